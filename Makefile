@@ -1,0 +1,32 @@
+# make demo   a real bring-up on an emulated n150: its text, top-1/top-5 against the HF model, memory per chip
+# make test   the tests
+# make lint   ruff
+# Each installs into the active environment, or into .venv made from python3, when something is missing.
+
+ENV    := $(or $(VIRTUAL_ENV),.venv)
+PYTHON := $(ENV)/bin/python
+STAMP  := $(ENV)/.ttnn-bringup
+MODEL  ?= models/meta-llama/Llama-3.2-1B/n150/functional/model.py
+WEIGHTS ?= checkpoints/tiny-llama
+
+# An environment that another clone was installed into is not ours yet.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: install demo test lint
+install: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(PYTHON) || python3 -m venv $(ENV)
+	$(PYTHON) -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@echo '$(CURDIR)' > $(STAMP)
+
+demo: $(STAMP)
+	@$(PYTHON) demo.py $(MODEL) --model $(WEIGHTS) --prompt_file prompts/long.txt --max_new_tokens 100 --eval
+
+test: $(STAMP)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
+
+lint: $(STAMP)
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .

@@ -1,0 +1,258 @@
+"""Which `ttnn` a model file gets when it says `import ttnn`, decided once per process before the file is loaded.
+
+from bringup import backends
+print(backends.activate())              # ttnn: emulator (no /dev/tenstorrent; ttnn_emulator 0.1.0, fast numerics)
+with backends.open_system("n150") as device:
+    ...
+"""
+
+import glob
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bringup import systems
+from bringup.errors import BadInput, BringupError
+
+NAMES = ("silicon", "emulator", "mock", "simulator")
+ACTIVE = None  # the Activation of this process
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What was chosen, why, and how it describes itself. `values`: do its tensors hold values at all?"""
+
+    name: str
+    reason: str
+    detail: str
+
+    @property
+    def values(self):
+        return self.name != "mock"
+
+    @property
+    def emulated(self):
+        """Are times taken on this backend the host's and not a device's?"""
+        return self.name != "silicon"
+
+    def __str__(self):
+        return f"ttnn: {self.name} ({self.reason}; {self.detail})"
+
+
+def choose(name=None):
+    """The backend's name and the reason: the argument, then BRINGUP_BACKEND, then a board, then the emulator."""
+    if name is None and os.environ.get("BRINGUP_BACKEND"):
+        name, reason = os.environ["BRINGUP_BACKEND"], "BRINGUP_BACKEND"
+    elif name is not None:
+        reason = "as asked"
+    elif not glob.glob("/dev/tenstorrent/*"):
+        name, reason = "emulator", "no /dev/tenstorrent"
+    elif importlib.util.find_spec("ttnn") is None:
+        name, reason = "emulator", "/dev/tenstorrent is there, but no ttnn package is installed"
+    else:
+        name, reason = "silicon", "/dev/tenstorrent"
+    if name not in NAMES:
+        raise BadInput("unknown backend", got=f"{name!r} ({reason})", want="one of " + ", ".join(NAMES))
+    return name, reason
+
+
+def activate(name=None, system="n150", numerics=None):
+    """Make `import ttnn` resolve to the chosen backend for the rest of the process, and return its `Activation`.
+
+    A second call returns the first one's result, and refuses to switch. `numerics` ("fast", "exact") is the emulator's.
+    """
+    global ACTIVE
+    if ACTIVE is not None:
+        if name is not None and name != ACTIVE.name:
+            raise BringupError(
+                "the backend is decided once per process", got=f"{name} after {ACTIVE.name}", hint="start a new process"
+            )
+        _set_numerics(ACTIVE.name, numerics)
+        return ACTIVE
+    name, reason = choose(name)
+    if "ttnn" in sys.modules:
+        raise BringupError(
+            "ttnn was imported before a backend was chosen",
+            got=getattr(sys.modules["ttnn"], "__file__", "a module without a file"),
+            hint="call bringup.backends.activate() first",
+        )
+    _set_numerics(name, numerics)
+    detail = {"emulator": _emulator, "mock": _mock, "simulator": _simulator, "silicon": _silicon}[name](
+        systems.get(system)
+    )
+    ACTIVE = Activation(name, reason, detail)
+    return ACTIVE
+
+
+def _set_numerics(name, numerics):
+    if numerics is None:
+        return
+    if name != "emulator":
+        raise BadInput("--numerics is the emulator's", got=f"{numerics} with backend {name}", hint="leave it out")
+    from ttnn_emulator import numerics as mode
+
+    mode.set_mode(numerics)
+
+
+def _emulator(system):
+    import ttnn_emulator
+
+    sys.modules["ttnn"] = ttnn_emulator
+    sys.meta_path.insert(0, _Submodules(ttnn_emulator))
+    from ttnn_emulator import numerics
+
+    return f"ttnn_emulator {getattr(ttnn_emulator, '__version__', '')}, {numerics.get_mode()} numerics"
+
+
+def _mock(system):
+    _require_wheel("mock")
+    from bringup import mock
+
+    mock.setup(system.name)
+    return f"ttnn {_import_wheel()} on a mock {system.name}, no values"
+
+
+def _simulator(system):
+    library = os.environ.get("TT_METAL_SIMULATOR")
+    if not library or not os.path.exists(library):
+        raise BadInput(
+            "the simulator backend runs on a libttsim",
+            got=f"TT_METAL_SIMULATOR={library or ''}",
+            want="the path of libttsim.so, with its soc_descriptor.yaml beside it",
+        )
+    os.environ.setdefault("TT_METAL_SLOW_DISPATCH_MODE", "1")  # libttsim has no fast dispatch
+    _require_wheel("simulator")
+    return f"ttnn {_import_wheel()} on {library}"
+
+
+def _silicon(system):
+    _require_wheel("silicon")
+    return f"ttnn {_import_wheel()}"
+
+
+def _require_wheel(name):
+    if importlib.util.find_spec("ttnn") is None:
+        raise BadInput(
+            f"the {name} backend needs the ttnn wheel, and this Python has none",
+            got=f"Python {sys.version_info[0]}.{sys.version_info[1]}, no ttnn package",
+            hint="Python 3.10 or 3.12, pip install 'ttnn==0.81.1'; or --backend emulator",
+        )
+
+
+def _import_wheel():
+    from importlib.metadata import version
+
+    try:
+        importlib.import_module("ttnn")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BringupError(
+            f"the ttnn wheel does not import: {error}", hint="--backend emulator runs without it"
+        ) from error
+    return version("ttnn")
+
+
+class _Submodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Resolve `import ttnn.a.b` to what `ttnn.a.b` is on the emulator, so that no module of it is loaded twice."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def find_spec(self, fullname, path=None, target=None):
+        if not fullname.startswith("ttnn.") or self._target(fullname) is None:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def _target(self, fullname):
+        tail = fullname.partition(".")[2]
+        found = self.root
+        for part in tail.split("."):
+            found = getattr(found, part, None)
+        if found is not None:
+            return None if callable(found) else found
+        name = f"{self.root.__name__}.{tail}"
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not name.startswith(error.name or "\0"):
+                raise
+            return None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        # The import system hands out what stands in sys.modules once this returns.
+        sys.modules[module.__name__] = self._target(module.__name__)
+
+
+@contextmanager
+def open_system(system, device_id=0, **options):
+    """The open device (one chip) or mesh of `system`, closed again also when the body fails.
+
+    `options` go to `open_device` or `open_mesh_device` (`trace_region_size`, `l1_small_size`, ...).
+    """
+    system = systems.get(system)
+    if ACTIVE is None:
+        raise BringupError("no backend is active", hint="call bringup.backends.activate() first")
+    if ACTIVE.name == "mock":
+        from bringup import mock
+
+        device = mock.open_system(system.name, **options)
+        try:
+            yield device
+        finally:
+            mock.close_system(system.name, device)
+        return
+    import ttnn
+
+    if system.chips == 1:
+        device = ttnn.open_device(device_id=device_id, **options)
+        try:
+            yield device
+        finally:
+            ttnn.close_device(device)
+        return
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, system.fabric))
+    try:
+        mesh = ttnn.open_mesh_device(ttnn.MeshShape(*system.mesh_shape), **options)
+        try:
+            yield mesh
+        finally:
+            ttnn.close_mesh_device(mesh)
+    finally:
+        ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+def memory(device):
+    """Bytes per chip (the fullest one) as {"dram": {...}, "l1": {...}}, or None where the backend does not say.
+
+    Keys: total, allocated, largest_free, and peak where it is known.
+    """
+    if hasattr(device, "memory"):
+        return device.memory()
+    import ttnn
+
+    if not hasattr(ttnn, "get_memory_view"):
+        return None
+    found = {}
+    for key, buffer_type in (("dram", ttnn.BufferType.DRAM), ("l1", ttnn.BufferType.L1)):
+        view = ttnn.get_memory_view(device, buffer_type)
+        found[key] = {
+            "total": view.num_banks * view.total_bytes_per_bank,
+            "allocated": view.num_banks * view.total_bytes_allocated_per_bank,
+            "largest_free": view.num_banks * view.largest_contiguous_bytes_free_per_bank,
+        }
+    return found
+
+
+def add_arguments(parser):
+    """--backend and --numerics, the same on every command that runs a model."""
+    parser.add_argument(
+        "--backend", choices=NAMES, help="which ttnn (default: BRINGUP_BACKEND, then a board, then emulator)"
+    )
+    parser.add_argument("--numerics", choices=("fast", "exact"), help="the emulator's numerics (default: fast)")

@@ -1,0 +1,334 @@
+"""Model files, HF checkpoints, and random weights of a known model's true configuration."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bringup import systems
+from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
+
+CONFIGS = Path(__file__).parent / "configs"
+PATH_RULE = "models/<org>/<model>/<system>/functional/model.py"
+
+
+# -- model files ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model.py: where it is, what its path says (None where it says nothing), and its module once loaded."""
+
+    path: Path
+    hf_id: str | None
+    system: str | None
+    module: object = None
+
+    @property
+    def mesh_shape(self):
+        shape = getattr(self.module, "MESH_SHAPE", None)
+        return None if shape is None else tuple(shape)
+
+
+def describe(path):
+    """What the path of a model file says about it, without loading it."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.py"
+    if not path.is_file():
+        raise BadInput("no such model file", got=shown(path), want=f"a model.py, as in {PATH_RULE}")
+    parts = path.resolve().parts
+    if len(parts) >= 6 and parts[-6] == "models" and parts[-3] in systems.SYSTEMS:
+        return ModelFile(path, f"{parts[-5]}/{parts[-4]}", parts[-3])
+    return ModelFile(path, None, None)
+
+
+def load_model_file(path, system=None):
+    """Import a model.py (after `backends.activate`) and check that it has `build_model` and fits `system`'s mesh."""
+    found = describe(path)
+    module = import_file(found.path)
+    if not callable(getattr(module, "build_model", None)):
+        raise BadInput(
+            f"{shown(found.path)} has no build_model",
+            want="build_model(hf_model, tt_device, max_seq_len)",
+            hint=_close_names(module),
+        )
+    found = ModelFile(found.path, found.hf_id, found.system, module)
+    check_mesh(found, system or found.system or "n150")
+    return found
+
+
+def check_mesh(model_file, system):
+    """Refuse a file that names another mesh than the system has. A file that names none runs anywhere."""
+    system = systems.get(system)
+    shape = model_file.mesh_shape
+    if shape is not None and shape != system.mesh_shape:
+        fits = [s.name for s in systems.SYSTEMS.values() if s.mesh_shape == shape]
+        raise BadInput(
+            f"{shown(model_file.path)} is for another mesh",
+            got=f"MESH_SHAPE = {shape}, and {system}",
+            want=f"MESH_SHAPE = {system.mesh_shape}",
+            hint=f"--system {fits[0]}" if fits else None,
+        )
+
+
+def import_file(path):
+    """The module of a Python file whose folder names need not be identifiers; each file is loaded once."""
+    path = Path(path).resolve()
+    name = "model_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise BadInput("not a Python file", got=shown(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # files that import a neighbour
+    try:
+        spec.loader.exec_module(module)
+    except BadInput:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise ModelFailed(f"{where(error, path)}: {type(error).__name__} while loading it\n{indent(error)}") from error
+    return module
+
+
+def _close_names(module):
+    near = [
+        n
+        for n, v in vars(module).items()
+        if callable(v) and re.search("build|model", n, re.I) and v.__module__ == module.__name__
+    ]
+    return f"it has {', '.join(near)}" if near else None
+
+
+# -- HF models --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an HF model comes from: a local directory, a hub id, or random weights of a known id's configuration."""
+
+    name: str
+    directory: Path | None = None
+    random_seed: int | None = None
+
+    def fingerprint(self, cache_dir):
+        """A string that changes when the weights do."""
+        if self.random_seed is not None:
+            text = known_config_path(self.name).read_text() + f" seed {self.random_seed} {RANDOM_RULE}"
+            return hashlib.sha256(text.encode()).hexdigest()
+        return _directory_fingerprint(self.directory, Path(cache_dir))
+
+
+def known_ids():
+    return sorted(p.stem.replace("--", "/", 1) for p in CONFIGS.glob("*.json"))
+
+
+def known_config_path(hf_id):
+    path = CONFIGS / f"{hf_id.replace('/', '--')}.json"
+    if not path.is_file():
+        raise BadInput(
+            "no configuration is kept for this model",
+            got=hf_id,
+            want="one of " + ", ".join(known_ids()),
+            hint="give --model DIR",
+        )
+    return path
+
+
+def find_source(model, random_weights=False, seed=0):
+    """The `Source` that `--model` (a directory or a hub id) and `--random-weights` mean."""
+    if random_weights:
+        known_config_path(model)
+        return Source(model, random_seed=seed)
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BadInput(
+                "not a checkpoint directory", got=shown(path), want="an HF directory with config.json and weights"
+            )
+        return Source(shown(path), directory=path.resolve())
+    if path.is_file() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
+        raise BadInput(
+            "no such checkpoint directory", got=model, want="a directory with config.json, or a hub id such as org/name"
+        )
+    return Source(model, directory=_from_hub(model))
+
+
+def load_config(source):
+    """The HF configuration."""
+    from transformers import AutoConfig
+
+    if source.random_seed is not None:
+        return AutoConfig.for_model(**json.loads(known_config_path(source.name).read_text()))
+    with _reading(source):
+        return AutoConfig.from_pretrained(source.directory)
+
+
+def load_hf_model(source, dtype="auto"):
+    """The HF model for inference; `dtype` "auto" is what the checkpoint (or the known configuration) says."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if dtype != "auto":
+        dtype = getattr(torch, dtype)
+    if source.random_seed is not None:
+        return random_model(load_config(source), source.random_seed, None if dtype == "auto" else dtype)
+    with _reading(source):
+        return AutoModelForCausalLM.from_pretrained(source.directory, dtype=dtype, low_cpu_mem_usage=True).eval()
+
+
+def load_tokenizer(source):
+    """The tokenizer, or None for random weights (whose text would mean nothing)."""
+    if source.random_seed is not None:
+        return None
+    from transformers import AutoTokenizer
+
+    with _reading(source):
+        return AutoTokenizer.from_pretrained(source.directory)
+
+
+@contextmanager
+def _reading(source):
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"cannot read the checkpoint {source.name}: {error}") from error
+
+
+def _from_hub(hf_id):
+    """The local snapshot of a hub model, downloaded when needed; fails within seconds without a hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja"]
+    try:
+        directory = Path(snapshot_download(hf_id, allow_patterns=wanted, local_files_only=True))
+        if any(directory.glob("*.safetensors")):
+            return directory
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        pass  # not in the cache
+    try:
+        _require_hub()
+        return Path(snapshot_download(hf_id, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        kept = "; or --random-weights for its true configuration" if hf_id in known_ids() else ""
+        raise BadInput(
+            f"cannot get {hf_id}: no such directory here, not in the HF cache, and not from the hub",
+            got=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            hint="--model DIR with a downloaded checkpoint, or HF_HOME=DIR of a cache that has it, or `hf auth login` "
+            "where the model is gated" + kept,
+        ) from error
+
+
+def _require_hub(timeout_seconds=8):
+    """Raise at once where the hub cannot be reached; its own client would retry for minutes."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
+    with suppress(HTTPError):  # an answer, whatever it says
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=timeout_seconds).close()
+
+
+def _directory_fingerprint(directory, cache_dir):
+    """sha256 of config.json and the weight files, remembered by their sizes and times: 15 GB are read once."""
+    files = sorted(p for p in directory.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin"))
+    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    note = cache_dir / "fingerprints" / hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+    if note.is_file():
+        return note.read_text()
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 24):
+                digest.update(block)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(digest.hexdigest())
+    return digest.hexdigest()
+
+
+# -- random weights ---------------------------------------------------------------------------------------------------
+
+RANDOM_RULE = (
+    "normal(0, initializer_range) per parameter in order; o_proj and down_proj / sqrt(2 layers); norms 1, biases 0"
+)
+
+
+def random_model(config, seed=0, dtype=None):
+    """An HF model of `config` with deterministic random weights, made without ever holding a second copy of them.
+
+    What writes into the residual stream is scaled by 1/sqrt(2 layers), so that it grows no more than a trained model's.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = dtype or getattr(config, "dtype", None) or torch.bfloat16
+    with _parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.tie_weights()
+    generator = torch.Generator().manual_seed(seed)
+    small = config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
+    for name, parameter in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        owner = model.get_submodule(owner)
+        # Drawn in bfloat16 for every dtype, so that a float32 reference has the weights of the bfloat16 model.
+        value = torch.empty(parameter.shape, dtype=torch.bfloat16)
+        if leaf == "bias":
+            value.zero_()
+        elif parameter.dim() == 1:
+            value.fill_(1.0)
+        else:
+            residual = re.search(r"\.(o_proj|down_proj)\.", name)
+            value.normal_(0.0, small if residual else config.initializer_range, generator=generator)
+        owner._parameters[leaf] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
+    model.tie_weights()
+    return model.eval()
+
+
+@contextmanager
+def _parameters_on_meta():
+    """Parameters made inside go to the meta device at once; buffers (the rotary frequencies) stay real."""
+    import torch
+
+    register = torch.nn.Module.register_parameter
+
+    def register_on_meta(module, name, parameter):
+        register(module, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            module._parameters[name] = torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    torch.nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register
+
+
+def random_prompt_ids(config, length, seed=0):
+    """Seeded prompt ids for a model that has no tokenizer; starts with BOS where there is one."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, config.vocab_size, (length,), generator=generator).tolist()
+    if isinstance(config.bos_token_id, int):
+        ids[0] = config.bos_token_id
+    return ids
+
+
+def build(model_file, hf_model, device, max_seq_len):
+    """`build_model` of a loaded file; what it raises is reported with the line of the file."""
+    with blame(model_file.path, "building the model"):
+        return model_file.module.build_model(hf_model, device, max_seq_len)
