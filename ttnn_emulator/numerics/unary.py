@@ -1,0 +1,173 @@
+"""Unary functions: a table of all 65,536 bfloat16 inputs where the device was recorded, torch elsewhere.
+
+Source    `tables.npz`: exhaustive recordings, ttnn 0.81.1 on the functional simulator v1.10 (`unary.npz`), made by
+          `bench/make_tables.py`.
+"""
+
+import functools
+import math
+import pathlib
+
+import torch
+
+from . import rounding
+
+TABLES = pathlib.Path(__file__).with_name("tables.npz")
+
+
+def _gelu(x, fast_and_approximate_mode=False):
+    return torch.nn.functional.gelu(x)
+
+
+#: name -> function of a float32 tensor and the operation's parameters. Used for float32 tensors and for what has no table:
+#: then it is the function in float32, rounded once (RNE); the device's polynomial may differ in the last bit.
+FORMULAS = {
+    "identity": lambda x: x,
+    "relu": torch.relu,
+    "relu6": lambda x: x.clamp(0, 6),
+    "relu_max": lambda x, upper_limit: x.clamp(0, upper_limit),
+    "relu_min": lambda x, lower_limit: x.clamp(min=lower_limit),
+    "leaky_relu": lambda x, negative_slope=0.01: torch.nn.functional.leaky_relu(x, negative_slope),
+    "elu": lambda x, alpha=1.0: torch.nn.functional.elu(x, alpha),
+    "selu": torch.selu,
+    "silu": torch.nn.functional.silu,
+    "swish": torch.nn.functional.silu,
+    "mish": torch.nn.functional.mish,
+    "gelu": _gelu,
+    "sigmoid": lambda x, **_: torch.sigmoid(x),
+    "log_sigmoid": torch.nn.functional.logsigmoid,
+    "hardsigmoid": torch.nn.functional.hardsigmoid,
+    "hardswish": torch.nn.functional.hardswish,
+    "hardtanh": lambda x, min_val=-1.0, max_val=1.0: x.clamp(min_val, max_val),
+    "softplus": lambda x, beta=1.0, threshold=20.0: torch.nn.functional.softplus(x, beta, threshold),
+    "softsign": torch.nn.functional.softsign,
+    "tanh": lambda x, fast_and_approximate_mode=False: torch.tanh(x),
+    "exp": lambda x, fast_and_approximate_mode=False: torch.exp(x),
+    "exp2": torch.exp2,
+    "expm1": torch.expm1,
+    "log": lambda x, **_: torch.log(x),
+    "log2": lambda x, **_: torch.log2(x),
+    "log10": lambda x, **_: torch.log10(x),
+    "log1p": lambda x, **_: torch.log1p(x),
+    "sqrt": lambda x, **_: torch.sqrt(x),
+    "rsqrt": lambda x, fast_and_approximate_mode=False: torch.rsqrt(x),
+    "reciprocal": torch.reciprocal,
+    "square": torch.square,
+    "cbrt": lambda x: torch.sign(x) * torch.abs(x) ** (1 / 3),
+    "neg": torch.neg,
+    "abs": torch.abs,
+    "sign": torch.sign,
+    "ceil": torch.ceil,
+    "floor": torch.floor,
+    "trunc": torch.trunc,
+    "frac": torch.frac,
+    "round": lambda x, decimals=0: torch.round(x, decimals=decimals or 0),
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": torch.tan,
+    "asin": torch.asin,
+    "acos": torch.acos,
+    "atan": torch.atan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "asinh": torch.asinh,
+    "acosh": torch.acosh,
+    "atanh": torch.atanh,
+    "erf": lambda x, **_: torch.erf(x),
+    "erfc": lambda x, **_: torch.erfc(x),
+    "erfinv": torch.erfinv,
+    "deg2rad": torch.deg2rad,
+    "rad2deg": torch.rad2deg,
+    "logical_not": lambda x: (x == 0).to(x.dtype),
+    "isnan": lambda x: torch.isnan(x).to(x.dtype),
+    "isinf": lambda x: torch.isinf(x).to(x.dtype),
+    "isfinite": lambda x: torch.isfinite(x).to(x.dtype),
+    "eqz": lambda x: (x == 0).to(x.dtype),
+    "nez": lambda x: (x != 0).to(x.dtype),
+    "gtz": lambda x: (x > 0).to(x.dtype),
+    "ltz": lambda x: (x < 0).to(x.dtype),
+    "gez": lambda x: (x >= 0).to(x.dtype),
+    "lez": lambda x: (x <= 0).to(x.dtype),
+    "clamp": lambda x, min=None, max=None: torch.clamp(x, min, max),
+    "pow": lambda x, exponent: torch.pow(x, exponent),
+    "power": lambda x, exponent: torch.pow(x, exponent),
+    "fill": lambda x, value: torch.full_like(x, value),
+    "heaviside": lambda x, value=0.0: torch.heaviside(x, torch.tensor(value, dtype=x.dtype)),
+    "tanhshrink": torch.nn.functional.tanhshrink,
+    "softshrink": lambda x, lambd=0.5: torch.nn.functional.softshrink(x, lambd),
+    "hardshrink": lambda x, lambd=0.5: torch.nn.functional.hardshrink(x, lambd),
+    "celu": lambda x, alpha=1.0: torch.nn.functional.celu(x, alpha),
+    "lgamma": torch.lgamma,
+    "digamma": torch.digamma,
+}
+
+
+@functools.cache
+def _archive() -> dict:
+    import numpy as np
+
+    with np.load(TABLES) as z:
+        return {name: z[name] for name in z.files}
+
+
+@functools.cache
+def table(name: str, device: str = "cpu") -> torch.Tensor:
+    """The recorded function as bfloat16 [65536], indexed by bit pattern + 32768 (so that int16 indices need one addition)."""
+    array = _archive()[name].view("int16")
+    return torch.from_numpy(array).view(torch.bfloat16).roll(32768).to(device)
+
+
+def recorded() -> list[str]:
+    """The names that have a table; `_fast` and `_accurate` stand for fast_and_approximate_mode True and False."""
+    return sorted(_archive())
+
+
+def table_name(name: str, params: dict) -> str | None:
+    """The table that answers this call, or None."""
+    name = {"swish": "silu"}.get(name, name)
+    rest = dict(params)
+    approximate = rest.pop("fast_and_approximate_mode", None)
+    if any(v is not None for v in rest.values()):
+        return None
+    for suffix in ("_fast",) if approximate else ("_accurate", "") if approximate is False else ("",):
+        if name + suffix in _archive():
+            return name + suffix
+    return name if name in _archive() and name in ("tanh", "sigmoid", "log", "sqrt", "reciprocal") else None
+
+
+def look_up(x: torch.Tensor, name: str) -> torch.Tensor:
+    """The table `name` at every bfloat16 of x."""
+    index = x.contiguous().view(torch.int16).to(torch.int32).add_(32768).flatten()
+    return table(name, str(x.device)).index_select(0, index).view(x.shape)
+
+
+def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
+    """A unary function by its ttnn name.
+
+    Dtypes    bfloat16 and block formats by table where recorded; float32 by formula; integers: relu, abs, neg, square, ...
+    Numerics  With a table the bits are the device's. Without one: the float32 function, one RNE; its last bit may differ.
+              Results in a block format go through the packer.
+    """
+    if name not in FORMULAS:
+        raise NotImplementedError(f"unary {name!r} has neither a table nor a formula")
+    if not x.is_floating_point():
+        return rounding.cast_integer(FORMULAS[name](x.to(torch.int64), **params), dtype)
+    if x.dtype == torch.bfloat16 and (found := table_name(name, params)):
+        y = look_up(x, found)
+    else:
+        y = FORMULAS[name](x.to(torch.float32), **params)
+        if x.dtype == torch.bfloat16 or dtype == "bfloat16":
+            y = y.to(torch.bfloat16)
+    if dtype in rounding.BLOCK_FORMATS:
+        return rounding.pack(y, dtype)
+    return y.to(rounding.HELD_AS[dtype]) if dtype in rounding.FLOATS else rounding.cast_integer(y, dtype)
+
+
+def exp_approx(v: torch.Tensor) -> torch.Tensor:
+    """The approximate exponential of attention, and of softmax in its approximate mode: float32 in and out, up to 3.4 % off.
+
+    z = 256 / ln 2 * max(v, -88.5) + 127 * 256 - 11.2, rounded to a uint16 that becomes the upper bits of a float32.
+    """
+    z = torch.clamp(v.to(torch.float32), min=-88.5).mul_(256 / math.log(2)).add_(127 * 256 - 11.2)
+    u = z.clamp_(0, 65535).add_(0.5).floor_().to(torch.int32)
+    return u.bitwise_left_shift_(15).view(torch.float32)
