@@ -1,0 +1,106 @@
+"""A Tenstorrent Wormhole device in PyTorch, behind ttnn's own names.
+
+What passes here is meant to pass on the device: calls are checked as ttnn 0.81.1 checks them, memory is charged as it
+allocates it, and numbers come out as the chip computes them. `import ttnn_emulator as ttnn` stands in for the library.
+"""
+
+import sys as _sys
+
+from . import numerics
+from .config import (
+    BlackholeComputeKernelConfig,
+    DispatchCoreAxis,
+    DispatchCoreConfig,
+    DispatchCoreType,
+    GrayskullComputeKernelConfig,
+    LayerNormDefaultProgramConfig,
+    LayerNormShardedMultiCoreProgramConfig,
+    MathFidelity,
+    MatmulMultiCoreProgramConfig,
+    MatmulMultiCoreReuseMultiCast1DProgramConfig,
+    MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
+    MatmulMultiCoreReuseMultiCastProgramConfig,
+    MatmulMultiCoreReuseProgramConfig,
+    SDPAProgramConfig,
+    SoftmaxDefaultProgramConfig,
+    SoftmaxShardedMultiCoreProgramConfig,
+    ThrottleLevel,
+    WormholeComputeKernelConfig,
+    init_device_compute_kernel_config,
+)
+from .device import (
+    Arch,
+    FabricConfig,
+    GetDefaultDevice,
+    MeshCoordinate,
+    MeshDevice,
+    MeshShape,
+    SetDefaultDevice,
+    close_device,
+    close_mesh_device,
+    get_device_ids,
+    get_memory_view,
+    get_num_devices,
+    open_device,
+    open_mesh_device,
+    set_fabric_config,
+    synchronize_device,
+)
+from .dtypes import (
+    ROW_MAJOR_LAYOUT,
+    TILE_LAYOUT,
+    DataType,
+    Layout,
+    StorageType,
+    bfloat4_b,
+    bfloat8_b,
+    bfloat16,
+    float32,
+    int32,
+    uint8,
+    uint16,
+    uint32,
+)
+from .errors import DeviceRejects, NotEmulated
+from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from .memory import (
+    DRAM_MEMORY_CONFIG,
+    L1_BLOCK_SHARDED_MEMORY_CONFIG,
+    L1_HEIGHT_SHARDED_MEMORY_CONFIG,
+    L1_MEMORY_CONFIG,
+    L1_WIDTH_SHARDED_MEMORY_CONFIG,
+    BufferType,
+    MemoryConfig,
+    ShardOrientation,
+    ShardSpec,
+    ShardStrategy,
+    TensorMemoryLayout,
+    create_sharded_memory_config,
+)
+from .mesh import (
+    ConcatMesh2dToTensor,
+    ConcatMeshToTensor,
+    MeshComposerConfig,
+    MeshMapperConfig,
+    ReplicateTensorToMesh,
+    ShardTensor2dMesh,
+    ShardTensorToMesh,
+    create_mesh_composer,
+    create_mesh_mapper,
+)
+from .op import record, spec_only
+from .shape import Shape
+from .tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, Tile
+
+TILE_SIZE = 32
+__version__ = "0.81.1+emulator"
+
+from . import ops as _ops  # noqa: E402  the ops register themselves
+from .names import attach as _attach  # noqa: E402
+from .names import unknown as _unknown  # noqa: E402
+
+_attach(_sys.modules[__name__])
+
+
+def __getattr__(name: str):
+    raise _unknown("ttnn", name)

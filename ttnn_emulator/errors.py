@@ -1,0 +1,36 @@
+"""The two exceptions of the emulator, and how a message is laid out."""
+
+from __future__ import annotations
+
+
+class DeviceRejects(RuntimeError):
+    """The device (or the library in front of it) refuses this call; the reason is in the library's own words."""
+
+    def __init__(self, reason: str, hint: str | None = None):
+        super().__init__(reason)
+        self.reason, self.hint, self.op, self.operands = reason, hint, None, ()
+
+    def locate(self, op: str, operands) -> None:
+        """Says which op refused, and what it was given; the innermost op that speaks wins."""
+        if self.op is None:
+            self.op, self.operands = op, tuple(operands)
+
+    def __str__(self) -> str:
+        lines = [f"{self.op}: {self.reason}" if self.op else self.reason]
+        lines += [f"  got    {name} {value}" for name, value in self.operands]
+        if self.hint:
+            lines.append(f"  hint   {self.hint}")
+        return "\n".join(lines)
+
+
+class NotEmulated(NotImplementedError, AttributeError):
+    """The device would accept this and the emulator has no model of it.
+
+    Also an AttributeError, so that `hasattr(ttnn, name)` answers instead of raising.
+    """
+
+
+def check(condition: bool, reason: str, hint: str | None = None) -> None:
+    """Raises DeviceRejects(reason) unless `condition` holds. For reasons that cost nothing to build."""
+    if not condition:
+        raise DeviceRejects(reason, hint)

@@ -1,0 +1,138 @@
+"""Core coordinates and sets of them, as ttnn names and prints them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CoreCoord(NamedTuple):
+    """A logical core: x is the column, y the row."""
+
+    x: int
+    y: int
+
+    def __repr__(self) -> str:
+        return f"{self.x}-{self.y}"
+
+    __str__ = __repr__
+
+
+class CoreGrid:
+    """A full x by y grid of cores from (0, 0)."""
+
+    __slots__ = ("x", "y")
+
+    def __init__(self, *, x: int, y: int):
+        self.x, self.y = x, y
+
+    @property
+    def num_cores(self) -> int:
+        return self.x * self.y
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, CoreGrid) and (self.x, self.y) == (other.x, other.y)
+
+    def __hash__(self) -> int:
+        return hash((self.x, self.y))
+
+    def __repr__(self) -> str:
+        return f"ttnn.CoreGrid(x={self.x}, y={self.y})"
+
+
+class CoreRange:
+    """The cores of a rectangle, both corners included."""
+
+    __slots__ = ("start", "end")
+
+    def __init__(self, start, end=None):
+        if end is None:  # CoreRange(core): one core
+            end = start
+        self.start, self.end = CoreCoord(*start), CoreCoord(*end)
+        if self.start.x > self.end.x or self.start.y > self.end.y:
+            raise RuntimeError(f"Invalid core range for start_coord: {self.start}, end_coord: {self.end}")
+
+    def grid_size(self) -> CoreCoord:
+        return CoreCoord(self.end.x - self.start.x + 1, self.end.y - self.start.y + 1)
+
+    @property
+    def size(self) -> int:
+        width, height = self.grid_size()
+        return width * height
+
+    def contains(self, core) -> bool:
+        x, y = core
+        return self.start.x <= x <= self.end.x and self.start.y <= y <= self.end.y
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, CoreRange) and (self.start, self.end) == (other.start, other.end)
+
+    def __hash__(self) -> int:
+        return hash((self.start, self.end))
+
+    def __repr__(self) -> str:
+        return f"[{self.start} - {self.end}]"
+
+
+class CoreRangeSet:
+    """A set of core ranges."""
+
+    __slots__ = ("_ranges", "_hash")
+
+    def __init__(self, core_ranges=()):
+        ranges = [core_ranges] if isinstance(core_ranges, CoreRange) else list(core_ranges)
+        self._ranges = tuple(ranges)
+        self._hash = hash(self._ranges)
+
+    def ranges(self) -> list[CoreRange]:
+        return list(self._ranges)
+
+    def num_cores(self) -> int:
+        return sum(r.size for r in self._ranges)
+
+    def bounding_box(self) -> CoreRange:
+        return CoreRange(
+            (min(r.start.x for r in self._ranges), min(r.start.y for r in self._ranges)),
+            (max(r.end.x for r in self._ranges), max(r.end.y for r in self._ranges)),
+        )
+
+    def contains(self, core) -> bool:
+        return any(r.contains(core) for r in self._ranges)
+
+    def cores(self):
+        """Every core, range by range, row by row."""
+        for r in self._ranges:
+            for y in range(r.start.y, r.end.y + 1):
+                for x in range(r.start.x, r.end.x + 1):
+                    yield CoreCoord(x, y)
+
+    def empty(self) -> bool:
+        return not self._ranges
+
+    def size(self) -> int:
+        return len(self._ranges)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, CoreRangeSet) and self._ranges == other._ranges
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(map(repr, self._ranges)) + "}"
+
+
+def num_cores_to_corerangeset(num_cores: int, grid, row_wise: bool = False) -> CoreRangeSet:
+    """The first `num_cores` cores of a grid: whole columns (or rows) first, then the rest of the next one.
+
+    Source: ttnn 0.81.1, shard grids that ops choose themselves in the recorded contract.
+    """
+    gx, gy = grid
+    if num_cores > gx * gy:
+        raise RuntimeError(f"Target number of cores {num_cores} is greater than total number of available cores {gx * gy}")
+    ranges, line = [], gx if row_wise else gy
+    full, rest = divmod(num_cores, line)
+    if full:
+        ranges.append(CoreRange((0, 0), (gx - 1, full - 1) if row_wise else (full - 1, gy - 1)))
+    if rest:
+        ranges.append(CoreRange((0, full), (rest - 1, full)) if row_wise else CoreRange((full, 0), (full, rest - 1)))
+    return CoreRangeSet(ranges)

@@ -1,0 +1,363 @@
+"""Where a tensor lives: memory configs, the pages of a buffer, and the allocators of one chip.
+
+A buffer is cut into pages that are dealt over the banks, and takes the same address in every bank, so that one
+allocator for DRAM and one for L1 tell the whole story. Every chip of a mesh allocates alike.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_left
+from functools import lru_cache
+
+from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout
+from .errors import DeviceRejects
+from .grid import CoreGrid, CoreRange, CoreRangeSet
+from .shape import TILE, round_up
+
+
+class TensorMemoryLayout(enum.Enum):
+    INTERLEAVED = 0
+    HEIGHT_SHARDED = 2
+    WIDTH_SHARDED = 3
+    BLOCK_SHARDED = 4
+
+    def __str__(self) -> str:
+        return f"TensorMemoryLayout.{self.name}"
+
+    __repr__ = __str__
+    __hash__ = object.__hash__
+
+
+class BufferType(enum.Enum):
+    DRAM = 0
+    L1 = 1
+    SYSTEM_MEMORY = 2
+    L1_SMALL = 3
+    TRACE = 4
+
+    def __str__(self) -> str:
+        return f"BufferType.{self.name}"
+
+    __repr__ = __str__
+    __hash__ = object.__hash__
+
+
+class ShardOrientation(enum.Enum):
+    ROW_MAJOR = 0
+    COL_MAJOR = 1
+
+    def __str__(self) -> str:
+        return f"ShardOrientation.{self.name}"
+
+    __repr__ = __str__
+    __hash__ = object.__hash__
+
+
+class ShardStrategy(enum.Enum):
+    HEIGHT = 1
+    WIDTH = 2
+    BLOCK = 3
+
+    def __str__(self) -> str:
+        return f"ShardStrategy.{self.name}"
+
+    __repr__ = __str__
+    __hash__ = object.__hash__
+
+
+class ShardSpec:
+    """The cores that hold the shards, and the shape (rows, columns) of one shard."""
+
+    __slots__ = ("grid", "shape", "orientation", "_hash")
+
+    def __init__(self, grid: CoreRangeSet, shard_shape, shard_orientation: ShardOrientation = ShardOrientation.ROW_MAJOR):
+        self.grid, self.shape, self.orientation = grid, tuple(int(n) for n in shard_shape), shard_orientation
+        self._hash = hash((grid, self.shape, shard_orientation))
+
+    def num_cores(self) -> int:
+        return self.grid.num_cores()
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, ShardSpec) and (self.grid, self.shape, self.orientation) == (
+            other.grid, other.shape, other.orientation)  # fmt: skip
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return (f"ShardSpec(grid={self.grid},shape={list(self.shape)},"
+                f"orientation=ShardOrientation::{self.orientation.name})")  # fmt: skip
+
+
+class MemoryConfig:
+    """How a buffer is spread (interleaved or sharded), and in which memory."""
+
+    __slots__ = ("memory_layout", "buffer_type", "shard_spec", "_hash")
+
+    def __init__(self, memory_layout=TensorMemoryLayout.INTERLEAVED, buffer_type=BufferType.DRAM, shard_spec=None):
+        self.memory_layout, self.buffer_type, self.shard_spec = memory_layout, buffer_type, shard_spec
+        self._hash = hash((memory_layout, buffer_type, shard_spec))
+
+    def is_sharded(self) -> bool:
+        return self.memory_layout is not TensorMemoryLayout.INTERLEAVED
+
+    @property
+    def interleaved(self) -> bool:
+        return self.memory_layout is TensorMemoryLayout.INTERLEAVED
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, MemoryConfig) and (self.memory_layout, self.buffer_type, self.shard_spec) == (
+            other.memory_layout, other.buffer_type, other.shard_spec)  # fmt: skip
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return (f"MemoryConfig(memory_layout=TensorMemoryLayout::{self.memory_layout.name},"
+                f"buffer_type=BufferType::{self.buffer_type.name},shard_spec={self.shard_spec or 'std::nullopt'})")  # fmt: skip
+
+
+DRAM_MEMORY_CONFIG = MemoryConfig()
+L1_MEMORY_CONFIG = MemoryConfig(buffer_type=BufferType.L1)
+L1_HEIGHT_SHARDED_MEMORY_CONFIG = MemoryConfig(TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1)
+L1_WIDTH_SHARDED_MEMORY_CONFIG = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1)
+L1_BLOCK_SHARDED_MEMORY_CONFIG = MemoryConfig(TensorMemoryLayout.BLOCK_SHARDED, BufferType.L1)
+
+
+def create_sharded_memory_config(
+    shape, core_grid, strategy: ShardStrategy, orientation=None, use_height_and_width_as_shard_shape: bool = False
+) -> MemoryConfig:
+    """An L1 config that cuts `shape` over a core grid.
+
+    Shapes    the last dim is the width, all the others the height; divided as they are, without tile padding
+    Raises    RuntimeError where the height or width does not divide over the grid
+    Source    ttnn 0.81.1 `ttnn/core.py`; recorded contract, op `ttnn.create_sharded_memory_config`
+    """
+    orientation = orientation or ShardOrientation.ROW_MAJOR
+    if isinstance(core_grid, CoreGrid):
+        gx, gy = core_grid.x, core_grid.y
+        cores = CoreRangeSet([CoreRange((0, 0), (gx - 1, gy - 1))])
+    else:
+        cores = core_grid if isinstance(core_grid, CoreRangeSet) else CoreRangeSet([core_grid])
+        gx, gy = cores.bounding_box().grid_size()
+    layout = getattr(TensorMemoryLayout, f"{strategy.name}_SHARDED")
+    height, width = 1, int(shape[-1])
+    for n in list(shape)[:-1]:
+        height *= int(n)
+    if not use_height_and_width_as_shard_shape:
+        if strategy is ShardStrategy.BLOCK:
+            down, across = (gy, gx) if orientation is ShardOrientation.ROW_MAJOR else (gx, gy)
+        else:
+            n = cores.num_cores()
+            down, across = (n, 1) if strategy is ShardStrategy.HEIGHT else (1, n)
+        if height % down or width % across:
+            raise DeviceRejects(
+                "Invalid sharding core_grid",
+                f"{height} rows over {down} and {width} columns over {across} cores do not divide",
+            )
+        height, width = height // down, width // across
+    return MemoryConfig(layout, BufferType.L1, ShardSpec(cores, (height, width), orientation))
+
+
+# ---------------------------------------------------------------- pages and banks
+#: Banks of one Wormhole chip, usable bytes in each, and the first usable address (ttnn 0.81.1, memory view at open).
+BANKS = {BufferType.DRAM: 12, BufferType.L1: 64}
+BANK_BYTES = {BufferType.DRAM: 1_072_693_184, BufferType.L1: 1_393_312}
+BASE_ADDRESS = {BufferType.DRAM: 1_048_640, BufferType.L1: 105_824}
+#: A row-major page is one row, aligned to this many bytes (recorded limits, "Buffers").
+PAGE_ALIGNMENT = {BufferType.DRAM: 32, BufferType.L1: 16}
+#: What a buffer takes in a bank is a multiple of this, in DRAM and in L1.
+ALIGNMENT = 32
+GRID = (8, 8)
+
+
+def _page(padded_shape, dtype, layout, buffer_type, width=None) -> tuple[int, int]:
+    """(number of pages, bytes of one aligned page)."""
+    volume = 1
+    for n in padded_shape:
+        volume *= n
+    if layout is Layout.TILE:
+        return volume // (TILE * TILE), TILE_BYTES[dtype]
+    width = width or (padded_shape[-1] if len(padded_shape) else 1)
+    row = round_up(width * ELEMENT_BYTES[dtype], PAGE_ALIGNMENT[buffer_type])
+    return (volume // width if width else 0), row
+
+
+@lru_cache(maxsize=65536)
+def buffer_bytes(padded_shape, dtype, layout: Layout, memory_config: MemoryConfig) -> tuple[int, int]:
+    """(bytes in every bank, bytes in all) that a tensor takes on one chip, its shard spec checked on the way.
+
+    Raises    DeviceRejects where the shards do not fit the tile, the tensor or the grid
+    Source    recorded limits, "Buffers" and "Sharding"
+    """
+    buffer_type = memory_config.buffer_type
+    if not memory_config.is_sharded():
+        pages, page = _page(padded_shape, dtype, layout, buffer_type)
+        return round_up(-(-pages // BANKS[buffer_type]) * page, ALIGNMENT), pages * page
+    spec = memory_config.shard_spec
+    if spec is None:
+        raise DeviceRejects("Shard spec must not be None for sharded tensors")
+    validate_shards(padded_shape, layout, memory_config)
+    rows, columns = spec.shape
+    pages, page = _page((rows, columns), dtype, layout, buffer_type, columns)
+    return round_up(pages * page, ALIGNMENT), pages * page * spec.num_cores()
+
+
+def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig) -> None:
+    """Raises DeviceRejects where a shard spec does not fit the tile, the tensor or the grid, in the library's order."""
+    spec, kind = memory_config.shard_spec, memory_config.memory_layout
+    rows, columns = spec.shape
+    if layout is Layout.TILE and (rows % TILE or columns % TILE):
+        raise DeviceRejects(f"Physical shard shape ({rows}, {columns}) must be tile {{32, 32}} sized!")
+    width = padded_shape[-1] if len(padded_shape) else 1
+    height = 1
+    for n in padded_shape[:-1]:
+        height *= n
+    cores = spec.num_cores()
+    down, across = -(-height // rows), -(-width // columns)
+    if kind is TensorMemoryLayout.HEIGHT_SHARDED:
+        if columns != width:
+            raise DeviceRejects(f"Shard width {columns} must match physical width {width} for height sharded")
+        if down > cores:
+            raise DeviceRejects(f"Number of shards along height {down} must not exceed number of cores {cores}")
+    elif kind is TensorMemoryLayout.WIDTH_SHARDED:
+        if rows != height:
+            raise DeviceRejects(f"Shard height {rows} must match physical height {height} for width sharded")
+        if across > cores:
+            raise DeviceRejects(f"Number of shards along width {across} must not exceed number of cores {cores}")
+    else:
+        gx, gy = spec.grid.bounding_box().grid_size()
+        row_major = spec.orientation is ShardOrientation.ROW_MAJOR
+        limits = ((down, gy, "height", "rows"), (across, gx, "width", "columns")) if row_major else (
+            (down, gx, "height", "columns"), (across, gy, "width", "rows"))  # fmt: skip
+        for shards, limit, axis, name in limits:
+            if shards > limit:
+                raise DeviceRejects(
+                    f"Number of shards along {axis} {shards} must not exceed number of {name} {limit} for "
+                    f"{'row' if row_major else 'column'} major orientation!"
+                )
+    gx, gy = (BANKS[BufferType.DRAM], 1) if memory_config.buffer_type is BufferType.DRAM else GRID
+    for r in spec.grid.ranges():
+        if r.end.x >= gx or r.end.y >= gy:
+            core = next(c for c in spec.grid.cores() if c.x >= gx or c.y >= gy)
+            where, banks = memory_config.buffer_type.name, BANKS[memory_config.buffer_type]
+            raise DeviceRejects(
+                f"Invalid shard grid: shard core ({core.x}, {core.y}) has no {where} bank on this device, which has "
+                f"{banks} of them. Derive the shard grid from the device (dram_grid_size() for DRAM, "
+                "compute_with_storage_grid_size() for L1) rather than assuming a fixed size"
+            )
+
+
+# ---------------------------------------------------------------- allocation
+class Allocator:
+    """The address space of one bank, which stands for all banks of its kind: free blocks, first fit by address.
+
+    DRAM grows from the bottom, L1 from the top. Source: buffer addresses of ttnn 0.81.1 over 6,000 random allocations.
+    """
+
+    def __init__(self, buffer_type: BufferType, bank_bytes: int):
+        self.buffer_type, self.banks, self.bank_bytes = buffer_type, BANKS[buffer_type], bank_bytes
+        self.top_down = buffer_type is BufferType.L1
+        base = BASE_ADDRESS[buffer_type]
+        self.free_blocks: list[list[int]] = [[base, bank_bytes]]  # [address, bytes], by address
+        self.allocated = self.peak = 0
+
+    @property
+    def free(self) -> int:
+        return self.bank_bytes - self.allocated
+
+    @property
+    def largest_free(self) -> int:
+        return max((size for _, size in self.free_blocks), default=0)
+
+    def allocate(self, size: int, total: int) -> int:
+        """The address of `size` bytes in every bank; `total` is the whole buffer, for the message."""
+        if not size:
+            return 0
+        blocks = self.free_blocks
+        order = range(len(blocks) - 1, -1, -1) if self.top_down else range(len(blocks))
+        for i in order:
+            block = blocks[i]
+            if block[1] >= size:
+                break
+        else:
+            raise DeviceRejects(
+                f"Out of Memory: Not enough space to allocate {total} B {self.buffer_type.name} buffer across "
+                f"{self.banks} banks, where each bank needs to store {size} B, but bank size is {self.bank_bytes} B "
+                f"(allocated: {self.allocated} B, free: {self.free} B, largest free block: {self.largest_free} B)."
+            )
+        block[1] -= size
+        address = block[0] + block[1] if self.top_down else block[0]
+        if not self.top_down:
+            block[0] += size
+        if not block[1]:
+            del blocks[i]
+        self.allocated += size
+        if self.allocated > self.peak:
+            self.peak = self.allocated
+        return address
+
+    def release(self, address: int, size: int) -> None:
+        if not size:
+            return
+        blocks = self.free_blocks
+        at = bisect_left(blocks, [address])
+        blocks.insert(at, [address, size])
+        if at + 1 < len(blocks) and address + size == blocks[at + 1][0]:
+            blocks[at][1] += blocks.pop(at + 1)[1]
+        if at and blocks[at - 1][0] + blocks[at - 1][1] == address:
+            blocks[at - 1][1] += blocks.pop(at)[1]
+        self.allocated -= size
+
+
+class Buffer:
+    """Memory of one tensor on every chip, and what is in it.
+
+    `data` holds one torch tensor when all chips hold the same, else one per chip; None while there are no contents
+    (under `spec_only`, or allocated and never written). It is freed when the last of its `handles` (tensors) goes.
+    A zero-copy result has a buffer of its own that points to its source's, the `root`: freeing the result frees the
+    source, while freeing the source leaves the result marked allocated (ttnn 0.81.1, `is_allocated` of aliases).
+    """
+
+    __slots__ = ("device", "buffer_type", "address", "bank_bytes", "data", "alive", "root", "handles")
+
+    def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int):
+        self.address = device.allocators[buffer_type].allocate(bank_bytes, total_bytes)
+        self.device, self.buffer_type, self.bank_bytes = device, buffer_type, bank_bytes
+        self.data, self.alive, self.root, self.handles = None, True, None, 0
+
+    @classmethod
+    def view_of(cls, other: Buffer) -> Buffer:
+        view = cls.__new__(cls)
+        view.root = other.root or other
+        view.root.handles += 1
+        view.device, view.buffer_type, view.address = other.device, other.buffer_type, other.address
+        view.bank_bytes, view.alive, view.data, view.handles = other.bank_bytes, True, None, 0
+        return view
+
+    @property
+    def shared(self) -> bool:
+        """Whether another tensor uses this memory."""
+        return self.handles > 1 or (self.root is not None and self.root.handles > 1)
+
+    def drop(self) -> None:
+        """One handle less; the last one frees."""
+        self.handles -= 1
+        if not self.handles:
+            if self.root is None:
+                self.free()
+            else:
+                self.alive = False
+                self.root.drop()
+
+    def free(self) -> None:
+        if not self.alive:
+            return
+        self.alive, self.data = False, None
+        if self.root is not None:
+            self.root.free()
+        elif self.device.is_open:
+            self.device.allocators[self.buffer_type].release(self.address, self.bank_bytes)

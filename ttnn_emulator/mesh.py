@@ -1,0 +1,146 @@
+"""How host tensors are spread over a mesh, and put together again."""
+
+from __future__ import annotations
+
+import torch
+
+from .device import MeshDevice, MeshShape
+from .errors import DeviceRejects
+from .shape import Shape
+from .tensor import PlacementReplicate, PlacementShard, TensorTopology
+
+
+class MeshMapperConfig:
+    """One placement per mesh axis."""
+
+    def __init__(self, placements=None, mesh_shape_override=None, mesh_offset_override=None, *, row_dim=None, col_dim=None):
+        if placements is None:
+            placements = [PlacementReplicate() if d is None else PlacementShard(d) for d in (row_dim, col_dim)]
+        self.placements, self.mesh_shape_override = list(placements), mesh_shape_override
+
+    def __repr__(self) -> str:
+        return f"MeshMapperConfig(placements: [{', '.join(map(repr, self.placements))}])"
+
+
+class MeshComposerConfig:
+    """The dim on which the shards of each mesh axis are concatenated."""
+
+    def __init__(self, dims=None, mesh_shape_override=None, mesh_offset_override=None, *, row_dim=None, col_dim=None):
+        self.dims = [row_dim, col_dim] if dims is None else [int(d) for d in dims]
+        self.mesh_shape_override = mesh_shape_override
+
+    def __repr__(self) -> str:
+        return f"MeshComposerConfig(dims: [{', '.join(map(str, self.dims))}])"
+
+
+class TensorToMesh:
+    """Cuts a host tensor into one piece per chip: `shape` and one placement for each of its axes."""
+
+    def __init__(self, device: MeshDevice, shape, placements):
+        self.device, self.topology = device, TensorTopology(shape, placements)
+
+    def split(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """One tensor when every chip gets the same, else one per chip in row-major order.
+
+        Raises    DeviceRejects where a dim does not exist, is used twice or does not divide
+        """
+        shape, placements = self.topology.distribution_shape(), self.topology.placements()
+        shards = [(axis, p.dim) for axis, p in enumerate(placements) if isinstance(p, PlacementShard)]
+        if not shards:
+            return [tensor]
+        dims = [d % tensor.dim() if -tensor.dim() <= d < tensor.dim() else d for _, d in shards]
+        if any(not 0 <= d < tensor.dim() for d in dims):
+            listed = ", ".join(str(d) for _, d in shards)
+            raise DeviceRejects(f"Invalid dimension index; got dims: {{{listed}}}, tensor dimension: {tensor.dim()}")
+        if len(set(dims)) != len(dims):
+            raise DeviceRejects("dims must be unique")
+        pieces = [tensor]
+        for axis, n in enumerate(shape):
+            cut = next((d for (a, _), d in zip(shards, dims) if a == axis), None)
+            pieces = [part for p in pieces for part in ([p] * n if cut is None else self._cut(p, cut, n))]
+        return pieces
+
+    def _cut(self, tensor: torch.Tensor, dim: int, n: int) -> list[torch.Tensor]:
+        parts = list(torch.chunk(tensor, n, dim))
+        if len(parts) != n:
+            raise DeviceRejects(
+                f"ND sharding requires the number of chunks {len(parts)} to match the mesh dimension size {n}"
+            )
+        odd = next((p for p in parts if p.shape != parts[0].shape), None)
+        if odd is not None:
+            raise DeviceRejects(
+                f"Shard shape mismatch: expected {Shape(parts[0].shape)} but got {Shape(odd.shape)}",
+                f"dimension {dim} of size {tensor.shape[dim]} does not divide over {n} chips",
+            )
+        return parts
+
+
+def ReplicateTensorToMesh(mesh_device: MeshDevice) -> TensorToMesh:
+    """Every chip gets the whole tensor."""
+    return TensorToMesh(mesh_device, (mesh_device.chips,), (PlacementReplicate(),))
+
+
+def ShardTensorToMesh(mesh_device: MeshDevice, dim: int) -> TensorToMesh:
+    """Cut on `dim` over the flattened mesh."""
+    return TensorToMesh(mesh_device, (mesh_device.chips,), (PlacementShard(dim),))
+
+
+def _same_mesh(mesh_device: MeshDevice, mesh_shape) -> None:
+    if tuple(mesh_shape) != tuple(mesh_device.shape):
+        raise DeviceRejects(
+            f"The size of the supplied mesh shape {MeshShape(mesh_shape)} does not match the device shape size "
+            f"{mesh_device.shape}"
+        )
+
+
+def ShardTensor2dMesh(mesh_device: MeshDevice, mesh_shape, dims) -> TensorToMesh:
+    """Cut on dims[0] over the rows and dims[1] over the columns; None replicates along that axis."""
+    _same_mesh(mesh_device, mesh_shape)
+    placements = [PlacementReplicate() if d is None else PlacementShard(d) for d in dims]
+    return TensorToMesh(mesh_device, mesh_device.shape, placements)
+
+
+def create_mesh_mapper(mesh_device: MeshDevice, config: MeshMapperConfig) -> TensorToMesh:
+    """One placement per axis of the mesh."""
+    shape = getattr(mesh_device, "shape", mesh_device)
+    if len(config.placements) != len(shape):
+        raise DeviceRejects(
+            f"The number of dimensions in the mesh shape {shape} does not match the number of placements in the "
+            f"config {config}"
+        )
+    return TensorToMesh(mesh_device, shape, config.placements)
+
+
+class MeshToTensor:
+    """Concatenates the pieces of all chips: `shape` of the mesh and one dim for each of its axes."""
+
+    def __init__(self, device: MeshDevice, shape, dims):
+        self.device, self.shape, self.dims = device, MeshShape(shape), list(dims)
+
+    def join(self, pieces: list[torch.Tensor]) -> torch.Tensor:
+        """The whole tensor, from one piece per chip in row-major order; replicated pieces are concatenated too."""
+        for n, dim in zip(reversed(self.shape), reversed(self.dims)):
+            pieces = [torch.cat(pieces[i : i + n], dim) for i in range(0, len(pieces), n)]
+        return pieces[0]
+
+
+def ConcatMeshToTensor(mesh_device: MeshDevice, dim: int) -> MeshToTensor:
+    return MeshToTensor(mesh_device, (mesh_device.chips,), (dim,))
+
+
+def ConcatMesh2dToTensor(mesh_device: MeshDevice, mesh_shape, dims) -> MeshToTensor:
+    if any(d is None for d in dims):
+        raise TypeError("__init__(): incompatible function arguments. The following argument types are supported:")
+    if len(set(dims)) != len(dims):
+        raise DeviceRejects("dims must be unique")
+    _same_mesh(mesh_device, mesh_shape)
+    return MeshToTensor(mesh_device, mesh_shape, dims)
+
+
+def create_mesh_composer(mesh_device: MeshDevice, config: MeshComposerConfig) -> MeshToTensor:
+    if len(config.dims) != len(mesh_device.shape):
+        raise DeviceRejects(
+            f"The number of dimensions in the mesh shape {mesh_device.shape} does not match the number of dimensions "
+            f"in the config {config}"
+        )
+    return MeshToTensor(mesh_device, mesh_device.shape, config.dims)

@@ -1,0 +1,386 @@
+"""What every op shares: argument checks, the op log, memory, the loop over chips, traces.
+
+An op is a Python function with ttnn's own signature under `@op("ttnn.name")`. Its body is the *rule*: it looks at
+specs, raises `DeviceRejects` or `NotEmulated`, and says what comes out. It ends in `launch` (or `update`, for ops that
+write into a tensor), which is handed the *compute*: a function from the values of one chip to the values of one chip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import sys
+from typing import NamedTuple
+
+from . import dtypes
+from .device import MeshDevice
+from .dtypes import cpp
+from .errors import DeviceRejects, NotEmulated
+from .memory import Buffer, MemoryConfig, buffer_bytes
+from .tensor import Tensor, TensorSpec, replicated
+
+#: Every public op by its ttnn name; the tests ask that each has a case.
+REGISTRY: dict[str, object] = {}
+
+
+class _State:
+    """What is in force: `spec_only`, the log being written (or None), and the record of the call being made."""
+
+    __slots__ = ("spec_only", "log", "current")
+
+    def __init__(self):
+        self.spec_only, self.log, self.current = False, None, None
+
+
+state = _State()
+
+
+# ---------------------------------------------------------------- arguments
+_TYPES = {
+    "Tensor": Tensor, "Tensor | None": (Tensor, type(None)), "int": int, "float": (int, float), "bool": bool,
+    "int | None": (int, type(None)), "float | None": (int, float, type(None)), "bool | None": (bool, type(None)),
+    "DataType": dtypes.DataType, "DataType | None": (dtypes.DataType, type(None)),
+    "Layout": dtypes.Layout, "Layout | None": (dtypes.Layout, type(None)),
+    "MemoryConfig": MemoryConfig, "MemoryConfig | None": (MemoryConfig, type(None)),
+    "MeshDevice": MeshDevice, "MeshDevice | None": (MeshDevice, type(None)),
+}  # fmt: skip
+
+
+def _mistyped(name: str, signature: inspect.Signature, why: str) -> TypeError:
+    return TypeError(f"{name}(): incompatible function arguments.\n  {why}\n  want   {name}{signature}")
+
+
+def op(name: str, *aliases: str):
+    """Registers a function as the op `name` (and its aliases) and guards its arguments.
+
+    Annotated parameters are checked by type; a mistake is the library's TypeError. A refusal from inside is told the
+    op's name and its operands.
+    """
+
+    def decorate(fn):
+        signature = inspect.signature(fn)
+        checks = {p.name: _TYPES.get(p.annotation) for p in signature.parameters.values()}
+        positional = [(n, c) for (n, c), p in zip(checks.items(), signature.parameters.values()) if p.kind < 2]
+        checks = {n: c for n, c in checks.items() if c is not None}
+
+        @functools.wraps(fn)
+        def call(*args, **kwargs):
+            for value, (arg, kind) in zip(args, positional):
+                if kind is not None and not isinstance(value, kind):
+                    raise _mistyped(name, signature, f"got    {arg} = {describe(value)}")
+            for arg, value in kwargs.items():
+                if arg in checks and not isinstance(value, checks[arg]):
+                    raise _mistyped(name, signature, f"got    {arg} = {describe(value)}")
+            try:
+                if state.log is None or state.current is not None:
+                    return fn(*args, **kwargs)
+                return _recorded(name, fn, args, kwargs)
+            except DeviceRejects as e:
+                if e.op is None:
+                    named = [(n, v) for (n, _), v in zip(positional, args)] + list(kwargs.items())
+                    e.locate(name, [(n, describe(v)) for n, v in named])
+                raise
+            except TypeError as e:
+                if e.__traceback__.tb_next is None:  # the call itself did not bind
+                    raise _mistyped(name, signature, str(e)) from None
+                raise
+
+        call.op_name = name
+        for each in (name, *aliases):
+            REGISTRY[each] = call
+        return call
+
+    return decorate
+
+
+def describe(value) -> str:
+    """A value as a message shows it: specs whole, everything else short."""
+    if isinstance(value, Tensor):
+        return str(value.spec)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, Tensor) for v in value):
+        return "[" + ", ".join(str(v.spec) for v in value) + "]"
+    if type(value).__module__.startswith("torch") and hasattr(value, "shape"):
+        return f"torch tensor {list(value.shape)} {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+# ---------------------------------------------------------------- modes and the log
+@contextlib.contextmanager
+def spec_only():
+    """Inside, ops check their arguments, allocate and return specs, and compute nothing."""
+    before, state.spec_only = state.spec_only, True
+    try:
+        yield
+    finally:
+        state.spec_only = before
+
+
+class Launch(NamedTuple):
+    """One program that a call ran on the device."""
+
+    op: str
+    inputs: tuple
+    outputs: tuple
+    flops: int  # floating-point operations on one chip
+    attrs: dict  # fidelity and the like
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written on one chip: every operand once."""
+        return sum(s.bytes for s in (*self.inputs, *self.outputs))
+
+
+class OpRecord:
+    """One call of a public op: specs in and out, the programs it launched, memory after it, the line that made it."""
+
+    __slots__ = ("op", "inputs", "outputs", "launches", "dram_bytes", "l1_bytes", "line", "chips")
+
+    def __init__(self, op: str, inputs: tuple):
+        self.op, self.inputs, self.outputs, self.launches = op, inputs, (), []
+        self.dram_bytes = self.l1_bytes = self.chips = 0
+        self.line = caller()
+
+    @property
+    def flops(self) -> int:
+        return sum(each.flops for each in self.launches)
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.bytes for each in self.launches)
+
+    def as_dict(self) -> dict:
+        d = {"op": self.op, "inputs": [spec_dict(s) for s in self.inputs], "outputs": [spec_dict(s) for s in self.outputs]}
+        for each in self.launches:
+            d.update(each.attrs)
+        return d | {k: getattr(self, k) for k in ("flops", "bytes", "dram_bytes", "l1_bytes", "line", "chips")}
+
+    def __repr__(self) -> str:
+        return f"{self.op}({', '.join(map(str, self.inputs))}) -> {', '.join(map(str, self.outputs))}"
+
+
+def _tensors(values):
+    for v in values:
+        if isinstance(v, Tensor):
+            yield v
+        elif isinstance(v, (list, tuple)):
+            yield from _tensors(v)
+
+
+def _recorded(name, fn, args, kwargs):
+    given = list(_tensors((*args, *kwargs.values())))
+    rec = state.current = OpRecord(name, tuple(t.spec for t in given))
+    try:
+        result = fn(*args, **kwargs)
+    finally:
+        state.current = None
+    made = list(_tensors((result,)))
+    rec.outputs = tuple(t.spec for t in made)
+    device = next((t.buffer.device for t in (*made, *given) if t.buffer is not None), None)
+    if device is not None:
+        rec.chips = device.chips
+        rec.dram_bytes, rec.l1_bytes = (a.allocated * a.banks for a in device.allocators.values())
+    state.log.append(rec)
+    return result
+
+
+def spec_dict(s: TensorSpec) -> dict:
+    """A spec as plain JSON, with the field names of the recorded contract."""
+    d = {"shape": list(s.shape), "padded_shape": list(s.padded_shape), "dtype": dtypes.NAME[s.dtype], "layout": s.layout.name}
+    m = s.memory_config
+    if m is not None:
+        d["memory_config"] = {"memory_layout": m.memory_layout.name, "buffer_type": m.buffer_type.name}
+        if m.shard_spec is not None:
+            grid = [[*r.start, *r.end] for r in m.shard_spec.grid.ranges()]
+            d["memory_config"]["shard_spec"] = {
+                "grid": grid, "shape": list(m.shard_spec.shape), "orientation": m.shard_spec.orientation.name,
+            }  # fmt: skip
+    return d
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def caller() -> str:
+    """`file:line` of the nearest frame named model.py, else of the first one outside the emulator."""
+    frame, outside = sys._getframe(1), None
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.endswith("model.py"):
+            return f"{path}:{frame.f_lineno}"
+        if outside is None and not path.startswith(_HERE):
+            outside = f"{path}:{frame.f_lineno}"
+        frame = frame.f_back
+    return outside or "?"
+
+
+@contextlib.contextmanager
+def record():
+    """Collects an OpRecord for every call of an op that is made inside; what an op calls in turn is part of it."""
+    before, state.log = state.log, []
+    try:
+        yield state.log
+    finally:
+        state.log = before
+
+
+# ---------------------------------------------------------------- running
+def on_device(tensor: Tensor, name: str = "Input tensor") -> Tensor:
+    """The tensor, or the refusal of one that is on the host or was freed."""
+    if tensor.buffer is None:
+        raise DeviceRejects(f"{name} must be on device, got storage type: {cpp(tensor.storage_type())}")
+    if not tensor.buffer.alive:
+        raise DeviceRejects(f"{name} is not allocated", "it was deallocated earlier")
+    return tensor
+
+
+def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
+    """A device tensor without contents."""
+    if not device.is_open:
+        raise DeviceRejects("the device is closed")
+    bank_bytes, total = buffer_bytes(spec.padded_shape, spec.dtype, spec.layout, spec.memory_config)
+    buffer = Buffer(device, spec.memory_config.buffer_type, bank_bytes, total)
+    return Tensor(spec, buffer, topology=topology or replicated(device.chips))
+
+
+def merge_topology(tensors) -> object:
+    """The topology of a result: that of the first operand that is spread, else of the first."""
+    first = tensors[0].topology
+    if all(t.topology is first for t in tensors):
+        return first
+    for t in tensors:
+        if any(type(p).__name__ == "PlacementShard" for p in t.topology.placements()):
+            return t.topology
+    return first
+
+
+def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False):
+    """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
+
+    inputs      tensors or None, in the order in which `compute` takes their values
+    specs       the spec of the result, or a list of them (then a list comes back)
+    compute     values of one chip -> value(s) of one chip, already on the grid of the result's dtype;
+                with `collective`, lists with the values of all chips -> list(s) for all chips
+    topology    how the result is spread; by default as the operands are
+    flops       floating-point operations on one chip, for the log
+    attrs       what else the log should say (fidelity, and so on)
+    """
+    several = isinstance(specs, list)
+    tensors = [t for t in inputs if t is not None]
+    for t in tensors:
+        if t.buffer is None or not t.buffer.alive:
+            on_device(t)
+    device = tensors[0].buffer.device
+    if topology is None:
+        topology = merge_topology(tensors)
+    outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+    if state.current is not None:
+        ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
+        state.current.launches.append(Launch(name, ins, outs, flops, attrs or {}))
+    if not state.spec_only:
+        if device.capture is not None:
+            device.capture.add(_run, (inputs, [o.buffer for o in outputs], compute, collective))
+        else:
+            _run(inputs, [o.buffer for o in outputs], compute, collective)
+    return outputs if several else outputs[0]
+
+
+def _run(inputs, buffers, compute, collective=False) -> None:
+    values = [None if t is None else t.contents() for t in inputs]
+    chips = max((len(v) for v in values if v is not None), default=1)
+    if collective:
+        n = buffers[0].device.chips
+        results = compute(*(None if v is None else v * n if len(v) == 1 else v for v in values))
+        results = results if len(buffers) > 1 else (results,)
+    elif chips == 1:
+        result = compute(*(None if v is None else v[0] for v in values))
+        results = [[r] for r in result] if len(buffers) > 1 else ([result],)
+    else:
+        done, results = {}, [[] for _ in buffers]
+        for chip in range(chips):
+            args = tuple(None if v is None else v[0] if len(v) == 1 else v[chip] for v in values)
+            key = tuple(map(id, args))
+            result = done.get(key)
+            if result is None:
+                result = done[key] = compute(*args)
+            for out, r in zip(results, result if len(buffers) > 1 else (result,)):
+                out.append(r)
+    sources = [(t.data_ptr(), t.nbytes) for v in values if v is not None for t in v]
+    for buffer, result in zip(buffers, results):
+        own = {}
+        for r in result:
+            if id(r) not in own:
+                at = r.data_ptr()
+                shared = any(start <= at < start + size for start, size in sources)
+                own[id(r)] = r.clone() if shared else r
+        if len(own) == 1:
+            buffer.data = list(own.values())
+        else:
+            buffer.data = [own[id(r)] for r in result]
+
+
+def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None) -> Tensor:
+    """Runs an op that writes into `target`: `compute(target value, *values)` changes the first in place."""
+    on_device(target)
+    for t in inputs:
+        if t is not None and (t.buffer is None or not t.buffer.alive):
+            on_device(t)
+    device = target.buffer.device
+    if state.current is not None:
+        ins = tuple(t.spec for t in inputs if t is not None)
+        state.current.launches.append(Launch(name, ins, ins[:1], flops, attrs or {}))
+    if not state.spec_only:
+        if device.capture is not None:
+            device.capture.add(_run_update, (target, inputs, compute))
+        else:
+            _run_update(target, inputs, compute)
+    return target
+
+
+def _run_update(target: Tensor, inputs, compute) -> None:
+    target.contents()  # raises where there is nothing to write into
+    root = target.buffer.root or target.buffer
+    values = [None if t is None else t.contents() for t in inputs]
+    chips = max(len(v) for v in (root.data, *values) if v is not None)
+    arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
+    # Chips that share contents and are now given different values get contents of their own.
+    versions, data = {}, []
+    for held, args in zip(root.data * chips if len(root.data) == 1 else root.data, arguments):
+        mine = versions.setdefault(id(held), {})
+        key = tuple(map(id, args))
+        if key not in mine:
+            mine[key] = held.clone() if mine else held.contiguous()
+        data.append(mine[key])
+    root.data = data if len(data) > 1 else data[:1]
+    done = set()
+    for value, args in zip(target.contents(), arguments):
+        if value.data_ptr() not in done:
+            done.add(value.data_ptr())
+            compute(value, *args)
+
+
+def same(tensor: Tensor) -> Tensor:
+    """Another handle on the same tensor: what the library returns where an op has nothing to do."""
+    return Tensor(tensor.spec, tensor.buffer, tensor.host, tensor.topology)
+
+
+def view(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    """A tensor of another shape on the same memory, without a copy."""
+    if tensor.buffer is None:
+        host = None if tensor.host is None else [v.reshape(spec.shape) for v in tensor.host]
+        return Tensor(spec, host=host, topology=tensor.topology)
+    return Tensor(spec, Buffer.view_of(tensor.buffer), topology=tensor.topology)
+
+
+def output_memory(tensor: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:
+    """What was asked for, else where the operand is."""
+    return tensor.spec.memory_config if memory_config is None else memory_config
+
+
+def refuse_unmodelled(op_name: str, **arguments) -> None:
+    """Raises NotEmulated for the first argument that was given (is neither None, False nor empty) and has no model."""
+    for arg, value in arguments.items():
+        if value is not None and value is not False and value != [] and value != ():
+            raise NotEmulated(f"{op_name}: argument {arg}={describe(value)} has no model in the emulator")

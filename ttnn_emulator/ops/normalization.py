@@ -1,0 +1,1 @@
+"""rms_norm, layer_norm and softmax."""

@@ -1,0 +1,273 @@
+"""Tensors: a spec, where the values are, and how they are spread over a mesh."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .device import MeshShape
+from .dtypes import Layout, StorageType, cpp
+from .errors import DeviceRejects, NotEmulated
+from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
+from .shape import TILE, Shape, round_up, tile_padded
+
+
+class Tile:
+    """A tile's shape. Only 32x32 is modelled."""
+
+    def __init__(self, tile_shape=(32, 32), transpose_tile: bool = False):
+        if tuple(tile_shape) != (TILE, TILE):
+            raise NotEmulated(f"Tile({tuple(tile_shape)}): only 32x32 tiles are emulated")
+        self.tile_shape = list(tile_shape)
+
+    def get_tile_shape(self) -> list[int]:
+        return list(self.tile_shape)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Tile)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return "Tile with shape: [32, 32]"
+
+
+class TensorSpec:
+    """Logical and padded shape, dtype, layout and memory config of a tensor on one chip (None: on the host)."""
+
+    __slots__ = ("shape", "padded_shape", "dtype", "layout", "memory_config", "tile")
+
+    def __init__(
+        self, shape, dtype, layout, memory_layout=None, shard_spec=None, buffer_type=BufferType.DRAM, tile=None,
+        memory_config: MemoryConfig | None = None,
+    ):  # fmt: skip
+        if memory_config is None and (memory_layout is not None or buffer_type is not None):
+            memory_config = MemoryConfig(memory_layout or TensorMemoryLayout.INTERLEAVED, buffer_type, shard_spec)
+        self.shape, self.dtype, self.layout, self.memory_config, self.tile = Shape(shape), dtype, layout, memory_config, tile
+        self.padded_shape = padded(self.shape, layout, memory_config)
+
+    def with_memory_config(self, memory_config) -> TensorSpec:
+        return spec(self.shape, self.dtype, self.layout, memory_config)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, TensorSpec) and (self.shape, self.dtype, self.layout, self.memory_config) == (
+            other.shape, other.dtype, other.layout, other.memory_config)  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype, self.layout, self.memory_config))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on one chip, all banks together."""
+        return buffer_bytes(self.padded_shape, self.dtype, self.layout, self.memory_config or DRAM_MEMORY_CONFIG)[1]
+
+    def __str__(self) -> str:
+        pads = "" if self.shape == self.padded_shape else f" (padded {list(self.padded_shape)})"
+        where = "host"
+        if (m := self.memory_config) is not None:
+            where = m.buffer_type.name
+            if m.is_sharded():
+                where += f" {m.memory_layout.name}"
+                if m.shard_spec:
+                    where += f" {list(m.shard_spec.shape)} on {m.shard_spec.grid}"
+        return f"{list(self.shape)}{pads} {self.dtype.name.lower()} {self.layout.name} {where}"
+
+    __repr__ = __str__
+
+
+@lru_cache(maxsize=65536)
+def padded(shape: Shape, layout: Layout, memory_config: MemoryConfig | None) -> Shape:
+    """The shape in memory: tiles pad the last two dims to 32, a sharded row-major tensor its width to the shard's."""
+    if layout is Layout.TILE:
+        return tile_padded(shape)
+    if memory_config is not None and memory_config.is_sharded() and memory_config.shard_spec and len(shape):
+        return Shape(tuple(shape[:-1]) + (round_up(shape[-1], memory_config.shard_spec.shape[1]),))
+    return Shape(shape)
+
+
+@lru_cache(maxsize=65536)
+def _spec(shape: tuple, dtype, layout, memory_config) -> TensorSpec:
+    return TensorSpec(shape, dtype, layout, memory_config=memory_config, buffer_type=None)
+
+
+def spec(shape, dtype, layout, memory_config: MemoryConfig | None = DRAM_MEMORY_CONFIG) -> TensorSpec:
+    """A TensorSpec; specs are immutable and shared."""
+    return _spec(tuple(shape), dtype, layout, memory_config)
+
+
+class PlacementReplicate:
+    """Along this mesh axis every chip holds the same."""
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, PlacementReplicate)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "PlacementReplicate()"
+
+
+class PlacementShard:
+    """Along this mesh axis the tensor is cut on dimension `dim`."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, PlacementShard) and self.dim == other.dim
+
+    def __hash__(self) -> int:
+        return hash(self.dim)
+
+    def __repr__(self) -> str:
+        return f"PlacementShard({self.dim})"
+
+
+class TensorTopology:
+    """How a tensor is spread: one placement per axis of its distribution."""
+
+    __slots__ = ("_shape", "_placements")
+
+    def __init__(self, distribution_shape, placements):
+        self._shape, self._placements = MeshShape(distribution_shape), tuple(placements)
+
+    def distribution_shape(self) -> MeshShape:
+        return self._shape
+
+    def placements(self) -> list:
+        return list(self._placements)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, TensorTopology) and (self._shape, self._placements) == (other._shape, other._placements)
+
+    def __hash__(self) -> int:
+        return hash((self._shape, self._placements))
+
+    def __repr__(self) -> str:
+        return f"TensorTopology({self._shape}, {list(self._placements)})"
+
+
+@lru_cache(maxsize=64)
+def replicated(chips: int) -> TensorTopology:
+    """What `ReplicateTensorToMesh` gives: one replicated axis over the flattened mesh."""
+    return TensorTopology((chips,), (PlacementReplicate(),))
+
+
+class Tensor:
+    """A tensor on the host or on a device. Arithmetic operators are the ops of the same name.
+
+    `spec` is per chip; contents live in `buffer` (device) or `host` (a list with one torch tensor where all chips
+    hold the same, else one per chip). Values are held in logical shape; padding is zero.
+    """
+
+    __slots__ = ("spec", "buffer", "host", "topology", "__weakref__")
+
+    def __init__(self, spec: TensorSpec, buffer: Buffer | None = None, host=None, topology: TensorTopology | None = None):
+        self.spec, self.buffer, self.host = spec, buffer, host
+        self.topology = topology or replicated(1)
+        if buffer is not None:
+            buffer.handles += 1
+
+    def __del__(self):
+        if self.buffer is not None:
+            self.buffer.drop()
+
+    # -- what it is
+    @property
+    def shape(self) -> Shape:
+        return self.spec.shape
+
+    @property
+    def padded_shape(self) -> Shape:
+        return self.spec.padded_shape
+
+    @property
+    def dtype(self):
+        return self.spec.dtype
+
+    @property
+    def layout(self):
+        return self.spec.layout
+
+    @property
+    def tile(self) -> Tile:
+        return Tile()
+
+    def get_dtype(self):
+        return self.spec.dtype
+
+    def get_layout(self):
+        return self.spec.layout
+
+    def memory_config(self) -> MemoryConfig:
+        return self.spec.memory_config
+
+    def tensor_topology(self) -> TensorTopology:
+        return self.topology
+
+    def storage_type(self) -> StorageType:
+        return StorageType.HOST if self.buffer is None else StorageType.DEVICE
+
+    def device(self):
+        return None if self.buffer is None else self.buffer.device
+
+    def is_sharded(self) -> bool:
+        return self.spec.memory_config is not None and self.spec.memory_config.is_sharded()
+
+    def is_allocated(self) -> bool:
+        return self.host is not None if self.buffer is None else self.buffer.alive
+
+    def buffer_address(self) -> int:
+        if self.buffer is None:
+            raise DeviceRejects(f"Expected Tensor with DeviceStorage, got {cpp(StorageType.HOST)}")
+        return self.buffer.address
+
+    def volume(self) -> int:
+        return self.shape.volume()
+
+    logical_volume = volume
+
+    def physical_volume(self) -> int:
+        return self.padded_shape.volume()
+
+    def element_size(self) -> int:
+        from .dtypes import ELEMENT_BYTES
+
+        return ELEMENT_BYTES.get(self.dtype, 1)
+
+    def get_tile(self) -> Tile:
+        return Tile()
+
+    # -- what is in it
+    @property
+    def chips(self) -> int:
+        return self.topology.distribution_shape().mesh_size() if self.buffer is None else self.buffer.device.chips
+
+    def contents(self) -> list:
+        """The torch values: one tensor when all chips hold the same, else one per chip, in logical shape."""
+        if self.buffer is None:
+            return self.host
+        buffer = self.buffer
+        root = buffer.root or buffer
+        data = root.data
+        if data is None:
+            if root is not buffer and buffer.alive and not root.alive:
+                raise NotEmulated(
+                    "the memory of this tensor was freed through the tensor it is a view of; a device reads whatever "
+                    "is there by then"
+                )
+            raise NotEmulated(
+                f"{self.spec} has no contents: it was made under spec_only(), or inside a trace capture that has not "
+                "been executed"
+            )
+        shape = self.spec.shape
+        return data if data[0].shape == shape else [d.reshape(shape) for d in data]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"ttnn.Tensor({self.spec})"
+
+    def __bool__(self) -> bool:
+        return True
