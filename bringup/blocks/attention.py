@@ -1,0 +1,110 @@
+"""Grouped-query attention with a KV cache on the device.
+
+A prompt is one user's: its keys and values go to that user's row of the cache. A decode step is one token for each of 32
+users, who may be at different positions.
+"""
+
+import torch
+import ttnn
+
+from bringup.blocks import weights
+from bringup.blocks.parallel import TILE, Heads, Mesh, round_up
+from bringup.blocks.precision import Precision
+from bringup.blocks.rope import Rope
+
+USERS = 32  # rows of a decode step, and users of a cache
+MAX_CHUNK = 128  # of the flash attention: 512 x head_dim 128 is beyond a core's L1 (ttnn 0.81.1, recorded contract)
+
+
+class Attention(torch.nn.Module):
+    """x [1, 1, rows, hidden] -> [1, 1, rows, hidden]; q, k, v are one column-parallel product, o is row-parallel.
+
+    The cache is [32, kv_heads, cache_len, head_dim] for keys and values each, cut over the chips by KV heads (`Heads`).
+    """
+
+    def __init__(self, hf_attention: torch.nn.Module, config, cache_len: int, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.mesh, self.compute, self.sdpa_compute = mesh, precision.linear, precision.sdpa
+        self.exact_exp = precision.exact_exp
+        self.head_dim = config.head_dim
+        self.heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
+        hf = hf_attention
+        self.qkv_proj = weights.fused_qkv(
+            hf.q_proj.weight, hf.k_proj.weight, hf.v_proj.weight, self.heads, self.head_dim, mesh, precision.attention
+        )
+        self.o_proj = weights.attention_output(hf.o_proj.weight, self.heads, self.head_dim, mesh, precision.attention)
+        self.q_rope, self.k_rope = Rope(), Rope()
+
+        self.cache_dtype = precision.cache
+        self.cache_len = cache_len
+        shape = (USERS, self.heads.n_kv, cache_len, self.head_dim)
+        self.keys, self.values = (
+            ttnn.zeros(shape, dtype=precision.cache, layout=ttnn.TILE_LAYOUT, device=mesh.device) for _ in range(2)
+        )
+        self.one_user_a_core = ttnn.create_sharded_memory_config(
+            (round_up(self.heads.n_query, TILE), self.head_dim),
+            core_grid=ttnn.CoreGrid(x=8, y=4),
+            strategy=ttnn.ShardStrategy.HEIGHT,
+            use_height_and_width_as_shard_shape=True,
+        )
+
+    def forward(self, x: ttnn.Tensor, step) -> ttnn.Tensor:
+        qkv = ttnn.linear(x, self.qkv_proj, compute_kernel_config=self.compute)
+        heads = self.decode(qkv, step) if step.is_decode else self.prefill(qkv, step)
+        out = ttnn.linear(heads, self.o_proj, memory_config=ttnn.DRAM_MEMORY_CONFIG, compute_kernel_config=self.compute)
+        ttnn.deallocate(heads)
+        return self.mesh.all_reduce(out)
+
+    def prefill(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
+        """One user's prompt: qkv [1, 1, S, ...] -> [1, 1, S, n_query * head_dim]; fills the user's row of the cache."""
+        q, k, v = ttnn.experimental.nlp_create_qkv_heads(
+            qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv, transpose_k_heads=False
+        )
+        ttnn.deallocate(qkv)
+        q, k = self.q_rope(q, step), self.k_rope(k, step)
+        if self.cache_dtype != ttnn.bfloat16:  # fill_cache takes the cache's dtype only; attention reads the same values
+            k, v = ttnn.typecast(k, self.cache_dtype), ttnn.typecast(v, self.cache_dtype)
+        ttnn.fill_cache(self.keys, k, step.row)
+        ttnn.fill_cache(self.values, v, step.row)
+        attended = ttnn.transformer.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=self.head_dim**-0.5, **self._sdpa(q.shape[-2], k.shape[-2])
+        )
+        for used in (q, k, v):
+            ttnn.deallocate(used)
+        return ttnn.experimental.nlp_concat_heads(attended)
+
+    def decode(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
+        """One token of 32 users: qkv [1, 1, 32, ...] -> [1, 1, 32, n_query * head_dim]; a position of -1 is no user.
+
+        The heads stay height sharded, one user a core, and are never reshaped: with one KV head a chip that would come out
+        width sharded, which the rotation refuses (ttnn 0.81.1).
+        """
+        q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
+            qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv
+        )
+        ttnn.deallocate(qkv)
+        q, k = self.q_rope(q, step), self.k_rope(k, step)
+        ttnn.experimental.paged_update_cache(self.keys, k, update_idxs_tensor=step.positions)
+        ttnn.experimental.paged_update_cache(self.values, v, update_idxs_tensor=step.positions)
+        attended = ttnn.transformer.scaled_dot_product_attention_decode(
+            q,
+            self.keys,
+            self.values,
+            cur_pos_tensor=step.positions,
+            scale=self.head_dim**-0.5,
+            **self._sdpa(TILE, self.cache_len),
+        )
+        for used in (q, k, v):
+            ttnn.deallocate(used)
+        attended = ttnn.to_memory_config(attended, self.one_user_a_core)
+        return ttnn.experimental.nlp_concat_heads_decode(attended, num_heads=self.heads.n_query)
+
+    def _sdpa(self, queries: int, keys: int) -> dict:
+        """Chunks that divide both lengths, and the compute config."""
+        program = ttnn.SDPAProgramConfig(
+            compute_with_storage_grid_size=(8, 8),
+            q_chunk_size=min(MAX_CHUNK, queries & -queries),
+            k_chunk_size=min(MAX_CHUNK, keys & -keys),
+            exp_approx_mode=not self.exact_exp,
+        )
+        return dict(program_config=program, compute_kernel_config=self.sdpa_compute)

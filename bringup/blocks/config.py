@@ -1,0 +1,35 @@
+"""Read an HF config into a model's own Config: the fields it names, and nothing it was not written for."""
+
+import dataclasses
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_config(config_class: type[T], hf_config) -> T:
+    """A Config with HF's values; raises ValueError naming every field that is missing or not covered.
+
+    `config_class` is a dataclass whose fields are HF field names. Its REQUIRES maps a field, or `field.key` for one that is a
+    dict, to the values that the model file is written for.
+    """
+    problems = []
+    for name, allowed in config_class.REQUIRES.items():
+        value = _lookup(hf_config, name)
+        if value not in allowed:
+            problems.append(f"{name} = {value!r}, covered: {', '.join(map(repr, allowed))}")
+    fields = [f.name for f in dataclasses.fields(config_class)]
+    problems += [f"{name} is missing" for name in fields if not hasattr(hf_config, name)]
+    if problems:
+        raise ValueError(
+            f"{type(hf_config).__name__} is not what this model file was written for:\n  " + "\n  ".join(problems)
+        )
+    return config_class(**{name: getattr(hf_config, name) for name in fields})
+
+
+def _lookup(hf_config, name: str):
+    """The value of `field` or `field.key`; the word "missing" where the config has none."""
+    field, _, key = name.partition(".")
+    if not hasattr(hf_config, field):
+        return "missing"
+    value = getattr(hf_config, field)
+    return value.get(key, "missing") if key else value

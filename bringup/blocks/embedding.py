@@ -1,0 +1,18 @@
+"""The token table, replicated: a row-major bfloat16 copy on every chip."""
+
+import torch
+import ttnn
+
+from bringup.blocks.parallel import Mesh
+
+
+class Embedding(torch.nn.Module):
+    """tokens [1, rows] uint32 -> [1, 1, rows, hidden] bfloat16 in tiles; replicated."""
+
+    def __init__(self, hf_embedding: torch.nn.Module, mesh: Mesh):
+        super().__init__()
+        self.weight = mesh.put(hf_embedding.weight.detach(), ttnn.bfloat16)
+
+    def forward(self, tokens: ttnn.Tensor) -> ttnn.Tensor:
+        x = ttnn.embedding(tokens, self.weight, layout=ttnn.TILE_LAYOUT)
+        return ttnn.reshape(x, (1, 1, x.shape[-2], x.shape[-1]))

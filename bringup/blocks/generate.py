@@ -1,0 +1,273 @@
+"""The HF-facing model: prompts into the cache, one token at a time out of it, and transformers' generate() on top.
+
+A model file subclasses `CausalLM` and gives it `model(tokens, step)` (hidden states before the last norm) and `logits(hidden)`.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+import ttnn
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from bringup.blocks.attention import USERS
+from bringup.blocks.parallel import TILE, Mesh, round_up
+from bringup.blocks.rope import RopeTables
+
+
+@dataclass
+class Step:
+    """What every layer needs to know of one pass: a prompt of the users in one row, or one token of all users."""
+
+    is_decode: bool
+    cos: ttnn.Tensor
+    sin: ttnn.Tensor
+    row: int | None = None  # prompt: the row of the cache to fill
+    positions: ttnn.Tensor | None = None  # decode: [32] int32, where each row's token goes; -1: no user
+
+
+class KVCache(Cache):
+    """The host's view of the device cache: how many tokens of each user it holds. The keys and values stay on the device."""
+
+    def __init__(self, lengths: list[int], columns: int):
+        super().__init__(layers=[])
+        self.lengths = lengths  # tokens of each user, without padding
+        self.columns = columns  # of input_ids so far, with padding
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.columns
+
+    def reorder_cache(self, beam_idx: torch.Tensor):
+        raise ValueError("beam search would move users between rows of the device cache; use num_beams=1")
+
+
+class CausalLM(torch.nn.Module, GenerationMixin):
+    """A decoder on the device that `transformers` can drive.
+
+    input_ids [B, S] int64 -> logits [B, kept, vocab] float32. B <= 32 users per chip group, each prefilled on its own (its
+    padding, left or right, never reaches the device) and all decoded together. Tensor parallel: every chip sees every user.
+    Data parallel: each chip has its own.
+    """
+
+    main_input_name = "input_ids"
+    _is_stateful = True  # one cache, on the device: no assisted decoding
+
+    def __init__(self, hf_model: torch.nn.Module, mesh: Mesh, max_seq_len: int):
+        super().__init__()
+        if max_seq_len < 1:
+            raise ValueError(f"max_seq_len must be at least 1, not {max_seq_len}")
+        self.config = hf_model.config
+        self.generation_config = hf_model.generation_config
+        self.device = torch.device("cpu")  # of input_ids and logits
+        self.mesh, self.tt_device = mesh, mesh.device
+        self.max_seq_len = max_seq_len
+        self.cache_len = round_up(max_seq_len, TILE)
+        self.max_users = USERS * mesh.data_ways
+        self.rope = RopeTables(hf_model.model.rotary_emb, hf_model.config, self.cache_len, mesh)
+        self.decode_inputs = [
+            mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})
+        ]
+        self.traced = False
+        self._trace = None
+        self._live = None  # the KVCache whose tokens the device holds
+
+    # transformers' side
+
+    def can_generate(self) -> bool:
+        return True
+
+    def _supports_default_dynamic_cache(self) -> bool:
+        return False
+
+    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, **kwargs):
+        """The tokens that the cache does not hold yet."""
+        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        keep = kwargs.get("logits_to_keep", 1)
+        use_cache = kwargs.get("use_cache", True)
+        return {
+            "input_ids": input_ids[:, seen:],
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "logits_to_keep": keep,
+        }
+
+    @torch.no_grad()
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        use_cache: bool = True,
+        logits_to_keep: int = 1,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """A new prompt (no past_key_values), or the next token or tokens of the one before.
+
+        `logits_to_keep` as in HF: the last n positions, 0 for all; the default is the last one. In a batch each user's
+        positions end with its own last token, also where the padding is on the right.
+        """
+        self._check(input_ids)
+        cache = past_key_values
+        if cache is None:
+            cache = self.empty_cache(len(input_ids))
+            logits = self._prefill(input_ids, attention_mask, cache, logits_to_keep)
+        else:
+            if cache is not self._live:
+                raise ValueError("past_key_values belong to an earlier prompt: the device holds one set of users at a time")
+            if len(input_ids) != len(cache.lengths):
+                raise ValueError(f"past_key_values hold {len(cache.lengths)} users, input_ids has {len(input_ids)}")
+            rows = [self._decode(input_ids[:, i], cache) for i in range(input_ids.shape[1])]
+            logits = torch.stack(rows[-logits_to_keep:], dim=1)  # [-0:] is all
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
+
+    def empty_cache(self, users: int = 1) -> KVCache:
+        """Forget the users before; pass the result as past_key_values to run a prompt token by token through decode."""
+        self._live = KVCache(lengths=[0] * users, columns=0)
+        return self._live
+
+    def reset(self):
+        """Forget all users. Their keys stay in the device cache until overwritten, but no position ever reaches them."""
+        self._live = None
+
+    def _check(self, input_ids):
+        if not isinstance(input_ids, torch.Tensor):
+            raise ValueError(f"input_ids must be a torch tensor [users, tokens], not {type(input_ids).__name__}")
+        if input_ids.dim() != 2 or 0 in input_ids.shape:
+            raise ValueError(f"input_ids must be [users, tokens] with at least one of each, not {list(input_ids.shape)}")
+        if len(input_ids) > self.max_users:
+            raise ValueError(f"input_ids has {len(input_ids)} users; a decode step has room for {self.max_users}")
+        low, high = int(input_ids.min()), int(input_ids.max())
+        if low < 0 or high >= self.config.vocab_size:
+            raise ValueError(f"input_ids must be in 0..{self.config.vocab_size - 1}, not {low}..{high}")
+
+    # prompts
+
+    def _prefill(self, input_ids, attention_mask, cache: KVCache, keep: int) -> torch.Tensor:
+        spans = _spans(input_ids, attention_mask)
+        longest = max(stop - start for start, stop in spans)
+        if longest > self.max_seq_len:
+            self.reset()
+            raise ValueError(f"a prompt of {longest} tokens does not fit max_seq_len {self.max_seq_len}")
+        users, columns = input_ids.shape
+        logits = torch.zeros(users, keep or columns, self.config.vocab_size)
+        per_group = -(-users // self.mesh.data_ways)
+        for row in range(per_group):
+            group = list(range(row, users, per_group))  # one user of each chip group: user g * per_group + row
+            prompts = [input_ids[u, slice(*spans[u])] for u in group]
+            for user, kept in zip(group, self._prefill_row(prompts, row, keep), strict=True):
+                start, stop = spans[user]
+                end = stop if keep == 0 else keep  # all: where the tokens stand; n: the last n, at the end
+                kept = kept[-(keep or columns) :]
+                logits[user, end - len(kept) : end] = kept
+        cache.lengths = [stop - start for start, stop in spans]
+        cache.columns = columns
+        return logits
+
+    def _prefill_row(self, prompts: list[torch.Tensor], row: int, keep: int) -> list[torch.Tensor]:
+        """One prompt for each chip group into `row` of the caches -> for each the logits of at least its last `keep` tokens."""
+        length = round_up(max(map(len, prompts)), TILE)
+        tokens = torch.zeros(self.mesh.data_ways, length, dtype=torch.int32)
+        for group, prompt in enumerate(prompts):
+            tokens[group, : len(prompt)] = prompt
+        step = Step(is_decode=False, cos=self.rope.prompt[0], sin=self.rope.prompt[1], row=row)
+        hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
+        first = 0 if keep == 0 else max(0, min(map(len, prompts)) - keep) // TILE * TILE
+        last = round_up(max(map(len, prompts)), TILE)
+        if first > 0:
+            hidden = ttnn.slice(hidden, (0, 0, first, 0), (1, 1, last, hidden.shape[-1]))
+        logits = self._to_host(self.logits(hidden))
+        return [logits[group, : len(prompt) - first] for group, prompt in enumerate(prompts)]
+
+    # decode
+
+    def _decode(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        """The next token of each user [B] -> logits [B, vocab]."""
+        fullest = max(cache.lengths)
+        if fullest >= self.max_seq_len:
+            raise ValueError(f"the cache is full: {fullest} tokens of max_seq_len {self.max_seq_len}")
+        per_group = -(-len(tokens) // self.mesh.data_ways)
+        where = [user // per_group * USERS + user % per_group for user in range(len(tokens))]
+        rows = [0] * self.max_users
+        for row, token in zip(where, tokens.tolist(), strict=True):
+            rows[row] = token
+        positions = dict(zip(where, cache.lengths, strict=True))
+        for buffer, (value, dtype) in zip(self.decode_inputs, self._host_inputs(rows, positions), strict=True):
+            ttnn.copy_host_to_device_tensor(self.mesh.put_users(value, dtype, on_device=False), buffer)
+        logits = self._to_host(self._run_step())
+        cache.lengths = [length + 1 for length in cache.lengths]
+        cache.columns += 1
+        return logits.reshape(self.max_users, -1)[where]
+
+    def _host_inputs(self, tokens: list[int], positions: dict[int, int]):
+        """The three small inputs of a step: tokens, positions for the cache (-1: no user) and for the rotation."""
+        at = torch.tensor([positions.get(row, -1) for row in range(self.max_users)], dtype=torch.int32)
+        return [
+            (torch.tensor(tokens, dtype=torch.int32).reshape(-1, USERS), ttnn.uint32),
+            (at, ttnn.int32),
+            (at.clamp(min=0).reshape(-1, USERS), ttnn.uint32),
+        ]
+
+    def _run_step(self) -> ttnn.Tensor:
+        """The step on what `decode_inputs` now hold: run, or replayed where `traced` and captured once."""
+        if self._trace is not None:
+            handle, logits = self._trace
+            ttnn.execute_trace(self.tt_device, handle, cq_id=0, blocking=False)
+            return logits
+        logits = self.step()
+        if self.traced:
+            handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
+            output = self.step()
+            ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
+            self._trace = handle, output
+        return logits
+
+    def release_trace(self):
+        """Give the captured step back; the next step runs untraced, or is captured again while `traced`."""
+        if self._trace is not None:
+            ttnn.release_trace(self.tt_device, self._trace[0])
+            self._trace = None
+
+    def step(self) -> ttnn.Tensor:
+        """One decode step, from device buffers to logits [1, 1, 32, vocab]: no host tensor is made or read in it."""
+        tokens, positions, rope_positions = self.decode_inputs
+        cos, sin = self.rope.look_up(rope_positions)
+        step = Step(is_decode=True, cos=cos, sin=sin, positions=positions)
+        return self.logits(self.model(tokens, step))
+
+    def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:
+        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] float32, the padding of the vocabulary trimmed."""
+        return self.mesh.get(logits)[..., : self.config.vocab_size].float()
+
+
+def _spans(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[tuple[int, int]]:
+    """Where each user's tokens start and stop in its row of input_ids."""
+    if attention_mask is None:
+        return [(0, input_ids.shape[1])] * len(input_ids)
+    if attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask must be like input_ids {list(input_ids.shape)}, not {list(attention_mask.shape)}"
+        )
+    spans = []
+    for user, mask in enumerate(attention_mask.bool()):
+        columns = mask.nonzero().flatten().tolist()
+        if not columns:
+            raise ValueError(f"the prompt of user {user} is empty: its attention_mask is all zeros")
+        start, stop = columns[0], columns[-1] + 1
+        if stop - start != len(columns):
+            raise ValueError(f"attention_mask of user {user} has a hole: {len(columns)} tokens in columns {start}..{stop - 1}")
+        spans.append((start, stop))
+    return spans
+
+
+def delegate(model_file: str, system: str) -> ModuleType:
+    """The full model file of `system` beside `model_file` (models/<org>/<model>/<system>/functional/model.py)."""
+    path = Path(model_file).resolve().parents[2] / system / "functional" / "model.py"
+    spec = importlib.util.spec_from_file_location(f"bringup_model_{system}_{abs(hash(path))}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

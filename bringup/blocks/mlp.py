@@ -1,0 +1,49 @@
+"""The two MLPs: gated (Llama, Mistral) and squared ReLU (Arcee). Column-parallel in, row-parallel out."""
+
+import torch
+import ttnn
+
+from bringup.blocks import weights
+from bringup.blocks.parallel import Mesh
+from bringup.blocks.precision import Precision
+
+
+class GatedMLP(torch.nn.Module):
+    """down(silu(gate(x)) * up(x)), x [1, 1, rows, hidden]; gate and up are column-parallel, down is row-parallel."""
+
+    def __init__(self, hf_mlp: torch.nn.Module, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.mesh, self.compute = mesh, precision.linear
+        self.gate_proj = weights.column(hf_mlp.gate_proj.weight, mesh, precision.mlp)
+        self.up_proj = weights.column(hf_mlp.up_proj.weight, mesh, precision.mlp)
+        self.down_proj = weights.row(hf_mlp.down_proj.weight, mesh, precision.mlp)
+
+    def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        gate = ttnn.linear(x, self.gate_proj, compute_kernel_config=self.compute)
+        up = ttnn.linear(x, self.up_proj, compute_kernel_config=self.compute)
+        inner = ttnn.mul(gate, up, input_tensor_a_activations=[ttnn.UnaryOpType.SILU])
+        ttnn.deallocate(gate)
+        ttnn.deallocate(up)
+        return _down(inner, self.down_proj, self.mesh, self.compute)
+
+
+class Relu2MLP(torch.nn.Module):
+    """down(relu(up(x)) ** 2), x [1, 1, rows, hidden]; up is column-parallel, down is row-parallel."""
+
+    def __init__(self, hf_mlp: torch.nn.Module, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.mesh, self.compute = mesh, precision.linear
+        self.up_proj = weights.column(hf_mlp.up_proj.weight, mesh, precision.mlp)
+        self.down_proj = weights.row(hf_mlp.down_proj.weight, mesh, precision.mlp)
+
+    def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        up = ttnn.linear(x, self.up_proj, activation="relu", compute_kernel_config=self.compute)
+        inner = ttnn.mul(up, up)
+        ttnn.deallocate(up)
+        return _down(inner, self.down_proj, self.mesh, self.compute)
+
+
+def _down(inner: ttnn.Tensor, weight: ttnn.Tensor, mesh: Mesh, compute) -> ttnn.Tensor:
+    out = ttnn.linear(inner, weight, compute_kernel_config=compute)
+    ttnn.deallocate(inner)
+    return mesh.all_reduce(out)

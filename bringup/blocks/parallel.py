@@ -1,0 +1,104 @@
+"""Which chip holds what: tensor parallel over all chips of a mesh, or data parallel, or one chip.
+
+Tensor parallel: every chip computes a share of the heads, of the MLP and of the vocabulary for all users. Data
+parallel: every chip holds the whole model and serves its own users. On one chip both are the identity.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import ttnn
+
+TILE = 32
+
+
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least n."""
+    return -(-n // multiple) * multiple
+
+
+class Mesh:
+    """The open device and the parallel plan on it.
+
+    `tensor_ways` chips share one user's work; `data_ways` groups have users of their own. One of the two is 1.
+    """
+
+    def __init__(self, device: ttnn.MeshDevice, data_parallel: bool = False):
+        chips = device.get_num_devices()
+        self.device = device
+        self.chips = chips
+        self.tensor_ways = 1 if data_parallel else chips
+        self.data_ways = chips if data_parallel else 1
+
+    def put(self, value: torch.Tensor, dtype, layout=None, shard_dim: int | None = None, on_device: bool = True):
+        """A host tensor as a ttnn tensor in DRAM: cut along `shard_dim` over all chips, or the same on each."""
+        layout = ttnn.ROW_MAJOR_LAYOUT if layout is None else layout
+        mapper = None
+        if self.chips > 1 and shard_dim is not None:
+            mapper = ttnn.ShardTensorToMesh(self.device, dim=shard_dim)
+        elif self.chips > 1:
+            mapper = ttnn.ReplicateTensorToMesh(self.device)
+        device = self.device if on_device else None
+        return ttnn.from_torch(value, dtype=dtype, layout=layout, device=device, mesh_mapper=mapper)
+
+    def put_users(self, value: torch.Tensor, dtype, on_device: bool = True):
+        """Per-user rows (dim 0 = data_ways blocks): each group of users to its chip, or the same rows to every chip."""
+        return self.put(value, dtype, shard_dim=0 if self.data_ways > 1 else None, on_device=on_device)
+
+    def get(self, x: ttnn.Tensor) -> torch.Tensor:
+        """[1, 1, rows, width] of each chip -> [data_ways, rows, tensor_ways * width] on the host."""
+        if self.chips == 1:
+            return ttnn.to_torch(x)[0]
+        dim = 0 if self.data_ways > 1 else 3
+        return ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(self.device, dim=dim))[:, 0]
+
+    def all_reduce(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        """The sum of the chips' partial products on every chip; frees x. The identity where one chip had it all."""
+        if self.tensor_ways == 1:
+            return x
+        total = ttnn.all_reduce(x)
+        ttnn.deallocate(x)
+        return total
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Which query and KV heads each tensor-parallel chip computes; None is a head of zeros that pads the share.
+
+    More KV heads than chips: consecutive KV heads with all their query heads go to one chip.
+    Fewer: each KV head is held by several chips, which share its query heads.
+    Every chip gets equally many query and KV heads, so that one program serves all.
+    """
+
+    query: tuple[tuple[int | None, ...], ...]
+    kv: tuple[tuple[int | None, ...], ...]
+
+    @classmethod
+    def over(cls, chips: int, n_heads: int, n_kv_heads: int) -> "Heads":
+        if n_heads % n_kv_heads:
+            raise ValueError(f"attention: {n_heads} query heads are not a multiple of {n_kv_heads} KV heads")
+        group = n_heads // n_kv_heads
+        if n_kv_heads >= chips:
+            per_chip = -(-n_kv_heads // chips)
+            kv = [[h if h < n_kv_heads else None for h in range(c * per_chip, (c + 1) * per_chip)] for c in range(chips)]
+            query = [[None if h is None else h * group + i for h in share for i in range(group)] for share in kv]
+        else:
+            copies = chips // n_kv_heads
+            per_chip = -(-group // copies)
+            kv, query = [], []
+            for chip in range(chips):
+                h, part = divmod(chip, copies)
+                kv.append([h if h < n_kv_heads else None])
+                share = range(part * per_chip, (part + 1) * per_chip)
+                query.append([h * group + i if h < n_kv_heads and i < group else None for i in share])
+        return cls(tuple(map(tuple, query)), tuple(map(tuple, kv)))
+
+    @property
+    def n_query(self) -> int:
+        """Query heads per chip."""
+        return len(self.query[0])
+
+    @property
+    def n_kv(self) -> int:
+        """KV heads per chip."""
+        return len(self.kv[0])

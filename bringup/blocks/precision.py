@@ -1,0 +1,40 @@
+"""The formats and compute configs of one model, in one place, so that a model file can name and justify them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import ttnn
+
+
+def compute_config(fidelity: str = "HiFi4", fp32_dest: bool = True, l1_acc: bool = True):
+    """A Wormhole compute-kernel config without approximations in the vector unit."""
+    return ttnn.WormholeComputeKernelConfig(
+        math_fidelity=getattr(ttnn.MathFidelity, fidelity),
+        math_approx_mode=False,
+        fp32_dest_acc_en=fp32_dest,
+        packer_l1_acc=l1_acc,
+    )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Weight dtypes by group, the dtype of the KV cache, and a compute config per kind of op.
+
+    The library's defaults (HiFi2 products, a bfloat16 running sum, an approximate exp in attention) are the largest part of
+    a device's distance from the HF model. HiFi4 with an fp32 destination leaves the rounding to bfloat16 itself;
+    a decode step waits for the weights from DRAM, so that the four phases cost it nothing.
+    """
+
+    attention: Any
+    mlp: Any
+    head: Any
+    cache: Any = ttnn.bfloat16
+    linear: Any = field(default_factory=compute_config)
+    norm: Any = field(default_factory=compute_config)
+    sdpa: Any = field(default_factory=compute_config)
+    exact_exp: bool = True
+
+    @classmethod
+    def of(cls, weight_dtype, **changes) -> "Precision":
+        """One dtype for all weights."""
+        return cls(attention=weight_dtype, mlp=weight_dtype, head=weight_dtype, **changes)

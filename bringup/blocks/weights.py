@@ -1,0 +1,82 @@
+"""HF linear layers as device tensors, one at a time: [out, in] on the host -> [1, 1, in, out] in tiles in DRAM.
+
+`column` cuts the outputs over the chips, `row` the inputs (its product is a partial sum: `Mesh.all_reduce` follows),
+`replicated` gives every chip the same. On one chip the three are the same. No function looks at values, so that meta
+tensors pass.
+"""
+
+import torch
+import torch.nn.functional as F
+import ttnn
+
+from bringup.blocks.parallel import TILE, Heads, Mesh, round_up
+from bringup.blocks.precision import Precision
+
+COLUMN, ROW = 3, 2  # the dims of [1, 1, in, out] that are cut
+
+
+def column(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """[out, in] -> per chip [1, 1, in, out / ways]; the outputs are padded with zeros to whole tiles per chip."""
+    if mesh.tensor_ways > 1:
+        weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % (TILE * mesh.tensor_ways)))
+    return _put(weight, mesh, dtype, COLUMN)
+
+
+def row(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """[out, in] -> per chip [1, 1, in / ways, out]; the inputs are padded with zeros to whole tiles per chip."""
+    if mesh.tensor_ways > 1:
+        weight = F.pad(weight, (0, -weight.shape[1] % (TILE * mesh.tensor_ways)))
+    return _put(weight, mesh, dtype, ROW)
+
+
+def replicated(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """[out, in] -> [1, 1, in, out] on every chip."""
+    return _put(weight, mesh, dtype, None)
+
+
+def vector(weight: torch.Tensor, mesh: Mesh) -> ttnn.Tensor:
+    """[n] -> [1, 1, 1, n] bfloat16 on every chip: a norm's weight."""
+    return mesh.put(weight.detach()[None, None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
+
+
+def fused_qkv(q, k, v, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """Three HF weights [n * head_dim, in] -> one column-parallel weight whose share on chip i is [q_i | k_i | v_i]."""
+    parts = []
+    for query, kv in zip(heads.query, heads.kv, strict=True):
+        parts += [_heads(q, query, head_dim), _heads(k, kv, head_dim), _heads(v, kv, head_dim)]
+    return _put(torch.cat(parts), mesh, dtype, COLUMN)
+
+
+def attention_output(o: torch.Tensor, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """HF o_proj [out, n * head_dim] -> row-parallel, the inputs in the order of the chips' query heads."""
+    return _put(torch.cat([_heads(o.T, query, head_dim) for query in heads.query]).T, mesh, dtype, ROW)
+
+
+def _heads(weight: torch.Tensor, which: tuple[int | None, ...], head_dim: int) -> torch.Tensor:
+    """The rows [n * head_dim, in] of the heads `which`, zeros for None; a view where they are consecutive."""
+    weight = weight.detach()
+    if None not in which and which == tuple(range(which[0], which[0] + len(which))):
+        return weight[which[0] * head_dim : (which[-1] + 1) * head_dim]
+    zeros = weight.new_zeros(head_dim, weight.shape[1])
+    return torch.cat([zeros if h is None else weight[h * head_dim : (h + 1) * head_dim] for h in which])
+
+
+def _put(weight: torch.Tensor, mesh: Mesh, dtype, dim: int | None) -> ttnn.Tensor:
+    dim = dim if mesh.tensor_ways > 1 else None
+    return mesh.put(weight.detach().T[None, None], dtype, ttnn.TILE_LAYOUT, shard_dim=dim)
+
+
+class LMHead(torch.nn.Module):
+    """x [1, 1, rows, hidden] -> logits [1, 1, rows, vocab]; the vocabulary is column-parallel and padded to whole tiles.
+
+    `CausalLM` gathers the shards on the host and trims the padding.
+    """
+
+    def __init__(self, weight: torch.Tensor, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.vocab_size = weight.shape[0]
+        self.weight = column(weight, mesh, precision.head)
+        self.compute = precision.linear
+
+    def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        return ttnn.linear(x, self.weight, compute_kernel_config=self.compute)
