@@ -94,19 +94,18 @@ def _set_numerics(name, numerics):
         return
     if name != "emulator":
         raise BadInput("--numerics is the emulator's", got=f"{numerics} with backend {name}", hint="leave it out")
-    from ttnn_emulator import numerics as mode
+    import ttnn_emulator.numerics
 
-    mode.set_mode(numerics)
+    ttnn_emulator.numerics.set_mode(numerics)
 
 
 def _emulator(system):
-    import ttnn_emulator
+    import ttnn_emulator.numerics
+    from bringup import __version__
 
     sys.modules["ttnn"] = ttnn_emulator
     sys.meta_path.insert(0, _Submodules(ttnn_emulator))
-    from ttnn_emulator import numerics
-
-    return f"ttnn_emulator {getattr(ttnn_emulator, '__version__', '')}, {numerics.get_mode()} numerics"
+    return f"ttnn_emulator {__version__}, {ttnn_emulator.numerics.mode()} numerics"
 
 
 def _mock(system):

@@ -187,8 +187,8 @@ def load_hf_model(source, dtype="auto"):
 
 
 def load_tokenizer(source):
-    """The tokenizer, or None for random weights (whose text would mean nothing)."""
-    if source.random_seed is not None:
+    """The tokenizer, or None: for random weights (whose text would mean nothing), or where the checkpoint has none."""
+    if source.random_seed is not None or not any(source.directory.glob("token*")):
         return None
     from transformers import AutoTokenizer
 

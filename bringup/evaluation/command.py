@@ -1,0 +1,85 @@
+"""`bringup eval` and `eval.py`: teacher-forced accuracy of one model.py against its HF model."""
+
+import json
+import sys
+from pathlib import Path
+
+from bringup import backends
+
+HELP = "teacher-forced accuracy of one model.py against its HF model"
+
+
+def add_arguments(parser):
+    add_model_arguments(parser)
+    add_prompt_arguments(parser)
+    parser.add_argument("--min_new_tokens", type=int, default=0, metavar="N", help="no end of text before N tokens")
+    parser.add_argument("--prefill_decode", action="store_true", help="run the prompt token by token through decode")
+    parser.add_argument("--batch", type=int, default=1, metavar="B", help="users (1 to 32), all with the same prompt")
+    parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
+    parser.add_argument("--json", metavar="FILE", help="write the result, with one record per position")
+
+
+def add_model_arguments(parser):
+    """What to run, on what."""
+    parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
+    parser.add_argument(
+        "--model", metavar="DIR_OR_ID", help="HF checkpoint directory or hub id (default: as the path says)"
+    )
+    parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
+    parser.add_argument("--system", help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")
+    backends.add_arguments(parser)
+    parser.add_argument("--device_id", type=int, default=0, metavar="N", help="which board, on one chip")
+    parser.add_argument(
+        "--max_seq_len", type=int, metavar="N", help="cache length (default: a power of two, at least 256)"
+    )
+    parser.add_argument(
+        "--cache_dir", default="", metavar="DIR", help="where references are kept (default: ~/.cache/ttnn-bringup)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of random weights, random prompts and sampling"
+    )
+
+
+def add_prompt_arguments(parser):
+    parser.add_argument("--prompt", metavar="TEXT", help="the prompt itself")
+    parser.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
+    parser.add_argument("--prompt_ids_file", metavar="FILE", help="token ids, separated by spaces or commas")
+    parser.add_argument("--max_new_tokens", type=int, default=100, metavar="N", help="tokens to compare (default: 100)")
+
+
+def run(args):
+    from bringup.evaluation.run import Job, Settings, lines
+
+    quiet_libraries()
+    names = Settings.__dataclass_fields__
+    job = Job(Settings(**{k: v for k, v in vars(args).items() if k in names}))
+    print(job.activation)
+    print(job.describe(), flush=True)
+    reference = job.reference()
+    kept = "from the cache" if reference.cached else f"{reference.seconds:.1f} s"
+    print(f"reference: HF {reference.dtype}, {len(reference.tokens)} tokens, {kept}", flush=True)
+    with job.open_model() as (model, device):
+        result = job.measure(model, device, reference)
+    print("\n".join(lines(result)))
+    print(
+        f"Took {result['seconds_total']:.1f} s"
+        + (" of this machine, not of a device" if job.activation.emulated else "")
+    )
+    write_json(result, args.json)
+
+
+def write_json(result, path):
+    """The whole record to a file, and without the positions as the last line of output."""
+    result = {"command": " ".join(sys.argv), **result}
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({k: v for k, v in result.items() if k not in ("positions", "settings")}))
+
+
+def quiet_libraries():
+    """Progress is ours; HF's advice is for people who call HF themselves."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

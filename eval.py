@@ -1,0 +1,21 @@
+"""Teacher-forced accuracy of one model.py against its Hugging Face model.
+
+python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model checkpoints/tiny-llama
+python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --random-weights --max_new_tokens 8
+"""
+
+import argparse
+import sys
+
+from bringup.errors import guarded
+from bringup.evaluation import command
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_arguments(parser)
+    return guarded(command.run, parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
