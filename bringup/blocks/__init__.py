@@ -1,15 +1,21 @@
 """TTNN building blocks of decoder language models; they import `ttnn` and never ask which one they got.
 
-parallel    Mesh: which chip holds what, and the collectives       weights     HF linear layers as device tensors
-config      read an HF config, refuse what a model does not cover  precision   formats and compute configs of one model
-embedding   token table        rope   rotary tables and rotation   norm        RMSNorm
-attention   GQA with a KV cache  mlp  gated and squared-ReLU MLP   generate    the HF-facing model: prefill, decode, generate()
+parallel   which chip holds what, and the collectives
+weights    HF linear layers as device tensors
+precision  formats and compute configs of one model
+config     the HF configs a model file covers, the systems it serves
+embedding  token table
+norm       RMSNorm
+rope       rotary tables from HF, rotation of queries and keys
+attention  grouped-query attention with a KV cache
+mlp        gated MLP, squared-ReLU MLP
+generate   the HF-facing model: prompts, decode steps, generate()
 """
 
 from bringup.blocks.attention import Attention
-from bringup.blocks.config import read_config
+from bringup.blocks.config import delegate, read_config
 from bringup.blocks.embedding import Embedding
-from bringup.blocks.generate import CausalLM, delegate
+from bringup.blocks.generate import CausalLM
 from bringup.blocks.mlp import GatedMLP, Relu2MLP
 from bringup.blocks.norm import RMSNorm
 from bringup.blocks.parallel import Mesh

@@ -1,7 +1,7 @@
 """Grouped-query attention with a KV cache on the device.
 
-A prompt is one user's: its keys and values go to that user's row of the cache. A decode step is one token for each of 32
-users, who may be at different positions.
+A prompt is one user's: its keys and values go to that user's row of the cache. A decode step is one token for each of
+32 users, who may be at different positions.
 """
 
 import torch
@@ -62,7 +62,7 @@ class Attention(torch.nn.Module):
         )
         ttnn.deallocate(qkv)
         q, k = self.q_rope(q, step), self.k_rope(k, step)
-        if self.cache_dtype != ttnn.bfloat16:  # fill_cache takes the cache's dtype only; attention reads the same values
+        if self.cache_dtype != ttnn.bfloat16:  # fill_cache takes the cache's dtype only
             k, v = ttnn.typecast(k, self.cache_dtype), ttnn.typecast(v, self.cache_dtype)
         ttnn.fill_cache(self.keys, k, step.row)
         ttnn.fill_cache(self.values, v, step.row)
@@ -76,8 +76,8 @@ class Attention(torch.nn.Module):
     def decode(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
         """One token of 32 users: qkv [1, 1, 32, ...] -> [1, 1, 32, n_query * head_dim]; a position of -1 is no user.
 
-        The heads stay height sharded, one user a core, and are never reshaped: with one KV head a chip that would come out
-        width sharded, which the rotation refuses (ttnn 0.81.1).
+        The heads stay height sharded, one user a core, and are never reshaped: with one KV head a chip that would come
+        out width sharded, which the rotation refuses (ttnn 0.81.1).
         """
         q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
             qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv
@@ -107,4 +107,4 @@ class Attention(torch.nn.Module):
             k_chunk_size=min(MAX_CHUNK, keys & -keys),
             exp_approx_mode=not self.exact_exp,
         )
-        return dict(program_config=program, compute_kernel_config=self.sdpa_compute)
+        return {"program_config": program, "compute_kernel_config": self.sdpa_compute}

@@ -1,6 +1,9 @@
-"""Read an HF config into a model's own Config: the fields it names, and nothing it was not written for."""
+"""What a model file is for: the HF configs it covers, and the systems it serves beside its own."""
 
 import dataclasses
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -9,8 +12,8 @@ T = TypeVar("T")
 def read_config(config_class: type[T], hf_config) -> T:
     """A Config with HF's values; raises ValueError naming every field that is missing or not covered.
 
-    `config_class` is a dataclass whose fields are HF field names. Its REQUIRES maps a field, or `field.key` for one that is a
-    dict, to the values that the model file is written for.
+    `config_class` is a dataclass whose fields are HF field names. Its REQUIRES maps a field, or `field.key` for
+    one that is a dict, to the values that the model file is written for.
     """
     problems = []
     for name, allowed in config_class.REQUIRES.items():
@@ -33,3 +36,12 @@ def _lookup(hf_config, name: str):
         return "missing"
     value = getattr(hf_config, field)
     return value.get(key, "missing") if key else value
+
+
+def delegate(model_file: str, system: str) -> ModuleType:
+    """The full model file of `system` beside `model_file` (models/<org>/<model>/<system>/functional/model.py)."""
+    path = Path(model_file).resolve().parents[2] / system / "functional" / "model.py"
+    spec = importlib.util.spec_from_file_location(f"bringup_model_{system}_{abs(hash(path))}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

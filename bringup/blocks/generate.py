@@ -1,12 +1,11 @@
 """The HF-facing model: prompts into the cache, one token at a time out of it, and transformers' generate() on top.
 
-A model file subclasses `CausalLM` and gives it `model(tokens, step)` (hidden states before the last norm) and `logits(hidden)`.
+A model file subclasses `CausalLM` and gives it `model(tokens, step)`, hidden states before the last norm, and
+`logits(hidden)`.
 """
 
-import importlib.util
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
 import torch
 import ttnn
@@ -31,7 +30,7 @@ class Step:
 
 
 class KVCache(Cache):
-    """The host's view of the device cache: how many tokens of each user it holds. The keys and values stay on the device."""
+    """What the host knows of the device cache: how many tokens of each user it holds."""
 
     def __init__(self, lengths: list[int], columns: int):
         super().__init__(layers=[])
@@ -48,9 +47,9 @@ class KVCache(Cache):
 class CausalLM(torch.nn.Module, GenerationMixin):
     """A decoder on the device that `transformers` can drive.
 
-    input_ids [B, S] int64 -> logits [B, kept, vocab] float32. B <= 32 users per chip group, each prefilled on its own (its
-    padding, left or right, never reaches the device) and all decoded together. Tensor parallel: every chip sees every user.
-    Data parallel: each chip has its own.
+    input_ids [B, S] int64 -> logits [B, kept, vocab] float32. Each user is prefilled on its own (its padding, left or
+    right, never reaches the device) and all are decoded together. Tensor parallel: every chip sees every user, at most
+    32. Data parallel: each chip has users of its own, at most 32 a chip.
     """
 
     main_input_name = "input_ids"
@@ -82,6 +81,9 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     def _supports_default_dynamic_cache(self) -> bool:
         return False
+
+    def _optimize_model_for_decode(self):
+        return nullcontext()  # transformers would ask a PreTrainedModel for its experts
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, **kwargs):
         """The tokens that the cache does not hold yet."""
@@ -115,13 +117,15 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         cache = past_key_values
         if cache is None:
             cache = self.empty_cache(len(input_ids))
-            logits = self._prefill(input_ids, attention_mask, cache, logits_to_keep)
+            logits = self._prompts(input_ids, attention_mask, cache, logits_to_keep)
         else:
             if cache is not self._live:
-                raise ValueError("past_key_values belong to an earlier prompt: the device holds one set of users at a time")
+                raise ValueError(
+                    "past_key_values are of an earlier prompt: the device holds one set of users at a time"
+                )
             if len(input_ids) != len(cache.lengths):
                 raise ValueError(f"past_key_values hold {len(cache.lengths)} users, input_ids has {len(input_ids)}")
-            rows = [self._decode(input_ids[:, i], cache) for i in range(input_ids.shape[1])]
+            rows = [self._next_tokens(input_ids[:, i], cache) for i in range(input_ids.shape[1])]
             logits = torch.stack(rows[-logits_to_keep:], dim=1)  # [-0:] is all
         return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
 
@@ -131,14 +135,14 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         return self._live
 
     def reset(self):
-        """Forget all users. Their keys stay in the device cache until overwritten, but no position ever reaches them."""
+        """Forget all users. Their keys stay in the device cache until overwritten; no later position reaches them."""
         self._live = None
 
     def _check(self, input_ids):
         if not isinstance(input_ids, torch.Tensor):
             raise ValueError(f"input_ids must be a torch tensor [users, tokens], not {type(input_ids).__name__}")
         if input_ids.dim() != 2 or 0 in input_ids.shape:
-            raise ValueError(f"input_ids must be [users, tokens] with at least one of each, not {list(input_ids.shape)}")
+            raise ValueError(f"input_ids must be [users, tokens], at least one of each, not {list(input_ids.shape)}")
         if len(input_ids) > self.max_users:
             raise ValueError(f"input_ids has {len(input_ids)} users; a decode step has room for {self.max_users}")
         low, high = int(input_ids.min()), int(input_ids.max())
@@ -147,7 +151,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     # prompts
 
-    def _prefill(self, input_ids, attention_mask, cache: KVCache, keep: int) -> torch.Tensor:
+    def _prompts(self, input_ids, attention_mask, cache: KVCache, keep: int) -> torch.Tensor:
         spans = _spans(input_ids, attention_mask)
         longest = max(stop - start for start, stop in spans)
         if longest > self.max_seq_len:
@@ -159,17 +163,16 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         for row in range(per_group):
             group = list(range(row, users, per_group))  # one user of each chip group: user g * per_group + row
             prompts = [input_ids[u, slice(*spans[u])] for u in group]
-            for user, kept in zip(group, self._prefill_row(prompts, row, keep), strict=True):
-                start, stop = spans[user]
-                end = stop if keep == 0 else keep  # all: where the tokens stand; n: the last n, at the end
+            for user, kept in zip(group, self._prompt_row(prompts, row, keep), strict=True):
+                end = spans[user][1] if keep == 0 else keep  # all: where the tokens stand; n: the last n, at the end
                 kept = kept[-(keep or columns) :]
                 logits[user, end - len(kept) : end] = kept
         cache.lengths = [stop - start for start, stop in spans]
         cache.columns = columns
         return logits
 
-    def _prefill_row(self, prompts: list[torch.Tensor], row: int, keep: int) -> list[torch.Tensor]:
-        """One prompt for each chip group into `row` of the caches -> for each the logits of at least its last `keep` tokens."""
+    def _prompt_row(self, prompts: list[torch.Tensor], row: int, keep: int) -> list[torch.Tensor]:
+        """A prompt for each chip group into `row` of its cache -> for each at least the last `keep` logits."""
         length = round_up(max(map(len, prompts)), TILE)
         tokens = torch.zeros(self.mesh.data_ways, length, dtype=torch.int32)
         for group, prompt in enumerate(prompts):
@@ -185,7 +188,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     # decode
 
-    def _decode(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def _next_tokens(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """The next token of each user [B] -> logits [B, vocab]."""
         fullest = max(cache.lengths)
         if fullest >= self.max_seq_len:
@@ -240,7 +243,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         return self.logits(self.model(tokens, step))
 
     def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:
-        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] float32, the padding of the vocabulary trimmed."""
+        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] float32, without the padding."""
         return self.mesh.get(logits)[..., : self.config.vocab_size].float()
 
 
@@ -259,15 +262,8 @@ def _spans(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list
             raise ValueError(f"the prompt of user {user} is empty: its attention_mask is all zeros")
         start, stop = columns[0], columns[-1] + 1
         if stop - start != len(columns):
-            raise ValueError(f"attention_mask of user {user} has a hole: {len(columns)} tokens in columns {start}..{stop - 1}")
+            raise ValueError(
+                f"attention_mask of user {user} has a hole: {len(columns)} ones in columns {start} to {stop}"
+            )
         spans.append((start, stop))
     return spans
-
-
-def delegate(model_file: str, system: str) -> ModuleType:
-    """The full model file of `system` beside `model_file` (models/<org>/<model>/<system>/functional/model.py)."""
-    path = Path(model_file).resolve().parents[2] / system / "functional" / "model.py"
-    spec = importlib.util.spec_from_file_location(f"bringup_model_{system}_{abs(hash(path))}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -80,7 +80,8 @@ class Heads:
         group = n_heads // n_kv_heads
         if n_kv_heads >= chips:
             per_chip = -(-n_kv_heads // chips)
-            kv = [[h if h < n_kv_heads else None for h in range(c * per_chip, (c + 1) * per_chip)] for c in range(chips)]
+            shares = [range(chip * per_chip, (chip + 1) * per_chip) for chip in range(chips)]
+            kv = [[h if h < n_kv_heads else None for h in share] for share in shares]
             query = [[None if h is None else h * group + i for h in share for i in range(group)] for share in kv]
         else:
             copies = chips // n_kv_heads

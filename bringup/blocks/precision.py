@@ -20,9 +20,9 @@ def compute_config(fidelity: str = "HiFi4", fp32_dest: bool = True, l1_acc: bool
 class Precision:
     """Weight dtypes by group, the dtype of the KV cache, and a compute config per kind of op.
 
-    The library's defaults (HiFi2 products, a bfloat16 running sum, an approximate exp in attention) are the largest part of
-    a device's distance from the HF model. HiFi4 with an fp32 destination leaves the rounding to bfloat16 itself;
-    a decode step waits for the weights from DRAM, so that the four phases cost it nothing.
+    The library's defaults (HiFi2 products, a bfloat16 running sum, an approximate exp in attention) are most of a
+    device's distance from the HF model. HiFi4 with an fp32 destination leaves the rounding to bfloat16 itself; a decode
+    step waits for the weights from DRAM, so that the four phases cost it nothing.
     """
 
     attention: Any

@@ -1,6 +1,6 @@
 """Rotary position embedding in HF's layout (the two halves of a head are a pair).
 
-The tables come from HF's own rotary module, so that llama3, YaRN and linear scaling and YaRN's attention factor are HF's.
+The tables come from HF's own rotary module, so that llama3, YaRN and linear scaling and the attention factor are HF's.
 """
 
 import torch
@@ -12,7 +12,7 @@ UNCOVERED = ("dynamic", "longrope")  # their frequencies depend on the length of
 
 
 class RopeTables:
-    """cos and sin [length, head_dim] of all positions, replicated: in tiles for a prompt, row-major for look-up by position."""
+    """cos and sin [length, head_dim] of all positions, replicated: in tiles for a prompt, in rows for look-up."""
 
     def __init__(self, hf_rotary: torch.nn.Module, hf_config, length: int, mesh: Mesh):
         kind = hf_config.rope_parameters["rope_type"]
@@ -32,7 +32,7 @@ class RopeTables:
         )
 
     def look_up(self, positions: ttnn.Tensor) -> list[ttnn.Tensor]:
-        """positions [1, 32] uint32 -> cos and sin [1, 32, 1, head_dim], one user a core, as the heads of a decode step."""
+        """positions [1, 32] uint32 -> cos and sin [1, 32, 1, head_dim], one user a core, as heads in decode."""
         rows = []
         for table in self.by_position:
             row = ttnn.embedding(positions, table, layout=ttnn.TILE_LAYOUT)
@@ -42,7 +42,7 @@ class RopeTables:
 
 
 class Rope(torch.nn.Module):
-    """Rotates q or k, and frees it: prompt [1, n, S, head_dim] by rows, decode [1, 32, n, head_dim] by users. No weights."""
+    """Rotates q or k, and frees it: [1, n, S, head_dim] by row in a prompt, [1, 32, n, head_dim] by user in decode."""
 
     def forward(self, x: ttnn.Tensor, step) -> ttnn.Tensor:
         if step.is_decode:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import ttnn
 
-from bringup.blocks.parallel import TILE, Heads, Mesh, round_up
+from bringup.blocks.parallel import TILE, Heads, Mesh
 from bringup.blocks.precision import Precision
 
 COLUMN, ROW = 3, 2  # the dims of [1, 1, in, out] that are cut
@@ -67,14 +67,13 @@ def _put(weight: torch.Tensor, mesh: Mesh, dtype, dim: int | None) -> ttnn.Tenso
 
 
 class LMHead(torch.nn.Module):
-    """x [1, 1, rows, hidden] -> logits [1, 1, rows, vocab]; the vocabulary is column-parallel and padded to whole tiles.
+    """x [1, 1, rows, hidden] -> logits [1, 1, rows, vocab]; the vocabulary is column-parallel.
 
-    `CausalLM` gathers the shards on the host and trims the padding.
+    It is padded to whole tiles per chip; `CausalLM` gathers the shards on the host and trims them.
     """
 
     def __init__(self, weight: torch.Tensor, mesh: Mesh, precision: Precision):
         super().__init__()
-        self.vocab_size = weight.shape[0]
         self.weight = column(weight, mesh, precision.head)
         self.compute = precision.linear
 

@@ -3,9 +3,8 @@
     tokens -> embed_tokens -> 16 x [ x + self_attn(input_layernorm(x)) ; x + mlp(post_attention_layernorm(x)) ]
            -> norm -> lm_head (tied: the token table) -> logits
 
-hidden 2048, MLP 8192 (SwiGLU), 32 query heads and 8 KV heads of 64, vocabulary 128256, llama3-scaled RoPE (theta 500000).
-Weights, activations and cache are bfloat16: 2.5 GB of weights, 525 MB of token table, and 32 MB of cache a layer for 512
-tokens of 32 users. Reference: transformers, LlamaForCausalLM.
+hidden 2048, MLP 8192 (gated SiLU), 32 query heads and 8 KV heads of 64, vocabulary 128256, llama3-scaled RoPE.
+Weights, activations and cache are bfloat16. Reference: transformers, LlamaForCausalLM.
 """
 
 from dataclasses import dataclass

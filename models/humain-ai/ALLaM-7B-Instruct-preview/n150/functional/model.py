@@ -1,0 +1,97 @@
+"""ALLaM-7B-Instruct-preview on one Wormhole (n150).
+
+    tokens -> embed_tokens -> 32 x [ x + self_attn(input_layernorm(x)) ; x + mlp(post_attention_layernorm(x)) ]
+           -> norm -> lm_head -> logits
+
+hidden 4096, MLP 11008 (gated SiLU), 32 heads of 128 with keys and values of their own, vocabulary 64000, plain RoPE.
+Weights are bfloat8_b (bfloat16 would be 13.5 GB of the chip's 12.9), activations and cache bfloat16: 134 MB of cache a
+layer for 256 tokens of 32 users. Reference: transformers, LlamaForCausalLM.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import ttnn
+
+from bringup.blocks import (
+    Attention,
+    CausalLM,
+    Embedding,
+    GatedMLP,
+    LMHead,
+    Mesh,
+    Precision,
+    RMSNorm,
+    read_config,
+)
+
+MESH_SHAPE = (1, 1)
+WEIGHT_DTYPE = ttnn.bfloat8_b
+PRECISION = Precision.of(WEIGHT_DTYPE)  # HiFi4 and an fp32 destination everywhere; MODEL_BRINGUP.md has the errors
+
+
+@dataclass(frozen=True)
+class Config:
+    """The HF fields this file reads."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+
+    REQUIRES: ClassVar = {
+        "model_type": ["llama"],
+        "hidden_act": ["silu"],
+        "attention_bias": [False],
+        "mlp_bias": [False],
+        "tie_word_embeddings": [False],
+        "rope_parameters.rope_type": ["default"],
+    }
+
+
+class DecoderLayer(torch.nn.Module):
+    def __init__(self, hf_layer, config: Config, cache_len: int, mesh: Mesh, precision: Precision):
+        super().__init__()
+        eps = config.rms_norm_eps
+        self.input_layernorm = RMSNorm(hf_layer.input_layernorm, eps, mesh, precision)
+        self.self_attn = Attention(hf_layer.self_attn, config, cache_len, mesh, precision)
+        self.post_attention_layernorm = RMSNorm(hf_layer.post_attention_layernorm, eps, mesh, precision)
+        self.mlp = GatedMLP(hf_layer.mlp, mesh, precision)
+
+    def forward(self, x, step):
+        x = ttnn.add(x, self.self_attn(self.input_layernorm(x), step))
+        return ttnn.add(x, self.mlp(self.post_attention_layernorm(x)))
+
+
+class Decoder(torch.nn.Module):
+    def __init__(self, hf_decoder, config: Config, cache_len: int, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.embed_tokens = Embedding(hf_decoder.embed_tokens, mesh)
+        self.layers = torch.nn.ModuleList(
+            DecoderLayer(hf_layer, config, cache_len, mesh, precision) for hf_layer in hf_decoder.layers
+        )
+        self.norm = RMSNorm(hf_decoder.norm, config.rms_norm_eps, mesh, precision)
+
+    def forward(self, tokens, step):
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, step)
+        return x
+
+
+class Allam(CausalLM):
+    def __init__(self, hf_model, config: Config, mesh: Mesh, max_seq_len: int, precision: Precision):
+        super().__init__(hf_model, mesh, max_seq_len)
+        self.model = Decoder(hf_model.model, config, self.cache_len, mesh, precision)
+        self.lm_head = LMHead(hf_model.lm_head.weight, mesh, precision)
+
+    def logits(self, x):
+        return self.lm_head(self.model.norm(x))
+
+
+def build_model(hf_model, tt_device, max_seq_len, precision=PRECISION, data_parallel=False):
+    config = read_config(Config, hf_model.config)
+    return Allam(hf_model, config, Mesh(tt_device, data_parallel), max_seq_len, precision)

@@ -1,0 +1,8 @@
+"""ALLaM-7B on n300: the n150 file, tensor parallel over two chips, with 16 heads each."""
+
+from bringup.blocks import delegate
+
+MESH_SHAPE = (1, 2)
+FULL = delegate(__file__, "n150")
+PRECISION = FULL.PRECISION
+build_model = FULL.build_model

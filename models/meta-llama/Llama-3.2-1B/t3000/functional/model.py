@@ -1,0 +1,8 @@
+"""Llama-3.2-1B on t3000: the n150 file, tensor parallel over eight chips, with 4 query heads and 1 KV head each."""
+
+from bringup.blocks import delegate
+
+MESH_SHAPE = (2, 4)
+FULL = delegate(__file__, "n150")
+PRECISION = FULL.PRECISION
+build_model = FULL.build_model

@@ -1,0 +1,8 @@
+"""Mistral-7B on n150: the t3000 file on one chip, where its parallel plan is the identity."""
+
+from bringup.blocks import delegate
+
+MESH_SHAPE = (1, 1)
+FULL = delegate(__file__, "t3000")
+PRECISION = FULL.PRECISION
+build_model = FULL.build_model

@@ -1,0 +1,8 @@
+"""Mistral-7B on n300: the t3000 file, tensor parallel over two chips, with 16 query and 4 KV heads each."""
+
+from bringup.blocks import delegate
+
+MESH_SHAPE = (1, 2)
+FULL = delegate(__file__, "t3000")
+PRECISION = FULL.PRECISION
+build_model = FULL.build_model

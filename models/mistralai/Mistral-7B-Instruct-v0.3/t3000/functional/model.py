@@ -1,0 +1,96 @@
+"""Mistral-7B-Instruct-v0.3 on eight Wormholes (t3000), tensor parallel over the whole 2x4 mesh.
+
+    tokens -> embed_tokens -> 32 x [ x + self_attn(input_layernorm(x)) ; x + mlp(post_attention_layernorm(x)) ]
+           -> norm -> lm_head -> logits
+
+hidden 4096, MLP 14336 (gated SiLU), 32 query heads and 8 KV heads of 128, vocabulary 32768, plain RoPE, no window.
+Each chip has 4 query heads, 1 KV head, 1792 of the MLP and 4096 of the vocabulary; self_attn and mlp end in an
+all_reduce. Weights are bfloat8_b, activations and cache bfloat16. Reference: transformers, MistralForCausalLM.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import ttnn
+
+from bringup.blocks import (
+    Attention,
+    CausalLM,
+    Embedding,
+    GatedMLP,
+    LMHead,
+    Mesh,
+    Precision,
+    RMSNorm,
+    read_config,
+)
+
+MESH_SHAPE = (2, 4)
+WEIGHT_DTYPE = ttnn.bfloat8_b
+PRECISION = Precision.of(WEIGHT_DTYPE)  # HiFi4 and an fp32 destination everywhere; MODEL_BRINGUP.md has the errors
+
+
+@dataclass(frozen=True)
+class Config:
+    """The HF fields this file reads."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+
+    REQUIRES: ClassVar = {
+        "model_type": ["mistral"],
+        "hidden_act": ["silu"],
+        "sliding_window": [None],
+        "tie_word_embeddings": [False],
+        "rope_parameters.rope_type": ["default"],
+    }
+
+
+class DecoderLayer(torch.nn.Module):
+    def __init__(self, hf_layer, config: Config, cache_len: int, mesh: Mesh, precision: Precision):
+        super().__init__()
+        eps = config.rms_norm_eps
+        self.input_layernorm = RMSNorm(hf_layer.input_layernorm, eps, mesh, precision)
+        self.self_attn = Attention(hf_layer.self_attn, config, cache_len, mesh, precision)
+        self.post_attention_layernorm = RMSNorm(hf_layer.post_attention_layernorm, eps, mesh, precision)
+        self.mlp = GatedMLP(hf_layer.mlp, mesh, precision)
+
+    def forward(self, x, step):
+        x = ttnn.add(x, self.self_attn(self.input_layernorm(x), step))
+        return ttnn.add(x, self.mlp(self.post_attention_layernorm(x)))
+
+
+class Decoder(torch.nn.Module):
+    def __init__(self, hf_decoder, config: Config, cache_len: int, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.embed_tokens = Embedding(hf_decoder.embed_tokens, mesh)
+        self.layers = torch.nn.ModuleList(
+            DecoderLayer(hf_layer, config, cache_len, mesh, precision) for hf_layer in hf_decoder.layers
+        )
+        self.norm = RMSNorm(hf_decoder.norm, config.rms_norm_eps, mesh, precision)
+
+    def forward(self, tokens, step):
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, step)
+        return x
+
+
+class Mistral(CausalLM):
+    def __init__(self, hf_model, config: Config, mesh: Mesh, max_seq_len: int, precision: Precision):
+        super().__init__(hf_model, mesh, max_seq_len)
+        self.model = Decoder(hf_model.model, config, self.cache_len, mesh, precision)
+        self.lm_head = LMHead(hf_model.lm_head.weight, mesh, precision)
+
+    def logits(self, x):
+        return self.lm_head(self.model.norm(x))
+
+
+def build_model(hf_model, tt_device, max_seq_len, precision=PRECISION, data_parallel=False):
+    config = read_config(Config, hf_model.config)
+    return Mistral(hf_model, config, Mesh(tt_device, data_parallel), max_seq_len, precision)
