@@ -328,7 +328,32 @@ def random_prompt_ids(config, length, seed=0):
     return ids
 
 
+# What generate() of transformers 5.23 asks of `self` and version 4 did not: a GenerationMixin written for 4 lacks it.
+# "Remote code" means there: pass `cache_position` as version 4 did, where forward names it.
+GENERATE_ASKS = {
+    "is_remote_code": classmethod(lambda cls: True),
+    "get_experts_implementation": lambda self: {},
+    "device": property(lambda self: _cpu()),
+}
+
+
+def _cpu():
+    import torch
+
+    return torch.device("cpu")
+
+
 def build(model_file, hf_model, device, max_seq_len):
     """`build_model` of a loaded file; what it raises is reported with the line of the file."""
     with blame(model_file.path, "building the model"):
-        return model_file.module.build_model(hf_model, device, max_seq_len)
+        model = model_file.module.build_model(hf_model, device, max_seq_len)
+    if not callable(getattr(model, "forward", None)):
+        raise BadInput(
+            f"build_model of {shown(model_file.path)} returned no model",
+            got=type(model).__name__,
+            want="a torch.nn.Module with GenerationMixin and forward(input_ids, past_key_values=..., ...)",
+        )
+    for name, answer in GENERATE_ASKS.items():
+        if not hasattr(model, name):
+            setattr(type(model), name, answer)
+    return model

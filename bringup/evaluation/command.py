@@ -1,7 +1,6 @@
 """`bringup eval` and `eval.py`: teacher-forced accuracy of one model.py against its HF model."""
 
 import json
-import sys
 from pathlib import Path
 
 from bringup import backends
@@ -70,11 +69,10 @@ def run(args):
 
 def write_json(result, path):
     """The whole record to a file, and without the positions as the last line of output."""
-    result = {"command": " ".join(sys.argv), **result}
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k not in ("positions", "settings")}))
+    print(json.dumps({k: v for k, v in result.items() if k != "positions"}))
 
 
 def quiet_libraries():

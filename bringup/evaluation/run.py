@@ -2,9 +2,10 @@
 
 import gc
 import os
+import shlex
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -48,9 +49,12 @@ class Settings:
 
 
 class Job:
-    """Settings made concrete, and checked before anything large is loaded."""
+    """Settings made concrete, and checked before anything large is loaded.
 
-    def __init__(self, settings):
+    With `hf_only` the HF model takes the device's place: no model file is read and no backend chosen.
+    """
+
+    def __init__(self, settings, hf_only=False):
         self.settings = s = settings
         if s.max_new_tokens < 1:
             raise BadInput("nothing to generate", got=f"--max_new_tokens {s.max_new_tokens}", want="at least 1")
@@ -64,9 +68,9 @@ class Job:
             raise BadInput(
                 "--batch is out of range", got=s.batch, want="1 to 32: a decode tile has 32 rows, one per user"
             )
-        found = loading.describe(s.model_py)
-        self.system = systems.get(s.system or found.system or "n150")
-        self.checkpoint = s.model or found.hf_id
+        self.model_file = loading.ModelFile(s.model_py, None, s.system) if hf_only else loading.describe(s.model_py)
+        self.system = systems.get(s.system or self.model_file.system or "n150")
+        self.checkpoint = s.model or self.model_file.hf_id
         if self.checkpoint is None:
             raise BadInput("which checkpoint?", want="--model DIR_OR_HF_ID, or a path like " + loading.PATH_RULE)
         self.source = loading.find_source(self.checkpoint, s.random_weights, s.seed)
@@ -74,9 +78,12 @@ class Job:
         self.prompt_ids = self._prompt_ids()
         self.max_seq_len = self._max_seq_len()
         self.cache_dir = s.cache_dir or default_cache_dir()
-        self.activation = backends.activate(s.backend, self.system, s.numerics)
-        self.model_file = loading.load_model_file(s.model_py, self.system)
         self._hf_model = None
+        if hf_only:
+            self.activation = backends.Activation("none", "mode hf", "the HF model on this machine")
+        else:
+            self.activation = backends.activate(s.backend, self.system, s.numerics)
+            self.model_file = loading.load_model_file(s.model_py, self.system)
 
     @cached_property
     def tokenizer(self):
@@ -143,7 +150,8 @@ class Job:
         """What is about to run, in two lines."""
         numbers = f"{len(self.prompt_ids)} prompt tokens, {self.settings.max_new_tokens} new, cache {self.max_seq_len}"
         weights = "random weights of " * (self.source.random_seed is not None) + self.source.name
-        return f"system: {self.system}\nmodel: {shown(self.model_file.path)} with {weights}; {numbers}"
+        path = "HF" if self.activation.name == "none" else shown(self.model_file.path)
+        return f"system: {self.system}\nmodel: {path} with {weights}; {numbers}"
 
     def hf_model(self):
         """The HF model in its checkpoint's dtype, loaded once."""
@@ -174,9 +182,9 @@ class Job:
             self._hf_model = None
             gc.collect()
             if self.settings.trace:
-                if not hasattr(model, "trace"):
+                if not hasattr(model, "traced"):
                     raise BadInput(f"{shown(self.model_file.path)} has no traced decode", hint="leave --trace out")
-                model.trace = True
+                model.traced = True
             yield model, device
             del model  # before the device closes
             gc.collect()
@@ -204,7 +212,7 @@ class Job:
                 got=logits.shape[1],
                 want=reference.logits.shape[1],
             )
-        result = self.facts() | {"seconds_total": seconds, "memory": backends.memory(device)}
+        result = self.facts() | {"seconds_total": seconds, "memory": device and backends.memory(device)}
         prefill = len(self.prompt_ids) if s.prefill_decode else 1
         decode = session.seconds[prefill:]
         result["seconds_prefill"] = sum(session.seconds[:prefill])
@@ -231,8 +239,19 @@ class Job:
             "prefill": "token by token" if s.prefill_decode else "one pass",
             "batch": s.batch,
             "trace": s.trace,
-            "settings": {k: v for k, v in asdict(s).items() if k != "cache_dir"},
+            "command": self.command(),
         }
+
+    def command(self):
+        """The command line that repeats this evaluation, without what only says where files are kept."""
+        words = ["python eval.py", shown(self.model_file.path)]
+        for field in fields(Settings):
+            value = getattr(self.settings, field.name)
+            if field.name in ("model_py", "cache_dir") or value == field.default:
+                continue
+            flag = "--" + (field.name.replace("_", "-") if field.name in ("random_weights", "hf_dtype") else field.name)
+            words += [flag] if value is True else [flag, shlex.quote(str(value))]
+        return " ".join(words)
 
 
 def numerics_in_use(activation):

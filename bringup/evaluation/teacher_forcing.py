@@ -10,8 +10,8 @@ class Session:
     """One sequence (or a batch of equal ones) going through a model: a prefill call, then one call per token.
 
     Any module works whose forward takes `input_ids` and `past_key_values` and returns an output with `logits`
-    ([B, S or 1, vocabulary]) and `past_key_values`; `attention_mask`, `position_ids`, `cache_position` and `use_cache`
-    are passed as generate() passes them where the forward names them.
+    ([B, S or 1, vocabulary]) and `past_key_values`; `attention_mask`, `position_ids`, `cache_position`, `use_cache`
+    and `logits_to_keep` are passed as generate() passes them where the forward names them.
     """
 
     def __init__(self, model, batch=1):
@@ -34,6 +34,7 @@ class Session:
             "position_ids": positions.repeat(self.batch, 1),
             "cache_position": positions,
             "return_dict": True,
+            "logits_to_keep": 1,
         }
         kwargs = {name: value for name, value in named.items() if name in self.names}
         if self.open or "use_cache" in self.names:

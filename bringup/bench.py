@@ -1,0 +1,154 @@
+"""`bringup bench`: a true-size model with random weights on the emulator and as the HF model, here, in one run.
+
+Each contender runs in a process of its own, one after another, so that each has the memory to itself and its own peak.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bringup import backends
+from bringup.errors import BadInput, BringupError
+
+HELP = "time the emulator against the HF model in bf16 and fp32"
+CONTENDERS = ("hf_bf16", "emulator", "hf_fp32")
+DEFAULT_MODEL = "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
+
+
+def add_arguments(parser):
+    parser.add_argument("model_py", nargs="?", metavar="MODEL_PY", help=f"default: {DEFAULT_MODEL}")
+    parser.add_argument("--model", metavar="ID", help="a model whose configuration is kept (default: as the path says)")
+    parser.add_argument("--system", help="default: as the path says")
+    backends.add_arguments(parser)
+    parser.add_argument("--prefill", type=int, default=128, metavar="N", help="prompt tokens (default: 128)")
+    parser.add_argument("--decode", type=int, default=16, metavar="N", help="decode steps (default: 16)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="measured runs after a warm-up (default: 3)"
+    )
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), metavar="LIST", help=f"of {','.join(CONTENDERS)}")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the prompt")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+
+
+def run(args):
+    from bringup import loading
+    from bringup.evaluation.run import ROOT
+
+    contenders = args.contenders.split(",")
+    if unknown := set(contenders) - set(CONTENDERS):
+        raise BadInput("unknown contender", got=", ".join(sorted(unknown)), want="of " + ", ".join(CONTENDERS))
+    for flag in ("prefill", "decode", "repeats"):
+        if getattr(args, flag) < 1:
+            raise BadInput(f"--{flag} must be at least 1", got=getattr(args, flag))
+    args.model_py = args.model_py or str(ROOT / DEFAULT_MODEL)
+    found = loading.describe(args.model_py)
+    args.system = args.system or found.system or "n150"
+    args.model = args.model or found.hf_id
+    loading.known_config_path(args.model)
+    result = {"model": args.model, "system": args.system, "machine": machine()}
+    result |= {name: getattr(args, name) for name in ("prefill", "decode", "repeats", "seed")}
+    print(f"{args.model} on {args.system}, random weights; {result['machine']}", flush=True)
+    print(f"{'':10}{'prefill ' + str(args.prefill):>14}{'decode step':>14}{'peak memory':>14}")
+    for contender in contenders:
+        found = result[contender] = in_own_process(contender, args)
+        times = f"{found['prefill_seconds']:>12.3f} s{found['decode_seconds']:>12.4f} s"
+        print(f"{contender:10}{times}{found['peak_rss_bytes'] / 2**30:>10.2f} GiB", flush=True)
+    result |= ratios(result)
+    for name in sorted(ratios(result)):
+        print(f"{name}: {result[name]:.2f}x")
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+def ratios(result):
+    """The emulator's times over each HF run's."""
+    out = {}
+    for phase in ("decode", "prefill"):
+        for contender in ("hf_bf16", "hf_fp32"):
+            if contender in result and "emulator" in result:
+                key = f"{phase}_seconds"
+                out[f"{phase}_vs_{contender}"] = result["emulator"][key] / result[contender][key]
+    return out
+
+
+def machine():
+    import torch
+
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__} with {torch.get_num_threads()} threads"
+
+
+def in_own_process(contender, args):
+    with tempfile.TemporaryDirectory() as folder:
+        order, answer = Path(folder) / "order.json", Path(folder) / "answer.json"
+        order.write_text(json.dumps({k: v for k, v in vars(args).items() if isinstance(v, (str, int, type(None)))}))
+        done = subprocess.run([sys.executable, "-m", "bringup.bench", contender, order, answer], check=False)
+        if done.returncode != 0:
+            raise BringupError(f"{contender} failed", got=f"exit code {done.returncode}")
+        return json.loads(answer.read_text())
+
+
+def contend(contender, order):
+    """Measure one contender in this process: medians over the repeats, and the process's peak memory."""
+    from bringup import loading, systems
+    from bringup.evaluation.command import quiet_libraries
+    from bringup.evaluation.teacher_forcing import Session
+
+    quiet_libraries()
+    source = loading.find_source(order["model"], random_weights=True, seed=order["seed"])
+    start = time.perf_counter()
+    if contender == "emulator":
+        backends.activate(order["backend"] or "emulator", order["system"], order["numerics"])
+        model_file = loading.load_model_file(order["model_py"], order["system"])
+    hf_model = loading.load_hf_model(source, "float32" if contender == "hf_fp32" else "bfloat16")
+    prompt = loading.random_prompt_ids(hf_model.config, order["prefill"], order["seed"])
+    times = {"prefill": [], "decode": []}
+
+    def sequences(model):
+        for repeat in range(order["repeats"] + 1):  # the first one warms up
+            session = Session(model)
+            token = int(session(prompt)[0].argmax())
+            for _ in range(order["decode"]):
+                token = int(session([token])[0].argmax())
+            if repeat:
+                times["prefill"].append(session.seconds[0])
+                times["decode"] += session.seconds[1:]
+
+    result = {"load_seconds": time.perf_counter() - start}
+    if contender == "emulator":
+        length = max(256, 1 << (order["prefill"] + order["decode"] - 1).bit_length())
+        with backends.open_system(systems.get(order["system"])) as device:
+            model = loading.build(model_file, hf_model, device, length)
+            del hf_model
+            result |= {"load_seconds": time.perf_counter() - start, "numerics": order["numerics"] or "fast"}
+            sequences(model)
+            result["memory"] = backends.memory(device)
+            del model
+    else:
+        sequences(hf_model)
+    for phase, found in times.items():
+        result |= {f"{phase}_seconds": statistics.median(found), f"{phase}_spread": [min(found), max(found)]}
+    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return result
+
+
+if __name__ == "__main__":
+    from bringup.errors import guarded
+
+    def child(contender, order, answer):
+        Path(answer).write_text(json.dumps(contend(contender, json.loads(Path(order).read_text()))))
+
+    sys.exit(guarded(child, *sys.argv[1:4]))

@@ -1,0 +1,34 @@
+"""The `bringup` command: each subcommand is a module with HELP, `add_arguments(parser)` and `run(args)`."""
+
+import argparse
+import importlib
+import sys
+
+from bringup import __version__
+from bringup.errors import guarded
+
+# Heavy imports belong inside `run`, so that --help answers at once.
+COMMANDS = {
+    "eval": "bringup.evaluation.command",
+    "demo": "bringup.demo",
+    "bench": "bringup.bench",
+    "models": "bringup.report.models",
+}
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="bringup", description="Bring up language models on Tenstorrent devices.")
+    parser.add_argument("--version", action="version", version=f"ttnn-bringup {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, path in COMMANDS.items():
+        module = importlib.import_module(path)
+        sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    return guarded(args.run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

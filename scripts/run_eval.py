@@ -1,0 +1,23 @@
+"""Teacher-forced top-1 and top-5 of a model on a system (tt), or of the HF model in its own dtype (hf).
+
+    python scripts/run_eval.py --mode tt --hf-model meta-llama/Llama-3.2-1B --model-dir checkpoints/tiny-llama
+    python scripts/run_eval.py --mode hf --hf-model meta-llama/Llama-3.2-1B --model-dir checkpoints/tiny-llama
+
+The last line is YT_METRICS={json}. The reference of both modes is the HF model in float32.
+"""
+
+import argparse
+import sys
+
+from bringup.errors import guarded
+from bringup.evaluation import run_eval
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run_eval.add_arguments(parser)
+    return guarded(run_eval.run, parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
