@@ -86,6 +86,62 @@ def init_device_compute_kernel_config(arch, device_kernel_config=None, **kwargs)
     return device_kernel_config or WormholeComputeKernelConfig(**kwargs)
 
 
+#: The unary functions that can be fused into other ops.
+UnaryOpType = enum.Enum(
+    "UnaryOpType",
+    "EXP RECIP GELU GELU_TANH RELU SQRT SIGMOID LOG LOG1P TANH LOG2 LOG10 SIN COS COSH SINH ABS ABS_INT32 SIGN "
+    "SQUARE EQZ NEZ GTZ LTZ GEZ LEZ RELU_MAX RELU_MIN POWER POWER_ITERATIVE LEAKY_RELU ELU EXP2 HEAVISIDE EXPM1 "
+    "SIGNBIT ASIN ACOS ACOSH RSQRT RELU6 ATAN ASINH ATANH ERF ERFC ISINF ISPOSINF ISNEGINF ISNAN "
+    "LOGICAL_NOT_UNARY ISFINITE ERFINV I0 I1 TAN RSUB RDIV SILU SOFTPLUS IDENTITY NEG ADD_UNARY_SFPU "
+    "SUB_UNARY_SFPU MUL_UNARY_SFPU DIV_UNARY_SFPU UNARY_NE UNARY_EQ UNARY_GT UNARY_LT UNARY_GE UNARY_LE "
+    "TILED_PROD TYPECAST BITCAST BITWISE_XOR BITWISE_NOT BITWISE_AND BITWISE_OR RIGHT_SHIFT FLOOR CEIL TRUNC FRAC "
+    "ROUND LEFT_SHIFT REMAINDER FMOD DROPOUT FILL PRELU_SFPU ZERO_POINT ALT_COMPLEX_ROTATE90 MISH HARDMISH "
+    "MAXIMUM MINIMUM TANHSHRINK THRESHOLD SOFTSHRINK HARDSHRINK HARDTANH HARDSIGMOID HARDSWISH WHERE_TSS MAC_TSS "
+    "SOFTSIGN CELU CLAMP_TSS SELU RPOW CBRT LOGSIGMOID LOGIT XIELU LGAMMA DIGAMMA POLYGAMMA SOFTCAP",
+    start=0,
+)
+UnaryOpType.__str__ = UnaryOpType.__repr__ = lambda self: f"UnaryOpType.{self.name}"
+UnaryOpType.__hash__ = object.__hash__
+
+
+class UnaryWithParam:
+    """A unary function and its parameters, as fused activations are written."""
+
+    __slots__ = ("op_type", "params")
+
+    def __init__(self, op_type, *params):
+        if isinstance(op_type, tuple) and not params:
+            op_type, *params = op_type
+        if not isinstance(op_type, UnaryOpType) or not all(isinstance(p, (int, float)) for p in params) or len(params) > 2:
+            raise TypeError(
+                "__init__(): incompatible function arguments. The following argument types are supported:\n"
+                "  UnaryWithParam(UnaryOpType), UnaryWithParam(UnaryOpType, float), UnaryWithParam(UnaryOpType, float, float)"
+            )
+        self.op_type, self.params = op_type, [float(p) for p in params]
+
+    def __repr__(self) -> str:
+        params = f", params=[{', '.join(f'{p:g}' for p in self.params)}]" if self.params else ""
+        return f"UnaryWithParam(op_type=UnaryOpType::{self.op_type.name}{params})"
+
+
+class GeluVariant(enum.Enum):
+    Accurate = 0
+    FastLut = 1
+    Tanh = 2
+
+
+class SigmoidMode(enum.Enum):
+    FastApproximate = 0
+    AccurateWithFastExp = 1
+    Accurate = 2
+
+
+class EmbeddingsType(enum.Enum):
+    GENERIC = 0
+    PADDED = 1
+    BINARY = 2
+
+
 R = _Config.REQUIRED
 
 
@@ -119,6 +175,10 @@ class MatmulMultiCoreReuseMultiCast1DProgramConfig(_Config):
 
 class MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(_Config):
     FIELDS = dict(in0_block_w=R, per_core_M=R, per_core_N=R, fused_activation=None, num_workers_per_dram_bank=1)
+
+
+class MatmulMultiCoreReuseMultiCastBatchedDRAMShardedProgramConfig(_Config):
+    FIELDS = dict(in0_block_w=R, per_core_M=R, per_core_N=R, fused_activation=None)
 
 
 class SDPAProgramConfig(_Config):

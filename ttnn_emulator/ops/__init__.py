@@ -1,3 +1,3 @@
 """The ops, by family. Importing a family registers its ops under ttnn's names."""
 
-from . import creation, elementwise, matmul, normalization  # noqa: F401
+from . import creation, elementwise, embedding, matmul, normalization, reduction  # noqa: F401
