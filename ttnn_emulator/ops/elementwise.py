@@ -9,6 +9,7 @@ from ..config import GeluVariant, SigmoidMode, UnaryOpType, UnaryWithParam
 from ..dtypes import FLOATS, INTEGERS, NAME, DataType, bfloat16, cpp, float32, int32, uint8, uint16, uint32
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
+from ..numerics.unary import FORMULAS
 from ..op import describe, launch, on_device, op, output_memory, refuse_unmodelled, same, update
 from ..tensor import Tensor, spec
 
@@ -279,7 +280,7 @@ def fused(act: UnaryWithParam):
     if kind in ("GELU", "EXP", "RSQRT", "SQRT", "LOG", "TANH", "ERF"):
         fast = act.params and act.params[0]
         return name, {"fast_and_approximate_mode": True} if fast else {}
-    if name not in numerics.unary.FORMULAS:
+    if name not in FORMULAS:
         raise NotEmulated(f"fused activation {act} has no model in the emulator")
     return name, dict(zip(names, act.params))
 
