@@ -1,0 +1,57 @@
+"""Every model file, found by glob, with a small random checkpoint of its kind: its logits are HF's."""
+
+import pytest
+import torch
+
+from bringup import backends
+from tests.blocks.common import CONFIGS, MODELS, as_stored, load_model_file, pcc, relative_l2, small_hf_model
+
+FILES = sorted(str(path.relative_to(MODELS).parents[1]) for path in MODELS.glob("*/*/*/functional/model.py"))
+TOLERANCE = 0.02  # of logits, relative L2: two layers of a dozen bfloat16 roundings of 1.7e-3 each, amplified a little
+
+
+def test_there_is_a_file_for_every_model_and_system():
+    assert len(FILES) == 12
+    assert {name.split("/")[1] for name in FILES} == set(CONFIGS)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("file", FILES)
+def test_prompt_and_decode_are_hfs(file):
+    _, name, system = file.split("/")
+    module = load_model_file(file)
+    hf = as_stored(small_hf_model(name), module.PRECISION.mlp)
+    ids = torch.randint(3, 500, (2, 36), generator=torch.Generator().manual_seed(1))
+    want = hf(ids).logits
+    with backends.open_system(system) as device:
+        assert tuple(device.shape) == module.MESH_SHAPE
+        model = module.build_model(hf, device, 64)
+        out = model(ids[:, :33], logits_to_keep=0)
+        assert relative_l2(out.logits, want[:, :33]) < TOLERANCE
+        assert pcc(out.logits, want[:, :33]) > 0.9995
+        for i in range(33, 36):
+            out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
+            assert relative_l2(out.logits[:, 0], want[:, i]) < TOLERANCE, f"position {i}"
+        text = model.generate(ids[:, :5], max_new_tokens=4, do_sample=False)
+        assert text.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("Llama-3.2-1B", {"hidden_act": "gelu"}, "hidden_act = 'gelu', covered: 'silu'"),
+        ("Llama-3.2-1B", {"attention_bias": True}, "attention_bias = True, covered: False"),
+        ("Llama-3.2-1B", {"tie_word_embeddings": False}, "tie_word_embeddings = False, covered: True"),
+        ("Mistral-7B-Instruct-v0.3", {"sliding_window": 64}, "sliding_window = 64, covered: None"),
+        ("AFM-4.5B", {"hidden_act": "silu"}, "hidden_act = 'silu', covered: 'relu2'"),
+    ],
+)
+def test_a_config_that_a_file_was_not_written_for_is_refused(name, change, message, device):
+    file = next(f for f in FILES if f.split("/")[1] == name)
+    with pytest.raises(ValueError, match=message):
+        load_model_file(file).build_model(small_hf_model(name, **change), device, 64)
+
+
+def test_a_model_of_another_kind_is_refused_with_every_reason(device):
+    with pytest.raises(ValueError, match=r"(?s)model_type = 'arcee'.*hidden_act = 'relu2'.*tie_word_embeddings"):
+        load_model_file("meta-llama/Llama-3.2-1B/n150").build_model(small_hf_model("AFM-4.5B"), device, 64)
