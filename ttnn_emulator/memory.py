@@ -251,6 +251,52 @@ def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig) -
             )
 
 
+def extent(padded_shape) -> tuple[int, int]:
+    """(rows, columns) of a tensor as memory sees it: all leading dims count as rows."""
+    rows = 1
+    for n in padded_shape[:-1]:
+        rows *= n
+    return rows, padded_shape[-1] if len(padded_shape) else 1
+
+
+@lru_cache(maxsize=4096)
+def over_same_cores(memory_config: MemoryConfig, padded_shape, layout: Layout) -> MemoryConfig:
+    """A sharded config for a tensor of another shape: the same cores, each shard the least that fits, in whole tiles.
+
+    Source    ttnn 0.81.1, results of slice and reshape of sharded tensors
+    """
+    shards = memory_config.shard_spec
+    (rows, columns), unit = extent(padded_shape), TILE if layout is Layout.TILE else 1
+    down, across = shards.num_cores(), shards.num_cores()
+    if memory_config.memory_layout is TensorMemoryLayout.BLOCK_SHARDED:
+        across, down = shards.grid.bounding_box().grid_size()
+        if shards.orientation is ShardOrientation.COL_MAJOR:
+            across, down = down, across
+    if memory_config.memory_layout is not TensorMemoryLayout.WIDTH_SHARDED:
+        rows = round_up(-(-rows // down), unit)
+    if memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+        columns = round_up(-(-columns // across), unit)
+    return with_shards(memory_config, (rows, columns))
+
+
+def with_shards(memory_config: MemoryConfig, shape, memory_layout=None) -> MemoryConfig:
+    """The config with shards of another shape (and another layout)."""
+    old = memory_config.shard_spec
+    return MemoryConfig(
+        memory_layout or memory_config.memory_layout, memory_config.buffer_type, ShardSpec(old.grid, shape, old.orientation)
+    )
+
+
+def named_by_extent(memory_config: MemoryConfig, padded_shape) -> MemoryConfig:
+    """The config named after what its shards cover: all rows make it width sharded, else all columns height sharded.
+
+    Source    ttnn 0.81.1, `reshape` into sharded memory: one shard over several cores comes out WIDTH_SHARDED
+    """
+    (rows, columns), shard = extent(padded_shape), memory_config.shard_spec.shape
+    name = "WIDTH" if shard[0] == rows else "HEIGHT" if shard[1] == columns else "BLOCK"
+    return with_shards(memory_config, shard, getattr(TensorMemoryLayout, f"{name}_SHARDED"))
+
+
 # ---------------------------------------------------------------- allocation
 class Allocator:
     """The address space of one bank, which stands for all banks of its kind: free blocks, first fit by address.
@@ -337,6 +383,12 @@ class Buffer:
         view.device, view.buffer_type, view.address = other.device, other.buffer_type, other.address
         view.bank_bytes, view.alive, view.data, view.handles = other.bank_bytes, True, None, 0
         return view
+
+    @property
+    def store(self) -> Buffer:
+        """The buffer that holds the contents: the root's, but a view that shows padding has contents of its own."""
+        root = self.root
+        return self if root is None or (self.data is not None and root.alive) else root
 
     @property
     def shared(self) -> bool:

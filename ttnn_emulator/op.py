@@ -341,7 +341,7 @@ def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None) -> Ten
 
 def _run_update(target: Tensor, inputs, compute) -> None:
     target.contents()  # raises where there is nothing to write into
-    root = target.buffer.root or target.buffer
+    root = target.buffer.store
     values = [None if t is None else t.contents() for t in inputs]
     chips = max(len(v) for v in (root.data, *values) if v is not None)
     arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
@@ -377,6 +377,25 @@ def view(tensor: Tensor, spec: TensorSpec) -> Tensor:
 def output_memory(tensor: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:
     """What was asked for, else where the operand is."""
     return tensor.spec.memory_config if memory_config is None else memory_config
+
+
+def run_into(inputs, output: Tensor, compute) -> None:
+    """Gives an existing tensor new contents, computed from the operands; the memory is there already."""
+    if state.spec_only:
+        return
+    device = output.buffer.device
+    if device.capture is not None:
+        device.capture.add(_run, (inputs, [output.buffer], compute))
+    else:
+        _run(inputs, [output.buffer], compute)
+
+
+def unmodelled(inputs, specs):
+    """Results without contents: the call is legal on the device, and reading what comes out raises NotEmulated."""
+    several = isinstance(specs, list)
+    device, topology = inputs[0].buffer.device, merge_topology(inputs)
+    outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+    return outputs if several else outputs[0]
 
 
 def refuse_unmodelled(op_name: str, **arguments) -> None:

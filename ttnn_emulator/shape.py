@@ -55,3 +55,14 @@ def tile_padded(shape) -> Shape:
     if len(dims) < 2:
         dims = (1,) * (2 - len(dims)) + dims
     return Shape(dims[:-2] + (max(round_up(dims[-2], TILE), TILE), max(round_up(dims[-1], TILE), TILE)))
+
+
+def at(shape, index: int) -> int:
+    """shape[index], or the library's refusal where the rank is too small (it keeps four dims inside, hence the -4)."""
+    if index < len(shape):
+        return shape[index]
+    from .errors import DeviceRejects
+
+    raise DeviceRejects(
+        f"ShapeBase[] index out of range. {index} not in [-4, {len(shape)})", f"a tensor of rank 4 is wanted, not {shape}"
+    )

@@ -81,7 +81,7 @@ def padded(shape: Shape, layout: Layout, memory_config: MemoryConfig | None) -> 
         return tile_padded(shape)
     if memory_config is not None and memory_config.is_sharded() and memory_config.shard_spec and len(shape):
         return Shape(tuple(shape[:-1]) + (round_up(shape[-1], memory_config.shard_spec.shape[1]),))
-    return Shape(shape)
+    return Shape(shape) if len(shape) else Shape((1,))
 
 
 @lru_cache(maxsize=65536)
@@ -248,7 +248,7 @@ class Tensor:
         if self.buffer is None:
             return self.host
         buffer = self.buffer
-        root = buffer.root or buffer
+        root = buffer.store
         data = root.data
         if data is None:
             if root is not buffer and buffer.alive and not root.alive:
@@ -257,8 +257,8 @@ class Tensor:
                     "is there by then"
                 )
             raise NotEmulated(
-                f"{self.spec} has no contents: it was made under spec_only(), or inside a trace capture that has not "
-                "been executed"
+                f"{self.spec} has no contents: it was made under spec_only(), inside a trace capture that has not been "
+                "executed, or by an op that takes this dtype and has no model for it"
             )
         shape = self.spec.shape
         return data if data[0].shape == shape else [d.reshape(shape) for d in data]

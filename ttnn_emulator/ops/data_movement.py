@@ -1,0 +1,761 @@
+"""Data movement: other shapes, other orders, parts, and several tensors in one. Values are moved, never computed.
+
+Contents are held in logical shape and padding counts as zero, so padding that a call brings into view (a slice to the
+padded end, a reshape with a padded shape) reads as zeros here; a device reads what its kernels left there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+
+import torch
+
+from ..dtypes import BLOCK_FORMATS, NAME, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp
+from ..errors import DeviceRejects, NotEmulated
+from ..grid import num_cores_to_corerangeset
+from ..memory import (
+    GRID, MemoryConfig, ShardSpec, TensorMemoryLayout, extent, named_by_extent, over_same_cores, with_shards,
+)  # fmt: skip
+from ..numerics import rounding
+from ..op import launch, on_device, op, output_memory, refuse_unmodelled, run_into, same, unmodelled, update, view
+from ..shape import TILE, Shape, round_up, tile_padded
+from ..tensor import Tensor, padded, spec
+
+ONLY_TILE = "Only TILE layout is supported for BFLOAT8_B dtype!"
+#: What the tilize-with-padding and the reshape kernels take.
+TILIZED = frozenset((DataType.BFLOAT16, DataType.FLOAT32, DataType.UINT32, DataType.INT32, DataType.UINT16))
+RESHAPED = TILIZED - {DataType.UINT16}
+
+
+def integers(name: str, argument: str, values) -> tuple[int, ...]:
+    """A sequence of integers, or the library's TypeError."""
+    try:
+        out = tuple(values)
+        if builtins.all(isinstance(v, int) or hasattr(v, "__index__") for v in out):
+            return tuple(int(v) for v in out)
+    except TypeError:
+        pass
+    raise TypeError(f"{name}(): incompatible function arguments.\n  got    {argument} = {values!r:.120}")
+
+
+def axis(dim: int, rank: int) -> int:
+    """A dim counted from the front, or the refusal of one that is not there."""
+    at = dim + rank if dim < 0 else dim
+    if not 0 <= at < rank:
+        shown = at + (1 << 64) if at < 0 else at
+        raise DeviceRejects(f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {shown}")
+    return at
+
+
+def allocated(x: Tensor) -> Tensor:
+    """The tensor, or the refusal of a freed one; host tensors pass."""
+    if not x.is_allocated():
+        raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
+    return x
+
+
+def device_tensor(x: Tensor) -> Tensor:
+    """The tensor, or the refusal that every device operation has for a host tensor or a freed one."""
+    if x.buffer is None:
+        raise DeviceRejects("Device Operations expect device tensors as inputs", "ttnn.to_device(tensor, device)")
+    if not x.buffer.alive:
+        raise DeviceRejects("Input Tensor is not allocated", "it was deallocated earlier")
+    return x
+
+
+def on_host(x: Tensor, shape, function, dtype=None, layout=None) -> Tensor:
+    """`function` on the values of a host tensor, pieces that are one computed once."""
+    done = {id(v): v for v in x.host}
+    done = {i: function(v) for i, v in done.items()}
+    made = spec(tuple(shape), dtype or x.dtype, layout or x.layout, None)
+    return Tensor(made, host=[done[id(v)] for v in x.host], topology=x.topology)
+
+
+def moving(function, dtype: DataType):
+    """A compute that only moves values; block formats get their shared exponents anew, as the packer writes them."""
+    if dtype not in BLOCK_FORMATS:
+        return function
+    name = NAME[dtype]
+    return lambda *values: rounding.pack(function(*values), name)
+
+
+def _padded_to(value: torch.Tensor, shape) -> torch.Tensor:
+    """The value with zeros behind it in every dim, up to `shape`."""
+    if tuple(value.shape) == tuple(shape):
+        return value
+    out = value.new_zeros(tuple(shape))
+    out[tuple(builtins.slice(0, n) for n in value.shape)] = value
+    return out
+
+
+# ---------------------------------------------------------------- reshape
+def _resolved(shape: tuple[int, ...], volume: int) -> Shape:
+    """The shape with its -1 worked out."""
+    known, unknown = 1, 0
+    for n in shape:
+        if n == -1:
+            unknown += 1
+        else:
+            known *= n
+    if unknown > 1:
+        used = "".join(f"{n}," for n in shape)
+        raise DeviceRejects(f"Shape cannot have more than 1 elements that is set to -1! Shape used: ({used})")
+    if (volume % known if known else volume) if unknown else known != volume:
+        raise DeviceRejects("Invalid arguments to reshape", f"{volume} elements do not fit {list(shape)}")
+    return Shape(volume // known if n == -1 and known else 0 if n == -1 else n for n in shape)
+
+
+def _is_view(x: Tensor, shape: Shape) -> bool:
+    """Whether a reshape is only another way to read the same memory: whole rows, and whole tiles of them."""
+    old = x.shape
+    if not old or not shape or old[-1] != shape[-1]:
+        return False
+    if x.layout is not TILE_LAYOUT:
+        return True
+    rows, new = old[-2] if len(old) > 1 else 1, shape[-2] if len(shape) > 1 else 1
+    return rows == new or (rows % TILE == 0 and new % TILE == 0)
+
+
+def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | None = None) -> Tensor:
+    """Another shape of the same volume: the tensor itself, a view of its memory, or a new tensor."""
+    allocated(x)
+    if x.buffer is None:
+        return same(x) if shape == x.shape else on_host(x, shape, lambda v: v.reshape(shape))
+    old = x.spec.memory_config
+    memory = memory_config or old
+    if memory == old:
+        if shape == x.shape:
+            return same(x)
+        if _is_view(x, shape):
+            return view(x, spec(shape, x.dtype, x.layout, old))
+    if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
+        raise DeviceRejects("Can only work with bfloat16/float32 or int32/uint32 tensors")
+    if memory.is_sharded():
+        inside = padded(shape, x.layout, None)
+        if memory_config is None or memory.shard_spec is None:
+            memory = over_same_cores(memory if memory.shard_spec else old, inside, x.layout)
+        memory = named_by_extent(memory, inside)
+    made = spec(shape, x.dtype, x.layout, memory)
+    return launch(name, (x,), made, moving(lambda v: v.reshape(shape), x.dtype))
+
+
+@op("ttnn.reshape")
+def reshape(
+    input_tensor: Tensor, shape=None, padded_shape=None, *, logical_shape=None, memory_config: MemoryConfig | None = None,
+    pad_value=None, reshape_tile_mode=None, sub_core_grids=None, skip_padding_fill: bool = False,
+) -> Tensor:  # fmt: skip
+    """Another shape of the same volume; one dim may be -1.
+
+    Shapes    with `padded_shape`, the logical volume may change inside it: what comes into view of the old padding is zero
+    Dtypes    bfloat16, float32, int32, uint32 and block formats; others only where no data moves
+    Layout    kept; shards are cut anew over the same cores where data moves
+    Raises    another volume; a freed tensor
+    Differs   `pad_value` fills padding, which is not held here; `reshape_tile_mode` and `sub_core_grids` change no value
+    Source    recorded contract, op `ttnn.reshape`; ttnn 0.81.1, buffer addresses of results
+    """
+    wanted = integers("ttnn.reshape", "shape", shape if logical_shape is None else logical_shape)
+    x = input_tensor
+    if padded_shape is not None:
+        inside = integers("ttnn.reshape", "padded_shape", padded_shape)
+        if -1 not in wanted and math.prod(wanted) != x.volume():
+            return _reshaped_inside(x, Shape(wanted), Shape(inside), memory_config)
+    return reshaped("ttnn.reshape", x, _resolved(wanted, x.volume()), memory_config)
+
+
+def _reshaped_inside(x: Tensor, shape: Shape, inside: Shape, memory_config) -> Tensor:
+    """A reshape of the padded volume, of which `shape` is then in view."""
+    allocated(x)
+    if inside.volume() != x.padded_shape.volume():
+        raise DeviceRejects("Invalid arguments to reshape", f"{x.padded_shape} does not fill {inside}")
+    outer = x.padded_shape
+
+    def compute(v):
+        v = _padded_to(v, outer).reshape(inside)
+        return v[tuple(builtins.slice(0, n) for n in shape)].contiguous()
+
+    if x.buffer is None:
+        return on_host(x, shape, compute)
+    made = spec(shape, x.dtype, x.layout, output_memory(x, memory_config))
+    return launch("ttnn.reshape", (x,), made, moving(compute, x.dtype))
+
+
+@op("ttnn.view", "ttnn.experimental.view")
+def view_(input_tensor: Tensor, shape) -> Tensor:
+    """Another shape on the same memory.
+
+    Raises    where the last dim would change, or in TILE the one before it, unless both are multiples of 32
+    Source    recorded contract, op `ttnn.view`
+    """
+    x = allocated(input_tensor)
+    new = _resolved(integers("ttnn.view", "shape", shape), x.volume())
+    old = x.shape
+    if (old[-1] if old else 1) != (new[-1] if new else 1):
+        raise DeviceRejects(
+            f"The last dimension can not change in view, attempting to change last dimension from {old[-1]} to {new[-1]}, "
+            "use reshape instead"
+        )
+    if new != old and not _is_view(x, new):
+        rows = (old[-2] if len(old) > 1 else 1), (new[-2] if len(new) > 1 else 1)
+        raise DeviceRejects(f"Invalid second last dims for TILED reshape, from {rows[0]} to {rows[1]}, use reshape instead")
+    return same(x) if new == old else view(x, spec(new, x.dtype, x.layout, x.spec.memory_config))
+
+
+@op("ttnn.squeeze")
+def squeeze(input_tensor: Tensor, dim=None) -> Tensor:
+    """Without the dims of size 1 that are named (all of them by default); a named dim of another size stays."""
+    x, rank = input_tensor, len(input_tensor.shape)
+    if dim is None:
+        gone = {d for d, n in enumerate(x.shape) if n == 1}
+    else:
+        dims, gone = (dim,) if isinstance(dim, int) else integers("ttnn.squeeze", "dim", dim), set()
+        for d in dims:
+            at = d + rank if d < 0 else d
+            if not 0 <= at < rank:
+                raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank},{rank - 1}], but got {d})")
+            if x.shape[at] == 1:
+                gone.add(at)
+    return reshaped("ttnn.reshape", x, Shape(n for d, n in enumerate(x.shape) if d not in gone))
+
+
+@op("ttnn.unsqueeze")
+def unsqueeze(input_tensor: Tensor, dim: int) -> Tensor:
+    """With a dim of size 1 put in at `dim`."""
+    rank = len(input_tensor.shape)
+    at = dim + rank + 1 if dim < 0 else dim
+    if not 0 <= at <= rank:
+        raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank - 1},{rank}], but got {dim})")
+    shape = input_tensor.shape
+    return reshaped("ttnn.reshape", input_tensor, Shape(shape[:at] + (1,) + shape[at:]))
+
+
+@op("ttnn.unsqueeze_to_4D")
+def unsqueeze_to_4D(tensor: Tensor) -> Tensor:
+    """With leading ones up to rank 4."""
+    if len(tensor.shape) > 4:
+        raise DeviceRejects("Tensor rank is greater than 4")
+    return reshaped("ttnn.reshape", tensor, tensor.shape.to_rank(4))
+
+
+# ---------------------------------------------------------------- order
+def _permuted_memory(x: Tensor, dims: tuple[int, ...], inside: Shape) -> MemoryConfig:
+    """Where a permuted sharded tensor goes when the call does not say.
+
+    Source    ttnn 0.81.1, 90 permutations of sharded tensors on the mock cluster
+    """
+    memory, rank = x.spec.memory_config, len(dims)
+    if not memory.is_sharded():
+        return memory
+    plain = MemoryConfig(buffer_type=memory.buffer_type)
+    kind, shard, cores = memory.memory_layout, memory.shard_spec.shape, memory.shard_spec.num_cores()
+    (rows, columns), unit = extent(inside), TILE if x.layout is TILE_LAYOUT else 1
+    matrices = math.prod(x.padded_shape[:-2])
+    if dims == (*range(rank - 2), rank - 1, rank - 2):
+        if kind is TensorMemoryLayout.HEIGHT_SHARDED and matrices > 1:
+            whole = shard[0] // x.padded_shape[-2]
+            return with_shards(memory, (whole * inside[-2], columns)) if whole else plain
+        if kind is TensorMemoryLayout.HEIGHT_SHARDED:
+            return with_shards(memory, shard[::-1], TensorMemoryLayout.WIDTH_SHARDED)
+        return plain if kind is TensorMemoryLayout.WIDTH_SHARDED else with_shards(memory, shard[::-1])
+    if kind is TensorMemoryLayout.HEIGHT_SHARDED and (dims[-1] == rank - 1 or matrices > 1):
+        return with_shards(memory, (rows // cores, columns)) if rows % (cores * unit) == 0 else plain
+    if dims[-1] == rank - 1:
+        down = 1 if kind is TensorMemoryLayout.WIDTH_SHARDED else memory.shard_spec.grid.bounding_box().grid_size().y
+        return with_shards(memory, (rows // down, shard[1])) if rows % (down * unit) == 0 else plain
+    if kind is TensorMemoryLayout.WIDTH_SHARDED:
+        return plain
+    raise NotEmulated(
+        f"{list(dims)} of {x.spec}: where the result is placed by default is not modelled; say memory_config="
+    )
+
+
+def _permuted(name: str, x: Tensor, dims: tuple[int, ...], memory_config: MemoryConfig | None) -> Tensor:
+    shape = Shape(x.shape[d] for d in dims)
+    moved = [d for d in dims if x.shape[d] != 1]
+    in_tile = dims[-2:] == tuple(range(len(dims)))[-2:] or x.layout is not TILE_LAYOUT
+    still = dims == tuple(range(len(dims))) or (in_tile and moved == sorted(moved) and shape == x.shape)
+    if still and (memory_config is None or memory_config == x.spec.memory_config):
+        return same(x)
+    memory = memory_config or _permuted_memory(x, dims, padded(shape, x.layout, None))
+    made = spec(shape, x.dtype, x.layout, memory)
+    return launch(name, (x,), made, moving(lambda v: v.permute(dims).contiguous(), x.dtype))
+
+
+@op("ttnn.permute")
+def permute(input_tensor: Tensor, dims, *unnamed, memory_config: MemoryConfig | None = None, pad_value: float = 0.0) -> Tensor:
+    """The dims in another order.
+
+    Source    recorded contract, op `ttnn.permute`
+    """
+    x, dims = input_tensor, integers("ttnn.permute", "dims", dims)
+    rank = len(x.shape)
+    if len(dims) != rank:
+        raise DeviceRejects(
+            "The number of dimensions in the tensor input does not match the length of the desired ordering",
+            f"{rank} dims, and {list(dims)}",
+        )
+    if x.buffer is None:
+        raise DeviceRejects("Tensor must already be on device")
+    dims = tuple(axis(d, rank) for d in dims)
+    device_tensor(x)
+    if len(set(dims)) != rank:
+        return _permuted_twice(x, dims, memory_config)
+    return _permuted("ttnn.permute", x, dims, memory_config)
+
+
+def _permuted_twice(x: Tensor, dims, memory_config) -> Tensor:
+    """An order that names a dim twice: the library takes it, and what it computes is not modelled."""
+    shape = Shape(x.shape[d] for d in dims)
+    return unmodelled((x,), spec(shape, x.dtype, x.layout, output_memory(x, memory_config)))
+
+
+@op("ttnn.transpose")
+def transpose(
+    input_tensor: Tensor, dim1: int, dim2: int, *unnamed, memory_config: MemoryConfig | None = None, pad_value: float = 0.0
+) -> Tensor:
+    """Two dims swapped.
+
+    Source    recorded contract, op `ttnn.transpose`
+    """
+    x, rank = input_tensor, len(input_tensor.shape)
+    a, b = axis(dim1, rank), axis(dim2, rank)
+    device_tensor(x)
+    dims = list(range(rank))
+    dims[a], dims[b] = b, a
+    return _permuted("ttnn.transpose", x, tuple(dims), memory_config)
+
+
+# ---------------------------------------------------------------- parts
+def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int]]:
+    """Starts and ends counted from the front and checked as the library does."""
+    rank = len(x.shape)
+    if len(starts) != rank:
+        raise DeviceRejects(f"Input rank {rank} and begins {len(starts)} must have the same size")
+    if len(starts) != len(ends):
+        raise DeviceRejects(f"Start {len(starts)} and end {len(ends)} must have the same size")
+    if len(steps) != len(starts):
+        raise DeviceRejects(f"Step {len(steps)} must have the same size as start {len(starts)} and end")
+    if 0 in steps:
+        raise DeviceRejects("A step of 0 selects nothing", "the library divides by it and dies")
+    starts = [b + n if b < 0 else b for b, n in zip(starts, x.shape)]
+    ends = [e + n if e < 0 else e for e, n in zip(ends, x.shape)]
+    for b, e in zip(starts, ends):
+        if (b + (1 << 32) if b < 0 else b) > (e + (1 << 32) if e < 0 else e):
+            first = b + (1 << 32) if b < 0 else b
+            raise DeviceRejects(f"End {e} must be greater than or equal to start {first}")
+        if e < 0:
+            raise DeviceRejects("MeshBuffer must be large enough to hold the tensor.", f"end {e} lies before the tensor")
+    tiled = x.layout is TILE_LAYOUT
+    for d, (e, n) in enumerate(zip(ends, x.padded_shape[-rank:])):  # a vector is padded to rank 2
+        last = round_up(e, TILE) if tiled and d >= rank - 2 else e
+        if last > n:
+            raise DeviceRejects(f"Ends {last} must be less than or equal to the shape of the tensor {n}")
+    return starts, ends
+
+
+def sliced(name: str, x: Tensor, starts, ends, steps=None, memory_config=None) -> Tensor:
+    """The part of a tensor from `starts` to `ends`, by `steps`."""
+    rank = len(x.shape)
+    steps = steps or (1,) * rank
+    starts, ends = _bounds(x, starts, ends, steps)
+    shape = Shape(max(0, -(-(e - b) // s)) for b, e, s in zip(starts, ends, steps))
+    strided = builtins.any(s != 1 for s in steps)
+    old = x.spec.memory_config
+    if shape == x.shape and not strided and (memory_config is None or memory_config == old):
+        return same(allocated(x))
+    device_tensor(x)
+    tiled = x.layout is TILE_LAYOUT
+    through_rows = tiled and (strided or builtins.any(b % TILE for b in starts[-2:]))
+    dtype = x.dtype
+    if through_rows:  # untilized, cut and tilized again
+        if dtype is bfloat4_b:
+            raise DeviceRejects(ONLY_TILE)
+        if strided and dtype is bfloat8_b:
+            raise DeviceRejects("Strided slice is not supported for BFLOAT8 tensors")
+        if dtype not in TILIZED and dtype is not bfloat8_b:
+            raise DeviceRejects(TILIZE_DTYPES)
+        dtype = bfloat16 if dtype is bfloat8_b else dtype
+    memory = memory_config or old
+    if memory_config is None and memory.is_sharded():
+        layout = Layout.ROW_MAJOR if through_rows else x.layout
+        memory = over_same_cores(memory, padded(shape, layout, None), layout)
+    made = spec(shape, dtype, x.layout, memory)
+    cut = tuple(builtins.slice(b, e, s) for b, e, s in zip(starts, ends, steps))
+    if builtins.any(s < 0 for s in steps):
+        return launch(name, (x,), made, lambda v: v.new_zeros(tuple(shape)))
+    outside = builtins.any(e > n for e, n in zip(ends, x.shape))
+    if outside:
+        within = Shape(max(e, n) for e, n in zip(ends, x.shape))
+        return launch(name, (x,), made, lambda v: _padded_to(v, within)[cut].contiguous())
+    return launch(name, (x,), made, lambda v: v[cut])
+
+
+#: What `tilize_with_val_padding` says of a dtype that it does not take.
+TILIZE_DTYPES = "Can only tilize bfloat16/fp32/int32/uint32/uint16/fp8_e4m3 tensors"
+
+
+@op("ttnn.slice")
+def slice(
+    input_tensor: Tensor, slice_start=None, slice_end=None, slice_step=None, *, starts=None, ends=None, steps=None,
+    memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, pad_value=None, slice_dim=None,
+    num_devices=None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """The part from start to end (exclusive), negative positions counted from the back.
+
+    Layout    kept; a TILE start inside a tile goes through ROW_MAJOR, and bfloat8_b then comes out as bfloat16
+    Raises    bfloat4_b that would go through ROW_MAJOR; ends behind the padded shape
+    Source    recorded contract, op `ttnn.slice`
+    """
+    first, last, step = (
+        (a if b is None else b) for a, b in ((slice_start, starts), (slice_end, ends), (slice_step, steps))
+    )
+    refuse_unmodelled("ttnn.slice", slice_dim=slice_dim, num_devices=num_devices)
+    if isinstance(first, Tensor) or isinstance(last, Tensor):
+        raise DeviceRejects("slice_dim and num_devices must be provided for device-only tensor args slice")
+    first, last = integers("ttnn.slice", "slice_start", first), integers("ttnn.slice", "slice_end", last)
+    step = None if step is None else integers("ttnn.slice", "slice_step", step)
+    out = sliced("ttnn.slice", input_tensor, first, last, step, memory_config or _memory_of(output_tensor))
+    return _into(out, output_tensor)
+
+
+def _memory_of(tensor: Tensor | None) -> MemoryConfig | None:
+    return None if tensor is None else tensor.spec.memory_config
+
+
+def _into(result: Tensor, output_tensor: Tensor | None) -> Tensor:
+    """The result written into the tensor that the call named."""
+    if output_tensor is None:
+        return result
+    if output_tensor.spec != result.spec:
+        raise DeviceRejects(f"Output tensor must be {result.spec}, not {output_tensor.spec}")
+    update("ttnn.copy", on_device(output_tensor), (result,), lambda target, v: target.copy_(v))
+    return same(output_tensor)
+
+
+@op("ttnn.split")
+def split(input_tensor: Tensor, split_size, dim: int = 0, *, memory_config: MemoryConfig | None = None) -> list:
+    """Parts of `split_size` along `dim` (the last may be smaller), or of the sizes listed. Always copies.
+
+    Source    recorded contract, op `ttnn.split`
+    """
+    x = device_tensor(input_tensor)
+    at = axis(dim, len(x.shape))
+    n = x.shape[at]
+    if isinstance(split_size, int):
+        if split_size <= 0:
+            raise DeviceRejects(f"split_size must be greater than 0, but got: {split_size}")
+        sizes = [min(split_size, n - start) for start in range(0, n, split_size)]
+    else:
+        sizes = list(integers("ttnn.split", "split_size", split_size))
+        if (rest := n - sum(sizes)) != 0:
+            how = f"under-cover it by {rest}" if rest > 0 else f"over-cover it by {-rest}"
+            listed = ", ".join(map(str, sizes))
+            raise DeviceRejects(
+                f"split_sizes must sum exactly to the size of dimension {at} ({n}), but sizes {{{listed}}} {how}"
+            )
+    if len(sizes) == 1:
+        made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+        return [launch("ttnn.split", (x,), made, lambda v: v)]
+    parts, start = [], 0
+    for size in sizes:
+        first, last = [0] * len(x.shape), list(x.shape)
+        first[at], last[at] = start, start + size
+        parts.append(sliced("ttnn.slice", x, first, last, None, memory_config))
+        start += size
+    return parts
+
+
+@op("ttnn.chunk")
+def chunk(input_tensor: Tensor, chunks: int, dim: int) -> list:
+    """As many parts as said along `dim`, the first ones larger by one where it does not divide."""
+    if chunks <= 0:
+        raise DeviceRejects("Number of chunks must be greater than zero")
+    x = input_tensor
+    at = axis(dim, len(x.shape))
+    if chunks == 1:
+        return [same(allocated(x))]
+    size, more = divmod(x.shape[at], chunks)
+    return split(x, [n for n in (size + (i < more) for i in range(chunks)) if n], at)
+
+
+# ---------------------------------------------------------------- more
+@op("ttnn.concat")
+def concat(
+    tensors, dim: int = 0, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, groups: int = 1,
+    sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """Tensors behind one another along `dim`.
+
+    Layout    that of the first; DRAM interleaved unless `memory_config` is given, wherever the operands are
+    Dtypes    all the same; bfloat8_b that must be untilized (unaligned along a tile dim) comes out as bfloat16
+    Raises    other ranks, dims or dtypes; some sharded and some not; bfloat4_b that must be untilized
+    Source    recorded contract, op `ttnn.concat`
+    """
+    if isinstance(tensors, Tensor):  # the library takes a tensor for the sequence of its rows
+        tensors = [tensors[i] for i in range(tensors.shape[0])]
+    tensors = list(tensors)
+    if not builtins.all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError("ttnn.concat(): incompatible function arguments.\n  got    something else than tensors in the list")
+    if not tensors:
+        raise DeviceRejects("ttnn.concat: expected a non-empty list of Tensors!")
+    if output_tensor is not None:
+        raise DeviceRejects("optional output tensor currently unsupported!")
+    first = tensors[0]
+    rank = len(first.shape)
+    at = axis(dim, rank)
+    if len(tensors) == 1 and (memory_config is None or memory_config == first.spec.memory_config):
+        return same(allocated(first))
+    if groups != 1:
+        refuse_unmodelled("ttnn.concat", groups=groups)
+    for t in tensors[1:]:
+        if len(t.shape) != rank:
+            _ranks_differ(first, t)
+        if builtins.any(a != b for d, (a, b) in enumerate(zip(first.shape, t.shape)) if d != at):
+            raise DeviceRejects(
+                "All dimensions must be the same size except for the dimension along which the contenation is taking place."
+            )
+    for t in tensors:
+        device_tensor(t)
+    for t in tensors[1:]:
+        if t.dtype is not first.dtype:
+            raise DeviceRejects("All Tensors should have same dtypes.")
+        if t.is_sharded() != first.is_sharded():
+            raise DeviceRejects("All tensors must be sharded or all must be interleaved")
+    dtype = first.dtype
+    if first.layout is TILE_LAYOUT and at >= rank - 2 and builtins.any(t.shape[at] % TILE for t in tensors):
+        if dtype is bfloat4_b:
+            raise DeviceRejects(ONLY_TILE)
+        dtype = bfloat16 if dtype is bfloat8_b else dtype
+    shape = list(first.shape)
+    shape[at] = sum(t.shape[at] for t in tensors)
+    made = spec(tuple(shape), dtype, first.layout, memory_config or MemoryConfig())
+    return launch("ttnn.concat", tensors, made, lambda *values: torch.cat(values, at))
+
+
+def _ranks_differ(first: Tensor, other: Tensor):
+    """The refusal of tensors of several ranks: the library reads the shorter shape past its end."""
+    rank = len(other.shape)
+    if len(first.shape) < rank:
+        raise DeviceRejects(
+            "All dimensions must be the same size except for the dimension along which the contenation is taking place."
+        )
+    raise DeviceRejects(
+        f"ShapeBase[] index out of range. {rank} not in [-4, {rank})", f"ranks {len(first.shape)} and {rank} differ"
+    )
+
+
+@op("ttnn.stack")
+def stack(input_tensors, dim: int) -> Tensor:
+    """Tensors of one shape along a new dim."""
+    tensors = list(input_tensors)
+    if not tensors:
+        raise DeviceRejects("Stack expects at least one tensor")
+    at = dim + len(tensors[0].shape) + 1 if dim < 0 else dim
+    return concat([unsqueeze(t, dim) for t in tensors], at)
+
+
+@op("ttnn.pad")
+def pad(
+    input_tensor: Tensor, padding=None, value=None, fill=None, *, output_padded_shape=None, input_tensor_start=None,
+    use_multicore: bool = True, memory_config: MemoryConfig | None = None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """With `value` put in front of and behind each dim: pairs for the last dims, or an output shape and a start.
+
+    Layout    TILE only behind; inside the tiles that are there already, on the same memory
+    Raises    front padding in TILE; more pairs than dims
+    Source    recorded contract, op `ttnn.pad`
+    """
+    x = input_tensor
+    if output_padded_shape is None and padding is not None and not isinstance(padding, Tensor) and len(padding) and isinstance(
+        padding[0], int
+    ):
+        output_padded_shape, input_tensor_start, value = padding, value, fill
+    rank = len(x.shape)
+    if output_padded_shape is not None:
+        outer = integers("ttnn.pad", "output_padded_shape", output_padded_shape)
+        start = integers("ttnn.pad", "input_tensor_start", input_tensor_start)
+        if x.layout is not TILE_LAYOUT and builtins.any(n + s > o for n, s, o in zip(x.shape, start, outer)):
+            raise DeviceRejects("Output size cannot fit input with offset")
+        pairs = [(s, o - n - s) for n, s, o in zip(x.shape, start, outer)]
+    else:
+        pairs = [] if padding is None else [integers("ttnn.pad", "padding", p) for p in padding]
+        if padding is None or builtins.any(len(p) != 2 or min(p) < 0 for p in pairs):
+            raise TypeError(f"ttnn.pad(): incompatible function arguments.\n  got    padding = {padding!r:.100}")
+        if len(pairs) > rank:
+            raise DeviceRejects("ttnn.pad: padding len can't be larger than input tensor rank")
+        pairs = [(0, 0)] * (rank - len(pairs)) + pairs
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"ttnn.pad(): incompatible function arguments.\n  got    value = {value!r:.100}")
+    tiled = x.layout is TILE_LAYOUT
+    allocated(x)
+    if builtins.all(p == (0, 0) for p in pairs):
+        return same(x)
+    shape = Shape(n + front + back for n, (front, back) in zip(x.shape, pairs))
+    flat = [n for p in reversed(pairs) for n in p]
+
+    def compute(v):
+        return torch.nn.functional.pad(v, flat, value=value)
+
+    if x.buffer is None:
+        return on_host(x, shape, moving(compute, x.dtype))
+    if tiled and builtins.any(front for front, _ in pairs):
+        raise DeviceRejects("ttnn.pad: on device tile padding does not support front padding")
+    memory = output_memory(x, memory_config)
+    if tiled and tile_padded(shape) == x.padded_shape:
+        return refilled(x, spec(shape, x.dtype, x.layout, x.spec.memory_config), moving(compute, x.dtype))
+    if tiled and x.dtype is DataType.UINT8:
+        raise DeviceRejects(f"Unsupported datatype {cpp(x.dtype)}")
+    if memory_config is None and memory.is_sharded():
+        rows, columns = memory.shard_spec.shape
+        new = extent(padded(shape, x.layout, None))
+        wide = memory.memory_layout is TensorMemoryLayout.HEIGHT_SHARDED
+        memory = with_shards(memory, (rows, new[1]) if wide else (new[0], columns))
+    made = spec(shape, x.dtype, x.layout, memory)
+    return launch("ttnn.pad", (x,), made, moving(compute, x.dtype))
+
+
+def refilled(x: Tensor, made, compute) -> Tensor:
+    """A tensor on the memory of `x` that shows part of its padding; what is written to one does not reach the other."""
+    out = view(x, made)
+    run_into((x,), out, compute)
+    return out
+
+
+@op("ttnn.repeat")
+def repeat(
+    input_tensor: Tensor, repeat_dims, *, memory_config: MemoryConfig | None = None, optional_output_tensor: Tensor | None = None
+) -> Tensor:
+    """Copies behind one another along each dim; fewer numbers than dims count from the last, more add dims in front.
+
+    Source    recorded contract, op `ttnn.repeat`
+    """
+    times = integers("ttnn.repeat", "repeat_dims", repeat_dims)
+    if builtins.any(t < 0 for t in times):
+        raise TypeError(f"ttnn.repeat(): incompatible function arguments.\n  got    repeat_dims = {list(times)}")
+    refuse_unmodelled("ttnn.repeat", optional_output_tensor=optional_output_tensor)
+    x = device_tensor(input_tensor)
+    rank = max(len(times), len(x.shape))
+    times = (1,) * (rank - len(times)) + times
+    old = Shape((1,) * (rank - len(x.shape)) + x.shape)
+    if builtins.all(t == 1 for t in times) and old == x.shape and (memory_config in (None, x.spec.memory_config)):
+        return same(x)
+    shape = Shape(n * t for n, t in zip(old, times))
+    inside = tile_padded(old)
+    moved = builtins.any(t != 1 and inside[d] != old[d] for d, t in enumerate(times) if d >= rank - 2)
+    if x.dtype is bfloat4_b and x.layout is TILE_LAYOUT and moved:
+        raise DeviceRejects(ONLY_TILE)
+    memory = output_memory(x, memory_config)
+    if memory_config is None and memory.is_sharded():
+        memory = _repeated_shards(memory, padded(shape, x.layout, None), x.layout)
+    made = spec(shape, x.dtype, x.layout, memory)
+    return launch("ttnn.repeat", (x,), made, moving(lambda v: v.repeat(times), x.dtype))
+
+
+def _repeated_shards(memory: MemoryConfig, inside: Shape, layout) -> MemoryConfig:
+    """More rows take more cores; more columns make the shards wider."""
+    (rows, columns), shards = extent(inside), memory.shard_spec
+    if memory.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+        return over_same_cores(memory, inside, layout)
+    cores = -(-rows // shards.shape[0])
+    grid = num_cores_to_corerangeset(cores, GRID, True) if cores > shards.num_cores() else shards.grid
+    return MemoryConfig(memory.memory_layout, memory.buffer_type, ShardSpec(grid, (shards.shape[0], columns), shards.orientation))
+
+
+@op("ttnn.repeat_interleave")
+def repeat_interleave(input_tensor: Tensor, repeats: int, dim: int, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """Each slice along `dim` repeated in place. A sharded operand gives DRAM interleaved.
+
+    Source    recorded contract, op `ttnn.repeat_interleave`
+    """
+    x = input_tensor
+    at = axis(dim, len(x.shape))
+    if repeats <= 0:
+        raise DeviceRejects("ttnn.concat: expected a non-empty list of Tensors!")
+    if repeats == 1 and memory_config in (None, x.spec.memory_config):
+        return same(allocated(x))
+    device_tensor(x)
+    memory = memory_config or (MemoryConfig() if x.is_sharded() else x.spec.memory_config)
+    shape = Shape(n * repeats if d == at else n for d, n in enumerate(x.shape))
+    made = spec(shape, x.dtype, x.layout, memory)
+    return launch(
+        "ttnn.repeat_interleave", (x,), made, moving(lambda v: v.repeat_interleave(repeats, at), x.dtype)
+    )
+
+
+@op("ttnn.expand")
+def expand(input_tensor: Tensor, output_shape, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """Dims of size 1 repeated to the size asked; -1 keeps a dim."""
+    x, wanted = input_tensor, integers("ttnn.expand", "output_shape", output_shape)
+    if len(wanted) < len(x.shape):
+        raise DeviceRejects("Output rank must be >= input rank for expand")
+    old = (1,) * (len(wanted) - len(x.shape)) + tuple(x.shape)
+    if builtins.any(w not in (-1, n) and n != 1 for n, w in zip(old, wanted)):
+        raise DeviceRejects("Only size 1 dimensions can be expanded in the output shape", f"{x.shape} to {list(wanted)}")
+    return repeat(x, [1 if w in (-1, n) else w for n, w in zip(old, wanted)], memory_config=memory_config)
+
+
+@op("ttnn.gather")
+def gather(
+    input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False, memory_config: MemoryConfig | None = None,
+    out: Tensor | None = None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """out[i][j] = input[i][index[i][j]] for the last dim, and alike for the others.
+
+    Source    recorded contract, op `ttnn.gather`
+    """
+    refuse_unmodelled("ttnn.gather", sparse_grad=sparse_grad, out=out)
+    x, at = device_tensor(input), axis(dim, len(input.shape))
+    device_tensor(index)
+    if len(index.shape) != len(x.shape):
+        raise DeviceRejects(
+            f"Input and index tensors must have the same number of dimensions. Got input dim: {len(x.shape)} and index dim: "
+            f"{len(index.shape)}"
+        )
+    made = spec(index.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    return launch("ttnn.gather", (x, index), made, moving(lambda v, i: torch.gather(v, at, i.long()), x.dtype))
+
+
+@op("ttnn.scatter")
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, *, memory_config: MemoryConfig | None = None, reduce: str | None = None,
+    sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """A copy of `input` with out[i][index[i][j]] = src[i][j] for the last dim, and alike for the others.
+
+    Source    recorded contract, op `ttnn.scatter`
+    """
+    refuse_unmodelled("ttnn.scatter", reduce=reduce)
+    x, at = device_tensor(input), axis(dim, len(input.shape))
+    device_tensor(index), device_tensor(src)
+    made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    return launch(
+        "ttnn.scatter", (x, index, src), made, moving(lambda v, i, s: v.scatter(at, i.long(), s.to(v.dtype)), x.dtype)
+    )
+
+
+def _triangle(name: str, doc: str, function):
+    @op(name)
+    def call(input_tensor: Tensor, *, diagonal: int = 0, memory_config: MemoryConfig | None = None) -> Tensor:
+        x = device_tensor(input_tensor)
+        made = spec(x.shape, x.dtype, TILE_LAYOUT, output_memory(x, memory_config))
+        return launch(name, (x,), made, moving(lambda v: function(v, diagonal), x.dtype))
+
+    call.__doc__ = doc
+    return call
+
+
+tril = _triangle("ttnn.tril", "What is on and below a diagonal, zero above it.", torch.tril)
+triu = _triangle("ttnn.triu", "What is on and above a diagonal, zero below it.", torch.triu)
+
+
+@op("ttnn.roll")
+def roll(input_tensor: Tensor, shifts, dim=None, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """Values shifted along dims, those that fall off the end coming in at the front."""
+    x = device_tensor(input_tensor)
+    shifts = (shifts,) if isinstance(shifts, int) else integers("ttnn.roll", "shifts", shifts)
+    dims = None if dim is None else (dim,) if isinstance(dim, int) else integers("ttnn.roll", "dim", dim)
+    dims = None if dims is None else tuple(axis(d, len(x.shape)) for d in dims)
+    if builtins.all(s == 0 for s in shifts) and memory_config is None:
+        return same(x)
+    made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    return launch("ttnn.roll", (x,), made, moving(lambda v: torch.roll(v, shifts, dims), x.dtype))
