@@ -1,0 +1,426 @@
+"""Scaled dot product attention: of prompts, of one token against a cache, and of both with paged caches."""
+
+from __future__ import annotations
+
+import torch
+
+from .. import numerics
+from ..config import resolve
+from ..dtypes import NAME, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, int32
+from ..errors import DeviceRejects, NotEmulated
+from ..memory import DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig
+from ..op import launch, on_device, op, output_memory, refuse_unmodelled
+from ..shape import TILE, at
+from ..tensor import Tensor, spec
+
+_DTYPES = (bfloat16, bfloat8_b, bfloat4_b)
+_CORES = GRID[0] * GRID[1]
+_DEFAULT = numerics.default_config("attention")
+_DEFAULT_DECODE = numerics.default_config("attention_decode")
+
+
+def _exp_approx(program) -> bool:
+    """exp is approximate unless the program config says no (recorded: whatever math_approx_mode says)."""
+    return True if program is None or program.exp_approx_mode is None else bool(program.exp_approx_mode)
+
+
+def _cores(program) -> int:
+    if program is None:
+        return _CORES
+    if program.sub_core_grids is not None:
+        return program.sub_core_grids.num_cores()
+    x, y = program.compute_with_storage_grid_size
+    return x * y
+
+
+def _chunks(program) -> tuple[int, int]:
+    q, k = (TILE, TILE) if program is None else (program.q_chunk_size, program.k_chunk_size)
+    for name, size in (("q", q), ("k", k)):
+        if size <= 0 or size % TILE:
+            raise DeviceRejects(
+                f"{name}_chunk_size must be a positive multiple of TILE_SIZE. Got {name}_chunk_size: {size}, TILE_SIZE: {TILE}"
+            )
+    return q, k
+
+
+def _check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
+    for t in (q, k, v):
+        if t.layout is not Layout.TILE:
+            raise DeviceRejects("Inputs to SDPA must be tilized")
+        if t.dtype not in _DTYPES:
+            raise DeviceRejects(
+                f"Data type of input tensor must be BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is {cpp(t.dtype)}",
+                "typecast first",
+            )
+        if t.is_sharded():
+            raise DeviceRejects("Operands to SDPA need to be in DRAM or L1 interleaved", "sharded_to_interleaved first")
+        if at(t.shape, 3) != t.padded_shape[3]:
+            raise DeviceRejects(
+                "Padding is not supported on the head_dim dimension",
+                f"head_dim {t.shape[3]} is {t.padded_shape[3]} in memory",
+            )
+
+
+def _check_heads(n_q: int, n_kv: int) -> None:
+    if n_kv <= 0 or n_q < n_kv or n_q % n_kv:
+        raise DeviceRejects(
+            "Q num_heads must be >= K num_heads and divisible by K num_heads, and K num_heads must be greater than 0. "
+            f"Got Q: {n_q}, K: {n_kv}"
+        )
+
+
+@op("ttnn.transformer.scaled_dot_product_attention")
+def scaled_dot_product_attention(
+    input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, *, attn_mask: Tensor | None = None,
+    is_causal: bool = True, scale: float | None = None, sliding_window_size: int | None = None,
+    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None,
+    attention_sink: Tensor | None = None, cu_window_seqlens: Tensor | None = None, windowed_q_token_offset: int = 0,
+    windowed_q_token_offset_tensor: Tensor | None = None, output_concat_heads: bool = False,
+    attn_mask_block_map: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """softmax(q k^T * scale + mask) v of a whole prompt; scale is 1 / sqrt(hd) unless said.
+
+    Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd], nq a multiple of nk -> [B, nq, S, hd];
+              mask [1 or B, 1 or nq, S, Sk], added to the scores
+    Dtypes    bfloat16, bfloat8_b, bfloat4_b in any mix; as q
+    Layout    TILE, interleaved; the mask in DRAM
+    Numerics  default HiFi2, bf16 destination, approximate exp (exp_approx_mode=False in the program config: exact)
+    Raises    float32 and integers, head dims that are padded, chunk sizes that are no multiples of 32, a mask with is_causal
+    Source    recorded contract, op `ttnn.transformer.scaled_dot_product_attention`
+    """
+    q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
+    name = "ttnn.transformer.scaled_dot_product_attention"
+    _check_prefill(q, k, v)
+    if is_causal and attn_mask is not None:
+        raise DeviceRejects("is_causal and attn_mask cannot both be present. Got is_causal: true, attn_mask: true")
+    b, n_q, s, hd = q.shape
+    n_kv, sk = k.shape[1], k.shape[2]
+    if k.shape[0] != b or v.shape[0] != b:
+        raise DeviceRejects(f"K and V batch must match. Got K: {k.shape[0]}, V: {v.shape[0]}", f"the batch of q is {b}")
+    if k.shape[3] != hd or v.shape[3] != hd:
+        raise DeviceRejects(
+            f"K and V hidden dim must match. Got K: {k.shape[3]}, V: {v.shape[3]}", f"the hidden dim of q is {hd}"
+        )
+    if v.shape[2] != sk:
+        raise DeviceRejects(f"K and V sequence length must match. Got K: {sk}, V: {v.shape[2]}")
+    _check_heads(n_q, n_kv)
+    if v.shape[1] != n_kv:
+        raise DeviceRejects(f"K and V num_heads must match. Got K: {n_kv}, V: {v.shape[1]}")
+    if is_causal and s != sk:
+        raise DeviceRejects(f"Causal SDPA requires Q and K to have the same sequence length. Got Q: {s}, K: {sk}")
+    if attn_mask is not None:
+        mask = on_device(attn_mask)
+        if mask.layout is not Layout.TILE:
+            raise DeviceRejects("When mask is provided to SDPA, it must be tilized")
+        if mask.dtype not in _DTYPES:
+            raise DeviceRejects("When mask is provided to SDPA, it must be in BFLOAT16, BFLOAT8_B, or BFLOAT4_B dataformat")
+        if mask.spec.memory_config.buffer_type is not BufferType.DRAM:
+            raise DeviceRejects("When mask is provided to SDPA, it must be in DRAM")
+        m = mask.shape
+        if m[0] not in (1, b):
+            raise DeviceRejects(
+                "Mask batch dim must either be 1 (to be broadcasted across all batches) or must match Q batch dimension"
+            )
+        if m[1] not in (1, n_q):
+            raise DeviceRejects(
+                "Mask num_heads must either be 1 (to be broadcasted across all heads) or must match Q heads dimension"
+            )
+        if m[2] != s:
+            raise DeviceRejects("Mask sequence length must match Q sequence length", f"{m[2]} and {s}")
+        if m[3] != sk:
+            raise DeviceRejects("Mask sequence length must match K sequence length", f"{m[3]} and {sk}")
+    q_chunk, k_chunk = _chunks(program_config)
+    if (cores := _cores(program_config)) > _CORES:
+        raise DeviceRejects(
+            "Provided grid must not contain more cores than the device. "
+            f"Got {cores} cores, expected at most {_CORES} cores."
+        )
+    config = resolve(compute_kernel_config, _DEFAULT)
+    refuse_unmodelled(
+        name, attention_sink=attention_sink, cu_window_seqlens=cu_window_seqlens,
+        windowed_q_token_offset=windowed_q_token_offset or None, output_concat_heads=output_concat_heads,
+        windowed_q_token_offset_tensor=windowed_q_token_offset_tensor, attn_mask_block_map=attn_mask_block_map,
+    )  # fmt: skip
+    out = spec(q.shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
+    approx, dtype = _exp_approx(program_config), NAME[q.dtype]
+
+    def compute(qv, kv, vv, mv):
+        return numerics.now().attention(
+            qv, kv, vv, mask=mv, is_causal=is_causal, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk,
+            k_chunk=k_chunk, sliding_window=sliding_window_size, dtype=dtype,
+        )  # fmt: skip
+
+    flops = 4 * b * n_q * s * sk * hd // (2 if is_causal else 1)
+    return launch(name, (q, k, v, attn_mask), out, compute, flops=flops, attrs={"math_fidelity": config.math_fidelity})
+
+
+def _automatic_chunk(length: int) -> int:
+    """The chunk of keys that decode chooses: the largest power of two that divides the length, at most 512."""
+    return min(512, length & -length)
+
+
+def _decode_chunk(program, length: int) -> int:
+    given = 0 if program is None else program.k_chunk_size
+    if given and given & (given - 1):
+        raise DeviceRejects(f"User provided k_chunk_size must be power of 2, got: {given}")
+    return given or _automatic_chunk(length)
+
+
+def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> None:
+    for t in (q, k, v):
+        if t.dtype not in _DTYPES:
+            raise DeviceRejects(f"Unsupported data type {cpp(t.dtype)}.")
+    held = q.spec.memory_config
+    for i, t in enumerate((k, v), 1):
+        if t.layout is not Layout.TILE:
+            raise DeviceRejects(f"Input tensor {i} layout must be TILE but got {cpp(t.layout)}")
+        if t.spec.memory_config.buffer_type is not BufferType.DRAM:
+            raise DeviceRejects(
+                f"Input tensor {i} buffer type must be DRAM but got {cpp(t.spec.memory_config.buffer_type)}"
+            )
+    if held.is_sharded():
+        pass
+    elif q.layout is not Layout.TILE:
+        raise DeviceRejects(
+            "ROW_MAJOR Q is only supported when Q is HEIGHT_SHARDED in L1; interleaved ROW_MAJOR Q is not supported. "
+            "Convert Q to TILE layout or shard it."
+        )
+    elif held.buffer_type is not BufferType.DRAM:
+        raise DeviceRejects(
+            f"Q tensor buffer type must be DRAM when not sharded but got {cpp(held.buffer_type)}",
+            "to_memory_config(ttnn.DRAM_MEMORY_CONFIG), or height sharded in L1",
+        )
+
+
+def _check_decode_grid(program, users: int) -> None:
+    cores = _cores(program)
+    if cores > _CORES:
+        raise DeviceRejects(f"Cores available ({cores}) exceeds grid size ({_CORES})")
+    if cores < users:
+        raise DeviceRejects(f"Cores available ({cores}) must be >= batch size ({users})")
+
+
+def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
+    if n_kv > 1:
+        if q.shape[2] % n_kv:
+            raise DeviceRejects(
+                f"GQA expects Q to have a multiple of K heads, but got {q.shape[2]} and {n_kv}"
+            )
+        if q.dtype is not bfloat16:
+            raise DeviceRejects(f"GQA expects BFLOAT16 input tensor, but got {cpp(q.dtype)}")
+        if memory_config is not None and memory_config.is_sharded():
+            raise DeviceRejects("Sharded output not supported for GQA")
+
+
+def _decode(name, q, k, v, mask, where, table, positions, program, compute_kernel_config, memory_config, scale, window,
+            k_chunk, length, is_causal):  # fmt: skip
+    """The launch of decode; `positions` is a list, or None where the tensor `where` holds them."""
+    config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), _exp_approx(program), NAME[q.dtype]
+    users = q.shape[1]
+    out = spec(q.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
+
+    def compute(qv, kv, vv, mv, wv, tv):
+        if not is_causal:
+            at_ = [length - 1] * users
+        else:
+            at_ = positions if positions is not None else wv.reshape(-1).tolist()[:users]
+            if at_ and max(at_) >= length:
+                raise NotEmulated(f"{name}: position {max(at_)} is beyond the cache's {length}")
+        if tv is not None:
+            n = (int(max(at_)) // kv.shape[2] + 1) if at_ else 0
+            kv, vv = _gathered(kv, tv, n), _gathered(vv, tv, n)
+        return numerics.now().attention_decode(
+            qv, kv, vv, [int(p) for p in at_], scale=scale, config=config, exp_approx=approx, k_chunk=k_chunk, mask=mv,
+            sliding_window=window, dtype=dtype,
+        )  # fmt: skip
+
+    flops = 4 * q.shape[1] * q.shape[2] * length * q.shape[3]
+    return launch(
+        name, (q, k, v, mask, where, table), out, compute, flops=flops, topology=q.topology,
+        attrs={"math_fidelity": config.math_fidelity},
+    )  # fmt: skip
+
+
+def _gathered(pool: torch.Tensor, table: torch.Tensor, blocks: int) -> torch.Tensor:
+    """The first `blocks` pages of every user side by side: [users, n, blocks * block, hd]."""
+    pages = pool[table[:, :blocks].clamp(min=0).long()]  # [users, blocks, n, block, hd]
+    u, b, n, block, hd = pages.shape
+    return pages.transpose(1, 2).reshape(u, n, b * block, hd)
+
+
+@op("ttnn.transformer.scaled_dot_product_attention_decode")
+def scaled_dot_product_attention_decode(
+    input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, *, is_causal: bool = True,
+    attn_mask: Tensor | None = None, cur_pos=(), cur_pos_tensor: Tensor | None = None, attention_sink: Tensor | None = None,
+    scale: float | None = None, sliding_window_size: int | None = None, memory_config: MemoryConfig | None = None,
+    program_config=None, compute_kernel_config=None, share_cache: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention of one token of every user against its cache, up to and including its position; -1 leaves a user out.
+
+    Shapes    q [1, B, nq, hd], cache [B, nk, L, hd], positions [B] or [1, B] (or a list) -> [1, B, nq, hd];
+              with is_causal=False the whole cache counts, and a mask [B, 1, nq, L] may be added
+    Dtypes    q bfloat16 (also block formats with one KV head); cache bfloat16, bfloat8_b, bfloat4_b; as q
+    Layout    q in DRAM, or height sharded in L1; the cache in DRAM; the result in DRAM
+    Numerics  as prefill; the keys in chunks of k_chunk_size, by default the largest power of two that divides L
+    Differs   the row of a user left out is zero here, and what was in memory on the device
+    Source    recorded contract, op `ttnn.transformer.scaled_dot_product_attention_decode`
+    """
+    q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
+    name = "ttnn.transformer.scaled_dot_product_attention_decode"
+    k_chunk = _decode_chunk(program_config, at(k.padded_shape, 2))
+    _check_decode_operands(q, k, v, memory_config)
+    users, (batch, n_kv, length, _) = q.shape[1], k.padded_shape
+    if k_chunk % TILE:
+        raise DeviceRejects(
+            f"Chunk size must be multiple of 32, but is {k_chunk}", f"the cache length {length} should divide by 32"
+        )
+    if k.padded_shape[2] != v.padded_shape[2]:
+        raise DeviceRejects(
+            f"K and V tensors must have the same sequence length. K: {k.shape[2]}, V: {v.shape[2]}"
+        )
+    if is_causal and attn_mask is not None:
+        raise DeviceRejects(
+            "attn_mask must not be provided when is_causal=True. Pass is_causal=False to use an explicit mask."
+        )
+    if not share_cache and batch != users:
+        raise DeviceRejects(f"K tensor batch size ({batch}) must equal B ({users})")
+    if length % k_chunk:
+        raise DeviceRejects(f"K sequence length must be multiple of chunk size, got: {length} and {k_chunk}")
+    if cur_pos_tensor is not None:
+        held = cur_pos_tensor.padded_shape
+        if held.volume() != held[-1]:
+            raise DeviceRejects(
+                f"cur_pos tensor must hold all positions in its last dim (e.g. [B] or [1, B]), got shape {held}"
+            )
+        if held[-1] < users:
+            raise DeviceRejects(
+                f"cur_pos tensor must have at least one position per batch ({users}), got shape {held}"
+            )
+    elif is_causal:
+        if any(p >= length for p in cur_pos):
+            raise DeviceRejects("cur_pos must be <= K sequence dim", f"{max(cur_pos)} and {length}")
+        if len(cur_pos) < users:
+            raise IndexError(
+                f"vector::_M_range_check: __n (which is {len(cur_pos)}) >= this->size() (which is {len(cur_pos)})"
+            )
+    _check_decode_heads(q, n_kv, memory_config)
+    _check_decode_grid(program_config, users)
+    refuse_unmodelled(name, attention_sink=attention_sink, share_cache=share_cache)
+    positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
+    return _decode(
+        name, q, k, v, attn_mask, cur_pos_tensor, None, positions, program_config, compute_kernel_config, memory_config,
+        scale, sliding_window_size, k_chunk, k.shape[2], is_causal,
+    )  # fmt: skip
+
+
+@op("ttnn.transformer.paged_scaled_dot_product_attention_decode")
+def paged_scaled_dot_product_attention_decode(
+    input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, page_table_tensor: Tensor, *,
+    is_causal: bool = True, attn_mask: Tensor | None = None, cur_pos_tensor: Tensor | None = None,
+    attention_sink: Tensor | None = None, scale: float | None = None, sliding_window_size: int | None = None,
+    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None, paged_cache_geometry=None,
+    cache_position_modulo: int | None = None, spec_multi_pos_tiles: int = 0,
+) -> Tensor:  # fmt: skip
+    """`scaled_dot_product_attention_decode` with the cache as a pool of blocks [all, nk, block, hd] and a page table [B, blocks].
+
+    Dtypes    page table and positions int32, ROW_MAJOR
+    Source    recorded contract, op `ttnn.transformer.paged_scaled_dot_product_attention_decode`
+    """
+    q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
+    name = "ttnn.transformer.paged_scaled_dot_product_attention_decode"
+    table = on_device(page_table_tensor)
+    _, n_kv, block, _ = k.padded_shape
+    length = block * table.padded_shape[-1]
+    k_chunk = _decode_chunk(program_config, length)
+    _check_decode_operands(q, k, v, memory_config)
+    users = q.shape[1]
+    if table.dtype is not int32:
+        raise DeviceRejects("Error: SDPA currently only supports INT32 datatype", f"the page table is {cpp(table.dtype)}")
+    if table.layout is not Layout.ROW_MAJOR:
+        raise DeviceRejects(f"Page table tensor layout must be ROW_MAJOR but got {cpp(table.layout)}")
+    if is_causal:
+        if cur_pos_tensor is None:
+            raise DeviceRejects("Must have cur_pos tensor for paged attention in causal mode")
+        count = cur_pos_tensor.padded_shape[-1]
+        if cur_pos_tensor.dtype is not int32:
+            raise DeviceRejects("Error: SDPA currently only supports INT32 datatype", "of cur_pos")
+        if cur_pos_tensor.layout is not Layout.ROW_MAJOR:
+            raise DeviceRejects(f"cur_pos tensor layout must be ROW_MAJOR but got {cpp(cur_pos_tensor.layout)}")
+        if count != users or table.padded_shape[0] != users:
+            raise DeviceRejects(
+                f"cur_pos must have batch size equal to Q, got {count} and {table.padded_shape[0]}",
+                f"q {q.shape} has {users} users",
+            )
+    _check_decode_heads(q, n_kv, memory_config)
+    _check_decode_grid(program_config, users)
+    refuse_unmodelled(
+        name, attention_sink=attention_sink, paged_cache_geometry=paged_cache_geometry,
+        cache_position_modulo=cache_position_modulo, spec_multi_pos_tiles=spec_multi_pos_tiles or None,
+    )  # fmt: skip
+    return _decode(
+        name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config, scale,
+        sliding_window_size, k_chunk, k.shape[2] * table.shape[-1], is_causal,
+    )  # fmt: skip
+
+
+@op("ttnn.transformer.chunked_scaled_dot_product_attention")
+def chunked_scaled_dot_product_attention(
+    input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, page_table_tensor: Tensor,
+    chunk_start_idx: int | None = None, *, chunk_start_idx_tensor: Tensor | None = None, scale: float | None = None,
+    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None, paged_cache_geometry=None,
+    sliding_window_size: int | None = None, attention_sink: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Causal attention of a chunk of a prompt, from `chunk_start_idx` on, against a paged cache.
+
+    Shapes    q [B, nq, S, hd], pool [all blocks, nk, block, hd], page table [B, blocks]; start + S <= blocks * block
+    Dtypes    as `scaled_dot_product_attention`; the page table int32
+    Source    recorded contract, op `ttnn.transformer.chunked_scaled_dot_product_attention`
+    """
+    q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
+    name, table = "ttnn.transformer.chunked_scaled_dot_product_attention", on_device(page_table_tensor)
+    refuse_unmodelled(
+        name, chunk_start_idx_tensor=chunk_start_idx_tensor, paged_cache_geometry=paged_cache_geometry,
+        attention_sink=attention_sink,
+    )  # fmt: skip
+    if chunk_start_idx is None:
+        raise TypeError(f"{name}: chunk_start_idx must be given")
+    _check_prefill(q, k, v)
+    if table.dtype is not int32:
+        raise DeviceRejects("Page table must be int32", f"it is {cpp(table.dtype)}")
+    b, n_q, s, hd = q.shape
+    _check_heads(n_q, k.shape[1])
+    length, start = k.shape[2] * table.shape[1], chunk_start_idx
+    q_chunk, k_chunk = _chunks(program_config)
+    if program_config is not None and start % q_chunk:
+        raise DeviceRejects(
+            f"chunk_start_idx must be a multiple of q_chunk_size. Got chunk_start_idx: {start}, q_chunk_size: {q_chunk}"
+        )
+    if length < s + start:
+        raise DeviceRejects(
+            "K's sequence length must be >= Q's sequence length + chunk_start_idx. "
+            f"Got K: {length}, Q: {s}, chunk_start_idx: {start}"
+        )
+    if (cores := _cores(program_config)) > _CORES:
+        raise DeviceRejects(
+            "Provided grid must not contain more cores than the device. "
+            f"Got {cores} cores, expected at most {_CORES} cores."
+        )
+    config = resolve(compute_kernel_config, _DEFAULT)
+    out = spec(q.shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
+    approx, dtype, end = _exp_approx(program_config), NAME[q.dtype], start + s
+
+    def compute(qv, kv, vv, tv):
+        blocks = -(-end // kv.shape[2])
+        kv, vv = (_gathered(t, tv, blocks)[:, :, :end] for t in (kv, vv))
+        rows, cols = torch.arange(start, end)[:, None], torch.arange(end)[None]
+        hidden = cols > rows
+        if sliding_window_size:
+            hidden = hidden | (cols <= rows - sliding_window_size)
+        mask = torch.zeros(s, end).masked_fill(hidden, -torch.inf)[None, None]
+        return numerics.now().attention(
+            qv, kv, vv, mask=mask, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk,
+            dtype=dtype,
+        )  # fmt: skip
+
+    flops = 4 * b * n_q * s * end * hd
+    return launch(name, (q, k, v, table), out, compute, flops=flops, attrs={"math_fidelity": config.math_fidelity})

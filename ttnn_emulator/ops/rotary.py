@@ -1,0 +1,216 @@
+"""Rotary position embeddings: the two halves of a head are the pairs (HF), or neighbours are (Meta)."""
+
+from __future__ import annotations
+
+import torch
+
+from .. import numerics
+from ..config import resolve
+from ..dtypes import FLOATS, NAME, Layout, bfloat16, cpp
+from ..errors import DeviceRejects, NotEmulated
+from ..memory import MemoryConfig, TensorMemoryLayout
+from ..op import launch, on_device, op, output_memory, unmodelled
+from ..shape import TILE
+from ..tensor import Tensor, spec
+
+_DEFAULT = numerics.default_config("rotary")
+
+
+def padded_to(v: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+    """The last two dims with their zero padding."""
+    if v.shape[-2] == rows and v.shape[-1] == width:
+        return v
+    return torch.nn.functional.pad(v, (0, width - v.shape[-1], 0, rows - v.shape[-2]))
+
+
+@op("ttnn.experimental.rotary_embedding")
+def rotary_embedding(
+    input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, token_index: int | None = None, *,
+    memory_config: MemoryConfig | None = None, compute_kernel_config=None,
+) -> Tensor:  # fmt: skip
+    """x * cos + rotate_half(x) * sin, positions along dim -2; with `token_index` every row is at that position.
+
+    Shapes    x [..., S, hd], cos and sin [1, 1, L, hd] -> x with its last two dims padded to tiles: S = 20 comes out as 32
+    Dtypes    any; as x
+    Layout    TILE; ROW_MAJOR operands are tilized
+    Numerics  two matrix-unit products and a sum, each rounded to bfloat16
+    Raises    head dims other than 32 or multiples of 64; tables that are too short; WIDTH_SHARDED
+    Differs   integer operands are accepted by the library; here their result has no contents
+    Source    recorded contract, op `ttnn.experimental.rotary_embedding`
+    """
+    x, cos, sin = on_device(input_tensor), cos_cache, sin_cache
+    if token_index is not None and token_index < 0:
+        raise TypeError(f"token_index must not be negative: {token_index}")
+    if x.layout is Layout.TILE:
+        padded = x.padded_shape
+    else:
+        padded = spec(x.shape, x.dtype, Layout.TILE).padded_shape
+    width, rows = padded[-1], padded[-2]
+    if width != TILE and width % (2 * TILE):
+        raise DeviceRejects(
+            f"Input X dimension ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint must "
+            "align with a tile boundary)."
+        )
+    if cos.shape != sin.shape:
+        raise DeviceRejects(
+            "Cosine and Sine cache dimensions must match. "
+            f"Cos cache dimensions: {cos.shape}, Sin cache dimensions: {sin.shape}."
+        )
+    table = spec(cos.shape, cos.dtype, Layout.TILE).padded_shape
+    if table[0] != 1 or (len(table) > 1 and table[1] != 1) or table[-1] != width:
+        raise DeviceRejects(
+            f"Cosine cache dimensions must match input dimensions. Expected (1, 1, {width}), but got {cos.padded_shape}."
+        )
+    length = table[-2]
+    if token_index is not None:
+        if length <= token_index:
+            raise DeviceRejects(
+                "Cosine cache must cover the token index. "
+                f"Token index: {token_index}, Cos cache sequence length: {length}."
+            )
+    elif length < rows:
+        raise DeviceRejects(
+            "Cosine cache must cover the input sequence length. "
+            f"Input sequence length: {rows}, Cos cache sequence length: {length}."
+        )
+    held = x.spec.memory_config
+    if held.is_sharded():
+        if held.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+            raise DeviceRejects(
+                f"Input tensor memory layout must not be WIDTH_SHARDED but got {cpp(held.memory_layout)}",
+                "go through DRAM, or leave out the reshape that made it so",
+            )
+        if held.shard_spec.shape[1] != width:
+            raise DeviceRejects(
+                f"Input tensor shard width ({held.shard_spec.shape[1]}) must equal padded width ({width})"
+            )
+    out = spec(padded, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    inputs = (x, on_device(cos), on_device(sin))
+    if any(t.dtype not in FLOATS for t in inputs):
+        return unmodelled(inputs, out)
+    config, dtype = resolve(compute_kernel_config, _DEFAULT), NAME[x.dtype]
+    span = slice(0, rows) if token_index is None else slice(token_index, token_index + 1)
+
+    def compute(v, c, s):
+        v = padded_to(v, rows, width)
+        if token_index is None and c.shape[-2] < rows:
+            c, s = padded_to(c, rows, c.shape[-1]), padded_to(s, rows, s.shape[-1])
+        c, s = c[..., span, :], s[..., span, :]
+        if c.shape[-1] != width:
+            c, s = padded_to(c, c.shape[-2], width), padded_to(s, s.shape[-2], width)
+        return numerics.now().rotary(v, c, s, config, dtype)
+
+    return launch("ttnn.experimental.rotary_embedding", inputs, out, compute, flops=3 * padded.volume())
+
+
+@op("ttnn.experimental.rotary_embedding_hf")
+def rotary_embedding_hf(
+    input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, *, is_decode_mode: bool = False,
+    memory_config: MemoryConfig | None = None, compute_kernel_config=None,
+) -> Tensor:  # fmt: skip
+    """x * cos + rotate_half(x) * sin, with one position per row (prefill) or per user (decode).
+
+    Shapes    prefill x [B, n, S, hd], cos and sin [1, 1, L, hd]; decode x [1, B, n, hd], cos and sin [1, B, 1 or 32, hd];
+              the shape of x comes out
+    Dtypes    floats; as x
+    Layout    TILE; decode needs x, cos and sin sharded
+    Numerics  as `rotary_embedding`
+    Source    recorded contract, op `ttnn.experimental.rotary_embedding_hf`
+    """
+    x, cos, sin = on_device(input_tensor), on_device(cos_cache), on_device(sin_cache)
+    width = x.padded_shape[-1]
+    if width != TILE and width % (2 * TILE):
+        raise DeviceRejects(
+            f"Input X dim ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint must align "
+            "with a tile boundary)."
+        )
+    if is_decode_mode:
+        for name, t in (("Input", x), ("Cos", cos), ("Sin", sin)):
+            if not t.is_sharded():
+                raise DeviceRejects(f"{name} must be sharded in decode mode")
+    out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    inputs = (x, cos, sin)
+    if any(t.dtype not in FLOATS for t in inputs):
+        return unmodelled(inputs, out)
+    config, dtype = resolve(compute_kernel_config, _DEFAULT), NAME[x.dtype]
+    rows, hd = x.shape[-2], x.shape[-1]
+
+    def compute(v, c, s):
+        # Decode: row 0 of a user's tile holds its position; the kernel broadcasts it over the heads.
+        span = slice(0, 1) if is_decode_mode else slice(0, rows)
+        c, s = c[..., span, :], s[..., span, :]
+        if hd != width:
+            v, c, s = (padded_to(t, t.shape[-2], width) for t in (v, c, s))
+        y = numerics.now().rotary(v, c, s, config, dtype)
+        return y if hd == width else y[..., :hd]
+
+    return launch("ttnn.experimental.rotary_embedding_hf", inputs, out, compute, flops=3 * x.volume())
+
+
+@op("ttnn.experimental.rotary_embedding_llama")
+def rotary_embedding_llama(
+    input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, trans_mat: Tensor, *, is_decode_mode: bool = False,
+    memory_config: MemoryConfig | None = None, compute_kernel_config=None,
+) -> Tensor:  # fmt: skip
+    """x * cos + (x @ trans_mat) * sin: Meta's layout, in which neighbours are a pair and `trans_mat` [32, 32] turns them.
+
+    Shapes    prefill x [B, n, S, hd], cos and sin [1, 1, L, hd], trans_mat [1, 1, 32, 32]; decode x [1, B, n, hd], cos and sin
+              [1, B, 1 or 32, hd], trans_mat [1, 1, 32 B, 32]; the shape of x comes out
+    Dtypes    bfloat16
+    Layout    TILE; decode needs all four HEIGHT_SHARDED
+    Numerics  the turn is exact for a matrix of 0, 1 and -1; then as `rotary_embedding`
+    Source    recorded contract, op `ttnn.experimental.rotary_embedding_llama`
+    """
+    x, cos, sin, turn = (on_device(t) for t in (input_tensor, cos_cache, sin_cache, trans_mat))
+    inputs = (x, cos, sin, turn)
+    for t in inputs:
+        if t.layout is not Layout.TILE:
+            raise DeviceRejects("input tensor to rotary embedding must be tilized")
+    if any(t.dtype is not bfloat16 for t in inputs):
+        raise DeviceRejects("All input tensors must have dtype = bfloat16")
+    if is_decode_mode:
+        for t in inputs:
+            if t.spec.memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+                raise DeviceRejects("Sharded inputs for RoPE must be HEIGHT_SHARDED.")
+    out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    config = resolve(compute_kernel_config, _DEFAULT)
+    rows, hd, width = x.shape[-2], x.shape[-1], x.padded_shape[-1]
+
+    def compute(v, c, s, m):
+        if is_decode_mode:
+            c, s = c[..., :1, :], s[..., :1, :]
+        elif c.shape[-2] < rows:
+            raise NotEmulated(
+                f"rotary_embedding_llama: cos has {c.shape[-2]} rows for {rows} positions; the device reads past its end"
+            )
+        else:
+            c, s = c[..., :rows, :], s[..., :rows, :]
+        n, back, hd_ = numerics.now(), m[0, 0, :TILE, :TILE], hd
+        if hd_ != width:
+            v, c, s = (padded_to(t, t.shape[-2], width) for t in (v, c, s))
+        turned = (v.reshape(*v.shape[:-1], width // TILE, TILE) @ back).reshape(v.shape)
+        y = n.add(n.mul(v, c, "bfloat16"), n.mul(turned, s, "bfloat16"), "bfloat16")
+        return y[..., :hd_]
+
+    del config  # products of bfloat16 with a bfloat16 result are the same in every fidelity that the op takes
+    return launch("ttnn.experimental.rotary_embedding_llama", inputs, out, compute, flops=(2 * TILE + 3) * x.volume())
+
+
+@op("ttnn.experimental.rotate_half")
+def rotate_half(input: Tensor, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """[-second half, first half] of the last dim.
+
+    Raises    widths that are no multiple of 64
+    Source    recorded contract, op `ttnn.experimental.rotate_half`
+    """
+    x = on_device(input)
+    width = x.padded_shape[-1]
+    if width % (2 * TILE):
+        raise DeviceRejects(f"Input X dimension ({width}) must be divisible by 64 for tiling.")
+    if x.shape[-1] != width:
+        raise NotEmulated(f"rotate_half of a padded last dim ({x.shape[-1]}, in memory {width}) has no model in the emulator")
+    half = width // 2
+    out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    return launch(
+        "ttnn.experimental.rotate_half", (x,), out, lambda v: torch.cat([-v[..., half:], v[..., :half]], -1), flops=x.volume()
+    )
