@@ -11,8 +11,8 @@ HEAD = """# Models
 
 Teacher-forced accuracy of the model files here against their HF models. Written by `bringup models` from
 `results/*.json`; do not edit. Top-1: the device's best token is the reference's. Top-5: the reference's token is among
-the device's five best. In brackets the Wilson 95 % interval. Rows of the backend `emulator` were computed on a PC with the
-device's numerics as far as they are known; they are not measurements of a board.
+the device's five best. In brackets the Wilson 95 % interval. Rows of the backend `emulator` were computed on a PC with
+a device's numerics as far as they are known; they are not measurements of a board.
 """
 
 COLUMNS = ("Model", "System", "Backend", "Checkpoint", "Prompt + new", "Top-1", "Top-5", "DRAM per chip")

@@ -1,0 +1,218 @@
+"""Which ttnn a process gets, and that devices are closed."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bringup import backends, systems
+from bringup.errors import BadInput, BringupError
+
+
+def python(code, **env):
+    import os
+
+    environment = {k: v for k, v in os.environ.items() if k != "BRINGUP_BACKEND"} | env
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+# -- the choice -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_board(monkeypatch):
+    monkeypatch.delenv("BRINGUP_BACKEND", raising=False)
+    monkeypatch.setattr(backends.glob, "glob", lambda pattern: [])
+
+
+@pytest.fixture
+def board(no_board, monkeypatch):
+    monkeypatch.setattr(backends.glob, "glob", lambda pattern: ["/dev/tenstorrent/0"])
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object())
+
+
+def test_without_a_board_the_emulator(no_board):
+    assert backends.choose() == ("emulator", "no /dev/tenstorrent")
+
+
+def test_with_a_board_silicon(board):
+    assert backends.choose() == ("silicon", "/dev/tenstorrent")
+
+
+def test_a_board_without_the_wheel(board, monkeypatch):
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    name, reason = backends.choose()
+    assert name == "emulator"
+    assert "no ttnn package" in reason
+
+
+def test_the_environment_is_heard_and_the_argument_first(board, monkeypatch):
+    monkeypatch.setenv("BRINGUP_BACKEND", "mock")
+    assert backends.choose() == ("mock", "BRINGUP_BACKEND")
+    assert backends.choose("emulator") == ("emulator", "as asked")
+
+
+def test_unknown_backends_are_refused(no_board, monkeypatch):
+    with pytest.raises(BadInput, match="(?s)'cuda'.*silicon, emulator, mock, simulator"):
+        backends.choose("cuda")
+    monkeypatch.setenv("BRINGUP_BACKEND", "cuda")
+    with pytest.raises(BadInput, match="BRINGUP_BACKEND"):
+        backends.choose()
+
+
+# -- the emulator as ttnn ---------------------------------------------------------------------------------------------
+
+
+def test_the_line_says_which_and_why():
+    done = python("from bringup import backends; print(backends.activate('emulator'))")
+    assert done.stdout.startswith("ttnn: emulator (as asked; ttnn_emulator "), done.stderr
+    assert done.stdout.rstrip().endswith("fast numerics)")
+
+
+def test_numerics_are_chosen_and_said():
+    done = python("from bringup import backends; print(backends.activate('emulator', numerics='exact'))")
+    assert "exact numerics" in done.stdout, done.stderr
+
+
+def test_submodules_are_the_emulators_own():
+    code = """
+from bringup import backends
+backends.activate("emulator")
+import ttnn, ttnn_emulator
+import ttnn.experimental
+import ttnn.transformer as transformer
+from ttnn.experimental import paged_update_cache
+assert ttnn is ttnn_emulator
+assert ttnn.experimental is ttnn_emulator.experimental
+assert transformer is ttnn_emulator.transformer
+assert paged_update_cache is ttnn_emulator.experimental.paged_update_cache
+try:
+    import ttnn.no_such_thing
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert "ttnn.no_such_thing" in done.stdout
+
+
+def test_no_module_is_loaded_twice():
+    code = """
+import sys
+from bringup import backends
+backends.activate("emulator")
+import ttnn.device, ttnn_emulator.device
+assert ttnn.device is ttnn_emulator.device
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_is_decided_once():
+    code = """
+from bringup import backends
+from bringup.errors import BringupError
+a = backends.activate("emulator")
+assert backends.activate() is a and backends.activate("emulator") is a
+try:
+    backends.activate("silicon")
+except BringupError as error:
+    print(error)
+"""
+    done = python(code)
+    assert "once per process" in done.stdout, done.stderr
+
+
+def test_a_ttnn_that_was_there_first_is_not_replaced():
+    code = """
+import sys, types
+sys.modules["ttnn"] = types.ModuleType("ttnn")
+from bringup import backends
+from bringup.errors import BringupError
+try:
+    backends.activate("emulator")
+except BringupError as error:
+    print(error)
+"""
+    assert "imported before a backend was chosen" in python(code).stdout
+
+
+def test_the_simulator_needs_its_library():
+    with pytest.raises(BadInput, match="libttsim"):
+        backends._simulator(systems.get("n150"))
+
+
+# -- devices ----------------------------------------------------------------------------------------------------------
+
+
+class FakeTTNN(SimpleNamespace):
+    """Writes down what is opened and closed."""
+
+    def __init__(self):
+        super().__init__(calls=[], FabricConfig=SimpleNamespace(FABRIC_1D="1D", FABRIC_2D="2D", DISABLED="off"))
+
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            self.calls.append((name, *args, *kwargs.items()))
+            return args if name == "MeshShape" else name
+
+        return call
+
+
+@pytest.fixture
+def ttnn(monkeypatch):
+    fake = FakeTTNN()
+    monkeypatch.setitem(sys.modules, "ttnn", fake)
+    monkeypatch.setattr(backends, "ACTIVE", backends.Activation("emulator", "test", "fake"))
+    return fake
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_chip_is_closed_again(ttnn, fails):
+    try:
+        with backends.open_system("n150", device_id=3):
+            assert not fails
+    except AssertionError:
+        pass
+    assert ttnn.calls == [("open_device", ("device_id", 3)), ("close_device", "open_device")]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("name", "shape", "fabric"), [("n300", (1, 2), "1D"), ("t3000", (2, 4), "2D"), ("t3000_1x8", (1, 8), "1D")]
+)
+def test_a_mesh_is_closed_again_and_its_fabric_disabled(ttnn, name, shape, fabric, fails):
+    try:
+        with backends.open_system(name):
+            assert not fails
+    except AssertionError:
+        pass
+    assert ttnn.calls == [
+        ("set_fabric_config", fabric),
+        ("MeshShape", *shape),
+        ("open_mesh_device", shape),
+        ("close_mesh_device", "open_mesh_device"),
+        ("set_fabric_config", "off"),
+    ]
+
+
+def test_a_device_needs_a_backend(monkeypatch):
+    monkeypatch.setattr(backends, "ACTIVE", None)
+    with pytest.raises(BringupError, match="no backend is active"), backends.open_system("n150"):
+        pass
+
+
+# -- systems ----------------------------------------------------------------------------------------------------------
+
+
+def test_systems():
+    assert {s.name: s.chips for s in systems.SYSTEMS.values()} == {"n150": 1, "n300": 2, "t3000": 8, "t3000_1x8": 8}
+    chip = systems.get("n150").chip
+    assert chip.dram_bytes == 12 * 1_072_693_184
+    assert chip.cores == chip.l1_banks == 64
+
+
+def test_an_unknown_system_names_the_known():
+    with pytest.raises(BadInput, match="(?s)'p150'.*n150, n300, t3000"):
+        systems.get("p150")

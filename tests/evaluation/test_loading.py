@@ -1,0 +1,128 @@
+"""Model files, checkpoints, and random weights."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bringup import loading
+from bringup.errors import BadInput, ModelFailed
+from tests.evaluation import tiny
+
+PARAMETERS = {  # as published, in billions
+    "meta-llama/Llama-3.2-1B": 1.236,
+    "humain-ai/ALLaM-7B-Instruct-preview": 7.001,
+    "arcee-ai/AFM-4.5B": 4.619,
+    "mistralai/Mistral-7B-Instruct-v0.3": 7.248,
+}
+
+
+def test_a_configuration_is_kept_for_every_model():
+    assert loading.known_ids() == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize("hf_id", PARAMETERS)
+def test_kept_configurations_have_the_published_size(hf_id):
+    config = loading.load_config(loading.find_source(hf_id, random_weights=True))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(PARAMETERS[hf_id], abs=5e-4)
+
+
+def test_random_weights_are_deterministic_and_whole():
+    config = tiny.hf_model().config
+    a, b, c = (loading.random_model(config, seed, torch.float32) for seed in (0, 0, 1))
+    for (name, x), (_, y) in zip(a.named_parameters(), b.named_parameters(), strict=True):
+        assert torch.equal(x, y), name
+        assert bool(x.isfinite().all()), name
+    assert not torch.equal(a.lm_head.weight, c.lm_head.weight)
+    assert a.lm_head.weight is a.model.embed_tokens.weight
+    ids = torch.tensor([[1, 2, 3]])
+    made = AutoModelForCausalLM.from_config(config).eval()
+    made.load_state_dict(a.state_dict())
+    assert torch.equal(made(ids).logits, a(ids).logits), "what is no parameter differs from a model made the usual way"
+
+
+def test_random_weights_are_the_same_in_every_dtype():
+    config = tiny.hf_model().config
+    narrow, wide = loading.random_model(config, 0, torch.bfloat16), loading.random_model(config, 0, torch.float32)
+    for x, y in zip(narrow.parameters(), wide.parameters(), strict=True):
+        assert torch.equal(x.float(), y)
+
+
+@pytest.mark.parametrize("system", ["n150", "t3000"])
+def test_the_path_says_the_model_and_the_system(tmp_path, system):
+    path = tmp_path / "models" / "org" / "A-model-1.0" / system / "functional" / "model.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    found = loading.describe(path)
+    assert (found.hf_id, found.system) == ("org/A-model-1.0", system)
+    assert loading.describe(path.parent).path == path
+    other = tmp_path / "model.py"
+    other.write_text("")
+    assert (loading.describe(other).hf_id, loading.describe(other).system) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "error", "text"),
+    [
+        ("missing.py", BadInput, "no such model file"),
+        ("no_build_model.py", BadInput, "(?s)has no build_model.*it has make_model"),
+        ("fails_on_import.py", ModelFailed, r"(?s)fails_on_import.py:3: ModuleNotFoundError.*no_such_package"),
+        ("for_two_chips.py", BadInput, "(?s)MESH_SHAPE = \\(1, 2\\), and n150.*--system n300"),
+    ],
+)
+def test_files_that_cannot_be_used(file, error, text):
+    with pytest.raises(error, match=text):
+        loading.load_model_file(tiny.FILES / file, "n150")
+
+
+def test_a_syntax_error_names_its_line(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("x = 1\ndef build_model(:\n")
+    with pytest.raises(ModelFailed, match="model.py:2: SyntaxError"):
+        loading.load_model_file(path)
+
+
+def test_a_file_is_loaded_once(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("def build_model(hf_model, tt_device, max_seq_len): pass\n")
+    assert loading.load_model_file(path).module is loading.load_model_file(path).module
+
+
+def test_build_model_must_return_a_model(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("def build_model(hf_model, tt_device, max_seq_len): return 3\n")
+    with pytest.raises(BadInput, match="(?s)returned no model.*int"):
+        loading.build(loading.load_model_file(path), None, None, 32)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "no/such/dir", "nowhere"])
+def test_a_checkpoint_that_is_not_there(name):
+    with pytest.raises(BadInput, match="no such checkpoint directory"):
+        loading.find_source(name)
+
+
+def test_a_directory_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(BadInput, match="not a checkpoint directory"):
+        loading.find_source(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    source = loading.find_source(str(tmp_path))
+    with pytest.raises(BadInput, match="cannot read the checkpoint"):
+        loading.load_hf_model(source)
+
+
+def test_without_a_hub_it_fails_fast_and_says_what_to_do(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens on the discard port
+    with pytest.raises(BadInput, match="(?s)cannot get meta-llama/Llama-3.2-1B.*--model DIR.*--random-weights"):
+        loading.find_source("meta-llama/Llama-3.2-1B")
+
+
+def test_random_weights_need_a_kept_configuration():
+    with pytest.raises(BadInput, match="(?s)no configuration.*meta-llama/Llama-3.2-1B"):
+        loading.find_source("org/unknown", random_weights=True)
