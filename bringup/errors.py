@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+LIBRARIES = {"site-packages", "ttnn_emulator", "contextlib.py"}
+
+
 class BringupError(Exception):
     """A message for the user; `code` is the exit code."""
 
@@ -30,14 +33,15 @@ class ModelFailed(BringupError):
 
 
 def where(error, path=None):
-    """`file:line` of the deepest frame of `path` in the error's traceback (of any file where it has none)."""
+    """`file:line` of the deepest frame of `path` in the error's traceback; else the deepest outside the libraries."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{shown(error.filename)}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if path and Path(f.filename) == Path(path).resolve()]
+    near = [f for f in frames if not LIBRARIES & set(Path(f.filename).parts)]
     if not frames:
         return shown(path) if path else "?"
-    frame = (own or frames)[-1]
+    frame = (own or near or frames)[-1]
     return f"{shown(frame.filename)}:{frame.lineno}"
 
 
