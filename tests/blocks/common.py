@@ -34,7 +34,7 @@ CONFIGS = {
         model_type="llama", num_attention_heads=8, num_key_value_heads=8, head_dim=32, tie_word_embeddings=False,
         rope_parameters=PLAIN),
     "AFM-4.5B": dict(
-        model_type="arcee", num_attention_heads=10, num_key_value_heads=2, head_dim=32, hidden_act="relu2",
+        model_type="arcee", hidden_size=320, num_attention_heads=10, num_key_value_heads=2, head_dim=32, hidden_act="relu2",
         tie_word_embeddings=False, rope_parameters=YARN),
     "Mistral-7B-Instruct-v0.3": dict(
         model_type="mistral", num_attention_heads=16, num_key_value_heads=8, head_dim=32, sliding_window=None,

@@ -1,7 +1,8 @@
 """Each block against the HF module it stands for, in fp32, on one, two and eight chips.
 
 Weights are put on the device's grid before HF computes, so that a bound only has to cover activations: bfloat16 keeps 8
-bits, one rounding costs 1.7e-3 (relative rms), and an op with an fp32 destination adds one or two of them.
+bits, one rounding costs 1.7e-3 (relative rms), and an op with an fp32 destination adds one or two of them. In attention
+an error of the scores (up to 10 here) is one of the weights: seven roundings in all.
 """
 
 import pytest
@@ -83,7 +84,7 @@ def test_attention_of_a_prompt_then_of_one_token_for_each_user(mesh_device, hf):
         prompt = torch.zeros(-(-before // 32) * 32, hf.config.hidden_size)
         prompt[:before] = xs[row][:before]
         got = replicated(block(put(prompt, mesh), Step(False, *tables.prompt, row=row)))[:before]
-        assert relative_l2(got, wants[row][:before]) < 5 * ROUNDING
+        assert relative_l2(got, wants[row][:before]) < 7 * ROUNDING
         assert pcc(got, wants[row][:before]) > 0.9999
 
     step_in = torch.zeros(32, hf.config.hidden_size)
@@ -94,7 +95,7 @@ def test_attention_of_a_prompt_then_of_one_token_for_each_user(mesh_device, hf):
     step = Step(True, cos, sin, positions=mesh.put(positions, ttnn.int32))
     got = replicated(block(put(step_in, mesh), step))
     for row in users:
-        assert relative_l2(got[row], wants[row][-1]) < 6 * ROUNDING, f"user {row}"
+        assert relative_l2(got[row], wants[row][-1]) < 7 * ROUNDING, f"user {row}"
 
 
 @torch.no_grad()
