@@ -1,303 +1,24 @@
-"""Element-wise ops: unary functions, arithmetic of two tensors or a tensor and a number, and fused activations."""
+"""Element-wise ops of two or three operands: arithmetic, comparisons and logic on tensors and numbers."""
 
 from __future__ import annotations
 
-import inspect
+import torch
 
 from .. import numerics
-from ..config import GeluVariant, SigmoidMode, UnaryOpType, UnaryWithParam
-from ..dtypes import FLOATS, INTEGERS, NAME, DataType, bfloat16, cpp, float32, int32, uint8, uint16, uint32
+from ..dtypes import BLOCK_FORMATS, FLOATS, INTEGERS, NAME, DataType, Layout, bfloat16, cpp, float32, int32, uint8, uint16, uint32
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
-from ..numerics.unary import FORMULAS
-from ..op import describe, launch, on_device, op, output_memory, refuse_unmodelled, same, update
-from ..tensor import Tensor, spec
+from ..numerics import rounding
+from ..op import describe, op
+from ..tensor import Tensor
+from .sharding import binary_memory, result
+from .unary import activation, apply_unary, finish, fused
 
-ALL = INTEGERS
-BUT_BYTES = frozenset((uint16, uint32, int32))
-SIGNED = frozenset((int32,))
-NONE = frozenset()
-
-
-def finish(name, inputs, out, compute, output_tensor=None, **how) -> Tensor:
-    """`launch`, or where the call named an output tensor, the same computation written into that."""
-    if output_tensor is None:
-        return launch(name, inputs, out, compute, **how)
-    update(name, on_device(output_tensor), inputs, lambda target, *values: target.copy_(compute(*values)), **how)
-    return same(output_tensor)
+BUT_BYTES = FLOATS | {uint32, int32, uint16}
+WIDE = FLOATS | {uint32, int32}
 
 
-# ---------------------------------------------------------------- unary
-
-
-def apply_unary(name, function, kind, integers, x: Tensor, memory_config=None, output_tensor=None, params=None, dtype=None):
-    """Runs the unary function `function` of the numerics as the op `name`; `kind` is what refusals call it."""
-    on_device(x)
-    if x.dtype in INTEGERS and x.dtype not in integers:
-        raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(x.dtype)}")
-    if output_tensor is not None and output_tensor.shape != x.shape:
-        raise DeviceRejects(
-            f"Unary: Preallocated output shape must match computed shape. Computed: {x.shape}, "
-            f"Preallocated: {output_tensor.shape}"
-        )
-    out = spec(x.shape, dtype or x.dtype, x.layout, output_memory(x, memory_config))
-    made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
-    params = params or {}
-    return finish(
-        name, (x,), out, lambda v: numerics.now().unary(function, v, made, **params), output_tensor, flops=x.volume()
-    )
-
-
-def unary(name: str, doc: str, integers=NONE, kind: str | None = None, function: str | None = None):
-    """The op `ttnn.<name>`: one value in, one out; `integers` are the integer dtypes that it takes."""
-    kind, function, full = kind or name.upper(), function or name, f"ttnn.{name}"
-
-    @op(full)
-    def call(
-        input_tensor: Tensor, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
-        sub_core_grids=None,
-    ) -> Tensor:  # fmt: skip
-        return apply_unary(full, function, kind, integers, input_tensor, memory_config, output_tensor)
-
-    call.__doc__ = doc
-    return call
-
-
-def unary_approximate(name: str, doc: str, kind: str | None = None):
-    """As `unary`, with a choice between a fast and an accurate form."""
-    kind, full = kind or name.upper(), f"ttnn.{name}"
-
-    @op(full)
-    def call(
-        input_tensor: Tensor, *, fast_and_approximate_mode: bool = False, memory_config: MemoryConfig | None = None,
-        output_tensor: Tensor | None = None, sub_core_grids=None,
-    ) -> Tensor:  # fmt: skip
-        params = {"fast_and_approximate_mode": True} if fast_and_approximate_mode else None
-        return apply_unary(full, name, kind, NONE, input_tensor, memory_config, output_tensor, params)
-
-    call.__doc__ = doc
-    return call
-
-
-_KEYWORD, _POSITIONAL = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-
-
-def unary_with(name: str, doc: str, *positional: str, integers=NONE, kind: str | None = None, **keywords: float):
-    """As `unary`, with numbers: `positional` ones that must be given, `keywords` that have a default."""
-    kind, full = kind or name.upper(), f"ttnn.{name}"
-    parameters = [inspect.Parameter("input_tensor", _POSITIONAL, annotation="Tensor")]
-    parameters += [inspect.Parameter(p, _POSITIONAL, annotation="float") for p in positional]
-    parameters += [inspect.Parameter(p, _KEYWORD, default=v, annotation="float") for p, v in keywords.items()]
-    parameters += [
-        inspect.Parameter("memory_config", _KEYWORD, default=None, annotation="MemoryConfig | None"),
-        inspect.Parameter("output_tensor", _KEYWORD, default=None, annotation="Tensor | None"),
-        inspect.Parameter("sub_core_grids", _KEYWORD, default=None),
-    ]
-    signature = inspect.Signature(parameters)
-
-    def call(*args, **kwargs) -> Tensor:
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError as e:
-            raise TypeError(f"{full}(): incompatible function arguments.\n  {e}\n  want   {full}{signature}") from None
-        params = {p: given[p] for p in positional} | {p: given.get(p, v) for p, v in keywords.items()}
-        return apply_unary(
-            full, name, kind, integers, given["input_tensor"], given.get("memory_config"), given.get("output_tensor"), params
-        )
-
-    call.__signature__, call.__doc__, call.__name__ = signature, doc, name
-    return op(full)(call)
-
-
-relu = unary("relu", "max(x, 0).", ALL)
-relu6 = unary("relu6", "min(max(x, 0), 6).", ALL)
-silu = unary("silu", "x * sigmoid(x).")
-swish = unary("swish", "x * sigmoid(x).", kind="SILU")
-hardmish = unary("hardmish", "x * clamp(x + 2.8, 0, 5) / 5.")
-hardsigmoid = unary("hardsigmoid", "clamp(x / 6 + 1 / 2, 0, 1).")
-hardswish = unary("hardswish", "x * hardsigmoid(x).")
-log_sigmoid = unary("log_sigmoid", "log(sigmoid(x)).", kind="LOGSIGMOID")
-softsign = unary("softsign", "x / (1 + |x|).")
-tanhshrink = unary("tanhshrink", "x - tanh(x).")
-square = unary("square", "x * x.", BUT_BYTES)
-reciprocal = unary("reciprocal", "1 / x.", kind="RECIP")
-abs = unary("abs", "|x|.", ALL)
-neg = unary("neg", "-x.", SIGNED)
-sign = unary("sign", "-1, 0 or 1.")
-signbit = unary("signbit", "1 where x is negative.", SIGNED)
-identity = unary("identity", "A copy of x.", ALL)
-floor = unary("floor", "The largest integer that is not above x.")
-ceil = unary("ceil", "The smallest integer that is not below x.")
-trunc = unary("trunc", "x without its fraction.")
-frac = unary("frac", "The fraction of x.")
-exp2 = unary("exp2", "2 ** x.")
-expm1 = unary("expm1", "exp(x) - 1.")
-cbrt = unary("cbrt", "The cube root.")
-sin = unary("sin", "Sine of radians.")
-cos = unary("cos", "Cosine of radians.")
-tan = unary("tan", "Tangent of radians.")
-asin = unary("asin", "Arc sine.")
-acos = unary("acos", "Arc cosine.")
-atan = unary("atan", "Arc tangent.")
-sinh = unary("sinh", "Hyperbolic sine.")
-cosh = unary("cosh", "Hyperbolic cosine.")
-asinh = unary("asinh", "Inverse hyperbolic sine.")
-acosh = unary("acosh", "Inverse hyperbolic cosine.")
-atanh = unary("atanh", "Inverse hyperbolic tangent.")
-erfc = unary("erfc", "1 - erf(x).")
-erfinv = unary("erfinv", "The inverse of erf.")
-i0 = unary("i0", "The modified Bessel function of order 0.")
-i1 = unary("i1", "The modified Bessel function of order 1.")
-lgamma = unary("lgamma", "log |gamma(x)|.")
-digamma = unary("digamma", "The logarithmic derivative of gamma.")
-deg2rad = unary("deg2rad", "Degrees to radians.", kind="MUL_UNARY_SFPU")
-rad2deg = unary("rad2deg", "Radians to degrees.", kind="MUL_UNARY_SFPU")
-eqz = unary("eqz", "1 where x == 0.", BUT_BYTES)
-nez = unary("nez", "1 where x != 0.", BUT_BYTES)
-gtz = unary("gtz", "1 where x > 0.", SIGNED)
-ltz = unary("ltz", "1 where x < 0.", SIGNED)
-gez = unary("gez", "1 where x >= 0.", SIGNED)
-lez = unary("lez", "1 where x <= 0.", SIGNED)
-isnan = unary("isnan", "1 where x is nan.")
-isinf = unary("isinf", "1 where x is infinite.")
-isposinf = unary("isposinf", "1 where x is +inf.")
-isneginf = unary("isneginf", "1 where x is -inf.")
-isfinite = unary("isfinite", "1 where x is finite.")
-logical_not = unary("logical_not", "1 where x == 0.", BUT_BYTES, kind="LOGICAL_NOT_UNARY")
-
-exp = unary_approximate("exp", "e ** x.")
-log = unary_approximate("log", "Natural logarithm.")
-log2 = unary_approximate("log2", "Logarithm to base 2.")
-log10 = unary_approximate("log10", "Logarithm to base 10.")
-log1p = unary_approximate("log1p", "log(1 + x).")
-sqrt = unary_approximate("sqrt", "The square root.")
-rsqrt = unary_approximate("rsqrt", "1 / sqrt(x).")
-tanh = unary_approximate("tanh", "Hyperbolic tangent.")
-erf = unary_approximate("erf", "The error function.")
-mish = unary_approximate("mish", "x * tanh(softplus(x)).")
-
-leaky_relu = unary_with("leaky_relu", "x, or negative_slope * x below 0.", "negative_slope", integers=ALL - SIGNED)
-elu = unary_with("elu", "x, or alpha * (exp(x) - 1) below 0.", alpha=1.0)
-celu = unary_with("celu", "x, or alpha * (exp(x / alpha) - 1) below 0.", alpha=1.0)
-selu = unary_with("selu", "scale * elu(x, alpha).", scale=1.0506999492645264, alpha=1.673259973526001)
-softplus = unary_with("softplus", "log(1 + exp(beta x)) / beta, x above the threshold.", beta=1.0, threshold=20.0)
-softshrink = unary_with("softshrink", "x pulled towards 0 by lambd.", lambd=0.5)
-hardshrink = unary_with("hardshrink", "x, or 0 within lambd of 0.", lambd=0.5)
-hardtanh = unary_with("hardtanh", "x clamped to [min_val, max_val].", min_val=-1.0, max_val=1.0)
-relu_max = unary_with("relu_max", "relu(min(x, upper_limit)).", "upper_limit", integers=ALL)
-relu_min = unary_with("relu_min", "max(x, lower_limit).", "lower_limit", integers=ALL)
-heaviside = unary_with("heaviside", "0 below 0, `value` at 0, 1 above.", "value")
-threshold = unary_with("threshold", "x above `threshold`, else `value`.", "threshold", "value")
-fill = unary_with("fill", "fill_value everywhere.", "fill_value", integers=BUT_BYTES)
-rpow = unary_with("rpow", "exponent ** x.", "exponent")
-
-
-@op("ttnn.gelu")
-def gelu(
-    input_tensor: Tensor, *, fast_and_approximate_mode: bool = False, variant: GeluVariant = GeluVariant.Accurate,
-    memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, sub_core_grids=None,
-) -> Tensor:  # fmt: skip
-    """x * Phi(x), by a look-up table of the vector unit in the fast form."""
-    if variant is GeluVariant.Tanh:
-        refuse_unmodelled("ttnn.gelu", variant=variant)
-    params = {"fast_and_approximate_mode": True} if fast_and_approximate_mode or variant is GeluVariant.FastLut else None
-    return apply_unary("ttnn.gelu", "gelu", "GELU", NONE, input_tensor, memory_config, output_tensor, params)
-
-
-@op("ttnn.sigmoid")
-def sigmoid(
-    input_tensor: Tensor, *, vector_mode: int = 4, mode: SigmoidMode = SigmoidMode.Accurate,
-    memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, sub_core_grids=None,
-) -> Tensor:  # fmt: skip
-    """1 / (1 + exp(-x))."""
-    refuse_unmodelled("ttnn.sigmoid", mode=None if mode is SigmoidMode.Accurate else mode)
-    return apply_unary("ttnn.sigmoid", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor)
-
-
-@op("ttnn.sigmoid_accurate")
-def sigmoid_accurate(
-    input_tensor: Tensor, fast_and_approximate_mode: bool = False, *, memory_config: MemoryConfig | None = None,
-    output_tensor: Tensor | None = None, sub_core_grids=None,
-) -> Tensor:  # fmt: skip
-    """1 / (1 + exp(-x))."""
-    refuse_unmodelled("ttnn.sigmoid_accurate", fast_and_approximate_mode=fast_and_approximate_mode)
-    return apply_unary("ttnn.sigmoid_accurate", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor)
-
-
-# ---------------------------------------------------------------- fused activations
-
-#: UnaryOpType -> (function of the numerics, its parameters by position), where the name differs or parameters are taken.
-_FUSED = {
-    "RECIP": ("reciprocal",), "LOGSIGMOID": ("log_sigmoid",), "LOGICAL_NOT_UNARY": ("logical_not",), "POWER": ("pow", "exponent"),
-    "LEAKY_RELU": ("leaky_relu", "negative_slope"), "ELU": ("elu", "alpha"), "SOFTPLUS": ("softplus", "beta", "threshold"),
-    "RELU_MAX": ("relu_max", "upper_limit"), "RELU_MIN": ("relu_min", "lower_limit"), "HEAVISIDE": ("heaviside", "value"),
-    "HARDTANH": ("hardtanh", "min_val", "max_val"), "CLAMP_TSS": ("clamp", "min", "max"), "FILL": ("fill", "value"),
-    "SELU": ("selu",), "CELU": ("celu", "alpha"), "SOFTSHRINK": ("softshrink", "lambd"), "HARDSHRINK": ("hardshrink", "lambd"),
-    "ROUND": ("round", "decimals"),
-}  # fmt: skip
-#: Function types that need a parameter (ttnn 0.81.1, asked one by one).
-_NEED_PARAMETER = frozenset((
-    "RELU_MAX", "RELU_MIN", "POWER", "POWER_ITERATIVE", "LEAKY_RELU", "ELU", "HEAVISIDE", "RSUB", "RDIV", "SOFTPLUS",
-    "ADD_UNARY_SFPU", "SUB_UNARY_SFPU", "MUL_UNARY_SFPU", "DIV_UNARY_SFPU", "UNARY_NE", "UNARY_EQ", "UNARY_GT", "UNARY_LT",
-    "UNARY_GE", "UNARY_LE", "TYPECAST", "BITWISE_XOR", "BITWISE_AND", "BITWISE_OR", "RIGHT_SHIFT", "ROUND", "LEFT_SHIFT",
-    "REMAINDER", "FMOD", "DROPOUT", "FILL", "PRELU_SFPU", "ZERO_POINT", "MISH", "MAXIMUM", "MINIMUM", "THRESHOLD",
-    "SOFTSHRINK", "HARDSHRINK", "HARDTANH", "WHERE_TSS", "MAC_TSS", "CELU", "CLAMP_TSS", "SELU", "RPOW", "LOGIT", "XIELU",
-    "POLYGAMMA",
-))  # fmt: skip
-#: Activation strings that matmul and linear take (ttnn 0.81.1, asked one by one), where the type is not the name itself.
-_STRINGS = {
-    "gelu_approx": (UnaryOpType.GELU, 1.0), "gelu": (UnaryOpType.GELU, 0.0), "softplus": (UnaryOpType.SOFTPLUS, 1.0, 20.0),
-    "mish": (UnaryOpType.MISH, 0.0), "hardtanh": (UnaryOpType.HARDTANH, -1.0, 1.0), "sigmoid_approx": (UnaryOpType.SIGMOID,),
-    "selu": (UnaryOpType.SELU, 1.0507, 1.67326), "xielu": (UnaryOpType.XIELU, 0.8, 0.8),
-} | {
-    name: (UnaryOpType[name.upper()],)
-    for name in (
-        "exp", "recip", "gelu_tanh", "relu", "sqrt", "sigmoid", "log", "log1p", "tanh", "log2", "log10", "sin", "cos", "cosh",
-        "sinh", "abs", "abs_int32", "sign", "square", "rsqrt", "relu6", "silu", "alt_complex_rotate90", "hardsigmoid",
-    )
-}  # fmt: skip
-
-
-def activation(value) -> UnaryWithParam | None:
-    """A fused activation from what a call may say: a name, a UnaryOpType or a UnaryWithParam."""
-    if value is None or isinstance(value, UnaryWithParam):
-        return value
-    if isinstance(value, UnaryOpType):
-        return UnaryWithParam(value)
-    if value not in _STRINGS:
-        raise DeviceRejects(f"Unknown unary op: {value}", f"known: {', '.join(sorted(_STRINGS))}")
-    return UnaryWithParam(*_STRINGS[value])
-
-
-def fused(act: UnaryWithParam):
-    """A fused activation as (function of the numerics, keywords), refused where it lacks its parameter."""
-    kind = act.op_type.name
-    if kind in _NEED_PARAMETER and not act.params:
-        raise DeviceRejects(f"Undefined non-parametrized op type UnaryOpType::{kind}")
-    if kind == "SOFTCAP":
-        raise DeviceRejects("Unary: SOFTCAP is implemented for Blackhole only, got arch wormhole_b0")
-    name, *names = _FUSED.get(kind, (kind.lower(),))
-    if kind in ("GELU", "EXP", "RSQRT", "SQRT", "LOG", "TANH", "ERF"):
-        fast = act.params and act.params[0]
-        return name, {"fast_and_approximate_mode": True} if fast else {}
-    if name not in FORMULAS:
-        raise NotEmulated(f"fused activation {act} has no model in the emulator")
-    return name, dict(zip(names, act.params))
-
-
-def fuse(act: UnaryWithParam | None):
-    """A fused activation as the numerics take it: None, a name, or a function of values."""
-    if act is None:
-        return None
-    name, params = fused(act)
-    if not params:
-        return name
-    from ..numerics.unary import unary as function
-
-    return lambda v: function(name, v, "float32" if v.dtype.itemsize == 4 else "bfloat16", **params)
-
-
-# ---------------------------------------------------------------- binary
+# ---------------------------------------------------------------- operands
 
 
 def broadcast(a, b):
@@ -306,10 +27,10 @@ def broadcast(a, b):
         return a
     rank = max(len(a), len(b))
     left, right = (1,) * (rank - len(a)) + tuple(a), (1,) * (rank - len(b)) + tuple(b)
-    for i in range(rank):
-        if left[i] != right[i] and left[i] != 1 and right[i] != 1:
+    for i in (*range(rank - 1, rank - 3, -1), *range(rank - 2)):
+        if i >= 0 and left[i] != right[i] and left[i] != 1 and right[i] != 1:
             if rank - i <= 2:
-                raise DeviceRejects("Invalid subtile broadcast type")
+                raise DeviceRejects("Invalid subtile broadcast type", "the last two dims must be equal, or 1 in one operand")
             raise DeviceRejects(
                 f"Broadcasting rule violation at dimension index {i - rank} (output rank {rank}), dim a: {left[i]}, "
                 f"dim b: {right[i]}"
@@ -317,9 +38,237 @@ def broadcast(a, b):
     return tuple(r if n == 1 else n for n, r in zip(left, right))
 
 
-def binary(name: str, kind: str, doc: str, *aliases: str, function: str | None = None):
-    """The op `ttnn.<name>` of two tensors, or a tensor and a number."""
-    full, function = f"ttnn.{name}", function or name
+def operand(x, label: str) -> Tensor:
+    """A tensor on the device, or the refusal in the words of the binary ops."""
+    if x.buffer is None:
+        raise DeviceRejects(f"Input tensor {label} must be on device, got storage type: StorageType::HOST")
+    if not x.buffer.alive:
+        raise DeviceRejects(f"Input Tensor {label} is not allocated", "it was deallocated earlier")
+    return x
+
+
+def number(name: str, value):
+    """A Python number from a number or anything with a single item; other things are a TypeError."""
+    if isinstance(value, (int, float)):
+        return value
+    if hasattr(value, "item") and getattr(value, "size", 1) in (1, torch.Size([1]), torch.Size([])) or (
+        isinstance(value, torch.Tensor) and value.numel() == 1
+    ):
+        return value.item()
+    raise TypeError(f"{name}(): incompatible function arguments.\n  got    {describe(value)} where a tensor or a number is wanted")
+
+
+def check_activations(name: str, *lists) -> None:
+    for given in lists:
+        if not isinstance(given, (list, tuple)) or any(isinstance(v, str) for v in given):
+            raise TypeError(
+                f"{name}(): incompatible function arguments.\n  got    activations = {describe(given)}\n"
+                "  want   a list of ttnn.UnaryOpType or ttnn.UnaryWithParam"
+            )
+
+
+def check_dtypes(kind: str, a: DataType, b: DataType, accepted, mixed) -> None:
+    """Refuses what the binary op `kind` does not take: dtypes outside `accepted`, then pairs that are not `mixed`."""
+    for label, dtype in (("A", a), ("B", b)):
+        if dtype not in accepted:
+            raise DeviceRejects(
+                f"Input tensor {label} dtype {cpp(dtype)} is not supported for binary operation BinaryOpType::{kind}"
+            )
+    if not mixed(a, b):
+        raise DeviceRejects(
+            f"Mixed dtype is not supported for binary operation BinaryOpType::{kind}, dtype A: {cpp(a)}, dtype B: {cpp(b)}"
+        )
+
+
+def alike(a, b) -> bool:
+    return a is b
+
+
+def floats_mix(a, b) -> bool:
+    return a is b or (a in FLOATS and b in FLOATS)
+
+
+def floats_mix_with_all(a, b) -> bool:
+    return a is b or (a in FLOATS and b in WIDE) or (b in FLOATS and a in WIDE)
+
+
+def bytes_mix(a, b) -> bool:
+    return floats_mix(a, b) or {a, b} == {uint8, uint16}
+
+
+def check_scalar(kind: str, dtype: DataType, value) -> None:
+    """Refuses a fraction as the operand of a 32-bit integer tensor."""
+    if dtype in (uint32, int32) and float(value) != int(value):
+        raise DeviceRejects(
+            f"Binary operation BinaryOpType::{kind} with a {cpp(dtype)} tensor cannot represent the scalar {value:g}: only a "
+            f"finite integer within the range of {cpp(dtype)} survives"
+        )
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def first_dtype(kind, a, b):
+    """The dtype of the first operand."""
+    return a
+
+
+def float_of_two(kind, a, b):
+    """A float operand beside an integer makes the result float; block formats become bfloat16."""
+    if a in INTEGERS and b in FLOATS:
+        return bfloat16 if b in BLOCK_FORMATS else b
+    return a
+
+
+def quotient(kind, a, b):
+    if a in INTEGERS and b in INTEGERS:
+        if a is not int32:
+            raise DeviceRejects(f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}")
+        if b is not int32:
+            raise DeviceRejects(f"Input tensor B dtype {cpp(b)} is not supported for binary operation BinaryOpType::{kind}")
+        return float32
+    return float_of_two(kind, a, b)
+
+
+def wide_flag(kind, a, b):
+    """Comparisons of bytes come as uint16."""
+    return uint16 if a is uint8 else a
+
+
+def _plain(function):
+    """A compute from a torch function of two float32 values (a number stays a number), rounded once to the dtype."""
+
+    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
+        whole = not x.is_floating_point() and not (torch.is_tensor(y) and y.is_floating_point())
+        x = x.to(torch.int64 if whole else torch.float32)
+        if torch.is_tensor(y):
+            y = y.to(x.dtype)
+        else:
+            y = torch.tensor(rounding.scalar(y) if a_dtype == "bfloat16" else y, dtype=x.dtype, device=x.device)
+        z = function(x, y)
+        if dtype not in rounding.FLOATS:
+            return rounding.cast_integer(z, dtype)
+        if dtype in rounding.BLOCK_FORMATS:
+            return rounding.pack(z.to(torch.float32), dtype)
+        return z.to(rounding.HELD_AS[dtype])
+
+    return compute
+
+
+def _from_numerics(name):
+    return lambda x, y, dtype, a_dtype=None, b_dtype=None: getattr(numerics.now(), name)(x, y, dtype, a_dtype, b_dtype)
+
+
+def _fused(acts):
+    """Fused activations as [(function, keywords)]."""
+    return [fused(activation(a)) for a in acts]
+
+
+def _apply(acts, v, dtype):
+    for name, params in acts:
+        v = numerics.now().unary(name, v, dtype, **params)
+    return v
+
+
+def compute_of(function, made: str, first: str, second: str | None, on_a, on_b, after, scalar=None, reverse=False):
+    """The values of a binary op: activations on the operands, the function, activations on the result."""
+    if not (on_a or on_b or after):
+        if second is not None:
+            return lambda x, y: function(x, y, made, first, second)
+        if not reverse:
+            return lambda x: function(x, scalar, made, first)
+    between = "float32" if made == "float32" else "bfloat16" if made in rounding.FLOATS else made
+
+    def compute(x, y=scalar):
+        x = _apply(on_a, x, first)
+        if second is not None:
+            y = _apply(on_b, y, second)
+        elif reverse:
+            x, y = torch.full_like(x, y), x
+        if not after:
+            return function(x, y, made, first, second or first)
+        z = _apply(after, function(x, y, between, first, second or first), between)
+        return rounding.pack(z, made) if made in rounding.BLOCK_FORMATS else z
+
+    return compute
+
+
+def run(
+    name, kind, function, accepted, mixed, out_dtype, a, b, dtype=None, memory_config=None, output_tensor=None, activations=(),
+    on_a=(), on_b=(), integral=True, commutes=False,
+):  # fmt: skip
+    """One binary op, from its checks to its result."""
+    check_activations(name, activations, on_a, on_b)
+    reverse = False
+    if not isinstance(a, Tensor):
+        a, b, reverse = b, number(name, a), True
+        if not isinstance(a, Tensor):
+            raise TypeError(f"{name}(): incompatible function arguments.\n  got    two numbers\n  want   at least one tensor")
+        if commutes:
+            reverse = False
+    two = isinstance(b, Tensor)
+    if two:
+        operand(a, "A"), operand(b, "B")
+        shape = broadcast(a.shape, b.shape)
+        natural = out_dtype(kind, a.dtype, b.dtype)
+        check_dtypes(kind, a.dtype, b.dtype, accepted, mixed)
+    else:
+        b = number(name, b)
+        if a.buffer is not None and not a.buffer.alive:
+            raise DeviceRejects("Input Tensor is not allocated", "it was deallocated earlier")
+        operand(a, "A")
+        shape = a.shape
+        if a.dtype not in accepted:
+            raise DeviceRejects(
+                f"Input tensor A dtype {cpp(a.dtype)} is not supported for binary operation BinaryOpType::{kind}"
+            )
+        natural = scalar_dtype(kind, out_dtype, a.dtype, b)
+        if integral and natural in INTEGERS:
+            check_scalar(kind, a.dtype, b)
+    if output_tensor is not None:
+        if dtype is not None and dtype is not output_tensor.dtype:
+            raise DeviceRejects("If both output dtype and output tensor are provided, their dtypes should match")
+        if output_tensor.shape != tuple(shape):
+            raise DeviceRejects(
+                f"Shape of Output tensor {output_tensor.shape} provided does not match the broadcasted output shape "
+                f"Shape([{', '.join(map(str, shape))}])"
+            )
+        if output_tensor.buffer is None:
+            raise DeviceRejects("Device Operations expect device tensors as inputs")
+        dtype = output_tensor.dtype
+    other = b if two else None
+    layout = a.layout if other is None or a.layout is b.layout else Layout.TILE
+    if output_tensor is None:
+        out = result(shape, dtype or natural, layout, binary_memory(a, other, shape, memory_config))
+    else:
+        out = output_tensor.spec
+    made, first = NAME[out.dtype], NAME[a.dtype]
+    compute = compute_of(
+        function, made, first, NAME[b.dtype] if two else None, _fused(on_a), _fused(on_b), _fused(activations),
+        None if two else b, reverse,
+    )  # fmt: skip
+    return finish(name, (a, b) if two else (a,), out, compute, output_tensor, flops=out.shape.volume())
+
+
+def scalar_dtype(kind, out_dtype, a: DataType, value) -> DataType:
+    """The result's dtype for a tensor and a number: a float beside an integer may make it float32."""
+    if a not in INTEGERS or a is uint16 and out_dtype is not wide_flag and kind != "DIV":
+        return a
+    if out_dtype is quotient:
+        if a is uint16 or (a is uint32 and isinstance(value, int)):
+            raise DeviceRejects(f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}")
+        return float32
+    if out_dtype is float_of_two and isinstance(value, float):
+        return float32
+    return out_dtype(kind, a, a)
+
+
+# ---------------------------------------------------------------- the ops
+
+
+def arithmetic(name, kind, doc, *aliases, compute, accepted=BUT_BYTES, mixed=floats_mix, out_dtype=first_dtype):
+    """The op `ttnn.<name>` of two tensors, or a tensor and a number in either order, and its in-place form."""
+    full, commutes = f"ttnn.{name}", kind in ("ADD", "MUL")
 
     @op(full, *(f"ttnn.{a}" for a in aliases))
     def call(
@@ -327,34 +276,360 @@ def binary(name: str, kind: str, doc: str, *aliases: str, function: str | None =
         memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
         input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
     ) -> Tensor:  # fmt: skip
-        a, b = input_tensor_a, input_tensor_b
-        on_device(a, "Input tensor A")
-        two = isinstance(b, Tensor)
-        if two:
-            on_device(b, "Input tensor B")
-        shape = broadcast(a.shape, b.shape) if two else a.shape
-        out = spec(shape, dtype or a.dtype, a.layout, output_memory(a, memory_config))
-        made, first = NAME[out.dtype], NAME[a.dtype]
-        pre = [fuse(activation(v)) for v in input_tensor_a_activations]
-        if two:
-            second = NAME[b.dtype]
+        return run(
+            full, kind, compute, accepted, mixed, out_dtype, input_tensor_a, input_tensor_b, dtype, memory_config,
+            output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations, commutes=commutes,
+        )  # fmt: skip
 
-            def compute(x, y):
-                for act in pre:
-                    x = numerics.now().unary(act, x, first)
-                return getattr(numerics.now(), function)(x, y, made, first, second)
+    call.__doc__ = doc
+    in_place(name, kind, doc, *aliases, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
+    return call
 
-            return finish(full, (a, b), out, compute, output_tensor, flops=out.shape.volume())
-        return finish(
-            full, (a,), out, lambda x: getattr(numerics.now(), function)(x, b, made, first), output_tensor,
-            flops=out.shape.volume(),
+
+def in_place(name, kind, doc, *aliases, compute, accepted, mixed, out_dtype):
+    """The op `ttnn.<name>_`: as `ttnn.<name>`, written into the first operand, which comes back."""
+    full = f"ttnn.{name}_"
+    out_dtype = in_integers if kind == "DIV" else out_dtype
+
+    def into(a, b, activations, on_a, on_b):
+        if not isinstance(a, Tensor):
+            raise TypeError(f"{full}(): incompatible function arguments.\n  got    {describe(a)} as the first operand")
+        return run(full, kind, compute, accepted, mixed, out_dtype, a, b, None, None, a, activations, on_a, on_b)
+
+    if name in ("add", "subtract"):
+
+        def call(
+            input_tensor_a: Tensor, input_tensor_b, *, activations=(), input_tensor_a_activations=(),
+            input_tensor_b_activations=(), fast_and_approximate_mode: bool | None = None, sub_core_grids=None,
+            sub_device_id=None,
+        ) -> Tensor:  # fmt: skip
+            return into(input_tensor_a, input_tensor_b, activations, input_tensor_a_activations, input_tensor_b_activations)
+    else:
+
+        def call(
+            input_a: Tensor, input_b, *, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
+            fast_and_approximate_mode: bool | None = None, sub_core_grids=None, sub_device_id=None,
+        ) -> Tensor:  # fmt: skip
+            return into(input_a, input_b, activations, input_tensor_a_activations, input_tensor_b_activations)
+
+    call.__doc__ = f"{doc} Written into the first operand."
+    return op(full, *(f"ttnn.{a}_" for a in aliases))(call)
+
+
+def in_integers(kind, a, b):
+    """Division in place has no integer result."""
+    natural = quotient(kind, a, b)
+    if a is int32 and b is int32:
+        raise DeviceRejects("For integer division, supported output dtype is FLOAT32")
+    return natural
+
+
+def comparison(name, kind, doc, function, accepted=FLOATS | INTEGERS, mixed=bytes_mix, out_dtype=wide_flag):
+    """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and its in-place form."""
+    full, compute = f"ttnn.{name}", _plain(function)
+
+    @op(full)
+    def call(
+        input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
+        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
+        sub_core_grids=None, sub_device_id=None,
+    ) -> Tensor:  # fmt: skip
+        return run(
+            full, kind, compute, accepted, mixed, out_dtype, input_tensor_a, input_tensor_b, dtype, memory_config,
+            output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
+        )  # fmt: skip
+
+    call.__doc__ = doc
+    in_place(name, kind, doc, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
+    return call
+
+
+FLOAT_PAIRS = dict(accepted=FLOATS, mixed=alike, out_dtype=first_dtype)
+FLAGS = dict(accepted=BUT_BYTES, mixed=floats_mix, out_dtype=first_dtype)
+
+add = arithmetic("add", "ADD", "a + b.", compute=_from_numerics("add"))
+subtract = arithmetic("subtract", "SUB", "a - b.", "sub", compute=_from_numerics("sub"))
+multiply = arithmetic(
+    "multiply", "MUL", "a * b.", "mul", compute=_from_numerics("mul"), mixed=floats_mix_with_all, out_dtype=float_of_two
+)
+rsub = comparison("rsub", "RSUB", "b - a.", lambda a, b: b - a, **FLAGS)
+eq = comparison("eq", "EQ", "1 where a == b.", torch.eq)
+ne = comparison("ne", "NE", "1 where a != b.", torch.ne)
+gt = comparison("gt", "GT", "1 where a > b.", torch.gt)
+ge = comparison("ge", "GE", "1 where a >= b.", torch.ge)
+lt = comparison("lt", "LT", "1 where a < b.", torch.lt)
+le = comparison("le", "LE", "1 where a <= b.", torch.le)
+logical_and = comparison("logical_and", "LOGICAL_AND", "1 where both are not 0.", torch.logical_and, **FLAGS)
+logical_or = comparison("logical_or", "LOGICAL_OR", "1 where one is not 0.", torch.logical_or, **FLAGS)
+logical_xor = comparison("logical_xor", "LOGICAL_XOR", "1 where exactly one is not 0.", torch.logical_xor, **FLAGS)
+squared_difference = comparison("squared_difference", "SQUARED_DIFFERENCE", "(a - b)^2.", lambda a, b: (a - b).square(), **FLAGS)
+logaddexp = comparison("logaddexp", "LOGADDEXP", "log(exp(a) + exp(b)).", torch.logaddexp, **FLOAT_PAIRS)
+logaddexp2 = comparison("logaddexp2", "LOGADDEXP2", "log2(2 ** a + 2 ** b).", torch.logaddexp2, **FLOAT_PAIRS)
+ldexp = comparison("ldexp", "LDEXP", "a * 2 ** b.", lambda a, b: a * torch.exp2(b), **FLOAT_PAIRS)
+xlogy = comparison("xlogy", "XLOGY", "a * log(b).", torch.xlogy, **FLOAT_PAIRS)
+
+
+@op("ttnn.div", "ttnn.divide")
+def div(
+    input_tensor_a, input_tensor_b=None, *, value=None, fast_and_approximate_mode: bool | None = None, rounding_mode=None,
+    dtype: DataType | None = None, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+    activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
+) -> Tensor:  # fmt: skip
+    """a / b. Two int32 tensors give float32."""
+    if rounding_mode is not None:
+        raise NotEmulated(f"ttnn.div: rounding_mode={rounding_mode!r} has no model in the emulator")
+    b = value if input_tensor_b is None else input_tensor_b
+    return run(
+        "ttnn.div", "DIV", _from_numerics("div"), WIDE, floats_mix_with_all, quotient, input_tensor_a, b, dtype, memory_config,
+        output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations, integral=False,
+    )  # fmt: skip
+
+
+divide_ = in_place(
+    "div", "DIV", "a / b.", "divide", compute=_from_numerics("div"), accepted=WIDE, mixed=floats_mix_with_all, out_dtype=quotient
+)
+
+
+@op("ttnn.pow")
+def pow(
+    input_tensor, exponent, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
+) -> Tensor:  # fmt: skip
+    """x ** exponent; integers take a whole exponent that is not negative."""
+    x = input_tensor
+    if not isinstance(exponent, Tensor) and isinstance(x, Tensor):
+        e = number("ttnn.pow", exponent)
+        kind = "POWER_ITERATIVE" if e == int(e) and e >= 0 else "POWER"
+        if x.dtype in INTEGERS and x.dtype is not uint8:
+            if e != int(e):
+                raise DeviceRejects(f"pow: {cpp(x.dtype)} input requires an integral exponent, got {e:g}")
+            if e < 0:
+                raise DeviceRejects(f"pow: integers to negative integer powers are not allowed, got {e:g}")
+            if x.layout is not Layout.TILE:
+                raise DeviceRejects(f"pow_int: input must be in TILE layout, got {cpp(x.layout)}")
+        return apply_unary(
+            "ttnn.pow", "pow", kind, INTEGERS - {uint8}, x, memory_config, output_tensor,
+            {"exponent": int(e) if x.dtype in INTEGERS else e},
+        )  # fmt: skip
+    base = x if isinstance(x, Tensor) else exponent
+    if isinstance(base, Tensor) and base.dtype in (uint32, int32, uint16):
+        raise DeviceRejects(
+            f"Input tensor A dtype {cpp(base.dtype)} is not supported for binary operation POWER: tensor exponents are not "
+            "supported for integer inputs, use a scalar integer exponent"
         )
+    return run(
+        "ttnn.pow", "POWER", _plain(torch.pow), FLOATS, alike, first_dtype, x, exponent, dtype, memory_config, output_tensor,
+        activations, input_tensor_a_activations, input_tensor_b_activations,
+    )  # fmt: skip
+
+
+def extremum(name: str, kind: str, doc: str, function):
+    """The op `ttnn.<name>` of a tensor and a tensor of the same dtype or a number."""
+    full, compute = f"ttnn.{name}", _plain(function)
+
+    @op(full)
+    def call(
+        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, dtype: DataType | None = None,
+        memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
+        input_tensor_a_activations=(), input_tensor_b_activations=(),
+    ) -> Tensor:  # fmt: skip
+        b = input_b if input_tensor_b is None else input_tensor_b
+        if not isinstance(b, Tensor) and input_tensor_a.dtype in (uint16, uint8):
+            kind_ = f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(input_tensor_a.dtype)}"
+            raise DeviceRejects(kind_)
+        return run(
+            full, kind, compute, WIDE, alike, first_dtype, input_tensor_a, b, dtype, memory_config, output_tensor, activations,
+            input_tensor_a_activations, input_tensor_b_activations, integral=False,
+        )  # fmt: skip
 
     call.__doc__ = doc
     return call
 
 
-add = binary("add", "ADD", "a + b.")
-subtract = binary("subtract", "SUB", "a - b.", "sub", function="sub")
-multiply = binary("multiply", "MUL", "a * b.", "mul", function="mul")
-div = binary("div", "DIV", "a / b.", "divide")
+maximum = extremum("maximum", "MAXIMUM", "The larger of a and b.", torch.maximum)
+minimum = extremum("minimum", "MINIMUM", "The smaller of a and b.", torch.minimum)
+
+
+# ---------------------------------------------------------------- three operands
+
+
+def _tiled(*tensors: Tensor) -> None:
+    for t in tensors:
+        if t.layout is not Layout.TILE and not t.is_sharded():
+            raise DeviceRejects(
+                "Ternary operation requires tensor to be in Tile layout when working with non-sharded input tensor. "
+                f"Input tensor layout: {t.layout.value}"
+            )
+
+
+def _broadcast_three(name: str, a: Tensor, b: Tensor, c: Tensor):
+    try:
+        return broadcast(broadcast(a.shape, b.shape), c.shape)
+    except DeviceRejects:
+        raise DeviceRejects(
+            f"{name}: shapes {a.shape}, {b.shape} and {c.shape} do not broadcast in a pattern the ternary kernel supports"
+        ) from None
+
+
+def _packed(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    """float32 (or integer) values rounded once to a dtype."""
+    if dtype in rounding.BLOCK_FORMATS:
+        return rounding.pack(values, dtype)
+    return values.to(rounding.HELD_AS[dtype]) if dtype in rounding.FLOATS else rounding.cast_integer(values, dtype)
+
+
+@op("ttnn.where")
+def where(
+    predicate: Tensor, true_value, false_value, *, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """true_value where the predicate is not 0, else false_value; each a tensor or a number.
+
+    Dtypes    that of `true_value`; with a number, tensors are of the predicate's dtype and so is the result
+    """
+    p, t, f = operand(predicate, "A"), true_value, false_value
+    tensors = [v for v in (t, f) if isinstance(v, Tensor)]
+    for v in tensors:
+        operand(v, "B")
+    if not tensors:
+        if p.dtype in (uint16, uint8):
+            raise DeviceRejects(f"Unary: UnaryOpType::WHERE_TSS does not support integer input dtype {cpp(p.dtype)}")
+        shape, dtype = p.shape, float32 if p.dtype in INTEGERS else p.dtype
+    elif len(tensors) == 1:
+        check_dtypes("WHERE_TTS" if isinstance(t, Tensor) else "WHERE_TST", p.dtype, tensors[0].dtype, WIDE, alike)
+        _tiled(p, *tensors)
+        shape, dtype = broadcast(p.shape, tensors[0].shape), p.dtype
+    else:
+        _tiled(p, t, f)
+        shape, dtype = _broadcast_three("ttnn.where", p, t, f), t.dtype
+    out = result(shape, dtype, p.layout, binary_memory(p, None, shape, memory_config))
+    made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
+    numbers = [None if isinstance(v, Tensor) else number("ttnn.where", v) for v in (t, f)]
+
+    def compute(cond, *values):
+        given = iter(values)
+        wide = torch.float32 if made in rounding.FLOATS else torch.int64
+        yes, no = (
+            next(given).to(wide) if n is None else torch.tensor(n, dtype=wide, device=cond.device) for n in numbers
+        )
+        return _packed(torch.where(cond != 0, yes, no).expand(shape), made)
+
+    return finish("ttnn.where", (p, *tensors), out, compute, output_tensor, flops=out.shape.volume())
+
+
+def _ternary(name, function, a, b, c, value, memory_config, output_tensor) -> Tensor:
+    for t, label in ((a, "A"), (b, "B"), (c, "C")):
+        operand(t, label)
+    shape = _broadcast_three(name, a, b, c)
+    out = result(shape, a.dtype, Layout.TILE, binary_memory(a, None, shape, memory_config))
+    made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
+
+    def compute(x, y, z):
+        wide = torch.float32 if made in rounding.FLOATS else torch.int64
+        return _packed(function(x.to(wide), y.to(wide), z.to(wide), value), made)
+
+    return finish(name, (a, b, c), out, compute, output_tensor, flops=3 * out.shape.volume())
+
+
+@op("ttnn.addcmul")
+def addcmul(
+    input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """a + value * b * c, of tensors of one dtype."""
+    names = [t.dtype.name for t in (input_a, input_b, input_c)]
+    if len(set(names)) > 1:
+        raise DeviceRejects(
+            f"Addcmul TTT requires all input tensors to have the same dtype. Got input_a={names[0]}, input_b={names[1]}, "
+            f"input_c={names[2]}"
+        )
+    if names[0] in ("BFLOAT4_B", "UINT16", "UINT8"):
+        raise DeviceRejects(f"Addcmul supports only BFLOAT16, BFLOAT8_B, FLOAT32, INT32, and UINT32 dtypes. Got {names[0]}")
+    return _ternary(
+        "ttnn.addcmul", lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, input_a, input_b, input_c, value,
+        memory_config, output_tensor,
+    )  # fmt: skip
+
+
+@op("ttnn.addcdiv")
+def addcdiv(
+    input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """a + value * b / c."""
+    if int32 in (input_a.dtype, input_b.dtype, input_c.dtype):
+        raise DeviceRejects("Addcdiv TTT does not support INT32 inputs.")
+    if input_a.dtype in INTEGERS:
+        raise NotEmulated(f"ttnn.addcdiv of {cpp(input_a.dtype)} has no model in the emulator")
+    return _ternary(
+        "ttnn.addcdiv", lambda a, b, c, v: a + v * b / c, input_a, input_b, input_c, value, memory_config, output_tensor
+    )
+
+
+@op("ttnn.clamp")
+def clamp(
+    input_tensor: Tensor, min=None, max=None, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None
+) -> Tensor:
+    """min(max(x, min), max); one of the two may be left out."""
+    return _clamp("ttnn.clamp", input_tensor, min, max, memory_config, output_tensor)
+
+
+@op("ttnn.clip")
+def clip(input_tensor: Tensor, min=None, max=None, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """min(max(x, min), max); one of the two may be left out."""
+    return _clamp("ttnn.clip", input_tensor, min, max, memory_config, None)
+
+
+def _clamp(name, x, low, high, memory_config, output_tensor) -> Tensor:
+    if low is None and high is None:
+        raise DeviceRejects("Only one of 'min' or 'max' can be None. Please provide one value")
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        y = x if low is None else maximum(x, low, memory_config=memory_config)
+        return y if high is None else minimum(y, high, memory_config=memory_config, output_tensor=output_tensor)
+    whole = name == "ttnn.clamp" and all(isinstance(v, int) for v in (low, high) if v is not None)
+    if name == "ttnn.clamp" and low is not None and high is not None and isinstance(low, int) != isinstance(high, int):
+        raise DeviceRejects("std::get: wrong index for variant", "give min and max both as int or both as float")
+    dtype = float32 if x.dtype is int32 and not whole else x.dtype
+    return apply_unary(
+        name, "clamp", "CLAMP_TSS", frozenset((int32,)), x, memory_config, output_tensor, {"min": low, "max": high}, dtype
+    )
+
+
+# ---------------------------------------------------------------- gated units
+
+
+def gated(name: str, kind: str, doc: str, gate: str):
+    """The op `ttnn.<name>`: the first half of the last dim times `gate` of the second."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None) -> Tensor:
+        x = operand(input_tensor, "A")
+        rank = len(x.shape)
+        if dim not in (-1, rank - 1):
+            raise DeviceRejects(f"glu-family ops only support the last dimension, got dim={dim}")
+        if rank < 4:
+            raise DeviceRejects(f"ShapeBase[] index out of range. 3 not in [-4, {rank})")
+        if x.padded_shape[-1] % 64 or x.shape[-1] != x.padded_shape[-1]:
+            raise DeviceRejects("Split tensor dimension should be in full tile")
+        if x.dtype in INTEGERS and (kind != "RELU" or x.dtype is uint8):
+            if kind == "RELU":
+                raise DeviceRejects(f"Input tensor A dtype {cpp(x.dtype)} is not supported for binary operation BinaryOpType::MUL")
+            raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(x.dtype)}")
+        half, dtype = x.shape[-1] // 2, NAME[x.dtype]
+        out = result((*x.shape[:-1], half), x.dtype, x.layout, binary_memory(x, None, x.shape, memory_config))
+
+        def compute(v):
+            n = numerics.now()
+            return n.mul(v[..., :half], n.unary(gate, v[..., half:], dtype), dtype, dtype, dtype)
+
+        return finish(full, (x,), out, compute, flops=2 * out.shape.volume())
+
+    call.__doc__ = doc
+    return call
+
+
+glu = gated("glu", "SIGMOID", "a * sigmoid(b), of the halves a and b of the last dim.", "sigmoid")
+swiglu = gated("swiglu", "SILU", "a * silu(b), of the halves a and b of the last dim.", "silu")
+geglu = gated("geglu", "GELU", "a * gelu(b), of the halves a and b of the last dim.", "gelu")
+reglu = gated("reglu", "RELU", "a * relu(b), of the halves a and b of the last dim.", "relu")

@@ -10,8 +10,8 @@ from ..grid import CoreGrid
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import launch, on_device, op, refuse_unmodelled
 from ..tensor import Tensor, spec
-from .elementwise import activation as fused_activation
-from .elementwise import finish, fuse
+from .unary import activation as fused_activation
+from .unary import finish, fuse
 
 
 @op("ttnn.matmul")
