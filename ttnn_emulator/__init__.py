@@ -91,6 +91,7 @@ from .mesh import (
     ReplicateTensorToMesh,
     ShardTensor2dMesh,
     ShardTensorToMesh,
+    Topology,
     create_mesh_composer,
     create_mesh_mapper,
 )

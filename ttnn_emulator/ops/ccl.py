@@ -1,0 +1,309 @@
+"""Collectives over the chips of a mesh: all_gather, all_reduce, reduce_scatter.
+
+A group is the chips that take part together: the whole mesh, or, with a cluster axis, those that differ only in their
+row (axis 0) or column (axis 1). Chips that hold the same tensors are computed once and share the result.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from .. import device as device_module
+from ..dtypes import BLOCK_FORMATS, FLOATS, NAME, Layout, bfloat16, cpp
+from ..errors import DeviceRejects, NotEmulated
+from ..memory import MemoryConfig
+from ..mesh import Topology
+from ..numerics.rounding import pack
+from ..op import launch, on_device, op, output_memory, refuse_unmodelled
+from ..shape import TILE
+from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorTopology, spec
+
+#: Ethernet channels between two neighbouring chips (recorded contract: the refusal of more links).
+LINKS = 2
+
+
+# ---------------------------------------------------------------- groups and topologies
+@lru_cache(maxsize=64)
+def groups(shape: tuple, axis: int | None) -> tuple[tuple[int, ...], ...]:
+    """The chips of every group, in mesh order; chips are numbered row by row."""
+    rows, columns = shape
+    if axis is None:
+        return (tuple(range(rows * columns)),)
+    if axis == 0:
+        return tuple(tuple(r * columns + c for r in range(rows)) for c in range(columns))
+    return tuple(tuple(r * columns + c for c in range(columns)) for r in range(rows))
+
+
+def _same_dim(placement, dim: int, rank: int) -> bool:
+    return isinstance(placement, PlacementShard) and placement.dim % rank == dim % rank
+
+
+def _flat(t: Tensor, device) -> bool:
+    """Whether the tensor is spread over the flattened mesh (one axis) rather than over rows and columns."""
+    return len(t.topology.placements()) == 1
+
+
+def _two(t: Tensor) -> list:
+    """One placement for the rows and one for the columns."""
+    placements = t.topology.placements()
+    return placements * 2 if len(placements) == 1 else placements
+
+
+def _is_line(device) -> bool:
+    return 1 in device.shape
+
+
+def _gathered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
+    """All replicated, or replicated along the cluster axis (ttnn 0.81.1: recorded contract, and asked of the library)."""
+    whole, flat = PlacementReplicate(), _flat(t, device)
+    if _is_line(device) and flat:
+        return TensorTopology((device.chips,), (whole,))
+    if axis is None:
+        return TensorTopology((device.chips,), (whole,)) if flat else TensorTopology(device.shape, (whole, whole))
+    if flat and axis == 0 and _same_dim(t.topology.placements()[0], dim, len(t.shape)):
+        return t.topology  # the library leaves a flat sharding on the gathered dim as it was
+    placements = _two(t)
+    placements = [whole, placements[1]] if axis == 0 else [placements[0], whole]
+    return TensorTopology(device.shape, placements)
+
+
+def _reduced_topology(t: Tensor, device, axis: int | None) -> TensorTopology:
+    whole = PlacementReplicate()
+    if _is_line(device) and _flat(t, device):
+        return TensorTopology((device.chips,), (whole,))
+    placements = [p if axis is not None and axis != i else whole for i, p in enumerate(_two(t))]
+    return TensorTopology(device.shape, placements)
+
+
+def _scattered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
+    """Sharded on `dim` along the axes that take part; a dim that both axes would cut is one flat sharding."""
+    cut, rank = PlacementShard(dim), len(t.shape)
+    if _flat(t, device) and (axis is None or _is_line(device)):
+        return TensorTopology((device.chips,), (cut,))
+    rows, columns = _two(t)
+    if axis in (None, 0) and not _same_dim(columns, dim, rank):
+        rows = cut
+    if axis in (None, 1):
+        columns = cut
+    if isinstance(rows, PlacementShard) and _same_dim(columns, rows.dim, rank):
+        return TensorTopology((device.chips,), (columns,))
+    return TensorTopology(device.shape, (rows, columns))
+
+
+# ---------------------------------------------------------------- checks
+def _fabric(t: Tensor):
+    """The device of a collective's operand; without a fabric there is nothing to send over."""
+    device = on_device(t).buffer.device
+    if device_module.get_fabric_config() is device_module.FabricConfig.DISABLED:
+        raise DeviceRejects(
+            "Trying to get un-initialized fabric context",
+            "ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D) before the mesh is opened"
+            if device.chips > 1
+            else "a collective needs more than one chip",
+        )
+    return device
+
+
+def _check_axis(device, axis: int | None, num_links: int | None, topology: Topology | None) -> None:
+    """An axis that the mesh does not have: which check meets it first depends on what else was given."""
+    if axis is None or axis < len(device.shape):
+        return
+    if num_links is None:
+        raise DeviceRejects(f"Invalid cluster axis {axis}. Must be 0 or 1")
+    if topology is Topology.Ring:
+        raise DeviceRejects(f"ShapeBase[] index out of range. {axis} not in [-4, {len(device.shape)})")
+    raise DeviceRejects(f"cluster axis {axis} is out of range for mesh shape rank {len(device.shape)}")
+
+
+def _check_links(device, axis: int | None, num_links: int | None) -> None:
+    if num_links is None or num_links <= LINKS:
+        return
+    neighbour = device.shape[1] if axis == 0 else 1
+    raise DeviceRejects(
+        f"Requested link index {LINKS} is out of bounds. {LINKS} ethernet channels available to forward b/w src (M0, D0) "
+        f"and dst (M0, D{neighbour})"
+    )
+
+
+def _ways(device, axis: int | None) -> int:
+    return device.chips if axis is None else device.shape[axis]
+
+
+def _each_group(device, axis: int | None, compute):
+    """A collective's compute: `compute(values of a group)` -> one value per member, once for groups that hold the same."""
+    members = groups(tuple(device.shape), axis)
+
+    def run(values):
+        out, done = [None] * device.chips, {}
+        for group in members:
+            mine = [values[chip] for chip in group]
+            key = tuple(map(id, mine))
+            if key not in done:
+                done[key] = compute(mine)
+            for chip, value in zip(group, done[key]):
+                out[chip] = value
+        return out
+
+    return run
+
+
+# ---------------------------------------------------------------- arithmetic
+def summed(values: list[torch.Tensor], dtype) -> torch.Tensor:
+    """The sum of the chips' values as a line of chips adds them: one after the other, rounded to `dtype` at each step.
+
+    Numerics  bfloat16: RNA of each fp32 sum, which equals the matrix unit's addition in 99 % of the cases; block formats: packed
+              at each step
+    """
+    if dtype is bfloat16:
+        total = values[0].to(torch.float32, copy=True)
+        bits = total.view(torch.int32)
+        for v in values[1:]:
+            total += v
+            bits.add_(0x8000).bitwise_and_(-0x10000)
+        return total.to(torch.bfloat16)
+    total = values[0]
+    for v in values[1:]:
+        total = pack(total.to(torch.float32) + v.to(torch.float32), NAME[dtype]) if dtype in BLOCK_FORMATS else total + v
+    return total
+
+
+# ---------------------------------------------------------------- ops
+@op("ttnn.all_gather")
+def all_gather(
+    input_tensor: Tensor, dim: int, *, cluster_axis: int | None = None, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, subdevice_id=None, sub_core_grids=None, num_links: int | None = None,
+    topology: Topology | None = None, chunks_per_sync: int | None = None, num_workers_per_link: int | None = None,
+    num_buffers_per_channel: int | None = None, use_l1_small_for_semaphores: bool = False,
+) -> Tensor:  # fmt: skip
+    """The pieces of all chips of a group side by side on `dim`, on every one of them.
+
+    Shapes    [..., n, ...] -> [..., n * chips of the group, ...]
+    Numerics  moves values
+    Raises    no fabric, one chip, an axis or a dim that is not there
+    Differs   `num_links`, `topology` and the tuning arguments change no value here, and no time
+    Source    recorded contract, op `ttnn.all_gather`
+    """
+    x = on_device(input_tensor)
+    device = _fabric(x)
+    refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)
+    rank = len(x.shape)
+    if not -rank <= dim < rank:
+        raise DeviceRejects(f"Invalid gather dim {dim} for {rank}D input tensor")
+    if cluster_axis is not None and cluster_axis >= len(device.shape):
+        raise DeviceRejects(f"ShapeBase[] index out of range. {cluster_axis} not in [-4, {len(device.shape)})")
+    ways, dim = _ways(device, cluster_axis), dim % rank
+    if ways == 1:
+        if dim >= rank - 2 and x.shape[dim] != x.padded_shape[dim]:
+            raise DeviceRejects(
+                f"all_broadcast op will only work for num_devices > 1, but has 1, shape: {x.topology.distribution_shape()}"
+            )
+        raise DeviceRejects("all_gather collective will only work for num_devices > 1, got 1")
+    memory = output_memory(x, memory_config)
+    if x.is_sharded() or memory.is_sharded():
+        raise NotEmulated("ttnn.all_gather: sharded tensors have no model in the emulator")
+    shape = list(x.shape)
+    shape[dim] *= ways
+
+    def gather(values):
+        return [torch.cat(values, dim)] * ways
+
+    return launch(
+        "ttnn.all_gather", (x,), spec(shape, x.dtype, x.layout, memory), _each_group(device, cluster_axis, gather),
+        topology=_gathered_topology(x, device, cluster_axis, dim), collective=True,
+    )  # fmt: skip
+
+
+@op("ttnn.all_reduce")
+def all_reduce(
+    input_tensor: Tensor, *, cluster_axis: int | None = None, subdevice_id=None, memory_config: MemoryConfig | None = None,
+    num_links: int | None = None, topology: Topology | None = None,
+) -> Tensor:  # fmt: skip
+    """The sum over the chips of a group, on every one of them.
+
+    Numerics  added chip by chip in mesh order, rounded to the tensor's dtype at each step
+    Raises    no fabric, one chip, an axis that is not there, more links than there are
+    Differs   the device cuts the tensor into slices that start on different chips, so that its order of addition, and with
+              it the last bit, varies along the tensor; all chips agree there as here
+    Source    recorded contract, op `ttnn.all_reduce`
+    """
+    x = on_device(input_tensor)
+    device = _fabric(x)
+    refuse_unmodelled("ttnn.all_reduce", subdevice_id=subdevice_id)
+    if x.dtype not in FLOATS:
+        raise NotEmulated(f"ttnn.all_reduce: {cpp(x.dtype)} has no model in the emulator")
+    _check_axis(device, cluster_axis, num_links, topology)
+    ways = _ways(device, cluster_axis)
+    if ways == 1:
+        if x.shape[-1] != x.padded_shape[-1]:
+            raise DeviceRejects(
+                f"all_broadcast op will only work for num_devices > 1, but has 1, shape: {x.topology.distribution_shape()}"
+            )
+        raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
+    _check_links(device, cluster_axis, num_links)
+    memory = output_memory(x, memory_config)
+    if x.is_sharded() or memory.is_sharded():
+        raise NotEmulated("ttnn.all_reduce: sharded tensors have no model in the emulator")
+    dtype = x.dtype
+
+    def reduce(values):
+        return [summed(values, dtype)] * ways
+
+    return launch(
+        "ttnn.all_reduce", (x,), spec(x.shape, dtype, x.layout, memory), _each_group(device, cluster_axis, reduce),
+        topology=_reduced_topology(x, device, cluster_axis), collective=True, flops=(ways - 1) * x.volume(),
+    )  # fmt: skip
+
+
+@op("ttnn.reduce_scatter")
+def reduce_scatter(
+    input_tensor: Tensor, dim: int, *, cluster_axis: int | None = None, subdevice_id=None,
+    memory_config: MemoryConfig | None = None, intermediate_memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, num_links: int | None = None, topology: Topology | None = None,
+    chunks_per_sync: int | None = None, num_workers_per_link: int | None = None, num_buffers_per_channel: int | None = None,
+    compute_kernel_config=None, use_l1_small_for_semaphores: bool = False,
+) -> Tensor:  # fmt: skip
+    """The sum over the chips of a group, of which each keeps its part of `dim`.
+
+    Shapes    [..., n, ...] -> [..., n / chips of the group, ...]
+    Numerics  as `all_reduce`
+    Raises    no fabric, one chip, a dim whose size (the last one: whose tiles) does not divide
+    Source    recorded contract, op `ttnn.reduce_scatter`
+    """
+    x = on_device(input_tensor)
+    device = _fabric(x)
+    refuse_unmodelled("ttnn.reduce_scatter", output_tensor=output_tensor, subdevice_id=subdevice_id)
+    rank = len(x.shape)
+    if not -rank <= dim < rank:
+        raise DeviceRejects(f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {dim}")
+    if x.dtype not in FLOATS:
+        raise NotEmulated(f"ttnn.reduce_scatter: {cpp(x.dtype)} has no model in the emulator")
+    _check_axis(device, cluster_axis, num_links, topology)
+    ways, dim = _ways(device, cluster_axis), dim % rank
+    if ways == 1:
+        raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
+    _check_links(device, cluster_axis, num_links)
+    if x.shape[dim] % ways:
+        if dim < rank - 1 or x.layout is not Layout.TILE or (x.padded_shape[dim] // TILE) % ways == 0:
+            raise DeviceRejects(
+                f"Dimension {dim} must be divisible by ring_size", f"{x.shape[dim]} over {ways} chips"
+            )
+    if dim == rank - 1 and x.layout is Layout.TILE and (x.padded_shape[dim] // TILE) % ways:
+        raise DeviceRejects(
+            f"Number of tiles at dimension {dim} must be divisible by ring_size",
+            f"{x.padded_shape[dim] // TILE} tiles over {ways} chips",
+        )
+    memory = output_memory(x, memory_config)
+    if x.is_sharded() or memory.is_sharded():
+        raise NotEmulated("ttnn.reduce_scatter: sharded tensors have no model in the emulator")
+    shape, dtype = list(x.shape), x.dtype
+    shape[dim] //= ways
+
+    def scatter(values):
+        return [part.contiguous() for part in torch.chunk(summed(values, dtype), ways, dim)]
+
+    return launch(
+        "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), _each_group(device, cluster_axis, scatter),
+        topology=_scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
+    )  # fmt: skip
