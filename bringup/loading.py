@@ -298,6 +298,22 @@ def random_model(config, seed=0, dtype=None):
     return model.eval()
 
 
+def zero_model(config, dtype=None):
+    """An HF model of `config` whose parameters are zeros that take no memory (one element, expanded); not for changing."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = dtype or getattr(config, "dtype", None) or torch.bfloat16
+    with _parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    for name, parameter in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        zeros = torch.zeros((), dtype=dtype).expand(parameter.shape)
+        model.get_submodule(owner)._parameters[leaf] = torch.nn.Parameter(zeros, requires_grad=False)
+    model.tie_weights()
+    return model.eval()
+
+
 @contextmanager
 def _parameters_on_meta():
     """Parameters made inside go to the meta device at once; buffers (the rotary frequencies) stay real."""

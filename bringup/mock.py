@@ -387,7 +387,7 @@ class ChildResult:
         return "\n".join(rows + [f"  {name:<6} {self.last_call[name]}" for name in ("call", "line")])
 
 
-def run_child(arguments, timeout=None, variables=None):
+def run_child(arguments, timeout=None, variables=None, python=sys.executable):
     """Run `python arguments...` in a process that the library may kill, and tell how it ended and in which op.
 
     The child tells its calls through `library_log.record`; both streams of its output come back as one text.
@@ -397,7 +397,7 @@ def run_child(arguments, timeout=None, variables=None):
     with tempfile.TemporaryDirectory(prefix="ttnn-child-") as folder:
         journal = os.path.join(folder, "journal.json")
         environment = os.environ | {library_log.JOURNAL: journal} | (variables or {})
-        command = [sys.executable, *map(str, arguments)]
+        command = [python, *map(str, arguments)]
         child = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
