@@ -55,6 +55,9 @@ def run(args):
     result = {"model": args.model, "system": args.system, "machine": machine()}
     result |= {name: getattr(args, name) for name in ("prefill", "decode", "repeats", "seed")}
     print(f"{args.model} on {args.system}, random weights; {result['machine']}", flush=True)
+    result["load_average"] = os.getloadavg()[0]
+    if result["load_average"] > 0.5 * os.cpu_count():
+        print(f"note: others are using this machine (load {result['load_average']:.1f}), so the ratios are rough")
     print(f"{'':10}{'prefill ' + str(args.prefill):>14}{'decode step':>14}{'peak memory':>14}")
     for contender in contenders:
         found = result[contender] = in_own_process(contender, args)

@@ -60,15 +60,18 @@ def generate(job, model, temperature=0.0, top_p=1.0):
         {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
     )
     input_ids = torch.tensor([job.prompt_ids])
-    with blame(job.model_file.path, "generating"):
-        model.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=job.settings.max_new_tokens,
-            pad_token_id=job.eos[0] if job.eos else 0,
-            streamer=streamer,
-            **sampling,
-        )
+    try:
+        with blame(job.model_file.path, "generating"):
+            model.generate(
+                input_ids,
+                attention_mask=torch.ones_like(input_ids),
+                max_new_tokens=job.settings.max_new_tokens,
+                pad_token_id=job.eos[0] if job.eos else 0,
+                streamer=streamer,
+                **sampling,
+            )
+    finally:
+        print(flush=True)  # an error message starts on its own line
     times = streamer.times
     later = times[-1] - times[0]
     return {
@@ -104,7 +107,7 @@ class Streamer:
     def end(self):
         if self.tokenizer:
             self._flush(final=True)
-        self._write("\033[0m" * sys.stdout.isatty() + "\n")
+        self._write("\033[0m" * sys.stdout.isatty())
 
     def _flush(self, final):
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
