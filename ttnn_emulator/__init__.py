@@ -37,16 +37,27 @@ from .config import (
 from .device import (
     Arch,
     FabricConfig,
+    FabricReliabilityMode,
+    FabricTensixConfig,
     GetDefaultDevice,
+    GetNumAvailableDevices,
+    GetNumPCIeDevices,
     MeshCoordinate,
     MeshDevice,
     MeshShape,
+    QueueId,
     SetDefaultDevice,
     close_device,
     close_mesh_device,
+    command_queue,
+    create_mesh_device,
     get_device_ids,
+    get_fabric_config,
     get_memory_view,
     get_num_devices,
+    get_num_pcie_devices,
+    get_pcie_device_ids,
+    manage_device,
     open_device,
     open_mesh_device,
     set_fabric_config,
@@ -92,12 +103,27 @@ from .mesh import (
     ShardTensor2dMesh,
     ShardTensorToMesh,
     Topology,
+    concat_mesh_to_tensor_composer,
     create_mesh_composer,
     create_mesh_mapper,
+    replicate_tensor_to_mesh_mapper,
+    shard_tensor_to_mesh_mapper,
 )
 from .op import record, spec_only
 from .shape import Shape
 from .tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, Tile
+from .trace import (
+    MeshEvent,
+    MeshTraceId,
+    begin_trace_capture,
+    end_trace_capture,
+    event_synchronize,
+    execute_trace,
+    is_trace_capture_active,
+    record_event,
+    release_trace,
+    wait_for_event,
+)
 
 TILE_SIZE = 32
 __version__ = "0.81.1+emulator"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import itertools
 from typing import NamedTuple
 
-from .errors import DeviceRejects
+from .errors import DeviceRejects, NotEmulated
 from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet
 from .memory import BANK_BYTES, BANKS, GRID, Allocator, BufferType
 from .shape import round_up
@@ -49,19 +51,63 @@ class MeshCoordinate(tuple):
 
 
 class FabricConfig(enum.Enum):
+    """How chips talk to each other; collectives need one other than DISABLED."""
+
     DISABLED = 0
-    FABRIC_1D = 1
-    FABRIC_1D_RING = 2
-    FABRIC_2D = 3
-    FABRIC_2D_TORUS_X = 4
-    FABRIC_2D_TORUS_Y = 5
-    FABRIC_2D_TORUS_XY = 6
-    FABRIC_2D_DYNAMIC = 7
+    FABRIC_1D_NEIGHBOR_EXCHANGE = 1
+    FABRIC_1D = 2
+    FABRIC_1D_RING = 3
+    FABRIC_2D = 4
+    FABRIC_2D_TORUS_X = 5
+    FABRIC_2D_TORUS_Y = 6
+    FABRIC_2D_TORUS_XY = 7
     CUSTOM = 8
+
+    def __str__(self) -> str:
+        return f"FabricConfig.{self.name}"
+
+
+class FabricReliabilityMode(enum.Enum):
+    STRICT_INIT = 0
+    RELAXED_INIT = 1
+    DYNAMIC_RECONFIG = 2
+
+
+class FabricTensixConfig(enum.Enum):
+    DISABLED = 0
+    MUX = 1
+
+
+class QueueId:
+    """The number of a command queue; a plain int does as well."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: int):
+        self.value = int(value)
+
+    def __int__(self) -> int:
+        return self.value
+
+    __index__ = __int__
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, (QueueId, int)) and self.value == int(other)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return f"QueueId({self.value})"
 
 
 class Arch(enum.Enum):
     WORMHOLE_B0 = 2
+
+    def __str__(self) -> str:
+        return f"Arch.{self.name}"
+
+    __repr__ = __str__
 
 
 class MemoryView(NamedTuple):
@@ -74,6 +120,27 @@ class MemoryView(NamedTuple):
     largest_contiguous_bytes_free_per_bank: int
 
 
+class MeshDeviceView:
+    """The shape of a mesh and where its chips are; all of them are local here."""
+
+    def __init__(self, device: MeshDevice):
+        self._shape = device.shape
+
+    def shape(self) -> MeshShape:
+        return self._shape
+
+    def num_devices(self) -> int:
+        return self._shape.mesh_size()
+
+    def is_local(self, coordinate: MeshCoordinate) -> bool:
+        return True
+
+
+#: Physical ids of the chips of a T3000 in mesh order, row by row (ttnn 0.81.1, `get_device_ids` of the recorded systems).
+PHYSICAL_IDS = {(2, 4): [4, 0, 2, 6, 5, 1, 3, 7], (1, 8): [4, 0, 2, 6, 7, 3, 1, 5]}
+_mesh_ids = itertools.count()
+
+
 class MeshDevice:
     """A mesh of Wormhole chips; `open_device` gives a 1x1 one.
 
@@ -83,9 +150,10 @@ class MeshDevice:
     def __init__(self, shape: MeshShape, device_ids=None, trace_region_size=0, l1_small_size=0, num_command_queues=1):
         self.shape = shape
         self.chips = shape.mesh_size()
-        self.device_ids = list(device_ids) if device_ids else list(range(self.chips))
+        self.device_ids = list(device_ids) if device_ids else list(PHYSICAL_IDS.get(tuple(shape), range(self.chips)))
         self.trace_region_size, self.l1_small_size = trace_region_size, l1_small_size
         self.num_command_queues = num_command_queues
+        self.mesh_id = next(_mesh_ids)
         self.is_open = True
         # The trace region is cut off DRAM in steps of 8192 bytes a bank (ttnn 0.81.1, memory view at open).
         dram = BANK_BYTES[BufferType.DRAM] - round_up(-(-trace_region_size // BANKS[BufferType.DRAM]), 8192)
@@ -94,9 +162,61 @@ class MeshDevice:
             BufferType.DRAM: Allocator(BufferType.DRAM, dram),
             BufferType.L1: Allocator(BufferType.L1, l1),
         }
+        self.submeshes: list[MeshDevice] = []
         self.capture = None  # the trace being captured
         self.traces: dict[int, object] = {}
+        self.next_trace = 0
+        self.programs: set = set()  # what has run: (op, specs in, specs out)
         self._program_cache = True
+        # Order between queues: host writes are numbered; `order` is the last write of a queue that another one has waited for.
+        self.default_queue = self.writes = 0
+        self.events = [0] * num_command_queues
+        self.recorded: dict[tuple[int, int], int] = {}  # (queue, event) -> writes so far
+        self.order: dict[tuple[int, int], int] = {}  # (waiting queue, queue waited for) -> writes so far
+        self.written: dict[int, tuple] = {}  # buffer -> (it, queue, number of the write)
+
+    # -- command queues
+    def queue(self, cq_id=None) -> int:
+        """The number of a command queue.
+
+        Raises    DeviceRejects where the device was opened with fewer
+        """
+        queue = self.default_queue if cq_id is None else int(cq_id)
+        if not 0 <= queue < self.num_command_queues:
+            raise DeviceRejects(
+                f"cq_id {queue} is out of range", f"open the device with num_command_queues={queue + 1}, not {self.num_command_queues}"
+            )
+        return queue
+
+    def transfer(self, what: str, cq_id=None) -> int:
+        """The queue of a host read or write.
+
+        Raises    DeviceRejects inside a trace capture
+        """
+        if self.capture is not None:
+            raise DeviceRejects(f"{what} are not supported during trace capture.", "do it before begin_trace_capture")
+        return self.queue(cq_id)
+
+    def wrote(self, buffer, queue: int) -> None:
+        """Notes a host write into a buffer that ops on another queue may read."""
+        if self.num_command_queues > 1:
+            self.writes += 1
+            self.written[id(buffer)] = (buffer, queue, self.writes)
+
+    def waited(self, queue: int, event) -> None:
+        self.order[queue, event.mesh_cq_id] = self.recorded.get((event.mesh_cq_id, event.id), 0)
+
+    def check_order(self, buffers, queue: int) -> None:
+        """Raises NotEmulated where a queue reads what another one wrote without having waited for it."""
+        if not self.written:
+            return
+        for buffer in buffers:
+            held, writer, number = self.written.get(id(buffer), (None, queue, 0))
+            if held is buffer and writer != queue and self.order.get((queue, writer), 0) < number:
+                raise NotEmulated(
+                    f"queue {queue} reads a tensor that queue {writer} has written, and does not wait for it: a device may "
+                    f"run them in either order. event = record_event(device, {writer}); wait_for_event({queue}, event)"
+                )
 
     # -- what a program asks of its device
     def get_num_devices(self) -> int:
@@ -105,8 +225,57 @@ class MeshDevice:
     def get_device_ids(self) -> list[int]:
         return list(self.device_ids)
 
+    def get_device_id(self, coordinate) -> int:
+        """The physical id of the chip at a coordinate."""
+        row, column = coordinate
+        rows, columns = self.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise DeviceRejects(f"Coordinate {MeshCoordinate(coordinate)} is not in the mesh {self.shape}")
+        return self.device_ids[row * columns + column]
+
+    def get_view(self) -> MeshDeviceView:
+        return MeshDeviceView(self)
+
+    def get_system_mesh_id(self) -> int:
+        return 0
+
+    def get_submeshes(self) -> list[MeshDevice]:
+        return list(self.submeshes)
+
+    def create_submesh(self, submesh_shape, offset=None) -> MeshDevice:
+        """Some of the chips as a mesh of their own, with allocators of its own.
+
+        Differs   on the device the memory is the parent's: what parent and submesh allocate may overlap there
+        """
+        rows, columns = MeshShape(submesh_shape)
+        top, left = (0, 0) if offset is None else tuple(offset)
+        if rows < 1 or columns < 1 or top + rows > self.shape[0] or left + columns > self.shape[1]:
+            raise DeviceRejects(
+                f"Submesh shape {MeshShape(submesh_shape)} at {MeshCoordinate(top, left)} does not fit in the mesh {self.shape}"
+            )
+        ids = [self.get_device_id((r, c)) for r in range(top, top + rows) for c in range(left, left + columns)]
+        sub = MeshDevice(MeshShape(rows, columns), ids, self.trace_region_size, self.l1_small_size, self.num_command_queues)
+        self.submeshes.append(sub)
+        _open.append(sub)
+        return sub
+
+    def create_submeshes(self, submesh_shape) -> list[MeshDevice]:
+        """The whole mesh cut into submeshes of one shape, row by row."""
+        rows, columns = MeshShape(submesh_shape)
+        if self.shape[0] % rows or self.shape[1] % columns:
+            raise DeviceRejects(f"Shape {self.shape} is not divisible by submesh shape {MeshShape(submesh_shape)}")
+        return [
+            self.create_submesh((rows, columns), (r, c))
+            for r in range(0, self.shape[0], rows)
+            for c in range(0, self.shape[1], columns)
+        ]
+
+    def quiesce_devices(self) -> None:
+        pass
+
     def id(self) -> int:
-        return self.device_ids[0] if self.chips == 1 else 0
+        """The number of this mesh, which messages name; not a chip's."""
+        return self.mesh_id
 
     def arch(self) -> Arch:
         return Arch.WORMHOLE_B0
@@ -132,12 +301,14 @@ class MeshDevice:
 
     def disable_and_clear_program_cache(self) -> None:
         self._program_cache = False
+        self.programs.clear()
 
     def clear_program_cache(self) -> None:
-        pass
+        self.programs.clear()
 
     def num_program_cache_entries(self) -> int:
-        return 0
+        """Programs that have run: one per op and specs of its operands and results."""
+        return len(self.programs) if self._program_cache else 0
 
     # -- memory
     def memory(self) -> dict:
@@ -166,9 +337,17 @@ _default: MeshDevice | None = None
 _fabric = FabricConfig.DISABLED
 
 
-def set_fabric_config(config: FabricConfig, *args, **kwargs) -> None:
-    """Chooses how chips talk; before a mesh is opened, and DISABLED after it is closed."""
+def set_fabric_config(
+    config: FabricConfig, reliability_mode: FabricReliabilityMode = FabricReliabilityMode.STRICT_INIT,
+    num_planes: int | None = None, fabric_tensix_config: FabricTensixConfig = FabricTensixConfig.DISABLED, *args, **kwargs,
+) -> None:  # fmt: skip
+    """Chooses how chips talk; before a mesh is opened, and DISABLED after it is closed.
+
+    Differs   all configs but DISABLED carry every collective here; how it is routed changes nothing
+    """
     global _fabric
+    if not isinstance(config, FabricConfig):
+        raise TypeError(f"set_fabric_config(): incompatible function arguments: want a ttnn.FabricConfig, got {config!r}")
     _fabric = config
 
 
@@ -185,6 +364,18 @@ def get_device_ids() -> list[int]:
     return list(range(get_num_devices()))
 
 
+def get_num_pcie_devices() -> int:
+    """Chips with a PCIe link of their own: half of a T3000's."""
+    return 4
+
+
+def get_pcie_device_ids() -> list[int]:
+    return list(range(get_num_pcie_devices()))
+
+
+GetNumAvailableDevices, GetNumPCIeDevices = get_num_devices, get_num_pcie_devices
+
+
 def open_device(
     *, device_id: int = 0, l1_small_size: int = 0, trace_region_size: int = 0, num_command_queues: int = 1,
     dispatch_core_config=None, worker_l1_size: int = 0,
@@ -192,6 +383,7 @@ def open_device(
     """Opens one chip, as a 1x1 mesh."""
     if not isinstance(device_id, int) or not 0 <= device_id < get_num_devices():
         raise DeviceRejects(f"Device index {device_id} out of range: chips 0 to {get_num_devices() - 1} are emulated")
+    next(_mesh_ids)  # the library opens the system's mesh first, and makes the chip a submesh of it
     device = MeshDevice(MeshShape(1, 1), [device_id], trace_region_size, l1_small_size, num_command_queues)
     _open.append(device)
     return device
@@ -216,8 +408,11 @@ def open_mesh_device(
 def close_device(device: MeshDevice) -> None:
     """Closes a device; its tensors are gone with it."""
     global _default
-    device.is_open = False
+    for submesh in device.submeshes:
+        close_device(submesh)
+    device.is_open, device.capture = False, None
     device.traces.clear()
+    device.written.clear()
     if device in _open:
         _open.remove(device)
     if device is _default:
@@ -242,7 +437,42 @@ def get_memory_view(device: MeshDevice, buffer_type: BufferType = BufferType.DRA
 
 
 def synchronize_device(device: MeshDevice, cq_id=None, sub_device_ids=()) -> None:
-    """Waits for the device; the emulator has nothing in flight."""
+    """Waits for the device; the emulator has nothing in flight. Afterwards all queues see all writes."""
+    device.queue(cq_id)
+    device.written.clear()
+
+
+@contextlib.contextmanager
+def command_queue(cq_id):
+    """Calls inside go to this queue unless they say otherwise."""
+    before = [(device, device.default_queue) for device in _open]
+    for device in _open:
+        device.default_queue = device.queue(cq_id)
+    try:
+        yield
+    finally:
+        for device, queue in before:
+            device.default_queue = queue
+
+
+@contextlib.contextmanager
+def manage_device(device_id: int):
+    """An open chip inside, closed after."""
+    device = open_device(device_id=device_id)
+    try:
+        yield device
+    finally:
+        close_device(device)
+
+
+@contextlib.contextmanager
+def create_mesh_device(*args, **kwargs):
+    """An open mesh inside, closed after."""
+    device = open_mesh_device(*args, **kwargs)
+    try:
+        yield device
+    finally:
+        close_device(device)
 
 
 def open_devices() -> list[MeshDevice]:

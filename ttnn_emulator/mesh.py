@@ -127,6 +127,16 @@ def create_mesh_mapper(mesh_device: MeshDevice, config: MeshMapperConfig) -> Ten
     return TensorToMesh(mesh_device, shape, config.placements)
 
 
+def replicate_tensor_to_mesh_mapper(mesh_device: MeshDevice) -> TensorToMesh:
+    """`ReplicateTensorToMesh` under its other name."""
+    return ReplicateTensorToMesh(mesh_device)
+
+
+def shard_tensor_to_mesh_mapper(mesh_device: MeshDevice, dim: int) -> TensorToMesh:
+    """`ShardTensorToMesh` under its other name."""
+    return ShardTensorToMesh(mesh_device, dim)
+
+
 class MeshToTensor:
     """Concatenates the pieces of all chips: `shape` of the mesh and one dim for each of its axes."""
 
@@ -134,7 +144,15 @@ class MeshToTensor:
         self.device, self.shape, self.dims = device, MeshShape(shape), list(dims)
 
     def join(self, pieces: list[torch.Tensor]) -> torch.Tensor:
-        """The whole tensor, from one piece per chip in row-major order; replicated pieces are concatenated too."""
+        """The whole tensor, from one piece per chip in row-major order; replicated pieces are concatenated too.
+
+        Raises    DeviceRejects where two axes of the mesh have one dim, or a dim is not there
+        """
+        if len(set(self.dims)) != len(self.dims):
+            raise DeviceRejects("dims must be unique")
+        rank = pieces[0].dim()
+        if any(not -rank <= d < rank for d in self.dims):
+            raise DeviceRejects(f"Invalid dimension index; got dims: {{{', '.join(map(str, self.dims))}}}, tensor dimension: {rank}")
         for n, dim in zip(reversed(self.shape), reversed(self.dims)):
             pieces = [torch.cat(pieces[i : i + n], dim) for i in range(0, len(pieces), n)]
         return pieces[0]
@@ -144,11 +162,14 @@ def ConcatMeshToTensor(mesh_device: MeshDevice, dim: int) -> MeshToTensor:
     return MeshToTensor(mesh_device, (mesh_device.chips,), (dim,))
 
 
+def concat_mesh_to_tensor_composer(mesh_device: MeshDevice, dim: int) -> MeshToTensor:
+    """`ConcatMeshToTensor` under its other name."""
+    return ConcatMeshToTensor(mesh_device, dim)
+
+
 def ConcatMesh2dToTensor(mesh_device: MeshDevice, mesh_shape, dims) -> MeshToTensor:
     if any(d is None for d in dims):
         raise TypeError("__init__(): incompatible function arguments. The following argument types are supported:")
-    if len(set(dims)) != len(dims):
-        raise DeviceRejects("dims must be unique")
     _same_mesh(mesh_device, mesh_shape)
     return MeshToTensor(mesh_device, mesh_shape, dims)
 

@@ -276,15 +276,27 @@ def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, 
     if topology is None:
         topology = merge_topology(tensors)
     outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+    ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
+    program, capture = (name, ins, outs), device.capture
+    if capture is None:
+        device.programs.add(program)
+    elif program not in device.programs:
+        raise DeviceRejects(*_COLD_PROGRAM)
     if state.current is not None:
-        ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
         state.current.launches.append(Launch(name, ins, outs, flops, attrs or {}))
-    if not state.spec_only:
-        if device.capture is not None:
-            device.capture.add(_run, (inputs, [o.buffer for o in outputs], compute, collective))
-        else:
-            _run(inputs, [o.buffer for o in outputs], compute, collective)
+    buffers = [o.buffer for o in outputs]
+    if capture is not None:
+        capture.add(_run, (inputs, buffers, compute, collective), Launch(name, ins, outs, flops, attrs or {}), buffers)
+    elif not state.spec_only:
+        _run(inputs, buffers, compute, collective)
     return outputs if several else outputs[0]
+
+
+_COLD_PROGRAM = (
+    "Cannot load new binaries during trace capture.This program is not yet in program cache. Warm up before capturing a "
+    "trace.See the operation's hash signature for arguments that must match.",
+    "run the same ops on tensors of the same specs once before begin_trace_capture",
+)
 
 
 def _run(inputs, buffers, compute, collective=False) -> None:
@@ -328,14 +340,18 @@ def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None) -> Ten
         if t is not None and (t.buffer is None or not t.buffer.alive):
             on_device(t)
     device = target.buffer.device
+    ins = tuple(t.spec for t in inputs if t is not None)
+    program, capture = (name, target.spec, ins), device.capture
+    if capture is None:
+        device.programs.add(program)
+    elif program not in device.programs:
+        raise DeviceRejects(*_COLD_PROGRAM)
     if state.current is not None:
-        ins = tuple(t.spec for t in inputs if t is not None)
         state.current.launches.append(Launch(name, ins, ins[:1], flops, attrs or {}))
-    if not state.spec_only:
-        if device.capture is not None:
-            device.capture.add(_run_update, (target, inputs, compute))
-        else:
-            _run_update(target, inputs, compute)
+    if capture is not None:
+        capture.add(_run_update, (target, inputs, compute), Launch(name, ins, ins[:1], flops, attrs or {}))
+    elif not state.spec_only:
+        _run_update(target, inputs, compute)
     return target
 
 
@@ -363,7 +379,7 @@ def _run_update(target: Tensor, inputs, compute) -> None:
 
 def same(tensor: Tensor) -> Tensor:
     """Another handle on the same tensor: what the library returns where an op has nothing to do."""
-    return Tensor(tensor.spec, tensor.buffer, tensor.host, tensor.topology)
+    return Tensor(tensor.spec, tensor.buffer, tensor.host, tensor.topology, tensor.chip)
 
 
 def view(tensor: Tensor, spec: TensorSpec) -> Tensor:
@@ -371,7 +387,7 @@ def view(tensor: Tensor, spec: TensorSpec) -> Tensor:
     if tensor.buffer is None:
         host = None if tensor.host is None else [v.reshape(spec.shape) for v in tensor.host]
         return Tensor(spec, host=host, topology=tensor.topology)
-    return Tensor(spec, Buffer.view_of(tensor.buffer), topology=tensor.topology)
+    return Tensor(spec, Buffer.view_of(tensor.buffer), topology=tensor.topology, chip=tensor.chip)
 
 
 def output_memory(tensor: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:

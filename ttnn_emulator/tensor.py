@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from .device import MeshShape
-from .dtypes import Layout, StorageType, cpp
+from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
 from .shape import TILE, Shape, round_up, tile_padded
@@ -34,7 +34,7 @@ class Tile:
 class TensorSpec:
     """Logical and padded shape, dtype, layout and memory config of a tensor on one chip (None: on the host)."""
 
-    __slots__ = ("shape", "padded_shape", "dtype", "layout", "memory_config", "tile")
+    __slots__ = ("shape", "padded_shape", "dtype", "layout", "memory_config", "tile", "_hash")
 
     def __init__(
         self, shape, dtype, layout, memory_layout=None, shard_spec=None, buffer_type=BufferType.DRAM, tile=None,
@@ -44,6 +44,7 @@ class TensorSpec:
             memory_config = MemoryConfig(memory_layout or TensorMemoryLayout.INTERLEAVED, buffer_type, shard_spec)
         self.shape, self.dtype, self.layout, self.memory_config, self.tile = Shape(shape), dtype, layout, memory_config, tile
         self.padded_shape = padded(self.shape, layout, memory_config)
+        self._hash = hash((self.shape, dtype, layout, memory_config))
 
     def with_memory_config(self, memory_config) -> TensorSpec:
         return spec(self.shape, self.dtype, self.layout, memory_config)
@@ -53,7 +54,7 @@ class TensorSpec:
             other.shape, other.dtype, other.layout, other.memory_config)  # fmt: skip
 
     def __hash__(self) -> int:
-        return hash((self.shape, self.dtype, self.layout, self.memory_config))
+        return self._hash
 
     @property
     def bytes(self) -> int:
@@ -157,13 +158,17 @@ class Tensor:
     """A tensor on the host or on a device. Arithmetic operators are the ops of the same name.
 
     `spec` is per chip; contents live in `buffer` (device) or `host` (a list with one torch tensor where all chips
-    hold the same, else one per chip). Values are held in logical shape; padding is zero.
+    hold the same, else one per chip). Values are held in logical shape; padding is zero. A tensor that stands for one
+    chip's share of another (`ttnn.get_device_tensors`) is on the same buffer and says which `chip`.
     """
 
-    __slots__ = ("spec", "buffer", "host", "topology", "__weakref__")
+    __slots__ = ("spec", "buffer", "host", "topology", "chip", "__weakref__")
 
-    def __init__(self, spec: TensorSpec, buffer: Buffer | None = None, host=None, topology: TensorTopology | None = None):
-        self.spec, self.buffer, self.host = spec, buffer, host
+    def __init__(
+        self, spec: TensorSpec, buffer: Buffer | None = None, host=None, topology: TensorTopology | None = None,
+        chip: int | None = None,
+    ):  # fmt: skip
+        self.spec, self.buffer, self.host, self.chip = spec, buffer, host, chip
         self.topology = topology or replicated(1)
         if buffer is not None:
             buffer.handles += 1
@@ -200,7 +205,8 @@ class Tensor:
         return self.spec.layout
 
     def memory_config(self) -> MemoryConfig:
-        return self.spec.memory_config
+        """Where it is; a host tensor answers as the library does, DRAM interleaved."""
+        return self.spec.memory_config or DRAM_MEMORY_CONFIG
 
     def tensor_topology(self) -> TensorTopology:
         return self.topology
@@ -223,17 +229,18 @@ class Tensor:
         return self.buffer.address
 
     def volume(self) -> int:
-        return self.shape.volume()
-
-    logical_volume = volume
-
-    def physical_volume(self) -> int:
+        """Elements with padding, as the library counts them."""
         return self.padded_shape.volume()
 
-    def element_size(self) -> int:
-        from .dtypes import ELEMENT_BYTES
+    physical_volume = volume
 
-        return ELEMENT_BYTES.get(self.dtype, 1)
+    def logical_volume(self) -> int:
+        return self.shape.volume()
+
+    def element_size(self) -> int:
+        if self.dtype not in ELEMENT_BYTES:
+            raise ValueError("datum for bfp2, bfp4, bfp8 is invalid")
+        return ELEMENT_BYTES[self.dtype]
 
     def get_tile(self) -> Tile:
         return Tile()
@@ -241,6 +248,8 @@ class Tensor:
     # -- what is in it
     @property
     def chips(self) -> int:
+        if self.chip is not None:
+            return 1
         return self.topology.distribution_shape().mesh_size() if self.buffer is None else self.buffer.device.chips
 
     def contents(self) -> list:
@@ -260,6 +269,8 @@ class Tensor:
                 f"{self.spec} has no contents: it was made under spec_only(), inside a trace capture that has not been "
                 "executed, or by an op that takes this dtype and has no model for it"
             )
+        if self.chip is not None:
+            data = [data[0 if len(data) == 1 else self.chip]]
         shape = self.spec.shape
         return data if data[0].shape == shape else [d.reshape(shape) for d in data]
 

@@ -2,4 +2,4 @@
 
 from . import creation, elementwise, embedding, matmul, normalization, reduction, unary  # noqa: F401
 from . import data_movement, layout, methods  # noqa: F401
-from . import attention, cache, ccl, heads, rotary  # noqa: F401
+from . import attention, cache, ccl, heads, mesh, rotary  # noqa: F401
