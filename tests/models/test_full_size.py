@@ -12,8 +12,6 @@ from bringup.loading import CONFIGS
 from tests.blocks.common import load_model_file
 from tests.models.test_small import FILES
 
-LONGEST = {"Llama-3.2-1B": 1024, "ALLaM-7B-Instruct-preview": 256, "AFM-4.5B": 256, "Mistral-7B-Instruct-v0.3": 1024}
-
 
 def meta_model(org, name):
     """The HF model of the true configuration on the meta device."""
@@ -25,10 +23,10 @@ def meta_model(org, name):
 @pytest.mark.parametrize("file", FILES)
 def test_prompts_and_decode_are_legal_and_fit(file):
     org, name, system = file.split("/")
-    longest = LONGEST[name]
-    hf = meta_model(org, name)
+    module, hf = load_model_file(file), meta_model(org, name)
+    longest = module.MAX_SEQ_LEN
     with ttnn_emulator.spec_only(), backends.open_system(system) as device:
-        model = load_model_file(file).build_model(hf, device, longest)
+        model = module.build_model(hf, device, longest)
         built = backends.memory(device)
         assert built["dram"]["allocated"] < built["dram"]["total"]
         for tokens in (18, 141, longest - 1):

@@ -26,6 +26,7 @@ from bringup.blocks import (
 )
 
 MESH_SHAPE = (1, 1)
+MAX_SEQ_LEN = 256  # where the caller names none
 WEIGHT_DTYPE = ttnn.bfloat8_b
 PRECISION = Precision.of(WEIGHT_DTYPE)  # HiFi4 and an fp32 destination everywhere; MODEL_BRINGUP.md has the errors
 
@@ -91,6 +92,6 @@ class Afm(CausalLM):
         return self.lm_head(self.model.norm(x))
 
 
-def build_model(hf_model, tt_device, max_seq_len, precision=PRECISION, data_parallel=False):
+def build_model(hf_model, tt_device, max_seq_len=MAX_SEQ_LEN, precision=PRECISION, data_parallel=False):
     config = read_config(Config, hf_model.config)
     return Afm(hf_model, config, Mesh(tt_device, data_parallel), max_seq_len, precision)

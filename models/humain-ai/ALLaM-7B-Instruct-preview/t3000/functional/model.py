@@ -4,5 +4,5 @@ from bringup.blocks import delegate
 
 MESH_SHAPE = (2, 4)
 FULL = delegate(__file__, "n150")
-PRECISION = FULL.PRECISION
+PRECISION, MAX_SEQ_LEN = FULL.PRECISION, FULL.MAX_SEQ_LEN
 build_model = FULL.build_model
