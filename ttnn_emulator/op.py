@@ -401,7 +401,7 @@ def run_into(inputs, output: Tensor, compute) -> None:
         return
     device = output.buffer.device
     if device.capture is not None:
-        device.capture.add(_run, (inputs, [output.buffer], compute))
+        device.capture.add(_run, (inputs, [output.buffer], compute), None, [output.buffer] if output.buffer.root else ())
     else:
         _run(inputs, [output.buffer], compute)
 

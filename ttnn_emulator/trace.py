@@ -45,10 +45,12 @@ class Held:
     __slots__ = ("buffer", "spec", "chip")
 
     def __init__(self, tensor: Tensor):
-        self.buffer, self.spec, self.chip = tensor.buffer.root or tensor.buffer, tensor.spec, tensor.chip
+        self.buffer, self.spec, self.chip = tensor.buffer, tensor.spec, tensor.chip
 
     def contents(self) -> list:
         data = self.buffer.data
+        if data is None and self.buffer.root is not None:
+            data = self.buffer.root.data
         if data is None:
             raise NotEmulated(
                 f"execute_trace: {self.spec} was freed after the capture; a device reads whatever is there by then"
@@ -68,6 +70,8 @@ def _held(value):
 def _buffers(value):
     if isinstance(value, Held):
         yield value.buffer
+        if value.buffer.root is not None:
+            yield value.buffer.root
     elif isinstance(value, Buffer):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -84,10 +88,11 @@ class Capture:
         self.launches: list = []  # what the op log says of each
         self.written: dict[int, Buffer] = {}  # made by the trace, by identity
 
-    def add(self, function, args, launch, outputs=()) -> None:
+    def add(self, function, args, launch=None, outputs=()) -> None:
         """One program: `function(*args)` computes it; `outputs` are the buffers that it fills anew."""
         self.steps.append((function, tuple(map(_held, args))))
-        self.launches.append(launch)
+        if launch is not None:
+            self.launches.append(launch)
         for buffer in outputs:
             self.written[id(buffer)] = buffer
 
@@ -105,7 +110,7 @@ class Capture:
             self.done[i].append(self.written[key])
         self.spans = {}
         for buffer in self.written.values():
-            if buffer.bank_bytes:
+            if buffer.bank_bytes and buffer.root is None:
                 self.spans.setdefault(buffer.buffer_type, []).append((buffer.address, buffer.address + buffer.bank_bytes))
         self.spans = {kind: _merged(spans) for kind, spans in self.spans.items()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 
 from .. import blockfloat
@@ -10,9 +12,9 @@ from ..dtypes import (
     cpp,
 )  # fmt: skip
 from ..device import MeshDevice
-from ..errors import DeviceRejects
+from ..errors import DeviceRejects, NotEmulated
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ..op import allocate, op, refuse_unmodelled, state
+from ..op import allocate, on_device, op, refuse_unmodelled, same, state, update
 from ..tensor import Tensor, TensorSpec, replicated, spec
 
 _WRAP = {DataType.UINT32: 32, DataType.UINT16: 16, DataType.UINT8: 8, DataType.INT32: 32}
@@ -26,7 +28,7 @@ def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
     """
     held = HELD_AS[dtype]
     if dtype in BLOCK_FORMATS:
-        return blockfloat.quantise(values if values.dtype is torch.bfloat16 else values.float(), NAME[dtype])
+        return _quantised(values, NAME[dtype])
     if dtype in INTEGERS:
         bits = _WRAP[dtype]
         whole = values.to(torch.int64) & ((1 << bits) - 1)
@@ -36,7 +38,21 @@ def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
     return values.to(held, copy=True)
 
 
+def _quantised(values: torch.Tensor, name: str) -> torch.Tensor:
+    """`blockfloat.quantise` in pieces of some 16 million elements, so that a large weight needs no copies of its size."""
+    if values.numel() <= 1 << 25 or values.dim() < 2:
+        return blockfloat.quantise(values if values.dtype is torch.bfloat16 else values.float(), name)
+    if values.shape[0] == 1:
+        return _quantised(values[0], name)[None]
+    out = torch.empty_like(values, dtype=torch.bfloat16)
+    rows = max(1, (1 << 24) // (values.numel() // values.shape[0]))
+    for start in range(0, values.shape[0], rows):
+        out[start : start + rows] = _quantised(values[start : start + rows], name)
+    return out
+
+
 def _upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology) -> Tensor:
+    device.transfer("Writes")
     tensor = allocate(made, device, topology)
     if not state.spec_only:
         tensor.buffer.data = host
@@ -51,16 +67,24 @@ def from_torch(
 ) -> Tensor:  # fmt: skip
     """A tensor from a torch tensor, on the host or on a device.
 
+    Shapes    per chip where `mesh_mapper` cuts the tensor; every chip of a mesh gets the whole one without it
     Dtypes    by default the one nearest to torch's (int64 becomes uint32); block formats are rounded on the host
     Layout    ROW_MAJOR by default, TILE for block formats
     Raises    block formats in ROW_MAJOR; sharded memory without a shard spec; shards that do not fit; out of memory
+    Differs   `pad_value` fills padding, which is not held here; block formats are rounded on the host whatever
+              `enable_bfloat_opt` says; no nan changes, whatever `preserve_nan_values` says
     Source    recorded contract, op `ttnn.from_torch`
     """
+    if tensor is None:
+        return None
+    if type(tensor).__module__ == "numpy":
+        tensor = torch.from_numpy(tensor)
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"ttnn.from_torch(): incompatible function arguments.\n  got    tensor = {tensor!r:.100}")
     if spec is not None:
-        if dtype is not None:
-            raise DeviceRejects("ttnn.from_torch: dtype must be None when spec is specified")
+        for name, value in (("dtype", dtype), ("layout", layout)):
+            if value is not None:
+                raise DeviceRejects(f"ttnn.from_torch: {name} must be None when spec is specified")
         if tuple(spec.shape) != tuple(tensor.shape):
             raise DeviceRejects(
                 f"ttnn.from_torch: spec shape {spec.shape} must be the same as tensor shape {tensor.shape}"
@@ -69,7 +93,13 @@ def from_torch(
     if dtype is None:
         dtype = DEFAULT_OF.get(tensor.dtype)
         if dtype is None:
-            raise DeviceRejects(f"from_torch has no default dtype for {tensor.dtype}", "say dtype=")
+            raise NotEmulated(f"from_torch without a dtype has no model for {tensor.dtype}; say dtype=")
+    if tensor.is_complex():
+        raise DeviceRejects(f"get_ttnn_datatype_from_dtype: got unexpected dlpack dtype. code: 5, bits: {tensor.element_size() * 8}")
+    if col_tilize:
+        if dtype not in BLOCK_FORMATS:
+            raise DeviceRejects("ttnn.from_torch: col_tilize=True requires BFP dtype (bfloat8_b or bfloat4_b)")
+        refuse_unmodelled("ttnn.from_torch", col_tilize=True)
     if layout is None:
         layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else ROW_MAJOR_LAYOUT
     if dtype in BLOCK_FORMATS and layout is not TILE_LAYOUT:
@@ -122,6 +152,8 @@ def to_torch(
     """
     if not tensor.is_allocated():
         raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
+    if tensor.buffer is not None:
+        tensor.buffer.device.transfer("Reads", cq_id)
     shape, kind = tensor.shape, RETURNED_AS[tensor.dtype]
     chips = tensor.chips
     if chips > 1 and mesh_composer is None:
@@ -146,10 +178,10 @@ def to_torch(
 
 
 @op("ttnn.to_device")
-def to_device(tensor: Tensor, device: MeshDevice, *, memory_config: MemoryConfig | None = None, cq_id=None) -> Tensor:
-    """A host tensor on a device (DRAM unless said); a device tensor comes back as it is."""
+def to_device(tensor: Tensor, device: MeshDevice, memory_config: MemoryConfig | None = None, cq_id=None) -> Tensor:
+    """A host tensor on a device (DRAM unless said); a device tensor comes back as it is, wherever it is."""
     if tensor.buffer is not None:
-        return tensor
+        return same(tensor)
     made = tensor.spec.with_memory_config(memory_config or DRAM_MEMORY_CONFIG)
     chips = tensor.topology.distribution_shape().mesh_size()
     topology = tensor.topology if chips == device.chips else replicated(device.chips)
@@ -161,10 +193,14 @@ def to_device(tensor: Tensor, device: MeshDevice, *, memory_config: MemoryConfig
 def from_device(tensor: Tensor, *, cq_id=None, blocking: bool = True) -> Tensor:
     """A copy on the host; a host tensor comes back as it is."""
     if tensor.buffer is None:
-        return tensor
+        return same(tensor)
     if not tensor.is_allocated():
         raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
-    host = [torch.zeros(tuple(tensor.shape), dtype=HELD_AS[tensor.dtype])] if state.spec_only else [v.clone() for v in tensor.contents()]
+    tensor.buffer.device.transfer("Reads", cq_id)
+    if state.spec_only:
+        host = [_constant(tensor.shape, 0, tensor.dtype)]
+    else:
+        host = [v.clone() for v in tensor.contents()]
     return Tensor(tensor.spec.with_memory_config(None), host=host, topology=tensor.topology)
 
 
@@ -176,26 +212,47 @@ def deallocate(tensor: Tensor, force: bool = True) -> None:
         buffer.free()
 
 
-def _filled(shape, value, dtype, layout, device, memory_config) -> Tensor:
-    dtype, layout = dtype or bfloat16, layout or ROW_MAJOR_LAYOUT
-    if dtype in BLOCK_FORMATS and layout is not TILE_LAYOUT:
-        raise DeviceRejects(f"Only TILE layout is supported for {dtype.name} dtype!")
-    made = spec(tuple(shape), dtype, layout, None if device is None else memory_config or DRAM_MEMORY_CONFIG)
-    values = None
-    if not state.spec_only or device is None:
-        values = [host_cast(torch.full(tuple(shape), value, dtype=torch.float32 if isinstance(value, float) else torch.int64).float()
-                            if dtype not in INTEGERS else torch.full(tuple(shape), value), dtype)]  # fmt: skip
-    return Tensor(made, host=values) if device is None else _upload(values, made, device, replicated(device.chips))
+def _constant(shape, value, dtype: DataType) -> torch.Tensor:
+    """A tensor of one value that takes no memory until something is written into it."""
+    number = torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+    return host_cast(number if dtype in INTEGERS else number.float(), dtype).expand(tuple(shape))
+
+
+def _made(op_name: str, shape, dtype, layout, device, memory_config, values) -> Tensor:
+    """A new tensor with `values()` in it, on every chip of a device or on the host."""
+    shape = tuple(shape)
+    if any(n < 0 for n in shape):
+        raise TypeError(f"{op_name}(): incompatible function arguments.\n  got    shape = {list(shape)}")
+    dtype = dtype or bfloat16
+    if dtype in BLOCK_FORMATS and layout not in (None, TILE_LAYOUT):
+        raise DeviceRejects("Only TILE layout is supported for BFLOAT8_B dtype!")
+    layout = layout or (TILE_LAYOUT if dtype in BLOCK_FORMATS else ROW_MAJOR_LAYOUT)
+    if device is None:
+        return Tensor(spec(shape, dtype, layout, None), host=[values()])
+    made = spec(shape, dtype, layout, memory_config or DRAM_MEMORY_CONFIG)
+    return _upload(None if state.spec_only else [values()], made, device, replicated(device.chips))
+
+
+def _filled(op_name: str, shape, value, dtype, layout, device, memory_config, optional_tensor=None) -> Tensor:
+    try:
+        shape = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        raise TypeError(f"{op_name}(): incompatible function arguments.\n  got    shape = {shape!r:.100}") from None
+    if optional_tensor is None:
+        held = dtype or bfloat16
+        return _made(op_name, shape, dtype, layout, device, memory_config, lambda: _constant(shape, value, held))
+    value = _constant((), value, optional_tensor.dtype)
+    update(op_name, optional_tensor, (), lambda target: target.fill_(value))
+    return same(optional_tensor)
 
 
 @op("ttnn.full")
 def full(
     shape, fill_value: float, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
-    memory_config: MemoryConfig | None = None, optional_tensor=None,
+    memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """A tensor filled with one value."""
-    refuse_unmodelled("ttnn.full", optional_tensor=optional_tensor)
-    return _filled(shape, fill_value, dtype, layout, device, memory_config)
+    """A tensor filled with one value: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
+    return _filled("ttnn.full", shape, fill_value, dtype, layout, device, memory_config, optional_tensor)
 
 
 @op("ttnn.zeros")
@@ -203,8 +260,8 @@ def zeros(
     shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
     memory_config: MemoryConfig | None = None,
 ) -> Tensor:  # fmt: skip
-    """A tensor of zeros."""
-    return _filled(shape, 0.0, dtype, layout, device, memory_config)
+    """A tensor of zeros: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
+    return _filled("ttnn.zeros", shape, 0, dtype, layout, device, memory_config)
 
 
 @op("ttnn.ones")
@@ -212,5 +269,151 @@ def ones(
     shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
     memory_config: MemoryConfig | None = None,
 ) -> Tensor:  # fmt: skip
-    """A tensor of ones."""
-    return _filled(shape, 1.0, dtype, layout, device, memory_config)
+    """A tensor of ones: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
+    return _filled("ttnn.ones", shape, 1, dtype, layout, device, memory_config)
+
+
+@op("ttnn.empty")
+def empty(
+    shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+    memory_config: MemoryConfig | None = None,
+) -> Tensor:  # fmt: skip
+    """A tensor on a device that nothing was written into; it reads as zeros here."""
+    if device is None:
+        raise TypeError("ttnn.empty(): incompatible function arguments.\n  want   device=")
+    return _filled("ttnn.empty", shape, 0, dtype, layout, device, memory_config)
+
+
+def _like(op_name: str, tensor: Tensor, value, dtype, layout, device, memory_config, optional_tensor=None) -> Tensor:
+    """As `tensor` is, except for what is said."""
+    if device is None:
+        device = tensor.device()
+    memory = memory_config or (tensor.spec.memory_config if tensor.buffer is not None else None)
+    made = _filled(
+        op_name, tensor.shape, value, dtype or tensor.dtype, layout or tensor.layout, device, memory, optional_tensor
+    )
+    if optional_tensor is None and made.chips == tensor.chips:
+        made.topology = tensor.topology
+    return made
+
+
+@op("ttnn.full_like")
+def full_like(
+    tensor: Tensor, fill_value: float, dtype: DataType | None = None, layout: Layout | None = None,
+    device: MeshDevice | None = None, memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """A tensor of one value, otherwise like `tensor`."""
+    return _like("ttnn.full_like", tensor, fill_value, dtype, layout, device, memory_config, optional_tensor)
+
+
+@op("ttnn.zeros_like")
+def zeros_like(
+    tensor: Tensor, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+    memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Zeros, otherwise like `tensor`."""
+    return _like("ttnn.zeros_like", tensor, 0, dtype, layout, device, memory_config, optional_tensor)
+
+
+@op("ttnn.ones_like")
+def ones_like(
+    tensor: Tensor, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+    memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Ones, otherwise like `tensor`."""
+    return _like("ttnn.ones_like", tensor, 1, dtype, layout, device, memory_config, optional_tensor)
+
+
+@op("ttnn.empty_like")
+def empty_like(
+    tensor: Tensor, *, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+    memory_config: MemoryConfig | None = None,
+) -> Tensor:  # fmt: skip
+    """A tensor like `tensor` that nothing was written into; it reads as zeros here.
+
+    Raises    for a host tensor without a device (the library dies)
+    """
+    if device is None and tensor.buffer is None:
+        raise DeviceRejects("ttnn.empty_like of a host tensor needs a device", "say device=")
+    return _like("ttnn.empty_like", tensor, 0, dtype, layout, device, memory_config)
+
+
+@op("ttnn.arange")
+def arange(
+    start: int | None = None, end: int | None = None, step: int = 1, *, dtype: DataType = bfloat16,
+    device: MeshDevice | None = None, memory_config: MemoryConfig | None = None, layout: Layout = ROW_MAJOR_LAYOUT,
+) -> Tensor:  # fmt: skip
+    """start, start + step, ... below end; arange(end) starts at 0."""
+    if end is None:
+        start, end = 0, start
+    if not all(isinstance(n, int) for n in (start, end, step)):
+        raise TypeError(f"ttnn.arange(): incompatible function arguments.\n  got    {start!r}, {end!r}, {step!r}")
+    if step == 0:
+        raise DeviceRejects("Step must be nonzero")
+    if (end - start) * step < 0:
+        raise DeviceRejects("Invalid range: Step direction does not match range bounds")
+    if dtype in BLOCK_FORMATS:
+        raise DeviceRejects("Unsupported dtype")
+    values = range(start, end, step)
+    return _made(
+        "ttnn.arange", (len(values),), dtype, layout, device, memory_config,
+        lambda: host_cast(torch.tensor(values, dtype=torch.int64), dtype),
+    )  # fmt: skip
+
+
+@op("ttnn.allocate_tensor_on_device")
+def allocate_tensor_on_device(*arguments) -> Tensor:
+    """Memory that nothing was written into; it reads as zeros here.
+
+    Forms     (spec, device) or (shape, dtype, layout, device, memory_config=DRAM), by position only
+    """
+    name = "ttnn.allocate_tensor_on_device"
+    if len(arguments) == 2 and isinstance(arguments[0], TensorSpec):
+        s, device = arguments
+        return _filled(name, s.shape, 0, s.dtype, s.layout, device, s.memory_config)
+    if len(arguments) not in (4, 5) or not isinstance(arguments[3], MeshDevice):
+        raise TypeError(f"{name}(): incompatible function arguments.\n  want   (spec, device) or (shape, dtype, layout, device)")
+    shape, dtype, layout, device, *memory = arguments
+    return _filled(name, shape, 0, dtype, layout, device, *(memory or (None,)))
+
+
+def _same_pages(host: Tensor, device: Tensor) -> None:
+    """What a copy between host and device asks of the two, in the library's order."""
+    if host.buffer is not None:
+        raise DeviceRejects("Expected Tensor with HostStorage, got StorageType::DEVICE")
+    on_device(device)
+    if host.shape != device.shape:
+        raise DeviceRejects("Host tensor has different shape", f"{host.shape} on the host, {device.shape} on the device")
+    if host.dtype is not device.dtype:
+        raise DeviceRejects("Host tensor has different dtype", f"{host.dtype} on the host, {device.dtype} on the device")
+    if host.layout is not device.layout:
+        raise DeviceRejects("Host tensor has different page config", f"{host.layout} and {device.layout}")
+
+
+@op("ttnn.copy_host_to_device_tensor")
+def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id=None) -> None:
+    """Writes a host tensor into the memory of a device tensor, for instance the input of a captured trace.
+
+    Raises    other shapes, dtypes or layouts; a device tensor as the source; inside a trace capture
+    Source    recorded contract, op `ttnn.copy_host_to_device_tensor`
+    """
+    _same_pages(host_tensor, device_tensor)
+    device = device_tensor.buffer.device
+    queue = device.transfer("Writes", cq_id)
+    device.wrote(device_tensor.buffer.store, queue)
+    if state.spec_only:
+        return
+    if len(host_tensor.host) not in (1, device.chips):
+        raise DeviceRejects(f"A host tensor of {len(host_tensor.host)} pieces does not fit {device.chips} chips")
+    fresh = {id(v): v.clone() for v in host_tensor.host}
+    device_tensor.buffer.store.data = [fresh[id(v)] for v in host_tensor.host]
+
+
+@op("ttnn.copy_device_to_host_tensor")
+def copy_device_to_host_tensor(device_tensor: Tensor, host_tensor: Tensor, blocking: bool = True, cq_id=None) -> None:
+    """Writes a device tensor into the memory of a host tensor."""
+    _same_pages(host_tensor, device_tensor)
+    device_tensor.buffer.device.transfer("Reads", cq_id)
+    if not state.spec_only:
+        fresh = {id(v): v.clone() for v in device_tensor.contents()}
+        host_tensor.host[:] = [fresh[id(v)] for v in device_tensor.contents()]
