@@ -158,9 +158,9 @@ def reshape(
     x = input_tensor
     if padded_shape is not None:
         inside = integers("ttnn.reshape", "padded_shape", padded_shape)
-        if -1 not in wanted and math.prod(wanted) != x.volume():
+        if -1 not in wanted and math.prod(wanted) != x.shape.volume():
             return _reshaped_inside(x, Shape(wanted), Shape(inside), memory_config)
-    return reshaped("ttnn.reshape", x, _resolved(wanted, x.volume()), memory_config)
+    return reshaped("ttnn.reshape", x, _resolved(wanted, x.shape.volume()), memory_config)
 
 
 def _reshaped_inside(x: Tensor, shape: Shape, inside: Shape, memory_config) -> Tensor:
@@ -188,7 +188,7 @@ def view_(input_tensor: Tensor, shape) -> Tensor:
     Source    recorded contract, op `ttnn.view`
     """
     x = allocated(input_tensor)
-    new = _resolved(integers("ttnn.view", "shape", shape), x.volume())
+    new = _resolved(integers("ttnn.view", "shape", shape), x.shape.volume())
     old = x.shape
     if (old[-1] if old else 1) != (new[-1] if new else 1):
         raise DeviceRejects(

@@ -320,7 +320,7 @@ def typecast(
             f"{cpp(x.spec.memory_config.memory_layout)}, Output layout: {cpp(memory.memory_layout)}"
         )
     made = spec(x.shape, dtype, x.layout, memory)
-    return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.volume())
+    return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.shape.volume())
 
 
 @op("ttnn.to_dtype")
