@@ -1,3 +1,467 @@
-"""Bit for bit what the chip computes, wherever its rule is known."""
+"""Bit for bit what the chip computes, wherever its rule is known.
 
-from .fast import *  # noqa: F403
+Every operation is the sequence of steps of the library's own kernel, each step by the rule of the unit that does it: `fpu`
+(element-wise FPU and matrix unit), `vector` (the vector unit) and `rounding.pack` (the packer).
+
+Source    ttnn 0.81.1: kernel sources in the wheel; all recorded vectors of matmul, linear, element-wise, norms, softmax,
+          reductions, rotary and attention are reproduced bit for bit (`tests/numerics/test_exact.py`).
+"""
+
+import builtins
+import math
+
+import torch
+
+from . import ComputeConfig, fpu, vector
+from .fast import add as _fast_add
+from .fast import div, max, min
+from .fast import mul as _fast_mul
+from .fast import sub as _fast_sub
+from .rounding import BLOCK_FORMATS, HELD_AS, cast_integer, pack, scalar, to_bf16_rna, to_bf16_truncated, typecast
+from .unary import look_up, unary
+
+__all__ = [
+    "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
+    "pack", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+]  # fmt: skip
+
+TILE = 32
+MATMUL_GRID = 8  # columns of the worker grid
+
+
+def auto_block_w(m: int, k: int, n: int) -> int:
+    """in0_block_w, in tiles, that the library chooses by itself for x [m, k] @ w [k, n].
+
+    Wide or tall outputs (8 to 1 or more in tiles) go to a 1-d program that takes 2 tiles when K is an even number of them;
+    others to a 2-d program that takes K's share of a grid column, lowered to a divisor of K.
+    Source    inferred from the five recorded shapes (1 for 64x256x128; 2 for 128x512x96, 32x1024x256, 1x512x64).
+    """
+    mt, kt, nt = (-(-d // TILE) for d in (m, k, n))
+    if builtins.max(mt, nt) >= 8 * builtins.min(mt, nt):
+        return 2 if kt % 2 == 0 else 1
+    share = -(-kt // MATMUL_GRID)
+    while kt % share:
+        share -= 1
+    return share
+
+
+# ---------------------------------------------------------------- matmul
+
+
+def matmul(x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None):
+    """x @ w (+ bias), activation(...), stored as `dtype`.
+
+    Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast; bias [..., 1, N]
+    Numerics  The matrix unit's integer rule. With packer_l1_acc, K goes in blocks of `block_w` tiles (None: the library's
+              choice; a batched w is one block) whose sums are added in L1; with a bias the last one too, and the bias is
+              an FPU add. The activation sees the destination register. A float32 operand has no recorded vectors: products
+              of 11 significand bits are summed in fp32.
+    """
+    if x.dtype == torch.float32 or w.dtype == torch.float32:
+        y = _tf32(x) @ _tf32(w)
+        y = y if bias is None else y + bias.float()
+    else:
+        blocks = 0
+        if config.packer_l1_acc and all(d == 1 for d in w.shape[:-2]):
+            blocks = block_w or auto_block_w(x.shape[-2], x.shape[-1], w.shape[-1])
+        fp32 = config.fp32_dest_acc_en
+        y = fpu.matmul(x, w, config.math_fidelity, fp32, blocks, sum_all=bias is not None)
+        if bias is not None:
+            y = fpu.add(y, bias.to(torch.bfloat16), fp32)
+    if activation is not None:
+        y = activation(y) if callable(activation) else unary(activation, y, "float32" if y.dtype == torch.float32 else "bfloat16")
+    return pack(y, dtype)
+
+
+def _tf32(x):
+    """float32 cut to the 11 significand bits that a source register holds."""
+    return (x.to(torch.float32).contiguous().view(torch.int32) & -0x2000).view(torch.float32)
+
+
+# ---------------------------------------------------------------- element-wise
+
+
+def _on_fpu(a, b) -> bool:
+    return a.dtype == torch.bfloat16 and (not torch.is_tensor(b) or b.dtype == torch.bfloat16)
+
+
+def _operand(a, b):
+    return b if torch.is_tensor(b) else torch.tensor(scalar(b), dtype=torch.bfloat16, device=a.device)
+
+
+def _stored(y, dtype):
+    return pack(y, dtype) if dtype in ("bfloat16", "float32", *BLOCK_FORMATS) else cast_integer(y, dtype)
+
+
+def add(a, b, dtype, a_dtype=None, b_dtype=None):
+    """a + b; b a tensor or a number (rounded to bfloat16). The FPU's add; float32 and integers as torch does."""
+    return _stored(fpu.add(a, _operand(a, b)), dtype) if _on_fpu(a, b) else _fast_add(a, b, dtype, a_dtype, b_dtype)
+
+
+def sub(a, b, dtype, a_dtype=None, b_dtype=None):
+    """a - b, as `add`."""
+    return _stored(fpu.sub(a, _operand(a, b)), dtype) if _on_fpu(a, b) else _fast_sub(a, b, dtype, a_dtype, b_dtype)
+
+
+def mul(a, b, dtype, a_dtype=None, b_dtype=None):
+    """a * b. bfloat16 by bfloat16 and by a number: one RNE; with a block-format tensor: the FPU's four phases."""
+    if _on_fpu(a, b) and torch.is_tensor(b) and {a_dtype, b_dtype} & set(BLOCK_FORMATS):
+        return _stored(fpu.mul(a, b, "HiFi4"), dtype)
+    return _fast_mul(a, b, dtype, a_dtype, b_dtype)
+
+
+# ---------------------------------------------------------------- norms
+
+
+def _kept(y, fp32):
+    """A destination register through an intermediate buffer: fp32 stays, bf16 is packed."""
+    return y if fp32 else pack(y, "bfloat16")
+
+
+def _mean(x, fidelity, fp32):
+    y = fpu.row_sum(x, fidelity, fp32).float() * vector.f32(1 / x.shape[-1])
+    return y if fp32 else to_bf16_truncated(y)
+
+
+def rms_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
+    """x / sqrt(mean(x^2) + eps) * weight + bias over the last dimension.
+
+    Numerics  Each step in the fidelity's phases and kept in bfloat16, or in fp32 with an fp32 destination (read back with 11
+              significand bits); row sum by the matrix unit; 1 / W on the vector unit; math_approx_mode: 10-bit rsqrt.
+    """
+    return _norm(x, weight, bias, eps, config, dtype, residual, centre=False)
+
+
+def layer_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, in the steps of `rms_norm`."""
+    return _norm(x, weight, bias, eps, config, dtype, residual, centre=True)
+
+
+def _norm(x, weight, bias, eps, config, dtype, residual, centre):
+    fidelity, fp32 = config.math_fidelity, config.fp32_dest_acc_en
+    if x.dtype == torch.float32 and not fp32:
+        x = x.to(torch.bfloat16)
+    if residual is not None:
+        x = _kept(fpu.add(x, residual, fp32), fp32)
+    if centre:
+        x = _kept(fpu.sub(x, _mean(x, fidelity, fp32), fp32), fp32)
+    square = _kept(fpu.mul(x, x, fidelity, fp32), fp32)
+    r = fpu.add(_mean(square, fidelity, fp32), torch.tensor(scalar(eps), dtype=torch.bfloat16, device=x.device), fp32)
+    r = vector.rsqrt_approx(r) if config.math_approx_mode else r.double().rsqrt().float()
+    y = fpu.mul(x, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
+    if weight is not None:
+        y = fpu.mul(_kept(y, fp32), weight.to(torch.bfloat16), fidelity, fp32)
+    if bias is not None:
+        y = fpu.add(_kept(y, fp32), bias.to(torch.bfloat16), fp32)
+    return pack(y, dtype)
+
+
+# ---------------------------------------------------------------- softmax, reductions
+
+
+def softmax(x, dim, config: ComputeConfig, dtype, numeric_stable=True):
+    """exp(x - max) / sum.
+
+    Numerics  math_approx_mode: the approximate exponential. fp32 destination: the exponentials are kept in fp32 (in bfloat16
+              when approximate), the sum's reciprocal in fp32. bf16 destination: bfloat16 after every step.
+    """
+    x = x.transpose(dim, -1)
+    fidelity, fp32, approximate = config.math_fidelity, config.fp32_dest_acc_en, config.math_approx_mode
+    if x.dtype == torch.float32 and not fp32:
+        x = x.to(torch.bfloat16)
+    v = fpu.sub(x, x.amax(-1, keepdim=True), fp32) if numeric_stable else x
+    if approximate:
+        e = vector.exp_approx(v)
+        e = pack(e if fp32 else to_bf16_truncated(e), "bfloat16")
+    else:
+        e = vector.exp_accurate(v) if fp32 else pack(look_up(v, "exp"), "bfloat16")
+    total = fpu.row_sum(e, fidelity, fp32)
+    r = (1 / total.double()).float()
+    y = fpu.mul(e, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
+    return pack(y, dtype).transpose(dim, -1)
+
+
+def _dims(x, dims):
+    dims = range(x.dim()) if dims is None else (dims,) if isinstance(dims, int) else dims
+    return sorted({d % x.dim() for d in dims}, reverse=True)
+
+
+def _reduce(x, dims, keepdim, dtype, config, scales):
+    """Last dimension first, packed to bfloat16 in between."""
+    for d in _dims(x, dims):
+        n = x.shape[d]
+        y = fpu.row_sum(x.transpose(d, -1).contiguous(), config.math_fidelity, config.fp32_dest_acc_en).float()
+        y = y * vector.f32(1 / n) if scales else y
+        x = pack(y if config.fp32_dest_acc_en else to_bf16_truncated(y), "bfloat16").transpose(d, -1)
+    return pack(x if keepdim else x.reshape([s for d, s in enumerate(x.shape) if d not in _dims(x, dims)]), dtype)
+
+
+def sum(x, dims, keepdim, dtype, config: ComputeConfig):
+    """Sum over `dims` (None: all): products with ones on the matrix unit. Recorded over the last dimension only."""
+    if not x.is_floating_point() or x.dtype == torch.float32:
+        from . import fast
+
+        return fast.sum(x, dims, keepdim, dtype, config)
+    return _reduce(x, dims, keepdim, dtype, config, scales=False)
+
+
+def mean(x, dims, keepdim, dtype, config: ComputeConfig):
+    """Mean over `dims` (None: all), as `sum`."""
+    if x.dtype == torch.float32:
+        from . import fast
+
+        return fast.mean(x, dims, keepdim, dtype, config)
+    return _reduce(x, dims, keepdim, dtype, config, scales=True)
+
+
+# ---------------------------------------------------------------- rotary
+
+
+def rotary(x, cos, sin, config: ComputeConfig, dtype):
+    """x * cos + rotate_half(x) * sin, in the halves layout of HF models; the arguments broadcast.
+
+    Numerics  FPU products in four phases and an FPU add, bfloat16 after each, whatever the config says (recorded).
+    """
+    half = x.shape[-1] // 2
+    x, cos, sin = (t.to(torch.bfloat16) for t in (x, cos, sin))
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    return pack(fpu.add(fpu.mul(x, cos, "HiFi4"), fpu.mul(turned, sin, "HiFi4")), dtype)
+
+
+# ---------------------------------------------------------------- attention
+
+
+def _l1_add(a, b):
+    """The packer's accumulation in L1: one RNE."""
+    return (a.float() + b.float()).to(torch.bfloat16)
+
+
+class _Flash:
+    """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32 dest)."""
+
+    def __init__(self, config, scale, exp_approx, wide):
+        self.fidelity, self.fp32, self.approx_recip = config.math_fidelity, config.fp32_dest_acc_en, config.math_approx_mode
+        self.scale, self.exp_approx, self.wide = scale, exp_approx, wide
+
+    def packed(self, y):
+        return pack(y, "bfloat16")
+
+    def scores(self, q, k, mask):
+        s = fpu.matmul(q, k.mT, self.fidelity, self.fp32)
+        s = s if self.wide else self.packed(s)
+        return s if mask is None else s.masked_fill(mask, -math.inf)
+
+    def row_max(self, s):
+        m = s.amax(-1, keepdim=True)
+        return to_bf16_truncated(m) if self.wide else m
+
+    def exponentials(self, s, m):
+        v = fpu.sub(s, m, self.fp32).float()
+        if not self.fp32 or self.exp_approx:
+            e = vector.exp_unclamped(v, self.scale)
+            e = e if self.fp32 else to_bf16_truncated(e)
+        else:
+            e = vector.exp_accurate(v * vector.f32(self.scale))
+        return e if self.wide else self.packed(e)
+
+    def correction(self, old, new):
+        """exp((old max - new max) * scale), bfloat16."""
+        v = fpu.sub(old, new, self.fp32).float() * vector.bf16_scale(self.scale)
+        if self.fp32:
+            return self.packed(vector.exp_accurate(v) if self.exp_approx else vector.exp_polynomial(v, 4))
+        return (vector.exp_21f(v) if self.exp_approx else vector.exp_polynomial(v, 2)).to(torch.bfloat16)
+
+    def product(self, p, v):
+        return self.packed(fpu.matmul(p, v, self.fidelity, self.fp32))
+
+    def times(self, a, b):
+        return self.packed(fpu.mul(a, b, self.fidelity, self.fp32))
+
+    def inverse(self, total):
+        if self.fp32:
+            return vector.reciprocal(_tf32(total), 1 if self.approx_recip else 2)
+        if self.approx_recip:
+            return to_bf16_truncated(vector.reciprocal(total, 1))
+        return (1 / total.double()).float().to(torch.bfloat16)
+
+
+def _ones_column(x):
+    return torch.ones(x.shape[-1], 1, dtype=torch.bfloat16, device=x.device)
+
+
+def attention(
+    q, k, v, *, mask=None, is_causal=False, scale=None, config: ComputeConfig, exp_approx=True, q_chunk=32, k_chunk=32,
+    sliding_window=None, dtype="bfloat16",
+):  # fmt: skip
+    """softmax(q k^T * scale + mask) v, grouped heads, in the steps of the library's flash attention.
+
+    Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd] -> [B, nq, S, hd]; mask broadcasts to [B, nq, S, Sk], added to
+              the unscaled scores
+    Numerics  Scores, exponentials, partial sums and outputs of every K chunk pass through L1 in bfloat16; with an fp32
+              destination, scores, exponentials and sums in fp32. The scale is fused into the exponential, which is the
+              approximate one in a bf16 destination, whatever `exp_approx` says; that then chooses only the one of the
+              corrections between chunks. math_approx_mode: the sum's reciprocal is not rounded but cut.
+    Source    `sdpa` compute kernels of the wheel (`compute_streaming.hpp` for a bf16, `compute_common.hpp` for an fp32
+              destination)
+    """
+    b, nq, s, hd = q.shape
+    nk, sk = k.shape[1:3]
+    group = nq // nk
+    q, k, v = (t.to(torch.bfloat16) for t in (q, k, v))
+    scale = 1 / math.sqrt(hd) if scale is None else scale
+    step = _Flash(config, scale, exp_approx, wide=config.fp32_dest_acc_en)
+    pad = -sk % k_chunk
+    k, v = (torch.nn.functional.pad(t, (0, 0, 0, pad)) for t in (k, v))
+    if mask is not None:
+        mask = torch.nn.functional.pad(mask.expand(b, nq, s, sk), (0, pad), value=-math.inf).to(torch.bfloat16)
+    out = torch.empty(b, nq, s, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
+    columns = torch.arange(sk + pad, device=q.device)
+    for q0 in range(0, s, q_chunk):
+        rows = torch.arange(q0, builtins.min(q0 + q_chunk, s), device=q.device)
+        queries = q[:, :, rows].reshape(b, nk, group * len(rows), hd)
+        end = builtins.min(-(-builtins.min(q0 + q_chunk, sk) // k_chunk) * k_chunk, sk + pad) if is_causal else sk + pad
+        m = total = acc = None
+        for k0 in range(0, end, k_chunk):
+            at = slice(k0, k0 + k_chunk)
+            hidden = (columns[at] >= sk)[None].expand(len(rows), -1)
+            if is_causal:
+                hidden = hidden | (columns[at] > rows[:, None])
+            if sliding_window:
+                hidden = hidden | (columns[at] <= rows[:, None] - sliding_window)
+            hidden = hidden.repeat(group, 1) if bool(hidden.any()) else None
+            scores = step.scores(queries, k[:, :, at], hidden)
+            if mask is not None:
+                extra = mask[:, :, rows][..., at].reshape(scores.shape)
+                scores = fpu.add(scores, extra, step.fp32)
+            new = step.row_max(scores)
+            new = new if m is None else torch.maximum(m, new)
+            p = step.exponentials(scores, new)
+            part = p[..., :TILE]
+            for t in range(TILE, k_chunk, TILE):
+                part = part + p[..., t : t + TILE] if step.fp32 else _l1_add(part, p[..., t : t + TILE])
+            y = step.product(p, v[:, :, at])
+            if m is not None:
+                c = step.correction(m, new)
+                old = fpu.mul(total, c, step.fidelity, step.fp32)
+                part = fpu.add(part, old, True) if step.fp32 else _l1_add(part, step.packed(old))
+                y = _l1_add(y, step.times(acc, c))
+            m, total, acc = new, part, y
+        total = fpu.matmul(total, _ones_column(total), step.fidelity, step.fp32)
+        y = pack(fpu.mul(acc, step.inverse(total), step.fidelity, step.fp32), dtype)
+        out[:, :, rows] = y.reshape(b, nq, len(rows), -1)
+    return out
+
+
+def _decode_chunks(position, k_chunk, sliding_window):
+    """The K chunk of decode and the first and one-past-last chunk: a power of 2 of up to 8 tiles when none is configured."""
+    if not k_chunk:
+        tiles = position // TILE + 1
+        k_chunk = TILE * builtins.min(8, 1 << (tiles - 1).bit_length())
+    first = builtins.max(0, position + 1 - sliding_window) // k_chunk if sliding_window else 0
+    return k_chunk, first, position // k_chunk + 1
+
+
+def attention_decode(
+    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None, sliding_window=None,
+    dtype="bfloat16", cores=None,
+):  # fmt: skip
+    """One new token per user against a cache.
+
+    Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask broadcasts
+              to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
+    Numerics  bfloat16 after every step, also with an fp32 destination. K goes in chunks of `k_chunk` (0: the power of 2 of
+              tiles that covers the position, up to 8). A head's chunks are spread over `cores` (None: 64 / (B * nk),
+              1 to 16), last chunks first; a core's chunks are folded one by one, the cores' results by a tree.
+    Source    `sdpa_flash_decode.cpp` and `rt_args_common.hpp` of the wheel. One chunk per head is recorded (bit-exact); several are as
+              the source says, not recorded, and the number of cores is the rule of thumb above.
+    """
+    users, nq, hd = q.shape[1:]
+    nk, length = k.shape[1:3]
+    q, k, v = (t.to(torch.bfloat16) for t in (q, k, v))
+    scale = 1 / math.sqrt(hd) if scale is None else scale
+    step = _Flash(config, scale, exp_approx or nq // nk <= TILE // 2, wide=False)
+    cores = cores or builtins.max(1, builtins.min(16, 64 // (users * nk)))
+    out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
+    for user, position in enumerate(positions):
+        if position < 0:
+            continue
+        last = length - 1 if mask is not None else builtins.min(position, length - 1)
+        chunk, first, end = _decode_chunks(last, k_chunk, sliding_window)
+        queries = q[0, user].reshape(nk, nq // nk, hd)
+        results = []
+        for chunks in _spread(first, end, cores):
+            result = None
+            for c in chunks:
+                at = slice(c * chunk, (c + 1) * chunk)
+                pad = (0, 0, 0, (c + 1) * chunk - builtins.min((c + 1) * chunk, length))
+                keys, values = (torch.nn.functional.pad(t[user, :, at], pad) for t in (k, v))
+                columns = torch.arange(c * chunk, (c + 1) * chunk, device=q.device)
+                hidden = columns > last
+                if sliding_window:
+                    hidden = hidden | (columns <= last - sliding_window)
+                extra = None
+                if mask is not None:
+                    extra = mask.expand(users, 1, nq, -1)[user, 0][:, at].reshape(nk, nq // nk, -1)
+                    extra = torch.nn.functional.pad(extra, (0, chunk - extra.shape[-1]), value=-math.inf)
+                result = _decode_step(step, queries, keys, values, hidden if bool(hidden.any()) else None, extra, result)
+            results.append(result)
+        _, total, acc = _tree(step, results)
+        y = pack(fpu.mul(acc, step.packed(step.inverse(total.float())), step.fidelity, step.fp32), dtype)
+        out[0, user] = y.reshape(nq, -1)
+    return out
+
+
+def _spread(first, end, cores):
+    """The chunks of each core; core 0, the root, has the last ones."""
+    n = end - first
+    cores = builtins.min(cores, n)
+    share, rest = divmod(n, cores)
+    spans, at = [], first
+    for i in range(cores):
+        size = share + (i < rest)
+        spans.append(range(at, at + size))
+        at += size
+    return spans[::-1]
+
+
+def _decode_step(step, q, k, v, hidden, extra, before):
+    s = step.scores(q, k, hidden)
+    if extra is not None:
+        s = step.packed(fpu.add(s, extra.to(torch.bfloat16), step.fp32))
+    m = step.row_max(s)
+    if before is not None:
+        m = torch.maximum(m, before[0])
+    p = step.exponentials(s, m)
+    total = step.packed(fpu.matmul(p, _ones_column(p), step.fidelity, step.fp32))
+    y = step.product(p, v)
+    if before is not None:
+        c = step.correction(before[0], m)
+        total = step.packed(fpu.add(total, step.times(before[1], c), step.fp32))
+        y = step.packed(fpu.add(step.times(before[2], c), y, step.fp32))
+    return m, total, y
+
+
+def _tree(step, results):
+    """Fold the cores' results: in round r, core i takes in core i + 2^r."""
+    results = list(results)
+    stride = 1
+    while stride < len(results):
+        for i in range(0, len(results) - stride, 2 * stride):
+            results[i] = _merge(step, results[i], results[i + stride])
+        stride *= 2
+    return results[0]
+
+
+def _merge(step, mine, theirs):
+    """The vector unit's correction: both maxima, sums and outputs brought to the larger maximum."""
+    m = torch.maximum(mine[0], theirs[0])
+    total, outputs = [], []
+    for old, part, y in (mine, theirs):
+        v = (old.float() - m.float()) * vector.bf16_scale(step.scale)
+        e = vector.exp_accurate(v) if step.fp32 else vector.exp_21f(v).to(torch.bfloat16).float()
+        scaled = e * part.float()
+        total.append(scaled if step.fp32 else to_bf16_truncated(scaled).float())
+        outputs.append(step.times(y, step.packed(e)))
+    total = total[0] + total[1]
+    total = to_bf16_rna(total) if step.fp32 else to_bf16_truncated(total)
+    return m, total, step.packed(fpu.add(outputs[0], outputs[1], step.fp32))

@@ -12,8 +12,8 @@ from . import ComputeConfig
 from .rounding import (
     BLOCK_FORMATS, FLOATS, HELD_AS, cast_integer, pack, scalar, to_bf16_rna, truncate, typecast,
 )  # fmt: skip
-from .unary import exp_approx as approximate_exp
 from .unary import unary
+from .vector import exp_approx as approximate_exp
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",

@@ -5,7 +5,6 @@ Source    `tables.npz`: exhaustive recordings, ttnn 0.81.1 on the functional sim
 """
 
 import functools
-import math
 import pathlib
 
 import torch
@@ -161,13 +160,3 @@ def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
     if dtype in rounding.BLOCK_FORMATS:
         return rounding.pack(y, dtype)
     return y.to(rounding.HELD_AS[dtype]) if dtype in rounding.FLOATS else rounding.cast_integer(y, dtype)
-
-
-def exp_approx(v: torch.Tensor) -> torch.Tensor:
-    """The approximate exponential of attention, and of softmax in its approximate mode: float32 in and out, up to 3.4 % off.
-
-    z = 256 / ln 2 * max(v, -88.5) + 127 * 256 - 11.2, rounded to a uint16 that becomes the upper bits of a float32.
-    """
-    z = torch.clamp(v.to(torch.float32), min=-88.5).mul_(256 / math.log(2)).add_(127 * 256 - 11.2)
-    u = z.clamp_(0, 65535).add_(0.5).floor_().to(torch.int32)
-    return u.bitwise_left_shift_(15).view(torch.float32)

@@ -1,0 +1,113 @@
+"""The FPU on torch tensors: bit-exact element-wise operations, matrix products and row sums.
+
+A value that an operation leaves in the destination register is returned as torch.bfloat16 (a bf16 destination) or
+torch.float32 (`fp32=True`). Operands are bfloat16 or float32; of a float32 the sources take 11 significand bits.
+Element-wise operations run compiled on the CPU and as torch operations elsewhere; the matrix unit runs on the CPU.
+"""
+
+import functools
+
+import torch
+
+from . import rules
+
+PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
+
+
+def _unit():
+    from . import matrix_unit  # numba and its compiler: imported when first needed
+
+    return matrix_unit
+
+
+def _words(x: torch.Tensor) -> torch.Tensor:
+    """fp32 patterns, int32."""
+    return x.to(torch.float32).contiguous().view(torch.int32)
+
+
+def _pair(a: torch.Tensor, b: torch.Tensor, phases: int, fp32: bool) -> torch.Tensor:
+    if a.shape != b.shape:
+        a, b = torch.broadcast_tensors(a, b)
+    if not fp32:
+        a, b = a.to(torch.bfloat16), b.to(torch.bfloat16)
+    if a.device.type != "cpu" or b.device.type != "cpu":
+        va, vb = rules.Tensors(_words(a)), rules.Tensors(_words(b))
+        out = (rules.mul(va, vb, phases, fp32) if phases else rules.add(va, vb, fp32)).value
+        return out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
+    a, b = (_words(t) if fp32 else t.contiguous().view(torch.int16) for t in (a, b))
+    n = a.numel()
+    if n % 16:
+        a, b = (torch.nn.functional.pad(t.flatten(), (0, -n % 16)) for t in (a, b))
+    out = torch.empty_like(a)
+    kind = "int32" if fp32 else "uint16"
+    _unit().elementwise(phases, fp32)(*(t.flatten().numpy().view(kind) for t in (a, b)), out.view(-1).numpy().view(kind))
+    out = out.view(torch.float32 if fp32 else torch.bfloat16)
+    return out.flatten()[:n].view(a.shape) if n % 16 == 0 else out[:n]
+
+
+def add(a, b, fp32: bool = False) -> torch.Tensor:
+    """a + b: the smaller operand is rounded to the larger one's 11-bit grid."""
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    return _pair(a, b, 0, fp32).reshape(shape)
+
+
+def sub(a, b, fp32: bool = False) -> torch.Tensor:
+    return add(a, -b, fp32)
+
+
+def mul(a, b, fidelity: str, fp32: bool = False) -> torch.Tensor:
+    """a * b in the phases of the fidelity; a is the operand in 5-bit pieces."""
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    return _pair(a, b, PHASES[fidelity], fp32).reshape(shape)
+
+
+def matmul(x, w, fidelity: str, fp32: bool = False, block_w: int = 0, sum_all: bool = False) -> torch.Tensor:
+    """x [..., M, K] @ w [..., K, N] -> [..., M, N]; leading dimensions of w are x's, or 1s (then rows are folded).
+
+    block_w: tiles of K in a block whose partial sums are added in L1 (0: no blocks); sum_all: also the last block.
+    """
+    device, k, n = x.device, x.shape[-1], w.shape[-1]
+    batch = torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    if all(d == 1 for d in w.shape[:-2]):
+        rows, w = x.reshape(1, -1, k), w.reshape(1, k, n)
+    else:
+        rows = x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
+        w = w.expand(*batch, k, n)
+        w = w.flatten(0, -3) if w.dim() > 2 else w[None]
+    if k % 32:
+        rows = torch.nn.functional.pad(rows, (0, -k % 32))
+        w = torch.nn.functional.pad(w.contiguous(), (0, 0, 0, -k % 32))
+    rows = _words(rows).cpu()
+    w = w.to(torch.bfloat16).view(torch.int16).cpu()
+    distinct, index = _distinct_rows(rows)
+    out = torch.from_numpy(
+        _unit().matmul(distinct.numpy(), w.numpy().view("uint16"), fidelity, fp32, block_w, sum_all)
+    )
+    if index is not None:
+        out = out[:, index]
+    out = out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
+    return out.reshape(*batch, x.shape[-2], n).to(device)
+
+
+def _distinct_rows(rows: torch.Tensor):
+    """Rows [B, M, K] without repetitions of the last one (the padding of a tile in decode), and where each row went."""
+    b, m, _ = rows.shape
+    if b != 1 or m == 1:
+        return rows, None
+    same = (rows[0] == rows[0, -1]).all(-1)
+    if int(same.sum()) == 1:
+        return rows, None
+    keep = (~same).nonzero().flatten()
+    index = torch.full((m,), keep.numel())
+    index[keep] = torch.arange(keep.numel())
+    return torch.cat([rows[:, keep], rows[:, -1:]], 1), index
+
+
+@functools.cache
+def _ones(k: int) -> torch.Tensor:
+    return torch.ones(k, 1, dtype=torch.bfloat16)
+
+
+def row_sum(x: torch.Tensor, fidelity: str, fp32: bool = False) -> torch.Tensor:
+    """The sum over the last dimension [..., K] -> [..., 1]: a product with ones."""
+    return matmul(x.reshape(1, -1, x.shape[-1]), _ones(x.shape[-1]), fidelity, fp32).reshape(*x.shape[:-1], 1)

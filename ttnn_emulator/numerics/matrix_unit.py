@@ -1,0 +1,284 @@
+"""The matrix unit's integer arithmetic as a compiled kernel (numba, parallel, cached), bit for bit.
+
+One step adds 16 products to the destination: two groups of eight. In a group every product of pieces (at most 12 bits) is
+rounded, half away from zero, to a grid of 2^-10 of the group's largest exponent; the group's sum is exact. The two sums and
+the destination are then aligned to the largest of their exponents and added: on a 24-bit grid into an fp32 destination, on
+an 11-bit grid into a bf16 destination, where the result is rounded to bf16. Operands come in pieces, one pair for each
+phase of the fidelity. Order: tiles of K (32) outermost, then phases, then halves of 16.
+
+How it is fast: a product of pieces is rounded to the group's grid by one fused multiply-add with 1.5 * 2^23 times the grid
+as addend; the low bits of the result are then the integer, so that a group's sum is an integer sum of bit patterns. A fused
+multiply-add rounds ties to even where the hardware rounds them up: the pieces of in1 are scaled by 1 + 2^-13, which lifts
+ties and, since products have 12 bits, nothing else. Sixteen columns go at a time, in vector lanes.
+
+Source    the rule: official functional simulator v1.10, Wormhole B0; `tests/numerics/fpu_reference.py` states it plainly.
+"""
+
+import functools
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+from . import lanes, rules
+
+PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
+PANEL = 64  # columns that a thread works on at a time
+NOTHING = -4096  # exponent of a zero operand
+LIFT = 1 + 2.0**-13
+#: Above this biased exponent of a product the vector kernel's floats would overflow; the plain one takes over.
+LARGEST_EXPONENT = 225
+
+
+@intrinsic(prefer_literal=True)
+def _tile(typingctx, wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp32):
+    """One tile of K (32 products) and 16 columns, all phases: dst[at_dst : + 16] += x[at_x : + 32] @ w.
+
+    wf float32 [2, 32, PANEL] (high, low pieces), we int32 [32, PANEL]; xf float32 [2, x_low], xe int32; both flat.
+    """
+    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        kinds = {0: lanes.F32, 1: lanes.I32, 3: lanes.F32, 4: lanes.I32, 7: lanes.I32}
+        index = {0: 2, 1: 2, 3: 5, 4: 5, 7: 8}
+        p = {i: lanes.pointer(context, builder, t[i], args[i], args[index[i]], kind) for i, kind in kinds.items()}
+        low_x = builder.gep(p[3], [args[6]])
+        acc = lanes.load(builder, p[7], 0)
+        exponent = []
+        for g in range(4):
+            sums = [
+                lanes.load(builder, p[1], k * PANEL) + lanes.splat(builder, p[4], k) for k in range(8 * g, 8 * g + 8)
+            ]
+            while len(sums) > 1:
+                sums = [a.max(b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+            exponent.append(sums[0])
+        for phase in range(n_phases):
+            low_w, adjust = phase & 1, -(5 if phase & 1 else 0) - (7 if phase & 2 else 0)
+            x_pointer = low_x if phase & 2 else p[3]
+            for half in range(2):
+                terms = []
+                for g in (2 * half, 2 * half + 1):
+                    e = exponent[g] + adjust if adjust else exponent[g]
+                    magic = ((e + 13) << 23) | 0x400000
+                    addend = magic.as_float()
+                    total = None
+                    for k in range(8 * g, 8 * g + 8):
+                        w = lanes.load(builder, p[0], (32 * low_w + k) * PANEL, floats=True)
+                        r = w.fma(lanes.splat(builder, x_pointer, k, floats=True), addend).as_int()
+                        total = r if total is None else total + r
+                    e = e.max(0)
+                    terms.append((e, (e > 0).choose(total - (magic << 3), 0)))
+                acc = rules.accumulate(acc, terms, is_fp32, overflow=False)
+        lanes.store(builder, p[7], 0, acc)
+        return context.get_dummy_value()
+
+    return types.void(wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp32), codegen
+
+
+@intrinsic
+def _pieces(typingctx, u, at, wf, we):
+    """Sixteen weights, bfloat16 patterns u[at : + 16], into their place in wf [2, 32, PANEL] and we [32, PANEL], flat."""
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        p_u, p_f, p_e = (
+            lanes.pointer(context, builder, t[i], args[i], args[1], kind)
+            for i, kind in ((0, ir.IntType(16)), (2, lanes.F32), (3, lanes.I32))
+        )
+        u = lanes.load_uint16(builder, p_u, 0)
+        e = (u >> 7) & 255
+        live = e > 0
+        whole = live.choose(u << 16, 0)
+        high = (whole & -(1 << 19)).as_float()
+        low = whole.as_float().minus(high)
+        lanes.store(builder, p_f, 0, high.times(LIFT))
+        lanes.store(builder, p_f, 32 * PANEL, low.times(LIFT))
+        lanes.store(builder, p_e, 0, live.choose(e - 127, NOTHING))
+        return context.get_dummy_value()
+
+    return types.void(u, at, wf, we), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _pair(typingctx, a, b, out, at, phases, fp32):
+    """Sixteen elements: out = a + b (phases 0) or a * b, of uint16 (bfloat16) or, with fp32, int32 patterns."""
+    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
+
+    def codegen(context, builder, signature, args):
+        kind = lanes.I32 if is_fp32 else lanes.I16
+        pa, pb, po = (lanes.pointer(context, builder, signature.args[i], args[i], args[3], kind) for i in range(3))
+        if is_fp32:
+            va, vb = lanes.load(builder, pa, 0), lanes.load(builder, pb, 0)
+        else:
+            va, vb = lanes.load_uint16(builder, pa, 0) << 16, lanes.load_uint16(builder, pb, 0) << 16
+        y = rules.mul(va, vb, n_phases, is_fp32) if n_phases else rules.add(va, vb, is_fp32)
+        if is_fp32:
+            lanes.store(builder, po, 0, y)
+        else:
+            lanes.store_uint16(builder, po, 0, y >> 16)
+        return context.get_dummy_value()
+
+    return types.void(a, b, out, at, phases, fp32), codegen
+
+
+@intrinsic
+def _float(typingctx, bits):
+    """The float32 of a bit pattern."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+@intrinsic
+def _bits(typingctx, x):
+    """The bit pattern of a float32."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), codegen
+
+
+@njit(inline="always")
+def _flush(u):
+    return 0 if (u & 0x7FFF) < 0x80 else u
+
+
+@njit(inline="always")
+def _packed(d, fp32):
+    """destination register -> bfloat16 pattern"""
+    return _flush(((d + 0x8000) >> 16 if fp32 else d >> 16) & 0xFFFF)
+
+
+@njit(inline="always")
+def _rne(f):
+    b = np.int64(_bits(np.float32(f))) & 0xFFFFFFFF
+    return ((b + 0x7FFF + ((b >> 16) & 1)) >> 16) & 0xFFFF
+
+
+@njit(inline="always")
+def _bf16(u):
+    return _float(np.int32(np.int64(u) << 16))
+
+
+def _build(n_phases: int, fp32: bool):
+    """The kernel of one fidelity and destination."""
+
+    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+    def kernel(x, w, transposed, tiles, sum_all, out):
+        """out int32 [B, M, N] (destination bits) = x [B, M, K] (int32, fp32 patterns) @ w [B, K, N] (uint16, bf16).
+
+        w is stored [B, N, K] when transposed. Of an fp32 pattern the matrix unit takes 11 significand bits.
+
+        tiles: the length of a block of K. Each block starts from zero, sums of blocks are kept in L1 (bf16 RNE or fp32); the
+        last block continues from that sum, or with sum_all is added like the others.
+        """
+        batch, m_size, k_size = x.shape
+        n_size = w.shape[1] if transposed else w.shape[2]
+        low = batch * m_size * k_size
+        xf = np.empty(2 * low, np.float32)
+        xe = np.empty(low, np.int32)
+        for row in prange(batch * m_size):
+            for k in range(k_size):
+                u = x[row // m_size, row % m_size, k]
+                i = row * k_size + k
+                e = (u >> 23) & 255
+                live = e > 0
+                high = _float(np.int32(u & -(1 << 17)))
+                xf[i] = high if live else np.float32(0)
+                xf[low + i] = _float(np.int32(u & -(1 << 13))) - high if live else np.float32(0)
+                xe[i] = e if live else NOTHING
+        panels = (n_size + PANEL - 1) // PANEL
+        for job in prange(batch * panels):
+            b = job // panels
+            first = (job % panels) * PANEL
+            width = min(PANEL, n_size - first)
+            wu = np.zeros(32 * PANEL, np.uint16)
+            wf = np.empty(64 * PANEL, np.float32)
+            we = np.empty(32 * PANEL, np.int32)
+            dst = np.zeros(m_size * PANEL, np.int32)
+            kept = np.zeros(m_size * PANEL, np.int32)
+            blocks = (k_size // 32 + tiles - 1) // tiles
+            chunks = (width + 15) // 16
+            for block in range(blocks):
+                last = block == blocks - 1
+                if block > 0:
+                    for i in range(m_size * PANEL):
+                        dst[i] = kept[i] if last and not sum_all else 0
+                for k0 in range(block * tiles * 32, min((block + 1) * tiles * 32, k_size), 32):
+                    if transposed:
+                        for n in range(width):
+                            for k in range(32):
+                                wu[k * PANEL + n] = w[b, first + n, k0 + k]
+                    else:
+                        for k in range(32):
+                            for n in range(width):
+                                wu[k * PANEL + n] = w[b, k0 + k, first + n]
+                    for i in range(0, 32 * PANEL, 16):
+                        _pieces(wu, i, wf, we)
+                    for m in range(m_size):
+                        for c in range(chunks):
+                            at_x = (b * m_size + m) * k_size + k0
+                            _tile(wf, we, 16 * c, xf, xe, at_x, low, dst, m * PANEL + 16 * c, n_phases, fp32)
+                if not last or (sum_all and block > 0):
+                    for i in range(m_size * PANEL):
+                        if fp32:
+                            part = _float(dst[i])
+                            kept[i] = _bits(part if block == 0 else _float(kept[i]) + part)
+                        elif block == 0:
+                            kept[i] = dst[i]
+                        else:
+                            u = _flush(_rne(_float(kept[i]) + _bf16(_flush((dst[i] >> 16) & 0xFFFF))))
+                            kept[i] = np.int32(u << 16)
+            done = kept if sum_all and blocks > 1 else dst
+            for m in range(m_size):
+                for n in range(width):
+                    out[b, m, first + n] = done[m * PANEL + n]
+
+    return kernel
+
+
+_kernel = functools.cache(_build)
+
+
+def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
+    """x [..., M, K] @ w [..., K, N] -> destination bits, int32 [..., M, N]; the leading dimensions are equal.
+
+    x is uint16 (bfloat16 patterns) or int32 (float32 patterns, of which 11 significand bits count), w uint16, any strides;
+    K is a multiple of 32. tiles: the block length of K when partial sums are added in L1 (0: one block); sum_all: the last
+    block too.
+    """
+    *batch, m, k = x.shape
+    n = w.shape[-1]
+    if x.dtype == np.uint16:
+        x = (x.astype(np.uint32) << 16).view(np.int32)
+    transposed = k > 1 and w.strides[-2] == w.itemsize
+    stored = np.ascontiguousarray(w.swapaxes(-1, -2) if transposed else w)
+    out = np.empty((math.prod(batch), m, n), np.int32)
+    _kernel(PHASES[fidelity], bool(fp32))(
+        np.ascontiguousarray(x).reshape(-1, m, k), stored.reshape(-1, *stored.shape[-2:]), transposed, tiles or k // 32,
+        sum_all, out,
+    )  # fmt: skip
+    return out.reshape(*batch, m, n)
+
+
+@functools.cache
+def elementwise(phases: int, fp32: bool):
+    """A function (a, b, out) of flat arrays of length 16 n, uint16 or (fp32) int32 patterns: a + b (phases 0) or a * b."""
+
+    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+    def long(a, b, out):
+        for i in prange(out.size // 16):
+            _pair(a, b, out, 16 * i, phases, fp32)
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def short(a, b, out):
+        for i in range(out.size // 16):
+            _pair(a, b, out, 16 * i, phases, fp32)
+
+    return lambda a, b, out: (long if out.size > 1 << 16 else short)(a, b, out)

@@ -1,0 +1,101 @@
+"""The vector unit's own functions, float32 in and out on torch tensors of any device, bit for bit.
+
+These are the variants that kernels call with constants or shortcuts of their own; the public unary functions are tables.
+A multiply-add rounds once (it is computed in float64 here, which is exact enough to round the same).
+
+Source    ttnn 0.81.1, the kernels that the wheel ships: `ckernel_sfpu_exp.h`, `ckernel_sfpu_sdpa.h`, `ckernel_sfpu_recip.h`,
+          `ckernel_sfpu_sqrt.h` (wormhole_b0); checked against the recorded norms, softmax and attention.
+"""
+
+import math
+
+import torch
+
+SCALE = 256 * 1.4426950408889634  # 2^8 / ln 2
+OFFSET = 32500.818359375  # 127 * 2^8 less an adjustment that spreads the error
+
+
+def fma(a, b, c) -> torch.Tensor:
+    """a * b + c in float32, rounded once; a a tensor, b and c tensors or numbers that are float32 values."""
+    b, c = (t.double() if torch.is_tensor(t) else t for t in (b, c))
+    return (a.double() * b + c).float()
+
+
+def f32(value: float) -> float:
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
+def bf16_scale(value: float) -> float:
+    """A scale that a kernel takes as the upper half of a float32."""
+    bits = torch.tensor(value, dtype=torch.float32).view(torch.int32) & -0x10000
+    return float(bits.view(torch.float32))
+
+
+def _schraudolph(v, scale):
+    return fma(v, f32(f32(SCALE) * f32(scale)), OFFSET).double()
+
+
+def exp_approx(v, scale: float = 1.0) -> torch.Tensor:
+    """exp(v * scale) by building the float's upper bits (Schraudolph); up to 3.4 % off. Inputs are clamped at -88.5 / scale."""
+    u = _schraudolph(v.float().clamp(min=-88.5 / scale), scale).clamp(0, 65535).add(0.5).floor().to(torch.int32)
+    return (u << 15).view(torch.float32)
+
+
+def exp_unclamped(v, scale: float = 1.0) -> torch.Tensor:
+    """As `exp_approx` without the clamp; what comes out negative the packer cuts to 0. It saturates at exp(0.72)."""
+    z = _schraudolph(v.float(), scale)
+    u = z.nan_to_num(nan=0.0).abs().add(0.5).floor().clamp(max=32767).to(torch.int32)
+    return torch.where(z < 0, 0.0, (u << 15).view(torch.float32))
+
+
+def exp_21f(v) -> torch.Tensor:
+    """exp for a bf16 destination, before its rounding to bfloat16 (Moroz et al. 2022, exp_21f)."""
+    x = fma(v, f32(1.4426950216293335), 127.0).clamp(0, 255)
+    bits = x.view(torch.int32)
+    e = ((bits >> 23) & 255) - 127
+    m = ((bits & 0x7FFFFF) | 0x800000).to(torch.int64)
+    z = torch.where(e >= 0, m << e.clamp(min=0), m >> (-e).clamp(0, 40))
+    fraction = (z & 0x7FFFFF).float()
+    p = fma(fma(fraction, f32(4.791750143340323e-15), f32(7.839635491371155e-08)), fraction, f32(1.0017248))
+    return ((p.view(torch.int32) & -0x7F800001) | (((z >> 23) & 255) << 23).to(torch.int32)).view(torch.float32)
+
+
+def exp_accurate(v) -> torch.Tensor:
+    """exp for an fp32 destination (within an ulp of float32; taken as correctly rounded)."""
+    return v.double().exp().float()
+
+
+def exp_polynomial(v, degree: int) -> torch.Tensor:
+    """The polynomial exponential of attention's corrections without approximate mode: degree 2 (bf16) or 4 (fp32)."""
+    coefficients = {
+        2: (0.99984879292439531, 1.0150876009852106, 0.50628367056745569),
+        4: (1.0000001510806179, 0.99996228117047652, 0.49998365704615426, 0.16792157982882225, 0.041959439860014344),
+    }[degree]
+    j = (v * f32(1.4426950408889634)).double().nan_to_num(neginf=-1e9)
+    n = ((j.abs() + 0.5).floor().clamp(max=127) * j.sign()).float()
+    f = fma(n, f32(-math.log(2)), v)
+    r = torch.full_like(f, f32(coefficients[-1]))
+    for c in reversed(coefficients[:-1]):
+        r = fma(r, f, f32(c))
+    return torch.where(n < -127, 0.0, torch.ldexp(r, n.to(torch.int32)))
+
+
+def reciprocal(x, steps: int) -> torch.Tensor:
+    """1 / x by Newton steps from a quadratic seed: 1 for a bf16 destination and the approximate mode, 2 for fp32."""
+    bits = x.float().contiguous().view(torch.int32)
+    minus = -((bits & 0x7FFFFF) | 0x3F800000).view(torch.float32)
+    y = fma(minus, 0.3232325017452239990234375, 1.4545459747314453125)
+    y = fma(y, minus, 2.121212482452392578125)
+    for _ in range(steps):
+        y = fma(y, fma(minus, y, 1.0), y)
+    y = y * ((254 - ((bits >> 23) & 255)).clamp(min=0) << 23).view(torch.float32)
+    y = torch.where((bits & 0x7F800000) == 0, math.inf, y)
+    return torch.copysign(y, x.float())
+
+
+def rsqrt_approx(x) -> torch.Tensor:
+    """1 / sqrt(x), the 10-bit variant of math_approx_mode."""
+    bits = x.float().contiguous().view(torch.int32)
+    y = (0x5F0B3892 - (bits >> 1)).view(torch.float32)
+    y = y * fma(-y, x.float() * y, f32(1.89099014875))
+    return torch.where((bits & 0x7FFFFFFF) == 0, math.inf, torch.where(bits == 0x7F800000, 0.0, y))
