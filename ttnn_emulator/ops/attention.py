@@ -6,11 +6,11 @@ import torch
 
 from .. import numerics
 from ..config import resolve
-from ..dtypes import NAME, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, int32
+from ..dtypes import NAME, TILE_BYTES, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, int32
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig
+from ..memory import BASE_ADDRESS, DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled
-from ..shape import TILE, at
+from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
 
 _DTYPES = (bfloat16, bfloat8_b, bfloat4_b)
@@ -59,6 +59,53 @@ def _check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
                 "Padding is not supported on the head_dim dimension",
                 f"head_dim {t.shape[3]} is {t.padded_shape[3]} in memory",
             )
+
+
+# ---------------------------------------------------------------- working memory
+#: Where a core's L1 ends for a program's buffers (ttnn 0.81.1, text of the refusal).
+_L1_END = 1_499_136
+
+
+def _check_working_memory(size: int, program) -> None:
+    """Refuses chunks whose buffers are larger than a core's L1; `size` is without the reserved part at its start."""
+    total = BASE_ADDRESS[BufferType.L1] + size
+    if total <= _L1_END:
+        return
+    x, y = GRID if program is None else program.compute_with_storage_grid_size
+    raise DeviceRejects(
+        f"Statically allocated circular buffers on core range [0-0 - {x - 1}-{y - 1}] grow to {total} B which is beyond max L1 "
+        f"size of {_L1_END} B",
+        "use smaller q_chunk_size and k_chunk_size",
+    )
+
+
+def _prefill_bytes(q, k, v, mask, n_q: int, s: int, q_chunk: int, k_chunk: int, is_causal: bool, fp32: bool, cores: int) -> int:
+    """Working memory of a core for attention of a prompt.
+
+    Source    fitted to the sizes in 40 refusals of ttnn 0.81.1 (chunks of 64 to 1024, head dims of 64 to 256); exact on all
+    """
+    a, b, h = q_chunk // TILE, k_chunk // TILE, q.shape[3] // TILE
+    chunks, ways = -(-s // q_chunk), max(1, cores // (q.shape[0] * n_q))
+    twice = 2 if chunks > 1 and (is_causal or -(-chunks // min(ways, chunks)) > 1) else 1
+    tile, wide = TILE_BYTES[q.dtype], TILE_BYTES[bfloat16]
+    size = twice * a * h * tile + 2 * b * h * (TILE_BYTES[k.dtype] + TILE_BYTES[v.dtype])
+    if mask is not None:
+        size += 2 * a * b * TILE_BYTES[mask.dtype]
+    if fp32:
+        return size + a * h * tile + wide * (2 * a * h + 2 * a * b + 7 * a + (4 if is_causal else 2))
+    return size + 4 * h * tile + wide * (2 * a * h + a * b + 5 * a + (5 if is_causal else 3))
+
+
+def _decode_bytes(q, k, v, n_kv: int, k_chunk: int, cores: int, most: int) -> int:
+    """Working memory of a core for a decode step.
+
+    Source    fitted to the sizes in 12 refusals of ttnn 0.81.1 (chunks of 512 to 4096, 32 to 128 heads); exact on all
+    """
+    users, heads, hd = q.padded_shape[1:]
+    p, b, h, wide = heads // TILE, k_chunk // TILE, hd // TILE, TILE_BYTES[bfloat16]
+    shared = min(most, max(1, cores // users // n_kv))  # cores that share a head
+    size = 2 * b * h * (TILE_BYTES[k.dtype] + TILE_BYTES[v.dtype]) + 2 * round_up(4 * users, 32)
+    return size + wide * (2 * b * p + p * (7 * h + 11) + (p * h + 2 * p) * (shared - 1) + 3)
 
 
 def _check_heads(n_q: int, n_kv: int) -> None:
@@ -136,6 +183,10 @@ def scaled_dot_product_attention(
             f"Got {cores} cores, expected at most {_CORES} cores."
         )
     config = resolve(compute_kernel_config, _DEFAULT)
+    _check_working_memory(
+        _prefill_bytes(q, k, v, attn_mask, n_q, s, q_chunk, k_chunk, is_causal, config.fp32_dest_acc_en, cores),
+        program_config,
+    )
     refuse_unmodelled(
         name, attention_sink=attention_sink, cu_window_seqlens=cu_window_seqlens,
         windowed_q_token_offset=windowed_q_token_offset or None, output_concat_heads=output_concat_heads,
@@ -163,7 +214,13 @@ def _decode_chunk(program, length: int) -> int:
     given = 0 if program is None else program.k_chunk_size
     if given and given & (given - 1):
         raise DeviceRejects(f"User provided k_chunk_size must be power of 2, got: {given}")
-    return given or _automatic_chunk(length)
+    chunk = given or _automatic_chunk(length)
+    if chunk % TILE:
+        raise DeviceRejects(
+            f"Chunk size must be multiple of 32, but the maximum calculated k_chunk_size is: {chunk}",
+            f"it is the largest power of two that divides the cache length {length}",
+        )
+    return chunk
 
 
 def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> None:
@@ -192,12 +249,14 @@ def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> No
         )
 
 
-def _check_decode_grid(program, users: int) -> None:
-    cores = _cores(program)
+def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -> None:
+    cores, users = _cores(program), q.shape[1]
     if cores > _CORES:
         raise DeviceRejects(f"Cores available ({cores}) exceeds grid size ({_CORES})")
     if cores < users:
         raise DeviceRejects(f"Cores available ({cores}) must be >= batch size ({users})")
+    most = 16 if program is None else program.max_cores_per_head_batch
+    _check_working_memory(_decode_bytes(q, k, v, k.padded_shape[1], k_chunk, cores, most), program)
 
 
 def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
@@ -267,13 +326,9 @@ def scaled_dot_product_attention_decode(
     """
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
     name = "ttnn.transformer.scaled_dot_product_attention_decode"
-    k_chunk = _decode_chunk(program_config, at(k.padded_shape, 2))
+    k_chunk = _decode_chunk(program_config, at(k.shape, 2))
     _check_decode_operands(q, k, v, memory_config)
     users, (batch, n_kv, length, _) = q.shape[1], k.padded_shape
-    if k_chunk % TILE:
-        raise DeviceRejects(
-            f"Chunk size must be multiple of 32, but is {k_chunk}", f"the cache length {length} should divide by 32"
-        )
     if k.padded_shape[2] != v.padded_shape[2]:
         raise DeviceRejects(
             f"K and V tensors must have the same sequence length. K: {k.shape[2]}, V: {v.shape[2]}"
@@ -304,7 +359,7 @@ def scaled_dot_product_attention_decode(
                 f"vector::_M_range_check: __n (which is {len(cur_pos)}) >= this->size() (which is {len(cur_pos)})"
             )
     _check_decode_heads(q, n_kv, memory_config)
-    _check_decode_grid(program_config, users)
+    _check_decode_grid(q, k, v, program_config, k_chunk)
     refuse_unmodelled(name, attention_sink=attention_sink, share_cache=share_cache)
     positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
     return _decode(
@@ -352,7 +407,7 @@ def paged_scaled_dot_product_attention_decode(
                 f"q {q.shape} has {users} users",
             )
     _check_decode_heads(q, n_kv, memory_config)
-    _check_decode_grid(program_config, users)
+    _check_decode_grid(q, k, v, program_config, k_chunk)
     refuse_unmodelled(
         name, attention_sink=attention_sink, paged_cache_geometry=paged_cache_geometry,
         cache_position_modulo=cache_position_modulo, spec_multi_pos_tiles=spec_multi_pos_tiles or None,

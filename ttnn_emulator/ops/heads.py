@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import torch
 
-from ..dtypes import FLOATS, Layout, bfloat8_b, bfloat16, cpp, float32
+from ..dtypes import Layout, bfloat8_b, bfloat16, cpp, float32
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ..memory import GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout
-from ..op import launch, on_device, op, output_memory, refuse_unmodelled
+from ..memory import GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
+from ..op import launch, on_device, op, output_memory, refuse_unmodelled, unmodelled
 from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
 
@@ -64,16 +64,18 @@ def nlp_create_qkv_heads(
     """A fused projection [q | k | v] as three tensors of heads; k transposed unless told otherwise.
 
     Shapes    [B, 1, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, S, hd] (k: [B, nk, hd, S] when transposed), [B, nk, S, hd];
-              with `input_kv` q comes from `input` alone and k, v from [B, 1, S, 2 nk hd]
+              with `input_kv` q comes from `input` alone and k, v from [B, 1, S, 2 nk hd] (kv_tied: both from nk hd)
     Dtypes    bfloat16, float32, bfloat8_b; kept
     Layout    TILE; S need not be a multiple of 32
     Numerics  moves values
     Raises    widths that do not divide, integers, bfloat4_b, ROW_MAJOR
+    Differs   head dims that are no multiple of 32 come out rounded up, with tiles that straddle heads; without contents here
     Source    recorded contract, op `ttnn.experimental.nlp_create_qkv_heads`
     """
     x, n_q = on_device(input), num_heads
     n_kv = n_q if num_kv_heads is None else num_kv_heads
-    refuse_unmodelled("ttnn.experimental.nlp_create_qkv_heads", kv_tied=kv_tied, output_tensors=output_tensors)
+    name, sections = "ttnn.experimental.nlp_create_qkv_heads", 1 if kv_tied else 2
+    refuse_unmodelled(name, output_tensors=output_tensors, kv_tied=kv_tied and input_kv is None)
     width = at(x.padded_shape, 3)
     if input_kv is None:
         if width % (n_q + 2 * n_kv):
@@ -82,25 +84,37 @@ def nlp_create_qkv_heads(
             )
         head_dim = width // (n_q + 2 * n_kv)
     else:
-        if width % n_q or input_kv.padded_shape[3] % (2 * n_kv):
-            raise DeviceRejects("Unsupported input shape")
+        kv_width = at(input_kv.padded_shape, 3)
+        if width % n_q or kv_width % (sections * n_kv):
+            raise DeviceRejects("Unsupported input shape", f"widths {width} and {kv_width} must divide by the heads")
         head_dim = width // n_q
-        if input_kv.padded_shape[3] // (2 * n_kv) != head_dim:
+        if kv_width // (sections * n_kv) != head_dim:
             raise DeviceRejects(
-                "Head dims must be the same for Q and K, V",
-                f"q has {head_dim}, k and v {input_kv.padded_shape[3] // (2 * n_kv)}",
+                "Head dims must be the same for Q and K, V", f"q has {head_dim}, k and v {kv_width // (sections * n_kv)}"
             )
     if x.dtype not in _HEAD_DTYPES:
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is none of float32, bfloat16, bfloat8_b")
     if x.layout is not Layout.TILE:
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
+    if x.shape[1] != 1:
+        raise DeviceRejects(f"Unsupported input sequence length {x.shape[1]} is not equal to 1")
     memory = output_memory(x, memory_config)
+    if memory.is_sharded() and not x.is_sharded():
+        raise DeviceRejects(f"Output memory config layout must be INTERLEAVED but got {cpp(memory.memory_layout)}")
     b, s = x.shape[0], x.shape[2]
-    specs = []
+    specs, whole = [], round_up(head_dim, TILE)
     for n, transposed in ((n_q, False), (n_kv, transpose_k_heads), (n_kv, False)):
-        where = _sharded_by_heads(memory, n, head_dim) if memory.is_sharded() else memory
-        shape = (b, n, head_dim, s) if transposed else (b, n, s, head_dim)
+        where = _sharded_by_heads(memory, n, whole) if memory.is_sharded() else memory
+        shape = (b, n, whole, s) if transposed else (b, n, s, whole)
         specs.append(spec(shape, x.dtype, Layout.TILE, where))
+        buffer_bytes(specs[-1].padded_shape, x.dtype, Layout.TILE, where)  # the shards of the results are checked first
+    if x.is_sharded():
+        rows, height = x.spec.memory_config.shard_spec.shape[0], x.padded_shape.volume() // width
+        if rows != height:
+            raise DeviceRejects(f"Shard spec shape[0] ({rows}) must equal physical volume / padded shape[-1] ({height})")
+    inputs = (x,) if input_kv is None else (x, on_device(input_kv))
+    if whole != head_dim:  # the kernel copies whole tiles, which are not the heads then
+        return tuple(unmodelled(inputs, specs))
 
     if input_kv is None:
 
@@ -113,17 +127,17 @@ def nlp_create_qkv_heads(
                 _split(v, k + n_kv * head_dim, n_kv, head_dim),
             )
 
-        return tuple(launch("ttnn.experimental.nlp_create_qkv_heads", (x,), specs, compute))
+        return tuple(launch(name, inputs, specs, compute))
 
     def compute_two(q, kv):
-        kv = widened(kv, 2 * n_kv * head_dim)
+        kv = widened(kv, kv_width)
         return (
             _split(widened(q, width), 0, n_q, head_dim),
             _split(kv, 0, n_kv, head_dim, transpose_k_heads),
-            _split(kv, n_kv * head_dim, n_kv, head_dim),
+            _split(kv, (sections - 1) * n_kv * head_dim, n_kv, head_dim),
         )
 
-    return tuple(launch("ttnn.experimental.nlp_create_qkv_heads", (x, on_device(input_kv)), specs, compute_two))
+    return tuple(launch(name, inputs, specs, compute_two))
 
 
 @op("ttnn.experimental.nlp_create_qkv_heads_decode")
@@ -155,7 +169,11 @@ def nlp_create_qkv_heads_decode(
     if x.dtype not in (float32, bfloat16):
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is neither float32 nor bfloat16")
     if x.layout is not Layout.TILE:
-        raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
+        raise DeviceRejects("Only tile layout is supported for input tensor")
+    if x.is_sharded() and x.spec.memory_config.memory_layout is not TensorMemoryLayout.WIDTH_SHARDED:
+        raise DeviceRejects(
+            f"Current input memory layout is {cpp(x.spec.memory_config.memory_layout)}. It must be width sharded"
+        )
     if x.shape[1] != 1 or users > TILE:
         raise DeviceRejects(f"Unsupported input shape = {x.shape}", "want [1, 1, users, width] with at most 32 users")
     apart = x.is_sharded() and overlap_qk_coregrid is False
@@ -199,7 +217,13 @@ def nlp_concat_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | None
     b, n, s, head_dim = x.shape
     if memory.is_sharded():
         memory = _concatenated_memory(x, memory)
+    elif x.is_sharded():
+        raise DeviceRejects(
+            f"Sharded input requires a sharded output memory config but got {cpp(memory.memory_layout)}"
+        )
     out = spec((b, 1, s, n * head_dim), x.dtype, Layout.TILE, memory)
+    if head_dim % TILE:  # the kernel copies whole tiles, padding and all
+        return unmodelled((x,), out)
     return launch(
         "ttnn.experimental.nlp_concat_heads", (x,), out, lambda v: v.transpose(1, 2).reshape(b, 1, s, n * head_dim)
     )
@@ -241,12 +265,20 @@ def nlp_concat_heads_decode(
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
     if not x.is_sharded():
         raise DeviceRejects("Input tensor must be sharded", "to_memory_config with one user's heads a core")
-    users, n, head_dim = x.shape[1:]
+    if x.spec.memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+        raise DeviceRejects(
+            f"Input tensor memory layout must be HEIGHT_SHARDED but got {cpp(x.spec.memory_config.memory_layout)}"
+        )
+    cores = GRID[0] * GRID[1]
+    if num_heads > cores:
+        raise DeviceRejects(f"Target number of cores {num_heads} is greater than total number of available cores {cores}")
+    (users, n, _), head_dim = x.shape[1:], x.padded_shape[3]
     shard = ShardSpec(row_wise(num_heads), (TILE, head_dim))
     memory = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
     out = spec((1, 1, TILE, num_heads * head_dim), x.dtype, Layout.TILE, memory)
 
     def compute(v):
+        v = widened(v, head_dim)
         if num_heads > n:
             v = torch.nn.functional.pad(v, (0, 0, 0, num_heads - n))
         rows = v[0, :, :num_heads].reshape(users, num_heads * head_dim)
@@ -261,17 +293,24 @@ def concatenate_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | Non
 
     Shapes    [B, n, S, hd] -> [B, S, n hd]
     Numerics  moves values
+    Raises    head dims that are no multiple of 32
     Source    recorded contract, op `ttnn.transformer.concatenate_heads`
     """
     x = on_device(input_tensor)
     if len(x.shape) != 4:
-        raise DeviceRejects("Invalid input tensor: expected 4 dimensions", f"got {x.shape}")
+        raise DeviceRejects(f"Input tensor must have rank 4. Shape: {x.shape}")
+    b, n, s, head_dim = x.shape
+    if head_dim % TILE:
+        raise DeviceRejects(
+            f"Head size must be a multiple of {TILE} but was found to be {head_dim}. Update the matmul that uses the output "
+            "of this operation to include padding in the weights."
+        )
     if x.layout is not Layout.TILE:
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
-    if x.is_sharded() or (memory_config is not None and memory_config.is_sharded()):
-        raise NotEmulated("ttnn.transformer.concatenate_heads: sharded tensors have no model in the emulator")
-    b, n, s, head_dim = x.shape
-    out = spec((b, s, n * head_dim), x.dtype, Layout.TILE, output_memory(x, memory_config))
+    memory = output_memory(x, memory_config)
+    if memory.is_sharded():
+        memory = _concatenated_memory(x, memory)
+    out = spec((b, s, n * head_dim), x.dtype, Layout.TILE, memory)
     return launch(
         "ttnn.transformer.concatenate_heads", (x,), out, lambda v: v.transpose(1, 2).reshape(b, s, n * head_dim)
     )
@@ -284,39 +323,43 @@ def split_query_key_value_and_split_heads(
 ):  # fmt: skip
     """`nlp_create_qkv_heads` of a tensor of three dims.
 
-    Shapes    [B, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, hd, S] (or [B, nk, S, hd]), [B, nk, S, hd]
+    Shapes    [B, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, hd, S] (or [B, nk, S, hd]), [B, nk, S, hd]; with a second tensor
+              [B, S, 2 nk hd] q comes from the first alone
     Numerics  moves values
+    Raises    head dims that are no multiple of 32
     Source    recorded contract, op `ttnn.transformer.split_query_key_value_and_split_heads`
     """
+    name = "ttnn.transformer.split_query_key_value_and_split_heads"
     x = on_device(input_tensor)
-    refuse_unmodelled(
-        "ttnn.transformer.split_query_key_value_and_split_heads", kv_input_tensor=kv_input_tensor,
-        use_falcon7b_backend=use_falcon7b_backend,
-    )  # fmt: skip
+    refuse_unmodelled(name, use_falcon7b_backend=use_falcon7b_backend)
     if len(x.shape) != 3:
         raise DeviceRejects(f"Invalid input tensor: expected 3 dimensions, but found {len(x.shape)}.")
     if x.is_sharded():
-        raise NotEmulated("ttnn.transformer.split_query_key_value_and_split_heads: sharded operands have no model")
+        raise NotEmulated(f"{name}: sharded operands have no model in the emulator")
     b, s, width = x.shape
     n_q, n_kv = num_heads, num_heads if num_kv_heads is None else num_kv_heads
-    padded = x.padded_shape[2]
-    if padded % (n_q + 2 * n_kv):
-        raise DeviceRejects("Unsupported input shape", f"width {padded} must divide by {n_q + 2 * n_kv} heads")
-    if x.dtype not in FLOATS or x.dtype not in _HEAD_DTYPES:
-        raise DeviceRejects("Unsupported data format")
+    head_dim = width // (n_q if kv_input_tensor is not None else n_q + 2 * n_kv)
+    if head_dim % TILE:
+        raise DeviceRejects(
+            f"Invalid head size: {head_dim}. The head size must be a multiple of the tile width ({TILE}). Please adjust the "
+            "dimensions accordingly."
+        )
+    if x.dtype not in _HEAD_DTYPES:
+        raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is none of float32, bfloat16, bfloat8_b")
     if x.layout is not Layout.TILE:
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
-    head_dim, memory = padded // (n_q + 2 * n_kv), output_memory(x, memory_config)
+    memory = output_memory(x, memory_config)
     key = (b, n_kv, head_dim, s) if transpose_key else (b, n_kv, s, head_dim)
     shapes = ((b, n_q, s, head_dim), key, (b, n_kv, s, head_dim))
     specs = [spec(shape, x.dtype, Layout.TILE, memory) for shape in shapes]
 
-    def compute(v):
-        v, k = widened(v, padded), n_q * head_dim
+    def compute(v, kv):
+        rest, k = (v, n_q * head_dim) if kv is None else (kv, 0)
         return (
             _split(v, 0, n_q, head_dim),
-            _split(v, k, n_kv, head_dim, transpose_key),
-            _split(v, k + n_kv * head_dim, n_kv, head_dim),
+            _split(rest, k, n_kv, head_dim, transpose_key),
+            _split(rest, k + n_kv * head_dim, n_kv, head_dim),
         )
 
-    return tuple(launch("ttnn.transformer.split_query_key_value_and_split_heads", (x,), specs, compute))
+    kv = None if kv_input_tensor is None else on_device(kv_input_tensor)
+    return tuple(launch(name, (x, kv), specs, compute))
