@@ -366,29 +366,24 @@ class Buffer:
     (under `spec_only`, or allocated and never written). It is freed when the last of its `handles` (tensors) goes.
     A zero-copy result has a buffer of its own that points to its source's, the `root`: freeing the result frees the
     source, while freeing the source leaves the result marked allocated (ttnn 0.81.1, `is_allocated` of aliases).
+    `store` is the buffer whose `data` counts: the root's, except where a view shows padding of its root.
     """
 
-    __slots__ = ("device", "buffer_type", "address", "bank_bytes", "data", "alive", "root", "handles")
+    __slots__ = ("device", "buffer_type", "address", "bank_bytes", "data", "alive", "root", "store", "handles")
 
     def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int):
         self.address = device.allocators[buffer_type].allocate(bank_bytes, total_bytes)
         self.device, self.buffer_type, self.bank_bytes = device, buffer_type, bank_bytes
-        self.data, self.alive, self.root, self.handles = None, True, None, 0
+        self.data, self.alive, self.root, self.store, self.handles = None, True, None, self, 0
 
     @classmethod
     def view_of(cls, other: Buffer) -> Buffer:
         view = cls.__new__(cls)
-        view.root = other.root or other
+        view.root, view.store = other.root or other, other.store
         view.root.handles += 1
         view.device, view.buffer_type, view.address = other.device, other.buffer_type, other.address
         view.bank_bytes, view.alive, view.data, view.handles = other.bank_bytes, True, None, 0
         return view
-
-    @property
-    def store(self) -> Buffer:
-        """The buffer that holds the contents: the root's, but a view that shows padding has contents of its own."""
-        root = self.root
-        return self if root is None or (self.data is not None and root.alive) else root
 
     @property
     def shared(self) -> bool:

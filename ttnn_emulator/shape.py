@@ -11,7 +11,7 @@ class Shape(tuple):
     __slots__ = ()
 
     def __new__(cls, dims=()):
-        return super().__new__(cls, (int(d) for d in dims))
+        return super().__new__(cls, map(int, dims))
 
     @property
     def rank(self) -> int:
@@ -54,7 +54,7 @@ def tile_padded(shape) -> Shape:
     dims = tuple(shape)
     if len(dims) < 2:
         dims = (1,) * (2 - len(dims)) + dims
-    return Shape(dims[:-2] + (max(round_up(dims[-2], TILE), TILE), max(round_up(dims[-1], TILE), TILE)))
+    return Shape(dims[:-2] + (round_up(dims[-2], TILE), round_up(dims[-1], TILE)))
 
 
 def at(shape, index: int) -> int:

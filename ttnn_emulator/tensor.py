@@ -257,10 +257,9 @@ class Tensor:
         if self.buffer is None:
             return self.host
         buffer = self.buffer
-        root = buffer.store
-        data = root.data
-        if data is None:
-            if root is not buffer and buffer.alive and not root.alive:
+        data, root = buffer.store.data, buffer.root
+        if data is None or (root is not None and not root.alive):
+            if root is not None and buffer.alive and not root.alive:
                 raise NotEmulated(
                     "the memory of this tensor was freed through the tensor it is a view of; a device reads whatever "
                     "is there by then"
@@ -274,11 +273,5 @@ class Tensor:
         shape = self.spec.shape
         return data if data[0].shape == shape else [d.reshape(shape) for d in data]
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __repr__(self) -> str:
         return f"ttnn.Tensor({self.spec})"
-
-    def __bool__(self) -> bool:
-        return True

@@ -48,9 +48,7 @@ class Held:
         self.buffer, self.spec, self.chip = tensor.buffer, tensor.spec, tensor.chip
 
     def contents(self) -> list:
-        data = self.buffer.data
-        if data is None and self.buffer.root is not None:
-            data = self.buffer.root.data
+        data = self.buffer.store.data
         if data is None:
             raise NotEmulated(
                 f"execute_trace: {self.spec} was freed after the capture; a device reads whatever is there by then"
@@ -70,8 +68,8 @@ def _held(value):
 def _buffers(value):
     if isinstance(value, Held):
         yield value.buffer
-        if value.buffer.root is not None:
-            yield value.buffer.root
+        if value.buffer.store is not value.buffer:
+            yield value.buffer.store
     elif isinstance(value, Buffer):
         yield value
     elif isinstance(value, (tuple, list)):

@@ -11,7 +11,9 @@ import math
 
 import torch
 
-from ..dtypes import BLOCK_FORMATS, NAME, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp
+from ..dtypes import (
+    BLOCK_FORMATS, INTEGERS, NAME, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, float32,
+)  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import num_cores_to_corerangeset
 from ..memory import (
@@ -617,6 +619,7 @@ def pad(
 def refilled(x: Tensor, made, compute) -> Tensor:
     """A tensor on the memory of `x` that shows part of its padding; what is written to one does not reach the other."""
     out = view(x, made)
+    out.buffer.store = out.buffer
     run_into((x,), out, compute)
     return out
 
@@ -727,6 +730,14 @@ def scatter(
     refuse_unmodelled("ttnn.scatter", reduce=reduce)
     x, at = device_tensor(input), axis(dim, len(input.shape))
     device_tensor(index), device_tensor(src)
+    if index.dtype not in INTEGERS:
+        raise DeviceRejects(f"index_dtype is not integer, it is {index.dtype.name}.")
+    for what, t in (("input", x), ("source", src)):
+        if t.dtype is float32 and t.layout is TILE_LAYOUT:
+            raise DeviceRejects(
+                f"Scatter doesn't work for fp32 tiled tensors yet (see to_layout issue #) - {what} tensor is "
+                f"{cpp(t.dtype)} {cpp(t.layout)}."
+            )
     made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
     return launch(
         "ttnn.scatter", (x, index, src), made, moving(lambda v, i, s: v.scatter(at, i.long(), s.to(v.dtype)), x.dtype)
