@@ -1,0 +1,65 @@
+"""One layer of every model file at its true width, random weights, against HF in fp32: a prompt, then a decode step."""
+
+import json
+from functools import lru_cache
+
+import pytest
+import torch
+import ttnn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from bringup import backends
+from bringup.loading import CONFIGS
+from tests.blocks.common import load_model_file, pcc
+from tests.models.test_small import FILES
+
+TOKENS = 40  # past one tile
+
+
+@lru_cache(maxsize=1)  # files come in the order of their models
+def one_layer(org, name):
+    """A one-layer HF model in bfloat16, what its layer adds to the residual stream in fp32, and the tokens."""
+    config = AutoConfig.for_model(**json.loads((CONFIGS / f"{org}--{name}.json").read_text()))
+    config.num_hidden_layers, config.vocab_size = 1, 512  # the vocabulary is no part of a layer
+    with torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    hf = hf.to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in hf.parameters():
+            weight.fill_(1.0) if weight.dim() == 1 else weight.normal_(std=0.02, generator=generator)
+        hf.tie_weights()
+        ids = torch.randint(0, 512, (1, TOKENS + 1), generator=generator)
+        layer = hf.model.layers[0].float()
+        rotary = type(hf.model.rotary_emb)(config)
+        x = hf.model.embed_tokens(ids).float()
+        mask = torch.full((TOKENS + 1, TOKENS + 1), float("-inf")).triu(1)[None, None]
+        y = layer(x, attention_mask=mask, position_embeddings=rotary(x, torch.arange(TOKENS + 1)[None]))
+        layer.bfloat16()
+    return hf, ids, (y - x)[0]
+
+
+def cases():
+    """Llama's layer in every run; the layers of the larger models, 0.1 to 0.2 billion weights each, where time allows."""
+    return [f if "Llama" in f else pytest.param(f, marks=pytest.mark.slow) for f in FILES]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("file", cases())
+def test_a_layer_is_hfs(file):
+    org, name, system = file.split("/")
+    hf, ids, want = one_layer(org, name)
+    added = []
+    with backends.open_system(system) as device:
+        model = load_model_file(file).build_model(hf, device, 64)
+
+        def keep(module, args, out):
+            x, y = (ttnn.to_torch(ttnn.get_device_tensors(t)[0]).float()[0, 0] for t in (args[0], out))
+            added.append(y - x)
+
+        model.model.layers[0].register_forward_hook(keep)
+        cache = model(ids[:, :-1]).past_key_values
+        model(ids[:, -1:], past_key_values=cache)
+    prompt, step = added[0][:TOKENS], added[1][0]
+    assert pcc(prompt, want[:-1]) >= 0.999
+    assert pcc(step, want[-1]) >= 0.999
