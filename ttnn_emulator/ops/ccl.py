@@ -93,10 +93,17 @@ def _scattered_topology(t: Tensor, device, axis: int | None, dim: int) -> Tensor
 
 
 # ---------------------------------------------------------------- checks
-def _fabric(t: Tensor):
-    """The device of a collective's operand; without a fabric there is nothing to send over."""
+def _fabric(t: Tensor, topology: Topology | None = None, num_links: int | None = None):
+    """The device of a collective's operand; without a fabric there is nothing to send over.
+
+    Where topology and links are both given, the library does not ask the fabric, and meets the single chip first.
+    """
     device = on_device(t).buffer.device
     if device_module.get_fabric_config() is device_module.FabricConfig.DISABLED:
+        if device.chips == 1 and topology is not None and num_links is not None:
+            if topology is Topology.Ring:
+                raise DeviceRejects("reduce_scatter_minimal_async ring implementation doesn't support odd ring size")
+            raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "a collective needs more than one chip")
         raise DeviceRejects(
             "Trying to get un-initialized fabric context",
             "ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D) before the mesh is opened"
@@ -229,7 +236,7 @@ def all_reduce(
     Source    recorded contract, op `ttnn.all_reduce`
     """
     x = on_device(input_tensor)
-    device = _fabric(x)
+    device = _fabric(x, topology, num_links)
     refuse_unmodelled("ttnn.all_reduce", subdevice_id=subdevice_id)
     if x.dtype not in FLOATS:
         raise NotEmulated(f"ttnn.all_reduce: {cpp(x.dtype)} has no model in the emulator")
@@ -272,7 +279,7 @@ def reduce_scatter(
     Source    recorded contract, op `ttnn.reduce_scatter`
     """
     x = on_device(input_tensor)
-    device = _fabric(x)
+    device = _fabric(x, topology, num_links)
     refuse_unmodelled("ttnn.reduce_scatter", output_tensor=output_tensor, subdevice_id=subdevice_id)
     rank = len(x.shape)
     if not -rank <= dim < rank:

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import torch
 
-from ..dtypes import Layout, bfloat8_b, bfloat16, cpp, float32
+from .. import numerics
+from ..dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, float32
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
 from ..memory import GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
@@ -49,11 +50,17 @@ def _sharded_by_heads(memory: MemoryConfig, heads: int, head_dim: int) -> Memory
     return MemoryConfig(memory.memory_layout, memory.buffer_type, ShardSpec(row_wise(heads), (TILE, head_dim)))
 
 
-def _split(v: torch.Tensor, first: int, n: int, head_dim: int, transposed: bool = False) -> torch.Tensor:
-    """Columns `first` to `first + n * head_dim` of [B, 1, S, width] as [B, n, S, head_dim] (or [B, n, head_dim, S])."""
+def _split(v: torch.Tensor, first: int, n: int, head_dim: int, transposed: bool = False, dtype=bfloat16) -> torch.Tensor:
+    """Columns `first` to `first + n * head_dim` of [B, 1, S, width] as [B, n, S, head_dim] (or [B, n, head_dim, S]).
+
+    Blocks run along the last dim, so that a transposed tensor of a block format is packed anew.
+    """
     b, s = v.shape[0], v.shape[-2]
     part = v[..., first : first + n * head_dim].reshape(b, s, n, head_dim)
-    return part.permute(0, 2, 3, 1) if transposed else part.transpose(1, 2)
+    if not transposed:
+        return part.transpose(1, 2)
+    part = part.permute(0, 2, 3, 1)
+    return numerics.now().pack(part, NAME[dtype]) if dtype in BLOCK_FORMATS else part
 
 
 @op("ttnn.experimental.nlp_create_qkv_heads")
@@ -112,7 +119,7 @@ def nlp_create_qkv_heads(
         rows, height = x.spec.memory_config.shard_spec.shape[0], x.padded_shape.volume() // width
         if rows != height:
             raise DeviceRejects(f"Shard spec shape[0] ({rows}) must equal physical volume / padded shape[-1] ({height})")
-    inputs = (x,) if input_kv is None else (x, on_device(input_kv))
+    inputs, dtype = (x,) if input_kv is None else (x, on_device(input_kv)), x.dtype
     if whole != head_dim:  # the kernel copies whole tiles, which are not the heads then
         return tuple(unmodelled(inputs, specs))
 
@@ -123,7 +130,7 @@ def nlp_create_qkv_heads(
             k = n_q * head_dim
             return (
                 _split(v, 0, n_q, head_dim),
-                _split(v, k, n_kv, head_dim, transpose_k_heads),
+                _split(v, k, n_kv, head_dim, transpose_k_heads, dtype),
                 _split(v, k + n_kv * head_dim, n_kv, head_dim),
             )
 
@@ -133,7 +140,7 @@ def nlp_create_qkv_heads(
         kv = widened(kv, kv_width)
         return (
             _split(widened(q, width), 0, n_q, head_dim),
-            _split(kv, 0, n_kv, head_dim, transpose_k_heads),
+            _split(kv, 0, n_kv, head_dim, transpose_k_heads, dtype),
             _split(kv, (sections - 1) * n_kv * head_dim, n_kv, head_dim),
         )
 
@@ -351,13 +358,14 @@ def split_query_key_value_and_split_heads(
     memory = output_memory(x, memory_config)
     key = (b, n_kv, head_dim, s) if transpose_key else (b, n_kv, s, head_dim)
     shapes = ((b, n_q, s, head_dim), key, (b, n_kv, s, head_dim))
-    specs = [spec(shape, x.dtype, Layout.TILE, memory) for shape in shapes]
+    dtype = x.dtype
+    specs = [spec(shape, dtype, Layout.TILE, memory) for shape in shapes]
 
     def compute(v, kv):
         rest, k = (v, n_q * head_dim) if kv is None else (kv, 0)
         return (
             _split(v, 0, n_q, head_dim),
-            _split(rest, k, n_kv, head_dim, transpose_key),
+            _split(rest, k, n_kv, head_dim, transpose_key, dtype),
             _split(rest, k + n_kv * head_dim, n_kv, head_dim),
         )
 

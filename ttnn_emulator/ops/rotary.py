@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from .. import numerics
@@ -40,7 +42,10 @@ def rotary_embedding(
     """
     x, cos, sin = on_device(input_tensor), cos_cache, sin_cache
     if token_index is not None and token_index < 0:
-        raise TypeError(f"token_index must not be negative: {token_index}")
+        raise TypeError(
+            "ttnn.experimental.rotary_embedding(): incompatible function arguments.\n"
+            f"  got    token_index = {token_index}\n  want   an int that is not negative"
+        )
     if x.layout is Layout.TILE:
         padded = x.padded_shape
     else:
@@ -133,7 +138,7 @@ def rotary_embedding_hf(
     if any(t.dtype not in FLOATS for t in inputs):
         return unmodelled(inputs, out)
     config, dtype = resolve(compute_kernel_config, _DEFAULT), NAME[x.dtype]
-    rows, hd = x.shape[-2], x.shape[-1]
+    rows, hd, width = x.shape[-2], x.shape[-1], x.padded_shape[-1]
 
     def compute(v, c, s):
         # Decode: row 0 of a user's tile holds its position; the kernel broadcasts it over the heads.
@@ -158,7 +163,9 @@ def rotary_embedding_llama(
               [1, B, 1 or 32, hd], trans_mat [1, 1, 32 B, 32]; the shape of x comes out
     Dtypes    bfloat16
     Layout    TILE; decode needs all four HEIGHT_SHARDED
-    Numerics  the turn is exact for a matrix of 0, 1 and -1; then as `rotary_embedding`
+    Numerics  the turn is exact; then as `rotary_embedding`
+    Differs   with a matrix that does more than turn neighbours the products round as ttnn.mul does; tables that are shorter than
+              the prompt give a result without contents
     Source    recorded contract, op `ttnn.experimental.rotary_embedding_llama`
     """
     x, cos, sin, turn = (on_device(t) for t in (input_tensor, cos_cache, sin_cache, trans_mat))
@@ -176,24 +183,31 @@ def rotary_embedding_llama(
     config = resolve(compute_kernel_config, _DEFAULT)
     rows, hd, width = x.shape[-2], x.shape[-1], x.padded_shape[-1]
 
-    def compute(v, c, s, m):
-        if is_decode_mode:
-            c, s = c[..., :1, :], s[..., :1, :]
-        elif c.shape[-2] < rows:
-            raise NotEmulated(
-                f"rotary_embedding_llama: cos has {c.shape[-2]} rows for {rows} positions; the device reads past its end"
-            )
-        else:
-            c, s = c[..., :rows, :], s[..., :rows, :]
-        n, back, hd_ = numerics.now(), m[0, 0, :TILE, :TILE], hd
-        if hd_ != width:
-            v, c, s = (padded_to(t, t.shape[-2], width) for t in (v, c, s))
-        turned = (v.reshape(*v.shape[:-1], width // TILE, TILE) @ back).reshape(v.shape)
-        y = n.add(n.mul(v, c, "bfloat16"), n.mul(turned, s, "bfloat16"), "bfloat16")
-        return y[..., :hd_]
+    if not is_decode_mode and min(cos.shape[-2], sin.shape[-2]) < rows:  # the device reads past the end of the tables
+        return unmodelled(inputs, out)
 
-    del config  # products of bfloat16 with a bfloat16 result are the same in every fidelity that the op takes
+    def compute(v, c, s, m):
+        span, m = slice(0, 1 if is_decode_mode else rows), m[0, 0, :TILE, :TILE]
+        c, s = c[..., span, :], s[..., span, :]
+        if not torch.equal(m, _neighbours(m.device)):
+            n, wide = numerics.now(), padded_to(v, v.shape[-2], width)
+            turned = (wide.reshape(*wide.shape[:-1], width // TILE, TILE) @ m).reshape(wide.shape)[..., :hd]
+            return n.add(n.mul(v, c, "bfloat16"), n.mul(turned, s, "bfloat16"), "bfloat16")
+        # The same products in HF's order: evens first, then odds.
+        v, c, s = (torch.cat([t[..., 0::2], t[..., 1::2]], -1) for t in (v, c, s))
+        y = numerics.now().rotary(v, c, s, config, "bfloat16")
+        return torch.stack([y[..., : hd // 2], y[..., hd // 2 :]], -1).flatten(-2)
+
     return launch("ttnn.experimental.rotary_embedding_llama", inputs, out, compute, flops=(2 * TILE + 3) * x.volume())
+
+
+@functools.cache
+def _neighbours(device) -> torch.Tensor:
+    """[32, 32]: x @ it is (-x1, x0, -x3, x2, ...)."""
+    m = torch.zeros(TILE, TILE, dtype=torch.bfloat16)
+    even = torch.arange(0, TILE, 2)
+    m[even + 1, even], m[even, even + 1] = -1, 1
+    return m.to(device)
 
 
 @op("ttnn.experimental.rotate_half")
