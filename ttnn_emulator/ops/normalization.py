@@ -1,14 +1,37 @@
-"""rms_norm, layer_norm and softmax."""
+"""rms_norm, layer_norm and softmax in its forms.
+
+Source    ttnn 0.81.1: recorded contract; refusals and L1 sizes asked one by one
+"""
 
 from __future__ import annotations
 
 from .. import numerics
-from ..config import WormholeComputeKernelConfig, resolve
-from ..dtypes import BLOCK_FORMATS, NAME, ROW_MAJOR_LAYOUT, TILE_LAYOUT, bfloat8_b, bfloat16, cpp, float32
-from ..errors import DeviceRejects
-from ..memory import MemoryConfig
-from ..op import launch, on_device, op, output_memory, refuse_unmodelled
+from ..config import (
+    LayerNormDefaultProgramConfig,
+    LayerNormShardedMultiCoreProgramConfig,
+    SoftmaxShardedMultiCoreProgramConfig,
+    WormholeComputeKernelConfig,
+    resolve,
+)
+from ..dtypes import NAME, TILE_BYTES, Layout, bfloat8_b, bfloat16, cpp, float32
+from ..errors import DeviceRejects, NotEmulated
+from ..grid import num_cores_to_corerangeset
+from ..memory import GRID, MemoryConfig, ShardOrientation
+from ..op import launch, on_device, op, update, view
+from ..shape import TILE, round_up
 from ..tensor import Tensor, spec
+from .matmul import L1_BASE, L1_END
+from .sharding import BLOCK, HEIGHT, plane, result, unspecified
+
+FLOAT_INPUTS = (float32, bfloat16, bfloat8_b)
+
+
+def check_dtype(x: Tensor) -> None:
+    if x.dtype not in FLOAT_INPUTS:
+        raise DeviceRejects(f"Input tensor must be FLOAT32, BFLOAT16, or BFLOAT8_B, got: {cpp(x.dtype)}")
+
+
+# ---------------------------------------------------------------- norms
 
 
 @op("ttnn.rms_norm")
@@ -17,8 +40,18 @@ def rms_norm(
     residual_input_tensor: Tensor | None = None, memory_config: MemoryConfig | None = None, program_config=None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None,
 ) -> Tensor:  # fmt: skip
-    """x / sqrt(mean(x^2) + epsilon) * weight + bias over the last dim."""
-    return _norm("ttnn.rms_norm", "rms_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, compute_kernel_config)
+    """x / sqrt(mean(x^2) + epsilon) * weight + bias over the last dim, x = input + residual.
+
+    Shapes    weight and bias: TILE [..., width], or ROW_MAJOR [..., width / 32, 32]
+    Dtypes    bfloat16, float32, bfloat8_b; the input's comes out
+    Raises    row-major weights of a width that does not fit L1 (bfloat16: above 6,752)
+    """
+    if input_tensor.layout is not Layout.TILE:
+        raise DeviceRejects("ttnn::rms_norm does not support ROW_MAJOR input tensors. Use TILE layout.")
+    return _norm(
+        "rms_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
+        compute_kernel_config,
+    )  # fmt: skip
 
 
 @op("ttnn.layer_norm")
@@ -27,21 +60,167 @@ def layer_norm(
     residual_input_tensor: Tensor | None = None, memory_config: MemoryConfig | None = None, program_config=None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, recip_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last dim."""
-    return _norm("ttnn.layer_norm", "layer_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, compute_kernel_config)
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last dim, x = input + residual; see rms_norm."""
+    return _norm(
+        "layer_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
+        compute_kernel_config,
+    )  # fmt: skip
 
 
-def _norm(name, function, x, epsilon, weight, bias, residual, memory_config, config):
+def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_config, config) -> Tensor:
+    name = f"ttnn.{function}"
     on_device(x)
+    for t in (weight, bias, residual):
+        if t is not None and (t.buffer is None or not t.buffer.alive):
+            raise DeviceRejects("Device Operations expect device tensors as inputs")
+    check_dtype(x)
+    if x.layout is not Layout.TILE and x.shape[-1] % TILE:
+        raise DeviceRejects(f"ROW_MAJOR input requires W ({x.shape[-1]}) to be a multiple of tile width (32)")
+    if residual is not None:
+        if residual.layout is not Layout.TILE:
+            raise DeviceRejects(f"Residual tensor must have TILE layout, got: {cpp(residual.layout)}")
+        if (residual.shape, residual.padded_shape) != (x.shape, x.padded_shape):
+            raise DeviceRejects(
+                f"Input and residual logical and padded shapes must match, got input: logical={x.shape} padded={x.padded_shape} "
+                f"vs residual: logical={residual.shape} padded={residual.padded_shape}"
+            )
+    if weight is not None and bias is not None and weight.layout is not bias.layout:
+        raise DeviceRejects("Gamma and beta must have the same layout!")
+    check_weight(x, weight, "gamma")
+    check_weight(x, bias, "beta")
     c = resolve(config, numerics.default_config(function, NAME[x.dtype]))
-    out = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    own = x.spec.memory_config
+    if own.is_sharded():
+        out = check_sharded(function, x, residual, memory_config, program_config, c)
+    else:
+        if isinstance(program_config, LayerNormShardedMultiCoreProgramConfig) or unspecified(memory_config):
+            raise DeviceRejects("bad optional access", "the input is interleaved: it takes no sharded program config")
+        check_l1(function, x, weight, bias, residual, c)
+        out = memory_config or own
     dtype = NAME[x.dtype]
 
-    def compute(v, w, b, r):
+    def compute(v, w=None, b=None, r=None):
         w, b = (None if p is None else p.reshape(-1)[: v.shape[-1]] for p in (w, b))
         return getattr(numerics.now(), function)(v, w, b, epsilon, c, dtype, residual=r)
 
-    return launch(name, (x, weight, bias, residual), out, compute, flops=6 * x.volume(), attrs={"math_fidelity": c.math_fidelity})
+    return launch(
+        name, (x, weight, bias, residual), spec(x.shape, x.dtype, x.layout, out), compute, flops=6 * x.volume(),
+        attrs={"math_fidelity": c.math_fidelity},
+    )  # fmt: skip
+
+
+def check_weight(x: Tensor, w: Tensor | None, name: str) -> None:
+    """Refuses a weight ("gamma") or bias ("beta") that does not suit the width."""
+    if w is None:
+        return
+    title = name.capitalize()
+    if w.layout is Layout.TILE:
+        if w.padded_shape[-1] != x.padded_shape[-1] or w.shape[-1] < x.shape[-1]:
+            effect = "multiplied" if name == "gamma" else "offset"
+            raise DeviceRejects(
+                f"Input and {name} padded widths must match and {name} logical width must be >= input logical width (otherwise "
+                f"valid input columns would be {effect} by {name} padding). Got input: logical[-1]={x.shape[-1]} "
+                f"padded[-1]={x.padded_shape[-1]} vs {name}: logical[-1]={w.shape[-1]} padded[-1]={w.padded_shape[-1]}"
+            )
+        if w.padded_shape[-2] != TILE:
+            raise DeviceRejects(f"{title} tensor height must equal tile height (32), got: {w.padded_shape[-2]}")
+        return
+    volume, width = w.padded_shape.volume(), w.padded_shape[-1]
+    if width != TILE or volume != x.padded_shape[-1]:
+        if name == "gamma":
+            raise DeviceRejects(
+                "Gamma's last padded dim needs to equal tile width and gamma's volume needs to align with last padded dim of "
+                f"input. Error with gamma.value().padded_shape(): {w.padded_shape}, tile_width: 32, "
+                f"gamma.value().physical_volume(): {volume}, a.padded_shape(): {x.padded_shape}",
+                f"a ROW_MAJOR weight has the shape [1, 1, {x.padded_shape[-1] // TILE}, 32]",
+            )
+        raise DeviceRejects(
+            f"Beta tensor dimensions must align with input tensor. Got beta padded shape: {width}, physical volume: {volume}, "
+            f"input padded shape: {x.padded_shape[-1]}, tile_width: 32"
+        )
+    if w.dtype not in (float32, bfloat16):
+        raise DeviceRejects(f"{title} tensor must be FLOAT32 or BFLOAT16, got: {cpp(w.dtype)}")
+
+
+def check_l1(function, x, weight, bias, residual, config) -> None:
+    """Refuses a width whose rows do not fit L1 with row-major weights (with others the library takes smaller steps).
+
+    Source    ttnn 0.81.1, 104 sizes asked: per tile of the width the input, one or two intermediates and the weights; plus
+              two output blocks and constants
+    """
+    weights = [w for w in (weight, bias) if w is not None]
+    if not weights or weights[0].layout is Layout.TILE:
+        return
+    rms, wide = function == "rms_norm", config.fp32_dest_acc_en
+    block = 4 if wide else 8
+    tiles = round_up(x.padded_shape[-1] // TILE, block)
+    own, between = TILE_BYTES[x.dtype], TILE_BYTES[float32 if wide else bfloat16]
+    per_tile = own + between * (1 if rms else 2) + sum(TILE_BYTES[w.dtype] for w in weights)
+    end = L1_BASE + tiles * per_tile + 2 * block * own
+    end += (81_920 if wide else 61_440) if rms else (90_112 if wide else 65_536)
+    if residual is not None:
+        end += 4 * block * TILE_BYTES[residual.dtype] + (0 if rms else tiles * TILE_BYTES[residual.dtype])
+    if end > L1_END:
+        rows = plane(x.padded_shape)[0] // TILE
+        cores = num_cores_to_corerangeset(min(rows, GRID[0] * GRID[1]), GRID, row_wise=True)
+        raise DeviceRejects(
+            f"Statically allocated dataflow buffers on core range {cores.ranges()[0]} grow to {end} B which is beyond max L1 size "
+            f"of {L1_END} B",
+            "give the weight in TILE layout",
+        )
+
+
+def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> MemoryConfig:
+    """Where the norm of a sharded tensor goes; refuses what the sharded program does not do."""
+    own = x.spec.memory_config
+    shard = own.shard_spec
+    if own.memory_layout is HEIGHT:
+        raise DeviceRejects("Height sharded inputs are not supported.")
+    if isinstance(c, LayerNormDefaultProgramConfig):
+        raise DeviceRejects("std::get: wrong index for variant", "a sharded input takes a LayerNormShardedMultiCoreProgramConfig")
+    if memory_config is not None:
+        if not memory_config.is_sharded():
+            raise DeviceRejects("Sharded inputs require sharded outputs.")
+        if memory_config.memory_layout is not own.memory_layout:
+            raise DeviceRejects(
+                f"Input and output memory layouts must match, got input: {cpp(own.memory_layout)} vs output: "
+                f"{cpp(memory_config.memory_layout)}"
+            )
+    if residual is not None and not residual.is_sharded():
+        raise DeviceRejects("residual tensor b should be sharded if input a is sharded")
+    if c is not None:
+        if c.use_welford and function == "rms_norm":
+            raise DeviceRejects("Welford's algorithm is not supported for RMSNorm")
+        gx, gy = c.compute_with_storage_grid_size
+        if gx > GRID[0] or gy > GRID[1]:
+            raise DeviceRejects(f"program_config grid ({gx}x{gy}) must be contained within device grid ({GRID[0]}x{GRID[1]})")
+        sx, sy = shard.grid.bounding_box().grid_size()
+        if sx > gx or sy > gy:
+            raise DeviceRejects(f"shard_spec.grid size {sx}x{sy} does not fit within program_config grid {gx}x{gy}")
+        rows, columns = (n // TILE for n in plane(x.padded_shape))
+        high, wide = 1, shard.num_cores()
+        if own.memory_layout is BLOCK:
+            high, wide = (sy, sx) if shard.orientation is ShardOrientation.ROW_MAJOR else (sx, sy)
+        if c.block_w != -(-columns // wide):
+            raise DeviceRejects(f"block_w ({c.block_w}) must equal to K (in tiles) / num_cores ({-(-columns // wide)})")
+        if c.block_h != -(-rows // high):
+            raise DeviceRejects(
+                f"block_h ({c.block_h}) must equal ceil(Mt / num_cores_r) ({-(-rows // high)}); Mt={rows}, num_cores_r={high}"
+            )
+        if not c.subblock_w:
+            raise DeviceRejects("subblock_w must be greater than 0.")
+        if c.block_w % c.subblock_w:
+            raise DeviceRejects("block_w must be divisible by subblock_w.")
+        most = 4 if config.fp32_dest_acc_en else 8
+        if c.subblock_w > most:
+            mode = "4 tiles in fp32 mode" if most == 4 else "8 tiles"
+            raise DeviceRejects(
+                f"subblock_wt={c.subblock_w}, but subblock width must less than {mode} when dst_full_sync_en is false"
+            )
+    return own if memory_config is None or unspecified(memory_config) else memory_config
+
+
+# ---------------------------------------------------------------- softmax
 
 
 @op("ttnn.softmax")
@@ -49,14 +228,138 @@ def softmax(
     input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
 ) -> Tensor:  # fmt: skip
-    """exp(x - max) / sum(exp(x - max)) over `dim`."""
+    """exp(x - max) / sum(exp(x - max)) over `dim`.
+
+    Dtypes    bfloat16, float32, bfloat8_b; the input's comes out
+    Layout    TILE comes out
+    Numerics  by default an approximate exponential and a float32 destination
+    """
     x, rank = on_device(input_tensor), len(input_tensor.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
-    c = resolve(compute_kernel_config, numerics.default_config("softmax", NAME[x.dtype]))
-    out = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
-    dtype = NAME[x.dtype]
-    return launch(
-        "ttnn.softmax", (x,), out, lambda v: numerics.now().softmax(v, dim, c, dtype, numeric_stable), flops=5 * x.volume(),
-        attrs={"math_fidelity": c.math_fidelity},
-    )
+    check_dtype(x)
+    if unspecified(memory_config):
+        raise DeviceRejects("bad optional access", "say the shard spec of memory_config")
+    run, attrs = _softmax(x, dim, compute_kernel_config, numeric_stable)
+    out = result(x.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+    return launch("ttnn.softmax", (x,), out, run, flops=5 * x.volume(), attrs=attrs)
+
+
+def _softmax(x: Tensor, dim, config, stable, scale=None, tall=1):
+    """(compute, attrs) of a softmax; with a mask its rows repeat `tall` times, one tile of rows after the other."""
+    default = numerics.default_config("softmax", NAME[x.dtype])
+    if x.dtype is float32:  # ttnn 0.81.1: EXP_APPROX 0 in the kernels that it builds for float32
+        default = default._replace(math_approx_mode=False)
+    c, dtype = resolve(config, default), NAME[x.dtype]
+
+    def compute(v, mask=None):
+        n = numerics.now()
+        if mask is not None:
+            v = v if scale is None else n.mul(v, scale, dtype, dtype)
+            mask = mask.repeat(*(1,) * (mask.dim() - 2), tall, 1) if tall > 1 else mask
+            v = n.add(v, mask.to(v.dtype), dtype, dtype, dtype)
+        return n.softmax(v, dim, c, dtype, stable)
+
+    return compute, {"math_fidelity": c.math_fidelity}
+
+
+@op("ttnn.softmax_in_place")
+def softmax_in_place(
+    input_tensor: Tensor, dim: int = -1, *, program_config=None,
+    compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
+) -> Tensor:  # fmt: skip
+    """softmax over the last dim, written into the input; the result is a view of it."""
+    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    if not -rank <= dim < rank:
+        raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
+    if dim not in (-1, 3):
+        raise DeviceRejects(f"Invalid dimension: {dim % rank}. Currently softmax inplace supports dim -1.")
+    if rank != 4:
+        raise DeviceRejects(f"Invalid dimension: {rank - 1}. Currently softmax inplace supports dim -1.")
+    if x.layout is not Layout.TILE:
+        raise DeviceRejects("Inputs to softmax must be tilized")
+    check_dtype(x)
+    return _in_place("ttnn.softmax_in_place", x, None, *_softmax(x, -1, compute_kernel_config, numeric_stable))
+
+
+def _in_place(name, x, mask, run, attrs) -> Tensor:
+    def write(target, v, *rest):
+        target.copy_(run(v, *rest))
+
+    update(name, x, (x,) if mask is None else (x, mask), write, flops=5 * x.volume(), attrs=attrs)
+    return view(x, x.spec)
+
+
+@op("ttnn.scale_mask_softmax")
+def scale_mask_softmax(
+    input_tensor: Tensor, scale: float | None = None, mask: Tensor | None = None, *, memory_config: MemoryConfig | None = None,
+    is_causal_mask: bool = False, compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
+) -> Tensor:  # fmt: skip
+    """softmax(scale * x + mask) over the last dim.
+
+    Shapes    x [B, n, S, W], mask [B, 1, 1 or 32, W]: 32 rows are used for every 32 rows of x
+    """
+    x = on_device(input_tensor)
+    tall = check_mask(x, scale, mask)
+    out = result(x.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+    run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale, tall)
+    return launch("ttnn.scale_mask_softmax", (x,) if mask is None else (x, mask), out, run, flops=7 * x.volume(), attrs=attrs)
+
+
+@op("ttnn.scale_mask_softmax_in_place")
+def scale_mask_softmax_in_place(
+    input_tensor: Tensor, scale: float | None = None, mask: Tensor | None = None, *, program_config=None,
+    is_causal_mask: bool = False, compute_kernel_config: WormholeComputeKernelConfig | None = None,
+    numeric_stable: bool = False,
+) -> Tensor:  # fmt: skip
+    """`scale_mask_softmax`, written into the input."""
+    x = on_device(input_tensor)
+    tall = check_mask(x, scale, mask)
+    run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale, tall)
+    return _in_place("ttnn.scale_mask_softmax_in_place", x, mask, run, attrs)
+
+
+@op("ttnn.scale_causal_mask_hw_dims_softmax_in_place")
+def scale_causal_mask_hw_dims_softmax_in_place(
+    input_tensor: Tensor, scale: float | None = None, mask: Tensor | None = None, *, program_config=None,
+    compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = False,
+) -> Tensor:  # fmt: skip
+    """softmax(scale * x + mask) over the last dim of a sharded tensor, written into it."""
+    x = on_device(input_tensor)
+    if mask is None:
+        raise DeviceRejects("Causal-mask softmax requires an attention mask (is_causal_mask=true with no mask is unsupported).")
+    if not isinstance(program_config, SoftmaxShardedMultiCoreProgramConfig):
+        raise DeviceRejects("Scale causal mask HW dims softmax not supported in default program config")
+    run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale)
+    return _in_place("ttnn.scale_causal_mask_hw_dims_softmax_in_place", x, mask, run, attrs)
+
+
+def check_mask(x: Tensor, scale, mask) -> int:
+    """Refuses operands of a masked softmax; how many times the mask's rows repeat."""
+    if mask is None and scale is not None:
+        raise DeviceRejects("Scale value must not be set when mask is not present")
+    check_dtype(x)
+    if mask is None:
+        return 1
+    on_device(mask)
+    if mask.shape[-1] != x.shape[-1]:
+        raise DeviceRejects(f"Input and mask inner dimensions must match, got input: {x.shape[-1]} vs mask: {mask.shape[-1]}")
+    if len(mask.shape) != 4 or len(x.shape) != 4:
+        raise NotEmulated("a masked softmax of tensors that are not of rank 4 has no model in the emulator")
+    if mask.shape[0] != x.shape[0]:
+        raise DeviceRejects(f"Input and mask batch sizes must match, got input: {x.shape[0]} vs mask: {mask.shape[0]}")
+    if mask.shape[1] != 1:
+        raise DeviceRejects(
+            f"Mask intermediate dimension 1 must be 1, got: {mask.shape[1]}. This path requires head-uniform masks; apply a "
+            "per-head bias with a separate ttnn::add before ttnn::softmax."
+        )
+    if mask.shape[2] not in (1, TILE):
+        raise DeviceRejects(
+            f"Mask height must be 1 or input tensor tile height (32), got: {mask.shape[2]}. A full causal mask is not accepted "
+            "here; for causal attention use ttnn::transformer::scaled_dot_product_attention with is_causal=true."
+        )
+    if mask.shape[2] == 1 or x.shape[2] == TILE:
+        return 1
+    if x.shape[2] % TILE:
+        raise NotEmulated(f"a 32-row mask for {x.shape[2]} rows has no model in the emulator")
+    return x.shape[2] // TILE
