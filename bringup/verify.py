@@ -368,6 +368,13 @@ def reason(error):
     return [line for line in text.splitlines() if line.strip() and line.strip() != "info:"]
 
 
+def same_reason(one, other):
+    """Do two refusals say the same: is the closing sentence of one in the text of the other?"""
+    closings = [reason(text)[-1].strip().rstrip(".") for text in (one, other)]
+    flat = [" ".join(text.split()) for text in (one, other)]
+    return " ".join(closings[0].split()) in flat[1] or " ".join(closings[1].split()) in flat[0]
+
+
 def _difference(difference):
     lines = [f"the accounts differ at call {difference['at']}: {difference['what']}"]
     what = difference["what"]

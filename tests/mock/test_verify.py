@@ -1,0 +1,154 @@
+"""`bringup verify`: the comparison of two accounts, and planted illegal calls on the library and the emulator."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from bringup import verify
+from tests.mock.test_mock import ROOT, needs_wheel
+
+# The comparison
+
+
+def account(*records, peaks=(0, 0)):
+    stages = [{"name": "build", "dram_peak": peaks[0], "l1_peak": peaks[1]}]
+    return {"records": list(records), "stages": stages, "failed": None}
+
+
+def call(op="ttnn.add", shape=(1, 32), dram=100, l1=0, chips=1):
+    spec = {"shape": list(shape), "dtype": "bfloat16"}
+    memory = {"dram_bytes": dram, "l1_bytes": l1, "chips": chips}
+    return {"op": op, "inputs": [spec], "outputs": [spec], "line": "model.py:1"} | memory
+
+
+def test_equal_accounts_agree():
+    assert verify.compare(account(call(), call("ttnn.mul")), account(call(), call("ttnn.mul"))) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (call("ttnn.mul"), "op"),
+        (call(shape=(1, 64)), "outputs"),
+        (call(dram=101), "dram_bytes"),
+        (call(l1=32), "l1_bytes"),
+    ],
+)
+def test_the_first_difference_is_found(other, what):
+    difference = verify.compare(account(call(), call()), account(call(), other))
+    assert (difference["what"], difference["at"]) == (what, 1)
+    assert difference["emulator"] == other
+    assert what in "\n".join(verify._difference(difference))
+
+
+def test_operands_count():
+    other = call()
+    other["inputs"] = copy.deepcopy(other["inputs"]) * 2
+    assert verify.compare(account(call()), account(other))["what"] == "inputs"
+
+
+def test_a_longer_account_differs():
+    difference = verify.compare(account(call(), call("ttnn.mul")), account(call()))
+    assert difference["what"] == "only the mock side goes on"
+    assert difference["mock"]["op"] == "ttnn.mul"
+
+
+def test_what_touches_no_device_is_not_compared():
+    assert verify.compare(account(call(dram=7), call("ttnn.to_torch")), account(call(dram=0, chips=0))) is None
+
+
+@pytest.mark.parametrize(("peak", "agrees"), [(1010, True), (1011, False)])
+def test_peaks_may_differ_by_one_percent(peak, agrees):
+    difference = verify.compare(account(peaks=(1000, 0)), account(peaks=(peak, 0)))
+    assert (difference is None) == (agrees or peak - 1000 <= 0.01 * peak)
+    far = verify.compare(account(peaks=(1000, 0)), account(peaks=(1020, 0)))
+    assert far["what"] == "dram_peak of build"
+
+
+def test_ops_of_one_layer_are_counted():
+    layer = ["norm", "linear", "heads", "linear", "add"]
+    assert verify.ops_per_layer(["embedding", *layer, *layer, *layer, "norm"]) == 5
+    assert verify.ops_per_layer(["embedding", *layer, "norm"]) is None
+
+
+def test_the_reason_has_no_addresses():
+    text = "TT_FATAL @ /x/y.cpp:79: a == b\ninfo:\nWidths differ: 1 and 2\nbacktrace:\n --- main+0x7f\n"
+    assert verify.reason(text)[-1] == "Widths differ: 1 and 2"
+
+
+# Planted illegal calls
+
+MODEL = """
+import torch
+import ttnn
+
+class Model(torch.nn.Module):
+    def __init__(self, device):
+        super().__init__()
+        self.device = device
+
+    def put(self, *shape, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG):
+        return ttnn.zeros(shape, dtype=dtype, layout=layout, device=self.device, memory_config=memory_config)
+
+    def forward(self, input_ids, past_key_values=None):
+        {body}
+
+def build_model(hf_model, tt_device, max_seq_len):
+    return Model(tt_device)
+"""
+LINE = 1 + MODEL[: MODEL.index("{body}")].count("\n")
+
+ZEROS = (
+    "ttnn.zeros((1, 1, {rows}, {width}), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=self.device, "
+    "memory_config=ttnn.{memory}_MEMORY_CONFIG)"
+)
+PLANTED = {
+    "wrong dtype into fill_cache": (
+        "ttnn.fill_cache(self.put(1, 8, 128, 64, dtype=ttnn.bfloat8_b), self.put(1, 8, 32, 64), 0)",
+        "Input and cache tensors must have same dtype!",
+    ),
+    "unsharded input to paged_update_cache": (
+        "ttnn.experimental.paged_update_cache(self.put(1, 8, 128, 64), self.put(1, 1, 8, 64), update_idxs=[0])",
+        None,
+    ),
+    "head_dim of 96 in RoPE": (
+        "ttnn.experimental.rotary_embedding(self.put(1, 8, 32, 96), self.put(1, 1, 32, 96), self.put(1, 1, 32, 96))",
+        None,
+    ),
+    "a weight too large for DRAM": (ZEROS.format(rows=131072, width=65536, memory="DRAM"), "Out of Memory"),
+    "L1 too small": (ZEROS.format(rows=16384, width=4096, memory="L1"), "Out of Memory"),
+}
+
+
+@needs_wheel
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_illegal_calls_are_refused_alike(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    body, words = PLANTED[name]
+    path = tmp_path / "model.py"
+    path.write_text(MODEL.replace("{body}", body))
+    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
+    plan |= {"lengths": [17], "steps": 1, "max_seq_len": 128}
+    results = {side: verify.run_side(side, plan, timeout=300) for side in ("mock", "emulator")}
+    library, emulator = (results[side]["failed"] for side in ("mock", "emulator"))
+    assert library, "the library takes it"
+    assert emulator, "the emulator takes it"
+    lines = {Path(f["line"].rpartition(":")[0]).name + ":" + f["line"].rpartition(":")[2] for f in (library, emulator)}
+    assert lines == {f"model.py:{LINE}"}
+    assert words is None or words in library["error"]
+    assert verify.same_reason(library["error"], emulator["error"]), f"{library['error']}\n---\n{emulator['error']}"
+    assert not verify.judge(results)["passed"]
+
+
+@needs_wheel
+def test_a_shipped_model_builds_prefills_and_decodes_on_the_library(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = ROOT / "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
+    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
+    plan |= {"lengths": [31], "steps": 2, "max_seq_len": 128}
+    result = verify.run_side("mock", plan, timeout=300)
+    assert result["failed"] is None
+    assert [s["name"] for s in result["stages"]] == ["build", "prefill 31", "decode 32 to 33"]
+    assert all(s["dram_peak"] >= s["dram_bytes"] > 0 for s in result["stages"])
+    assert verify.judge({"mock": result})["passed"]
