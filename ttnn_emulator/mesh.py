@@ -56,7 +56,8 @@ class TensorToMesh:
         self.device, self.topology = device, TensorTopology(shape, placements)
 
     def split(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """One tensor when every chip gets the same, else one per chip in row-major order.
+        """One tensor when every chip gets the same, else one per chip in row-major order; fewer than there are chips where
+        a single axis is cut on a dim that is shorter than it (the chips behind get nothing).
 
         Raises    DeviceRejects where a dim does not exist, is used twice or does not divide
         """
@@ -78,7 +79,7 @@ class TensorToMesh:
 
     def _cut(self, tensor: torch.Tensor, dim: int, n: int) -> list[torch.Tensor]:
         parts = list(torch.chunk(tensor, n, dim))
-        if len(parts) != n:
+        if len(parts) != n and self.topology.distribution_shape().dims() > 1:
             raise DeviceRejects(
                 f"ND sharding requires the number of chunks {len(parts)} to match the mesh dimension size {n}"
             )

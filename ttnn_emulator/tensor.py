@@ -127,10 +127,11 @@ class PlacementShard:
 class TensorTopology:
     """How a tensor is spread: one placement per axis of its distribution."""
 
-    __slots__ = ("_shape", "_placements")
+    __slots__ = ("_shape", "_placements", "size")
 
     def __init__(self, distribution_shape, placements):
         self._shape, self._placements = MeshShape(distribution_shape), tuple(placements)
+        self.size = self._shape.mesh_size()
 
     def distribution_shape(self) -> MeshShape:
         return self._shape
@@ -250,7 +251,7 @@ class Tensor:
     def chips(self) -> int:
         if self.chip is not None:
             return 1
-        return self.topology.distribution_shape().mesh_size() if self.buffer is None else self.buffer.device.chips
+        return self.topology.size
 
     def contents(self) -> list:
         """The torch values: one tensor when all chips hold the same, else one per chip, in logical shape."""

@@ -15,7 +15,7 @@ from ..device import MeshDevice
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import allocate, on_device, op, refuse_unmodelled, same, state, update
-from ..tensor import Tensor, TensorSpec, replicated, spec
+from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
 
 _WRAP = {DataType.UINT32: 32, DataType.UINT16: 16, DataType.UINT8: 8, DataType.INT32: 32}
 
@@ -109,6 +109,8 @@ def from_torch(
     pieces, topology = [tensor.detach()], None
     if mesh_mapper is not None:
         pieces, topology = mesh_mapper.split(pieces[0]), mesh_mapper.topology
+        if len(pieces) < topology.size and any(isinstance(p, PlacementShard) for p in topology.placements()):
+            topology = TensorTopology((len(pieces),), topology.placements())
     elif device is not None:
         topology = replicated(device.chips)
     made = _spec(pieces[0].shape, dtype, layout, None if device is None else memory_config or DRAM_MEMORY_CONFIG)
@@ -368,13 +370,21 @@ def allocate_tensor_on_device(*arguments) -> Tensor:
     Forms     (spec, device) or (shape, dtype, layout, device, memory_config=DRAM), by position only
     """
     name = "ttnn.allocate_tensor_on_device"
-    if len(arguments) == 2 and isinstance(arguments[0], TensorSpec):
+    if len(arguments) == 2 and isinstance(arguments[0], TensorSpec) and isinstance(arguments[1], MeshDevice):
         s, device = arguments
-        return _filled(name, s.shape, 0, s.dtype, s.layout, device, s.memory_config)
+        return _over_mesh(_filled(name, s.shape, 0, s.dtype, s.layout, device, s.memory_config))
     if len(arguments) not in (4, 5) or not isinstance(arguments[3], MeshDevice):
         raise TypeError(f"{name}(): incompatible function arguments.\n  want   (spec, device) or (shape, dtype, layout, device)")
     shape, dtype, layout, device, *memory = arguments
-    return _filled(name, shape, 0, dtype, layout, device, *(memory or (None,)))
+    return _over_mesh(_filled(name, shape, 0, dtype, layout, device, *(memory or (None,))))
+
+
+def _over_mesh(tensor: Tensor) -> Tensor:
+    """Replicated along every axis of the mesh, instead of over the flattened one."""
+    shape = tensor.device().shape
+    if shape.mesh_size() > 1:
+        tensor.topology = TensorTopology(shape, (PlacementReplicate(),) * len(shape))
+    return tensor
 
 
 def _same_pages(host: Tensor, device: Tensor) -> None:
