@@ -102,8 +102,8 @@ def ShardTensorToMesh(mesh_device: MeshDevice, dim: int) -> TensorToMesh:
     return TensorToMesh(mesh_device, (mesh_device.chips,), (PlacementShard(dim),))
 
 
-def _same_mesh(mesh_device: MeshDevice, mesh_shape) -> None:
-    if tuple(mesh_shape) != tuple(mesh_device.shape):
+def _fits(mesh_device: MeshDevice, mesh_shape) -> None:
+    if MeshShape(mesh_shape).mesh_size() > mesh_device.chips:
         raise DeviceRejects(
             f"The size of the supplied mesh shape {MeshShape(mesh_shape)} does not match the device shape size "
             f"{mesh_device.shape}"
@@ -112,9 +112,9 @@ def _same_mesh(mesh_device: MeshDevice, mesh_shape) -> None:
 
 def ShardTensor2dMesh(mesh_device: MeshDevice, mesh_shape, dims) -> TensorToMesh:
     """Cut on dims[0] over the rows and dims[1] over the columns; None replicates along that axis."""
-    _same_mesh(mesh_device, mesh_shape)
+    _fits(mesh_device, mesh_shape)
     placements = [PlacementReplicate() if d is None else PlacementShard(d) for d in dims]
-    return TensorToMesh(mesh_device, mesh_device.shape, placements)
+    return TensorToMesh(mesh_device, mesh_shape, placements)
 
 
 def create_mesh_mapper(mesh_device: MeshDevice, config: MeshMapperConfig) -> TensorToMesh:
@@ -149,7 +149,7 @@ class MeshToTensor:
 
         Raises    DeviceRejects where two axes of the mesh have one dim, or a dim is not there
         """
-        if len(set(self.dims)) != len(self.dims):
+        if len(pieces) > 1 and len(set(self.dims)) != len(self.dims):
             raise DeviceRejects("dims must be unique")
         rank = pieces[0].dim()
         if any(not -rank <= d < rank for d in self.dims):
@@ -171,7 +171,7 @@ def concat_mesh_to_tensor_composer(mesh_device: MeshDevice, dim: int) -> MeshToT
 def ConcatMesh2dToTensor(mesh_device: MeshDevice, mesh_shape, dims) -> MeshToTensor:
     if any(d is None for d in dims):
         raise TypeError("__init__(): incompatible function arguments. The following argument types are supported:")
-    _same_mesh(mesh_device, mesh_shape)
+    _fits(mesh_device, mesh_shape)
     return MeshToTensor(mesh_device, mesh_shape, dims)
 
 
