@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": "bringup.evaluation.command",
     "demo": "bringup.demo",
     "bench": "bringup.bench",
+    "verify": "bringup.verify",
     "models": "bringup.report.models",
 }
 
