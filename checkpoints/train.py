@@ -74,9 +74,12 @@ RECIPES = {
     "tiny-afm": {
         "stands_for": "arcee-ai/AFM-4.5B",
         "features": "relu2 MLP, YaRN RoPE scaling, GQA 20:4 with heads of 32, head not tied",
-        "steps": 1200,
+        "steps": 800,
         "config": {
             "model_type": "arcee",
+            "vocab_size": 512,  # a small vocabulary pays for 20 heads
+            "max_position_embeddings": 2560,
+            "hidden_size": 320,  # HF wants a multiple of the 20 heads, tiles want one of 32
             "num_hidden_layers": 2,
             "num_attention_heads": 20,
             "num_key_value_heads": 4,
@@ -98,7 +101,7 @@ RECIPES = {
     "tiny-mistral": {
         "stands_for": "mistralai/Mistral-7B-Instruct-v0.3",
         "features": "GQA 16:8 with heads of 32, no sliding window, SwiGLU, head not tied",
-        "steps": 1200,
+        "steps": 800,
         "config": {
             "model_type": "mistral",
             "hidden_size": 192,
