@@ -154,6 +154,7 @@ class MeshDevice:
         self.trace_region_size, self.l1_small_size = trace_region_size, l1_small_size
         self.num_command_queues = num_command_queues
         self.mesh_id = next(_mesh_ids)
+        self.fabric = _fabric if self.chips > 1 else FabricConfig.DISABLED  # as it was when the mesh was opened
         self.is_open = True
         # The trace region is cut off DRAM in steps of 8192 bytes a bank (ttnn 0.81.1, memory view at open).
         dram = BANK_BYTES[BufferType.DRAM] - round_up(-(-trace_region_size // BANKS[BufferType.DRAM]), 8192)

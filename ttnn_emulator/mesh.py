@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+import math
+
 import torch
 
 from .device import MeshDevice, MeshShape
@@ -71,18 +73,23 @@ class TensorToMesh:
             raise DeviceRejects(f"Invalid dimension index; got dims: {{{listed}}}, tensor dimension: {tensor.dim()}")
         if len(set(dims)) != len(dims):
             raise DeviceRejects("dims must be unique")
+        if shape.dims() > 1:
+            chips = math.prod(shape[axis] for axis, _ in shards)
+            chunks = math.prod(len(tensor.chunk(shape[axis], d)) for (axis, _), d in zip(shards, dims))
+            if chunks != chips:
+                raise DeviceRejects(
+                    f"ND sharding requires the number of chunks {chunks} to match the mesh dimension size {chips}"
+                )
         pieces = [tensor]
         for axis, n in enumerate(shape):
             cut = next((d for (a, _), d in zip(shards, dims) if a == axis), None)
-            pieces = [part for p in pieces for part in ([p] * n if cut is None else self._cut(p, cut, n))]
+            # What several chips share is cut once, so that they go on sharing it.
+            parts = {id(p): [p] * n if cut is None else self._cut(p, cut, n) for p in {id(p): p for p in pieces}.values()}
+            pieces = [part for p in pieces for part in parts[id(p)]]
         return pieces
 
     def _cut(self, tensor: torch.Tensor, dim: int, n: int) -> list[torch.Tensor]:
         parts = list(torch.chunk(tensor, n, dim))
-        if len(parts) != n and self.topology.distribution_shape().dims() > 1:
-            raise DeviceRejects(
-                f"ND sharding requires the number of chunks {len(parts)} to match the mesh dimension size {n}"
-            )
         odd = next((p for p in parts if p.shape != parts[0].shape), None)
         if odd is not None:
             raise DeviceRejects(

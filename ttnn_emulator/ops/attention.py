@@ -125,10 +125,11 @@ def scaled_dot_product_attention(
     windowed_q_token_offset_tensor: Tensor | None = None, output_concat_heads: bool = False,
     attn_mask_block_map: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """softmax(q k^T * scale + mask) v of a whole prompt; scale is 1 / sqrt(hd) unless said.
+    """softmax((q k^T + mask) * scale) v of a whole prompt; scale is 1 / sqrt(hd) unless said.
 
     Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd], nq a multiple of nk -> [B, nq, S, hd];
-              mask [1 or B, 1 or nq, S, Sk], added to the scores
+              mask [1 or B, 1 or nq, S, Sk], added to the scores before they are scaled (`compute_common.hpp` of the wheel:
+              a finite bias counts `scale` times itself)
     Dtypes    bfloat16, bfloat8_b, bfloat4_b in any mix; as q
     Layout    TILE, interleaved; the mask in DRAM
     Numerics  default HiFi2, bf16 destination, approximate exp (exp_approx_mode=False in the program config: exact)
@@ -212,7 +213,7 @@ def _automatic_chunk(length: int) -> int:
 
 def _decode_chunk(program, length: int) -> int:
     given = 0 if program is None else program.k_chunk_size
-    if given and given & (given - 1):
+    if given & (given - 1):
         raise DeviceRejects(f"User provided k_chunk_size must be power of 2, got: {given}")
     chunk = given or _automatic_chunk(length)
     if chunk % TILE:
@@ -272,10 +273,10 @@ def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
 
 
 def _decode(name, q, k, v, mask, where, table, positions, program, compute_kernel_config, memory_config, scale, window,
-            k_chunk, length, is_causal):  # fmt: skip
+            length, is_causal):  # fmt: skip
     """The launch of decode; `positions` is a list, or None where the tensor `where` holds them."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), _exp_approx(program), NAME[q.dtype]
-    users = q.shape[1]
+    users, given = q.shape[1], 0 if program is None else program.k_chunk_size
     out = spec(q.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
 
     def compute(qv, kv, vv, mv, wv, tv):
@@ -289,7 +290,7 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
             n = (int(max(at_)) // kv.shape[2] + 1) if at_ else 0
             kv, vv = _gathered(kv, tv, n), _gathered(vv, tv, n)
         return numerics.now().attention_decode(
-            qv, kv, vv, [int(p) for p in at_], scale=scale, config=config, exp_approx=approx, k_chunk=k_chunk, mask=mv,
+            qv, kv, vv, [int(p) for p in at_], scale=scale, config=config, exp_approx=approx, k_chunk=given, mask=mv,
             sliding_window=window, dtype=dtype,
         )  # fmt: skip
 
@@ -320,7 +321,7 @@ def scaled_dot_product_attention_decode(
               with is_causal=False the whole cache counts, and a mask [B, 1, nq, L] may be added
     Dtypes    q bfloat16 (also block formats with one KV head); cache bfloat16, bfloat8_b, bfloat4_b; as q
     Layout    q in DRAM, or height sharded in L1; the cache in DRAM; the result in DRAM
-    Numerics  as prefill; the keys in chunks of k_chunk_size, by default the largest power of two that divides L
+    Numerics  as prefill; the keys in chunks of k_chunk_size, by default as many as the position needs
     Differs   the row of a user left out is zero here, and what was in memory on the device
     Source    recorded contract, op `ttnn.transformer.scaled_dot_product_attention_decode`
     """
@@ -364,7 +365,7 @@ def scaled_dot_product_attention_decode(
     positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
     return _decode(
         name, q, k, v, attn_mask, cur_pos_tensor, None, positions, program_config, compute_kernel_config, memory_config,
-        scale, sliding_window_size, k_chunk, k.shape[2], is_causal,
+        scale, sliding_window_size, k.shape[2], is_causal,
     )  # fmt: skip
 
 
@@ -414,7 +415,7 @@ def paged_scaled_dot_product_attention_decode(
     )  # fmt: skip
     return _decode(
         name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config, scale,
-        sliding_window_size, k_chunk, k.shape[2] * table.shape[-1], is_causal,
+        sliding_window_size, k.shape[2] * table.shape[-1], is_causal,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from .. import device as device_module
+from ..device import FabricConfig
 from ..dtypes import BLOCK_FORMATS, FLOATS, NAME, Layout, bfloat16, cpp
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
@@ -99,7 +99,7 @@ def _fabric(t: Tensor, topology: Topology | None = None, num_links: int | None =
     Where topology and links are both given, the library does not ask the fabric, and meets the single chip first.
     """
     device = on_device(t).buffer.device
-    if device_module.get_fabric_config() is device_module.FabricConfig.DISABLED:
+    if device.fabric is FabricConfig.DISABLED:
         if device.chips == 1 and topology is not None and num_links is not None:
             if topology is Topology.Ring:
                 raise DeviceRejects("reduce_scatter_minimal_async ring implementation doesn't support odd ring size")

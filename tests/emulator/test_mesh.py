@@ -1,0 +1,215 @@
+"""Meshes: what a program asks of one, the shares of a tensor, where collectives leave it, and work that is done once."""
+
+import contextlib
+
+import pytest
+import torch
+
+import ttnn_emulator as ttnn
+from tests.emulator.case import MESHES
+from ttnn_emulator.op import launch
+
+
+@contextlib.contextmanager
+def opened(system, fabric=ttnn.FabricConfig.FABRIC_2D, **kwargs):
+    ttnn.set_fabric_config(fabric)
+    device = ttnn.open_mesh_device(ttnn.MeshShape(*MESHES[system]), **kwargs)
+    try:
+        yield device
+    finally:
+        ttnn.close_mesh_device(device)
+        ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+@pytest.fixture(scope="module")
+def t3000():
+    with opened("t3000") as device:
+        yield device
+
+
+def put(device, values, placements=None):
+    """placements: None replicates, one dim cuts over the flattened mesh, two (or None) over rows and columns."""
+    if placements is None:
+        mapper = ttnn.ReplicateTensorToMesh(device)
+    elif len(placements) == 1:
+        mapper = ttnn.ShardTensorToMesh(device, dim=placements[0])
+    else:
+        kinds = [ttnn.PlacementReplicate() if d is None else ttnn.PlacementShard(d) for d in placements]
+        mapper = ttnn.create_mesh_mapper(device, ttnn.MeshMapperConfig(kinds))
+    return ttnn.from_torch(values, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device, mesh_mapper=mapper)
+
+
+def bf16(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+
+# ---------------------------------------------------------------- queries (values of ttnn 0.81.1 on the recorded systems)
+def test_what_a_mesh_says_of_itself(t3000):
+    assert t3000.get_num_devices() == 8
+    assert t3000.shape == ttnn.MeshShape(2, 4)
+    assert t3000.get_device_ids() == [4, 0, 2, 6, 5, 1, 3, 7]
+    assert t3000.get_device_id(ttnn.MeshCoordinate(1, 1)) == 1
+    assert (t3000.get_view().num_devices(), t3000.get_system_mesh_id(), t3000.get_submeshes()) == (8, 0, [])
+    assert repr(t3000) == "MeshDevice(2x4 grid, 8 devices)"
+    assert str(t3000.arch()) == "Arch.WORMHOLE_B0"
+    with pytest.raises(ttnn.DeviceRejects, match="not in the mesh"):
+        t3000.get_device_id(ttnn.MeshCoordinate(2, 0))
+
+
+def test_the_names_of_fabric_and_topology_are_the_library_s():
+    assert [c.name for c in ttnn.FabricConfig] == [
+        "DISABLED", "FABRIC_1D_NEIGHBOR_EXCHANGE", "FABRIC_1D", "FABRIC_1D_RING", "FABRIC_2D", "FABRIC_2D_TORUS_X",
+        "FABRIC_2D_TORUS_Y", "FABRIC_2D_TORUS_XY", "CUSTOM",
+    ]  # fmt: skip
+    assert [(t.name, t.value) for t in ttnn.Topology] == [("Linear", 1), ("Ring", 2), ("Mesh", 3), ("Torus", 4)]
+    with pytest.raises(TypeError):
+        ttnn.set_fabric_config("FABRIC_1D")
+
+
+def test_a_mesh_larger_than_the_system_is_refused():
+    with pytest.raises(ttnn.DeviceRejects, match="too big for the system"):
+        ttnn.open_mesh_device(ttnn.MeshShape(4, 4))
+
+
+def test_submeshes_have_chips_of_the_mesh_and_memory_of_their_own(t3000):
+    rows = t3000.create_submeshes(ttnn.MeshShape(1, 4))
+    assert [s.get_device_ids() for s in rows] == [[4, 0, 2, 6], [5, 1, 3, 7]]
+    one = t3000.create_submesh(ttnn.MeshShape(1, 1), ttnn.MeshCoordinate(1, 2))
+    assert (one.get_device_ids(), len(t3000.get_submeshes())) == ([3], 3)
+    a, b = put(rows[0], bf16(1, 1, 32, 32)), put(rows[1], bf16(1, 1, 32, 32))
+    assert a.buffer_address() == b.buffer_address()
+    with pytest.raises(ttnn.DeviceRejects, match="does not fit in the mesh"):
+        t3000.create_submesh(ttnn.MeshShape(1, 4), ttnn.MeshCoordinate(0, 1))
+    with pytest.raises(ttnn.DeviceRejects, match="not divisible"):
+        t3000.create_submeshes(ttnn.MeshShape(1, 3))
+
+
+def test_a_closed_mesh_takes_nothing():
+    with opened("n300") as device:
+        x = put(device, bf16(1, 1, 32, 32))
+    with pytest.raises(ttnn.DeviceRejects, match="closed"):
+        ttnn.relu(x)
+
+
+# ---------------------------------------------------------------- shares
+def test_shares_are_on_the_memory_of_the_whole(t3000):
+    values = bf16(1, 1, 32, 512)
+    whole = put(t3000, values, (3,))
+    shares = ttnn.get_device_tensors(whole)
+    assert len(shares) == 8
+    for i, share in enumerate(shares):
+        assert (tuple(share.shape), share.buffer_address()) == ((1, 1, 32, 64), whole.buffer_address())
+        assert torch.equal(ttnn.to_torch(share), values[..., 64 * i : 64 * (i + 1)])
+    assert torch.equal(read(ttnn.combine_device_tensors(tensors=shares), 3), values)
+    with pytest.raises(ttnn.DeviceRejects, match="each of 8 chips once"):
+        ttnn.combine_device_tensors(tensors=shares[:3])
+    ttnn.deallocate(shares[2])
+    assert not whole.is_allocated()
+
+
+def read(tensor, dim):
+    return ttnn.to_torch(tensor, mesh_composer=ttnn.ConcatMeshToTensor(tensor.device(), dim=dim))
+
+
+def test_shares_on_the_host(t3000):
+    values = bf16(8, 1, 32, 32)
+    host = ttnn.from_device(put(t3000, values, (0,)))
+    shares = ttnn.get_device_tensors(host)
+    assert torch.equal(torch.cat([ttnn.to_torch(s) for s in shares]), values)
+    whole = ttnn.aggregate_tensor(host, ttnn.concat_mesh_to_tensor_composer(t3000, 0))
+    assert torch.equal(ttnn.to_torch(whole), values)
+
+
+@pytest.mark.parametrize("system", MESHES.keys() - {"n150"})
+def test_mappers_and_composers_are_inverse(system):
+    with opened(system) as device:
+        values = bf16(2, 1, 64, 256)
+        rows, columns = device.shape
+        both = ttnn.from_torch(values, mesh_mapper=ttnn.ShardTensor2dMesh(device, device.shape, (2, 3)), device=device)
+        assert tuple(both.shape) == (2, 1, 64 // rows, 256 // columns)
+        assert torch.equal(ttnn.to_torch(both, mesh_composer=ttnn.ConcatMesh2dToTensor(device, device.shape, (2, 3))), values)
+        config = ttnn.MeshComposerConfig(dims=[2, 3])
+        assert torch.equal(ttnn.to_torch(both, mesh_composer=ttnn.create_mesh_composer(device, config)), values)
+        flat = put(device, values, (3,))
+        assert torch.equal(read(flat, 3), values)
+        assert tuple(read(put(device, values), 0).shape) == (2 * device.get_num_devices(), 1, 64, 256)
+
+
+# ---------------------------------------------------------------- where collectives leave a tensor
+#: (placements of the operand) -> all_gather(dim 3), reduce_scatter(dim 3), all_reduce along no axis, axis 0, axis 1 (ttnn 0.81.1).
+R = None
+LEFT = {
+    (): (((R,), (R, R), (R, R)), ((3,), (3, R), (R, 3)), ((R, R), (R, R), (R, R))),
+    (3,): (((R,), (3,), (3, R)), ((3,), (3,), (3,)), ((R, R), (R, 3), (3, R))),
+    (2,): (((R,), (R, 2), (2, R)), ((3,), (3, 2), (2, 3)), ((R, R), (R, 2), (2, R))),
+    (2, 3): (((R, R), (R, 3), (2, R)), ((2, 3), (2, 3), (2, 3)), ((R, R), (R, 3), (2, R))),
+    (3, 2): (((R, R), (R, 2), (3, R)), ((3,), (3, 2), (3,)), ((R, R), (R, 2), (3, R))),
+    (R, 3): (((R, R), (R, 3), (R, R)), ((R, 3), (R, 3), (R, 3)), ((R, R), (R, 3), (R, R))),
+    (3, R): (((R, R), (R, R), (3, R)), ((3,), (3, R), (3,)), ((R, R), (R, R), (3, R))),
+    (0, 3): (((R, R), (R, 3), (0, R)), ((0, 3), (0, 3), (0, 3)), ((R, R), (R, 3), (0, R))),
+}
+
+
+def placements(tensor):
+    topology = tensor.tensor_topology()
+    assert topology.distribution_shape() == ((8,) if len(topology.placements()) == 1 else (2, 4))
+    return tuple(p.dim if isinstance(p, ttnn.PlacementShard) else None for p in topology.placements())
+
+
+@pytest.mark.parametrize("given", LEFT)
+def test_placements_after_collectives(t3000, given):
+    shape = [1, 1, 64, 256]
+    for dim, ways in zip(given, (8,) if len(given) == 1 else (2, 4)):
+        if dim is not None:
+            shape[dim] *= ways
+    x = put(t3000, bf16(*shape), given or None)
+    ops = (lambda a: ttnn.all_gather(x, 3, cluster_axis=a), lambda a: ttnn.reduce_scatter(x, 3, cluster_axis=a),
+           lambda a: ttnn.all_reduce(x, cluster_axis=a))  # fmt: skip
+    for op, wanted in zip(ops, LEFT[given], strict=True):
+        assert tuple(placements(op(axis)) for axis in (None, 0, 1)) == wanted
+
+
+def test_no_fabric_no_collective():
+    with opened("n300", ttnn.FabricConfig.DISABLED) as device:
+        with pytest.raises(ttnn.DeviceRejects, match="un-initialized fabric context"):
+            ttnn.all_reduce(put(device, bf16(1, 1, 32, 64)))
+
+
+# ---------------------------------------------------------------- done once
+def computed(tensor, spec, **kwargs):
+    """How often a compute runs for a tensor."""
+    calls = []
+    out = launch("test", (tensor,), spec, lambda v: calls.append(1) or v + 1, **kwargs)
+    return len(calls), out
+
+
+def test_what_all_chips_hold_is_computed_once(t3000):
+    x = put(t3000, bf16(1, 1, 32, 64))
+    calls, y = computed(x, x.spec)
+    assert (calls, len(y.contents())) == (1, 1)
+    calls, _ = computed(put(t3000, bf16(1, 1, 32, 512), (3,)), x.spec)
+    assert calls == 8
+    calls, y = computed(put(t3000, bf16(1, 1, 32, 256), (None, 3)), x.spec)
+    assert (calls, len({id(v) for v in y.contents()})) == (4, 4)
+
+
+def test_a_sum_over_the_mesh_is_one_tensor(t3000):
+    total = ttnn.all_reduce(put(t3000, bf16(8, 1, 32, 64), (0,)))
+    assert len(total.contents()) == 1
+    gathered = ttnn.all_gather(put(t3000, bf16(1, 1, 32, 512), (3,)), 3)
+    assert len(gathered.contents()) == 1
+    by_rows = ttnn.all_reduce(put(t3000, bf16(8, 1, 32, 64), (0,)), cluster_axis=1)
+    assert len({id(v) for v in by_rows.contents()}) == 2
+
+
+def test_writes_into_what_chips_share_stay_apart(t3000):
+    cache = put(t3000, torch.zeros(1, 1, 32, 64))
+    ttnn.fill_cache(cache, put(t3000, bf16(8, 1, 32, 64), (0,)), 0)
+    assert torch.equal(read(cache, 0), bf16(8, 1, 32, 64))
+
+
+def test_memory_is_charged_per_chip(t3000):
+    before = t3000.memory()["dram"]["allocated"]
+    x = put(t3000, bf16(1, 1, 1024, 4096), (3,))
+    assert t3000.memory()["dram"]["allocated"] - before == 12 * 43 * 2048, "1024 x 512 bfloat16 on each chip, dealt over 12 banks"
+    del x
