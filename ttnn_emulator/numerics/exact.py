@@ -13,42 +13,37 @@ import math
 import torch
 
 from . import ComputeConfig, fpu, vector
-from .fast import add as _fast_add
-from .fast import div, max, min
-from .fast import mul as _fast_mul
-from .fast import sub as _fast_sub
-from .rounding import BLOCK_FORMATS, HELD_AS, cast_integer, pack, scalar, to_bf16_rna, to_bf16_truncated, typecast
-from .unary import look_up, unary
+from .common import (
+    activated,
+    add,
+    auto_block_w,
+    div,
+    layer_norm,
+    max,
+    mean,
+    min,
+    mul,
+    rms_norm,
+    rotary,
+    softmax,
+    stored,
+    sub,
+    sum,
+    TILE,
+)
+from .rounding import HELD_AS, pack, to_bf16_rna, to_bf16_truncated, typecast
+from .unary import unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
     "pack", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
 ]  # fmt: skip
 
-TILE = 32
-MATMUL_GRID = 8  # columns of the worker grid
-
-
-def auto_block_w(m: int, k: int, n: int) -> int:
-    """in0_block_w, in tiles, that the library chooses by itself for x [m, k] @ w [k, n].
-
-    Wide or tall outputs (8 to 1 or more in tiles) go to a 1-d program that takes 2 tiles when K is an even number of them;
-    others to a 2-d program that takes K's share of a grid column, lowered to a divisor of K.
-    Source    inferred from the five recorded shapes (1 for 64x256x128; 2 for 128x512x96, 32x1024x256, 1x512x64).
-    """
-    mt, kt, nt = (-(-d // TILE) for d in (m, k, n))
-    if builtins.max(mt, nt) >= 8 * builtins.min(mt, nt):
-        return 2 if kt % 2 == 0 else 1
-    share = -(-kt // MATMUL_GRID)
-    while kt % share:
-        share -= 1
-    return share
-
 
 # ---------------------------------------------------------------- matmul
 
 
-def matmul(x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None):
+def matmul(x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None, w_dtype=None):
     """x @ w (+ bias), activation(...), stored as `dtype`.
 
     Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast; bias [..., 1, N]
@@ -68,164 +63,12 @@ def matmul(x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activ
         y = fpu.matmul(x, w, config.math_fidelity, fp32, blocks, sum_all=bias is not None)
         if bias is not None:
             y = fpu.add(y, bias.to(torch.bfloat16), fp32)
-    if activation is not None:
-        y = activation(y) if callable(activation) else unary(activation, y, "float32" if y.dtype == torch.float32 else "bfloat16")
-    return pack(y, dtype)
+    return stored(y if activation is None else activated(y, activation), dtype)
 
 
 def _tf32(x):
     """float32 cut to the 11 significand bits that a source register holds."""
     return (x.to(torch.float32).contiguous().view(torch.int32) & -0x2000).view(torch.float32)
-
-
-# ---------------------------------------------------------------- element-wise
-
-
-def _on_fpu(a, b) -> bool:
-    return a.dtype == torch.bfloat16 and (not torch.is_tensor(b) or b.dtype == torch.bfloat16)
-
-
-def _operand(a, b):
-    return b if torch.is_tensor(b) else torch.tensor(scalar(b), dtype=torch.bfloat16, device=a.device)
-
-
-def _stored(y, dtype):
-    return pack(y, dtype) if dtype in ("bfloat16", "float32", *BLOCK_FORMATS) else cast_integer(y, dtype)
-
-
-def add(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a + b; b a tensor or a number (rounded to bfloat16). The FPU's add; float32 and integers as torch does."""
-    return _stored(fpu.add(a, _operand(a, b)), dtype) if _on_fpu(a, b) else _fast_add(a, b, dtype, a_dtype, b_dtype)
-
-
-def sub(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a - b, as `add`."""
-    return _stored(fpu.sub(a, _operand(a, b)), dtype) if _on_fpu(a, b) else _fast_sub(a, b, dtype, a_dtype, b_dtype)
-
-
-def mul(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a * b. bfloat16 by bfloat16 and by a number: one RNE; with a block-format tensor: the FPU's four phases."""
-    if _on_fpu(a, b) and torch.is_tensor(b) and {a_dtype, b_dtype} & set(BLOCK_FORMATS):
-        return _stored(fpu.mul(a, b, "HiFi4"), dtype)
-    return _fast_mul(a, b, dtype, a_dtype, b_dtype)
-
-
-# ---------------------------------------------------------------- norms
-
-
-def _kept(y, fp32):
-    """A destination register through an intermediate buffer: fp32 stays, bf16 is packed."""
-    return y if fp32 else pack(y, "bfloat16")
-
-
-def _mean(x, fidelity, fp32):
-    y = fpu.row_sum(x, fidelity, fp32).float() * vector.f32(1 / x.shape[-1])
-    return y if fp32 else to_bf16_truncated(y)
-
-
-def rms_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
-    """x / sqrt(mean(x^2) + eps) * weight + bias over the last dimension.
-
-    Numerics  Each step in the fidelity's phases and kept in bfloat16, or in fp32 with an fp32 destination (read back with 11
-              significand bits); row sum by the matrix unit; 1 / W on the vector unit; math_approx_mode: 10-bit rsqrt.
-    """
-    return _norm(x, weight, bias, eps, config, dtype, residual, centre=False)
-
-
-def layer_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, in the steps of `rms_norm`."""
-    return _norm(x, weight, bias, eps, config, dtype, residual, centre=True)
-
-
-def _norm(x, weight, bias, eps, config, dtype, residual, centre):
-    fidelity, fp32 = config.math_fidelity, config.fp32_dest_acc_en
-    if x.dtype == torch.float32 and not fp32:
-        x = x.to(torch.bfloat16)
-    if residual is not None:
-        x = _kept(fpu.add(x, residual, fp32), fp32)
-    if centre:
-        x = _kept(fpu.sub(x, _mean(x, fidelity, fp32), fp32), fp32)
-    square = _kept(fpu.mul(x, x, fidelity, fp32), fp32)
-    r = fpu.add(_mean(square, fidelity, fp32), torch.tensor(scalar(eps), dtype=torch.bfloat16, device=x.device), fp32)
-    r = vector.rsqrt_approx(r) if config.math_approx_mode else r.double().rsqrt().float()
-    y = fpu.mul(x, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
-    if weight is not None:
-        y = fpu.mul(_kept(y, fp32), weight.to(torch.bfloat16), fidelity, fp32)
-    if bias is not None:
-        y = fpu.add(_kept(y, fp32), bias.to(torch.bfloat16), fp32)
-    return pack(y, dtype)
-
-
-# ---------------------------------------------------------------- softmax, reductions
-
-
-def softmax(x, dim, config: ComputeConfig, dtype, numeric_stable=True):
-    """exp(x - max) / sum.
-
-    Numerics  math_approx_mode: the approximate exponential. fp32 destination: the exponentials are kept in fp32 (in bfloat16
-              when approximate), the sum's reciprocal in fp32. bf16 destination: bfloat16 after every step.
-    """
-    x = x.transpose(dim, -1)
-    fidelity, fp32, approximate = config.math_fidelity, config.fp32_dest_acc_en, config.math_approx_mode
-    if x.dtype == torch.float32 and not fp32:
-        x = x.to(torch.bfloat16)
-    v = fpu.sub(x, x.amax(-1, keepdim=True), fp32) if numeric_stable else x
-    if approximate:
-        e = vector.exp_approx(v)
-        e = pack(e if fp32 else to_bf16_truncated(e), "bfloat16")
-    else:
-        e = vector.exp_accurate(v) if fp32 else pack(look_up(v, "exp"), "bfloat16")
-    total = fpu.row_sum(e, fidelity, fp32)
-    r = (1 / total.double()).float()
-    y = fpu.mul(e, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
-    return pack(y, dtype).transpose(dim, -1)
-
-
-def _dims(x, dims):
-    dims = range(x.dim()) if dims is None else (dims,) if isinstance(dims, int) else dims
-    return sorted({d % x.dim() for d in dims}, reverse=True)
-
-
-def _reduce(x, dims, keepdim, dtype, config, scales):
-    """Last dimension first, packed to bfloat16 in between."""
-    for d in _dims(x, dims):
-        n = x.shape[d]
-        y = fpu.row_sum(x.transpose(d, -1).contiguous(), config.math_fidelity, config.fp32_dest_acc_en).float()
-        y = y * vector.f32(1 / n) if scales else y
-        x = pack(y if config.fp32_dest_acc_en else to_bf16_truncated(y), "bfloat16").transpose(d, -1)
-    return pack(x if keepdim else x.reshape([s for d, s in enumerate(x.shape) if d not in _dims(x, dims)]), dtype)
-
-
-def sum(x, dims, keepdim, dtype, config: ComputeConfig):
-    """Sum over `dims` (None: all): products with ones on the matrix unit. Recorded over the last dimension only."""
-    if not x.is_floating_point() or x.dtype == torch.float32:
-        from . import fast
-
-        return fast.sum(x, dims, keepdim, dtype, config)
-    return _reduce(x, dims, keepdim, dtype, config, scales=False)
-
-
-def mean(x, dims, keepdim, dtype, config: ComputeConfig):
-    """Mean over `dims` (None: all), as `sum`."""
-    if x.dtype == torch.float32:
-        from . import fast
-
-        return fast.mean(x, dims, keepdim, dtype, config)
-    return _reduce(x, dims, keepdim, dtype, config, scales=True)
-
-
-# ---------------------------------------------------------------- rotary
-
-
-def rotary(x, cos, sin, config: ComputeConfig, dtype):
-    """x * cos + rotate_half(x) * sin, in the halves layout of HF models; the arguments broadcast.
-
-    Numerics  FPU products in four phases and an FPU add, bfloat16 after each, whatever the config says (recorded).
-    """
-    half = x.shape[-1] // 2
-    x, cos, sin = (t.to(torch.bfloat16) for t in (x, cos, sin))
-    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
-    return pack(fpu.add(fpu.mul(x, cos, "HiFi4"), fpu.mul(turned, sin, "HiFi4")), dtype)
 
 
 # ---------------------------------------------------------------- attention
@@ -244,7 +87,7 @@ class _Flash:
         self.scale, self.exp_approx, self.wide = scale, exp_approx, wide
 
     def packed(self, y):
-        return pack(y, "bfloat16")
+        return stored(y, "bfloat16")
 
     def scores(self, q, k, mask):
         s = fpu.matmul(q, k.mT, self.fidelity, self.fp32)
@@ -283,10 +126,6 @@ class _Flash:
         if self.approx_recip:
             return to_bf16_truncated(vector.reciprocal(total, 1))
         return (1 / total.double()).float().to(torch.bfloat16)
-
-
-def _ones_column(x):
-    return torch.ones(x.shape[-1], 1, dtype=torch.bfloat16, device=x.device)
 
 
 def attention(
@@ -346,7 +185,7 @@ def attention(
                 part = fpu.add(part, old, True) if step.fp32 else _l1_add(part, step.packed(old))
                 y = _l1_add(y, step.times(acc, c))
             m, total, acc = new, part, y
-        total = fpu.matmul(total, _ones_column(total), step.fidelity, step.fp32)
+        total = fpu.row_sum(total, step.fidelity, step.fp32)
         y = pack(fpu.mul(acc, step.inverse(total), step.fidelity, step.fp32), dtype)
         out[:, :, rows] = y.reshape(b, nq, len(rows), -1)
     return out
@@ -432,7 +271,7 @@ def _decode_step(step, q, k, v, hidden, extra, before):
     if before is not None:
         m = torch.maximum(m, before[0])
     p = step.exponentials(s, m)
-    total = step.packed(fpu.matmul(p, _ones_column(p), step.fidelity, step.fp32))
+    total = step.packed(fpu.row_sum(p, step.fidelity, step.fp32))
     y = step.product(p, v)
     if before is not None:
         c = step.correction(before[0], m)

@@ -5,8 +5,6 @@ torch.float32 (`fp32=True`). Operands are bfloat16 or float32; of a float32 the 
 Element-wise operations run compiled on the CPU and as torch operations elsewhere; the matrix unit runs on the CPU.
 """
 
-import functools
-
 import torch
 
 from . import rules
@@ -103,11 +101,11 @@ def _distinct_rows(rows: torch.Tensor):
     return torch.cat([rows[:, keep], rows[:, -1:]], 1), index
 
 
-@functools.cache
-def _ones(k: int) -> torch.Tensor:
-    return torch.ones(k, 1, dtype=torch.bfloat16)
-
-
-def row_sum(x: torch.Tensor, fidelity: str, fp32: bool = False) -> torch.Tensor:
-    """The sum over the last dimension [..., K] -> [..., 1]: a product with ones."""
-    return matmul(x.reshape(1, -1, x.shape[-1]), _ones(x.shape[-1]), fidelity, fp32).reshape(*x.shape[:-1], 1)
+def row_sum(x, fidelity: str, fp32: bool = False) -> torch.Tensor:
+    """The sum over the last dimension [..., K] -> [..., 1]: a product with a column of ones."""
+    rows = _words(x).reshape(-1, x.shape[-1]).cpu()
+    if x.shape[-1] % 32:
+        rows = torch.nn.functional.pad(rows, (0, -x.shape[-1] % 32))
+    out = torch.from_numpy(_unit().row_sum(rows.numpy(), fidelity, fp32))
+    out = out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
+    return out.reshape(*x.shape[:-1], 1).to(x.device)

@@ -104,6 +104,11 @@ def load(builder, pointer, offset, floats=False):
     return Lanes(builder, builder.load(p, align=4))
 
 
+def constant(builder, value):
+    """The same number in all lanes: an int, or a float as float32."""
+    return Lanes(builder, ir.Constant(FLOATS if isinstance(value, float) else INTS, [value] * WIDTH))
+
+
 def load_uint16(builder, pointer, offset):
     """Sixteen uint16 as int32 lanes."""
     kind = ir.VectorType(ir.IntType(16), WIDTH)

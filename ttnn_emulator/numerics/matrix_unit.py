@@ -32,11 +32,40 @@ LIFT = 1 + 2.0**-13
 LARGEST_EXPONENT = 225
 
 
+def _tile_code(builder, acc, many, one, n_phases, fp32):
+    """The steps of one tile of K (32 products) on 16 lanes; returns the destination.
+
+    many(kind, k), one(kind, k): element k of the operand that differs by lane and of the one that does not; kind is
+    "exponent" (their sum is the product's, biased), or a phase, for the piece that takes part in it.
+    """
+    exponent = []
+    for g in range(4):
+        sums = [many("exponent", k) + one("exponent", k) for k in range(8 * g, 8 * g + 8)]
+        while len(sums) > 1:
+            sums = [a.max(b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        exponent.append(sums[0])
+    for phase in range(n_phases):
+        adjust = -(5 if phase & 1 else 0) - (7 if phase & 2 else 0)
+        for half in range(2):
+            terms = []
+            for g in (2 * half, 2 * half + 1):
+                e = exponent[g] + adjust if adjust else exponent[g]
+                magic = ((e + 13) << 23) | 0x400000
+                total = None
+                for k in range(8 * g, 8 * g + 8):
+                    r = many(phase, k).fma(one(phase, k), magic.as_float()).as_int()
+                    total = r if total is None else total + r
+                e = e.max(0)
+                terms.append((e, (e > 0).choose(total - (magic << 3), 0)))
+            acc = rules.accumulate(acc, terms, fp32, overflow=False)
+    return acc
+
+
 @intrinsic(prefer_literal=True)
 def _tile(typingctx, wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp32):
-    """One tile of K (32 products) and 16 columns, all phases: dst[at_dst : + 16] += x[at_x : + 32] @ w.
+    """A row by 16 columns: dst[at_dst : + 16] += x[at_x : + 32] @ w, all phases.
 
-    wf float32 [2, 32, PANEL] (high, low pieces), we int32 [32, PANEL]; xf float32 [2, x_low], xe int32; both flat.
+    wf float32 [2, 32, PANEL] (high, low pieces), we int32 [32, PANEL]; xf float32 [2, x_low], xe int32; all flat.
     """
     n_phases, is_fp32 = phases.literal_value, fp32.literal_value
 
@@ -46,36 +75,49 @@ def _tile(typingctx, wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp3
         index = {0: 2, 1: 2, 3: 5, 4: 5, 7: 8}
         p = {i: lanes.pointer(context, builder, t[i], args[i], args[index[i]], kind) for i, kind in kinds.items()}
         low_x = builder.gep(p[3], [args[6]])
-        acc = lanes.load(builder, p[7], 0)
-        exponent = []
-        for g in range(4):
-            sums = [
-                lanes.load(builder, p[1], k * PANEL) + lanes.splat(builder, p[4], k) for k in range(8 * g, 8 * g + 8)
-            ]
-            while len(sums) > 1:
-                sums = [a.max(b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
-            exponent.append(sums[0])
-        for phase in range(n_phases):
-            low_w, adjust = phase & 1, -(5 if phase & 1 else 0) - (7 if phase & 2 else 0)
-            x_pointer = low_x if phase & 2 else p[3]
-            for half in range(2):
-                terms = []
-                for g in (2 * half, 2 * half + 1):
-                    e = exponent[g] + adjust if adjust else exponent[g]
-                    magic = ((e + 13) << 23) | 0x400000
-                    addend = magic.as_float()
-                    total = None
-                    for k in range(8 * g, 8 * g + 8):
-                        w = lanes.load(builder, p[0], (32 * low_w + k) * PANEL, floats=True)
-                        r = w.fma(lanes.splat(builder, x_pointer, k, floats=True), addend).as_int()
-                        total = r if total is None else total + r
-                    e = e.max(0)
-                    terms.append((e, (e > 0).choose(total - (magic << 3), 0)))
-                acc = rules.accumulate(acc, terms, is_fp32, overflow=False)
+
+        def w(kind, k):
+            if kind == "exponent":
+                return lanes.load(builder, p[1], k * PANEL)
+            return lanes.load(builder, p[0], (32 * (kind & 1) + k) * PANEL, floats=True)
+
+        def x(kind, k):
+            if kind == "exponent":
+                return lanes.splat(builder, p[4], k)
+            return lanes.splat(builder, low_x if kind & 2 else p[3], k, floats=True)
+
+        acc = _tile_code(builder, lanes.load(builder, p[7], 0), w, x, n_phases, is_fp32)
         lanes.store(builder, p[7], 0, acc)
         return context.get_dummy_value()
 
     return types.void(wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp32), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _sum_tile(typingctx, xf, xe, dst, at_dst, phases, fp32):
+    """16 rows by a column of ones: dst[at_dst : + 16] += sums of x. xf float32 [2, 32, 16] (high, low), xe int32 [32, 16]."""
+    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
+
+    def codegen(context, builder, signature, args):
+        t, zero = signature.args, ir.Constant(ir.IntType(64), 0)
+        pf, pe, pd = (
+            lanes.pointer(context, builder, t[i], args[i], args[3] if i == 2 else zero, kind)
+            for i, kind in ((0, lanes.F32), (1, lanes.I32), (2, lanes.I32))
+        )
+
+        def x(kind, k):
+            if kind == "exponent":
+                return lanes.load(builder, pe, 16 * k)
+            return lanes.load(builder, pf, (32 * (kind >> 1) + k) * 16, floats=True)
+
+        def ones(kind, k):
+            return lanes.constant(builder, 0) if kind == "exponent" else lanes.constant(builder, 0.0 if kind & 1 else LIFT)
+
+        acc = _tile_code(builder, lanes.load(builder, pd, 0), x, ones, n_phases, is_fp32)
+        lanes.store(builder, pd, 0, acc)
+        return context.get_dummy_value()
+
+    return types.void(xf, xe, dst, at_dst, phases, fp32), codegen
 
 
 @intrinsic
@@ -265,6 +307,38 @@ def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
         sum_all, out,
     )  # fmt: skip
     return out.reshape(*batch, m, n)
+
+
+@functools.cache
+def _row_sum(n_phases: int, fp32: bool):
+    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+    def kernel(x, out):
+        """out int32 [16 n] = row sums of x int32 [M, K] (fp32 patterns)."""
+        m_size, k_size = x.shape
+        for group in prange(out.size // 16):
+            xf = np.empty(2 * 32 * 16, np.float32)
+            xe = np.empty(32 * 16, np.int32)
+            for k0 in range(0, k_size, 32):
+                for r in range(16):
+                    m = 16 * group + r
+                    for k in range(32):
+                        u = x[m, k0 + k] if m < m_size else np.int32(0)
+                        e = (u >> 23) & 255
+                        live = e > 0
+                        high = _float(np.int32(u & -(1 << 17)))
+                        xf[16 * k + r] = high if live else np.float32(0)
+                        xf[16 * (32 + k) + r] = _float(np.int32(u & -(1 << 13))) - high if live else np.float32(0)
+                        xe[16 * k + r] = e if live else NOTHING
+                _sum_tile(xf, xe, out, 16 * group, n_phases, fp32)
+
+    return kernel
+
+
+def row_sum(x, fidelity, fp32=False):
+    """x [M, K] (int32, fp32 patterns) times a column of ones -> destination bits, int32 [M]."""
+    out = np.zeros(-(-x.shape[0] // 16) * 16, np.int32)
+    _row_sum(PHASES[fidelity], bool(fp32))(np.ascontiguousarray(x), out)
+    return out[: x.shape[0]]
 
 
 @functools.cache
