@@ -168,7 +168,8 @@ class MeshDevice:
         self.traces: dict[int, object] = {}
         self.next_trace = 0
         self.programs: set = set()  # what has run: (op, specs in, specs out)
-        self._program_cache = True
+        self.kept: dict[tuple, list] = {}  # the buffers that programs hold for as long as they are cached
+        self.program_cache = True
         # Order between queues: host writes are numbered; `order` is the last write of a queue that another one has waited for.
         self.default_queue = self.writes = 0
         self.events = [0] * num_command_queues
@@ -298,18 +299,22 @@ class MeshDevice:
         return CoreRangeSet([CoreRange((0, 0), (GRID[0] - 1, GRID[1] - 1))])
 
     def enable_program_cache(self) -> None:
-        self._program_cache = True
+        self.program_cache = True
 
     def disable_and_clear_program_cache(self) -> None:
-        self._program_cache = False
-        self.programs.clear()
+        self.program_cache = False
+        self.clear_program_cache()
 
     def clear_program_cache(self) -> None:
         self.programs.clear()
+        for buffers in self.kept.values():
+            for buffer in buffers:
+                buffer.free()
+        self.kept.clear()
 
     def num_program_cache_entries(self) -> int:
         """Programs that have run: one per op and specs of its operands and results."""
-        return len(self.programs) if self._program_cache else 0
+        return len(self.programs) if self.program_cache else 0
 
     # -- memory
     def memory(self) -> dict:

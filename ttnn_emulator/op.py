@@ -18,7 +18,7 @@ from . import dtypes
 from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects, NotEmulated
-from .memory import Buffer, MemoryConfig, buffer_bytes
+from .memory import BANKS, Buffer, BufferType, MemoryConfig, buffer_bytes
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 
 #: Every public op by its ttnn name; the tests ask that each has a case.
@@ -240,9 +240,39 @@ def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
     """A device tensor without contents."""
     if not device.is_open:
         raise DeviceRejects("the device is closed")
+    return Tensor(spec, _buffer(spec, device), topology=topology or replicated(device.chips))
+
+
+def _buffer(spec: TensorSpec, device: MeshDevice) -> Buffer:
     bank_bytes, total = buffer_bytes(spec.padded_shape, spec.dtype, spec.layout, spec.memory_config)
-    buffer = Buffer(device, spec.memory_config.buffer_type, bank_bytes, total)
-    return Tensor(spec, buffer, topology=topology or replicated(device.chips))
+    return Buffer(device, spec.memory_config.buffer_type, bank_bytes, total)
+
+
+@contextlib.contextmanager
+def scratch(device: MeshDevice, *specs: TensorSpec):
+    """Inside, the device holds these as well: what the steps of an op hand to one another, allocated in this order."""
+    buffers = []
+    try:
+        for s in specs:
+            buffers.append(_buffer(s, device))
+        yield
+    finally:
+        for buffer in reversed(buffers):
+            buffer.free()
+
+
+def keep(device: MeshDevice, program: tuple, kind: BufferType, *sizes: int) -> None:
+    """Memory that a program takes when it is new and that stays with the program cache: bytes in each bank.
+
+    Source    ttnn 0.81.1, allocated bytes of ops run once, run again, run after the cache was cleared and without one
+    """
+    if program not in device.kept:
+        buffers = [Buffer(device, kind, size, size * BANKS[kind]) for size in sizes]
+        if device.program_cache:
+            device.kept[program] = buffers
+        else:
+            for buffer in buffers:
+                buffer.free()
 
 
 def merge_topology(tensors) -> TensorTopology:
@@ -258,9 +288,10 @@ def merge_topology(tensors) -> TensorTopology:
 
 @functools.lru_cache(maxsize=4096)
 def _merged(topologies: tuple) -> TensorTopology:
-    """Only the distributions with the most axes count; on each axis the first shard, else replication."""
-    axes = max(len(t.distribution_shape()) for t in topologies)
-    counted = [t for t in topologies if len(t.distribution_shape()) == axes]
+    """Of the tensors that are spread (if none is, the first) those with the most axes count; on each axis the first shard."""
+    spread = [t for t in topologies if any(isinstance(p, PlacementShard) for p in t.placements())] or topologies[:1]
+    axes = max(len(t.distribution_shape()) for t in spread)
+    counted = [t for t in spread if len(t.distribution_shape()) == axes]
     placements = tuple(
         next((p for p in on_axis if isinstance(p, PlacementShard)), on_axis[0])
         for on_axis in zip(*(t.placements() for t in counted))
