@@ -300,7 +300,7 @@ def _merged(topologies: tuple) -> TensorTopology:
     return same or TensorTopology(counted[0].distribution_shape(), placements)
 
 
-def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False):
+def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=()):
     """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
 
     inputs      tensors or None, in the order in which `compute` takes their values
@@ -310,6 +310,7 @@ def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, 
     topology    how the result is spread; by default as the operands are
     flops       floating-point operations on one chip, for the log
     attrs       what else the log should say (fidelity, and so on)
+    through     specs of what the device's own steps hand to one another: allocated before the results, freed after
     """
     several = isinstance(specs, list)
     tensors = [t for t in inputs if t is not None]
@@ -319,7 +320,8 @@ def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, 
     device = tensors[0].buffer.device
     if topology is None:
         topology = merge_topology(tensors)
-    outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+    with scratch(device, *through) if through else _NOTHING:
+        outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
     ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
     program, capture = (name, ins, outs), device.capture
     if capture is None:
@@ -336,6 +338,7 @@ def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, 
     return outputs if several else outputs[0]
 
 
+_NOTHING = contextlib.nullcontext()
 _COLD_PROGRAM = (
     "Cannot load new binaries during trace capture.This program is not yet in program cache. Warm up before capturing a "
     "trace.See the operation's hash signature for arguments that must match.",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..config import EmbeddingsType
-from ..dtypes import BLOCK_FORMATS, NAME, ROW_MAJOR_LAYOUT, TILE_LAYOUT, DataType, Layout, bfloat8_b, bfloat16, uint32
+from ..dtypes import NAME, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, uint32
 from ..errors import DeviceRejects
 from ..memory import MemoryConfig
 from ..numerics import rounding
-from ..op import launch, on_device, op, refuse_unmodelled
-from ..tensor import Tensor, spec
+from ..op import on_device, op, refuse_unmodelled
+from ..tensor import Tensor
+from .sharding import result, unspecified
+from .unary import finish
 
 
 @op("ttnn.embedding")
@@ -19,22 +23,38 @@ def embedding(
 ) -> Tensor:  # fmt: skip
     """The rows of `weight` at the indices.
 
-    Shapes    indices [..., S], weight [1, 1, vocabulary, H] -> [B, S, H]: leading ones of the indices beyond rank 2 go
+    Shapes    indices [S] or [B, S], weight [1, 1, vocabulary, H] -> [S, H] or [B, S, H]. Of indices of a higher rank the
+              first and the last dim count: [1, 1, 1, S] -> [1, S, H], but [1, 1, 2, S] -> [1, S, H] too, the first row of ids
+    Dtypes    indices uint32 or bfloat16, weight bfloat16 or bfloat8_b; bfloat16 comes out, another dtype only in TILE
+    Layout    as asked, else the weight's
+    Numerics  values move
+    Differs   padding_idx changes nothing here; an index beyond the table is an IndexError, the device reads what is there
     """
     ids, table = on_device(input_tensor), on_device(weight)
+    refuse_unmodelled(
+        "ttnn.embedding", embeddings_type=None if embeddings_type is EmbeddingsType.GENERIC else embeddings_type
+    )
     if ids.dtype not in (uint32, bfloat16):
-        raise DeviceRejects("Input must be UINT32 or BFLOAT16")
+        raise DeviceRejects("Input must be UINT32 or BFLOAT16", "typecast or create the ids as ttnn.uint32")
+    if table.dtype is bfloat4_b:
+        raise DeviceRejects("Only TILE layout is supported for BFLOAT8_B dtype!")
     if table.dtype not in (bfloat16, bfloat8_b):
         raise DeviceRejects("Weights tensor must have BFLOAT16 dtype")
+    if any(n != 1 for n in table.shape[:-2]):
+        first = (1, 1, *table.shape)[-4:-2]
+        raise DeviceRejects(f"First two dimensions for the weights must be 1 but got {first[0]} and {first[1]}")
     layout = layout or table.layout
-    shape = tuple(ids.shape)
-    while len(shape) > 2 and shape[0] == 1:
-        shape = shape[1:]
-    if len(shape) == 1 and len(ids.shape) > 1:
-        shape = (1, *shape)
-    out = spec((*shape, table.shape[-1]), dtype or bfloat16, layout, memory_config or ids.memory_config())
+    if dtype not in (None, bfloat16) and layout is not Layout.TILE:
+        raise DeviceRejects("Can only typecast output embeddings when producing TILE_LAYOUT output")
+    if unspecified(memory_config):
+        raise DeviceRejects("bad optional access", "say the shard spec of memory_config")
+    shape = tuple(ids.shape) if len(ids.shape) < 3 else (ids.shape[0], ids.shape[-1])
+    out = result((*shape, table.shape[-1]), dtype or bfloat16, layout, memory_config or ids.spec.memory_config)
+    made = NAME[out.dtype]
 
     def compute(i, w):
-        return w.reshape(-1, w.shape[-1])[i.reshape(shape).long()]
+        i = i.reshape(-1, i.shape[-1])[: shape[0]] if len(shape) == 2 else i
+        y = torch.nn.functional.embedding(i.reshape(shape).to(torch.int64), w.reshape(-1, w.shape[-1]))
+        return y if out.dtype is bfloat16 else rounding.typecast(y, "bfloat16", made)
 
-    return launch("ttnn.embedding", (ids, table), out, compute)
+    return finish("ttnn.embedding", (ids, table), out, compute, output_tensor)
