@@ -221,32 +221,39 @@ def attention_decode(
     step = _Flash(config, scale, exp_approx or nq // nk <= TILE // 2, wide=False)
     cores = cores or builtins.max(1, builtins.min(16, 64 // (users * nk)))
     out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
+    alike = {}  # users whose chunks are the same go together
     for user, position in enumerate(positions):
-        if position < 0:
-            continue
-        last = length - 1 if mask is not None else builtins.min(position, length - 1)
-        chunk, first, end = _decode_chunks(last, k_chunk, sliding_window)
-        queries = q[0, user].reshape(nk, nq // nk, hd)
+        if position >= 0:
+            last = length - 1 if mask is not None else builtins.min(position, length - 1)
+            alike.setdefault(_decode_chunks(last, k_chunk, sliding_window), []).append((user, last))
+    for (chunk, first, end), group in alike.items():
+        here = [user for user, _ in group]
+        last = torch.tensor([position for _, position in group], device=q.device)[:, None]
+        every = slice(None) if len(here) == users else here
+        queries = q[0, every].reshape(-1, nq // nk, hd)
         results = []
         for chunks in _spread(first, end, cores):
             result = None
             for c in chunks:
-                at = slice(c * chunk, (c + 1) * chunk)
-                pad = (0, 0, 0, (c + 1) * chunk - builtins.min((c + 1) * chunk, length))
-                keys, values = (torch.nn.functional.pad(t[user, :, at], pad) for t in (k, v))
-                columns = torch.arange(c * chunk, (c + 1) * chunk, device=q.device)
+                at, stop = c * chunk, builtins.min((c + 1) * chunk, length)
+                keys, values = (t[every, :, at:stop].flatten(0, 1) for t in (k, v))
+                columns = torch.arange(at, (c + 1) * chunk, device=q.device)
                 hidden = columns > last
                 if sliding_window:
                     hidden = hidden | (columns <= last - sliding_window)
+                if stop < (c + 1) * chunk:
+                    pad = (0, 0, 0, (c + 1) * chunk - stop)
+                    keys, values = torch.nn.functional.pad(keys, pad), torch.nn.functional.pad(values, pad)
+                hidden = hidden.repeat_interleave(nk, 0)[:, None] if bool(hidden.any()) else None
                 extra = None
                 if mask is not None:
-                    extra = mask.expand(users, 1, nq, -1)[user, 0][:, at].reshape(nk, nq // nk, -1)
+                    extra = mask.expand(users, 1, nq, -1)[every, 0, :, at:stop].reshape(-1, nq // nk, stop - at)
                     extra = torch.nn.functional.pad(extra, (0, chunk - extra.shape[-1]), value=-math.inf)
-                result = _decode_step(step, queries, keys, values, hidden if bool(hidden.any()) else None, extra, result)
+                result = _decode_step(step, queries, keys, values, hidden, extra, result)
             results.append(result)
         _, total, acc = _tree(step, results)
-        y = pack(fpu.mul(acc, step.packed(step.inverse(total.float())), step.fidelity, step.fp32), dtype)
-        out[0, user] = y.reshape(nq, -1)
+        y = stored(fpu.mul(acc, step.packed(step.inverse(total.float())), step.fidelity, step.fp32), dtype)
+        out[0, every] = y.reshape(-1, nq, y.shape[-1])
     return out
 
 

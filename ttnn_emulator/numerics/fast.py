@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from . import ComputeConfig, fpu, vector
+from . import ComputeConfig, exact, fpu, vector
 from .common import (
     activated,
     add,
@@ -199,8 +199,14 @@ def attention_decode(
 
     Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask broadcasts
               to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
-    Numerics  `_attend` over the keys up to the farthest position
+    Numerics  On a CPU that of `exact`: bit for bit, and cheap for a token. Elsewhere `_attend` over the keys up to the
+              farthest position.
     """
+    if q.device.type == "cpu":
+        return exact.attention_decode(
+            q, k, v, positions, scale=scale, config=config, exp_approx=exp_approx, k_chunk=k_chunk, mask=mask,
+            sliding_window=sliding_window, dtype=dtype, cores=cores,
+        )  # fmt: skip
     users, nq, hd = q.shape[1:]
     here = [u for u, p in enumerate(positions) if p >= 0]
     out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
