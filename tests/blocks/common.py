@@ -1,5 +1,6 @@
 """Small HF models with random weights, and how far a device result may be from them."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -34,8 +35,8 @@ CONFIGS = {
         model_type="llama", num_attention_heads=8, num_key_value_heads=8, head_dim=32, tie_word_embeddings=False,
         rope_parameters=PLAIN),
     "AFM-4.5B": dict(
-        model_type="arcee", hidden_size=320, num_attention_heads=10, num_key_value_heads=2, head_dim=32, hidden_act="relu2",
-        tie_word_embeddings=False, rope_parameters=YARN),
+        model_type="arcee", hidden_size=320, num_attention_heads=10, num_key_value_heads=2, head_dim=32,
+        hidden_act="relu2", tie_word_embeddings=False, rope_parameters=YARN),
     "Mistral-7B-Instruct-v0.3": dict(
         model_type="mistral", num_attention_heads=16, num_key_value_heads=8, head_dim=32, sliding_window=None,
         tie_word_embeddings=False, rope_parameters=PLAIN),
@@ -71,6 +72,26 @@ def through(x: torch.Tensor, dtype) -> torch.Tensor:
 def relative_l2(got: torch.Tensor, want: torch.Tensor) -> float:
     assert got.shape == want.shape, f"got {list(got.shape)}, want {list(want.shape)}"
     return ((got.double() - want.double()).norm() / want.double().norm()).item()
+
+
+def as_good_as_bf16(got, want, in_bf16, chips: int = 1) -> bool:
+    """Is `got` about as far from HF in fp32 as HF in bfloat16 is? Asserts with the numbers when not.
+
+    The device keeps activations in bfloat16, as HF in bfloat16 does: twice its error, for other orders of rounding and
+    for single positions. An all_reduce over n chips rounds n - 1 running sums more, 1.7e-3 each (relative rms).
+    """
+    error, yardstick = relative_l2(got, want), relative_l2(in_bf16.float(), want)
+    bound = 2 * yardstick + 1.7e-3 * (chips - 1) ** 0.5
+    assert error < bound, f"relative L2 {error:.2e}, bound {bound:.2e}, of HF in bfloat16 {yardstick:.2e}"
+    return True
+
+
+def in_bf16(module, *args, **kwargs):
+    """What an HF module computes with weights and activations in bfloat16."""
+    cast = lambda x: x.bfloat16() if isinstance(x, torch.Tensor) and x.is_floating_point() else x  # noqa: E731
+    args = [cast(x) for x in args]
+    kwargs = {k: tuple(map(cast, v)) if isinstance(v, tuple) else cast(v) for k, v in kwargs.items()}
+    return copy.deepcopy(module).bfloat16()(*args, **kwargs)
 
 
 def pcc(got: torch.Tensor, want: torch.Tensor) -> float:

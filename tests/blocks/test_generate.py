@@ -8,7 +8,7 @@ from bringup import backends
 from tests.blocks.common import as_stored, load_model_file, relative_l2, small_hf_model
 
 FILE = "meta-llama/Llama-3.2-1B/n150"
-TOLERANCE = 0.02  # of logits, relative L2: two layers of a dozen bfloat16 roundings of 1.7e-3 each, amplified a little
+TOLERANCE = 0.027  # of logits, relative L2: twice what HF in bfloat16 is from HF in fp32 here (0.0134)
 
 MAX = 128
 

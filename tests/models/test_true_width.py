@@ -40,7 +40,7 @@ def one_layer(org, name):
 
 
 def cases():
-    """Llama's layer in every run; the layers of the larger models, 0.1 to 0.2 billion weights each, where time allows."""
+    """Llama's layer in every run; those of the larger models, 0.1 to 0.2 billion weights each, as slow tests."""
     return [f if "Llama" in f else pytest.param(f, marks=pytest.mark.slow) for f in FILES]
 
 
