@@ -380,13 +380,16 @@ def _run(inputs, buffers, compute, collective=False) -> None:
             buffer.data = [own[id(r)] for r in result]
 
 
-def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None) -> Tensor:
+def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, through=()) -> Tensor:
     """Runs an op that writes into `target`: `compute(target value, *values)` changes the first in place."""
     on_device(target)
     for t in inputs:
         if t is not None and (t.buffer is None or not t.buffer.alive):
             on_device(t)
     device = target.buffer.device
+    if through:
+        with scratch(device, *through):
+            pass  # it fits, and counts in the peak
     ins = tuple(t.spec for t in inputs if t is not None)
     program, capture = (name, target.spec, ins), device.capture
     if capture is None:

@@ -203,7 +203,10 @@ def scaled_dot_product_attention(
         )  # fmt: skip
 
     flops = 4 * b * n_q * s * sk * hd // (2 if is_causal else 1)
-    return launch(name, (q, k, v, attn_mask), out, compute, flops=flops, attrs={"math_fidelity": config.math_fidelity})
+    scaled = () if attn_mask is None else (attn_mask.spec,)  # the mask over the scale is a tensor of its own
+    return launch(
+        name, (q, k, v, attn_mask), out, compute, flops=flops, attrs={"math_fidelity": config.math_fidelity}, through=scaled
+    )
 
 
 def _automatic_chunk(length: int) -> int:

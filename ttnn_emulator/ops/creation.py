@@ -51,9 +51,11 @@ def _quantised(values: torch.Tensor, name: str) -> torch.Tensor:
     return out
 
 
-def _upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology) -> Tensor:
+def _upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology, steps=()) -> Tensor:
     device.transfer("Writes")
-    tensor = allocate(made, device, topology)
+    tensor = None
+    for step in (*steps, made):  # each is freed when the next is there
+        tensor = allocate(step, device, topology)
     if not state.spec_only:
         tensor.buffer.data = host
     return tensor
@@ -102,10 +104,10 @@ def from_torch(
         refuse_unmodelled("ttnn.from_torch", col_tilize=True)
     if layout is None:
         layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else ROW_MAJOR_LAYOUT
-    if dtype in BLOCK_FORMATS and layout is not TILE_LAYOUT:
-        raise DeviceRejects("Layout must be Layout::TILE for bfloat8_b or bfloat4_b!")
     if memory_config is not None and memory_config.is_sharded() and memory_config.shard_spec is None:
         raise DeviceRejects("ttnn.from_torch: Shard spec must not be None for sharded tensors")
+    if dtype in BLOCK_FORMATS and layout is not TILE_LAYOUT:
+        raise DeviceRejects("Layout must be Layout::TILE for bfloat8_b or bfloat4_b!")
     pieces, topology = [tensor.detach()], None
     if mesh_mapper is not None:
         pieces, topology = mesh_mapper.split(pieces[0]), mesh_mapper.topology
@@ -114,15 +116,33 @@ def from_torch(
     elif device is not None:
         topology = replicated(device.chips)
     made = _spec(pieces[0].shape, dtype, layout, None if device is None else memory_config or DRAM_MEMORY_CONFIG)
+    steps = () if device is None or mesh_mapper is None else _conversions(tensor.dtype, made)
     if state.spec_only:
-        return allocate(made, device, topology) if device is not None else Tensor(made, host=pieces, topology=topology)
+        return Tensor(made, host=pieces, topology=topology) if device is None else _upload(None, made, device, topology, steps)
     own = {id(p): p for p in pieces}
     own = {i: host_cast(p, dtype) for i, p in own.items()}
     host = [own[id(p)] for p in pieces]
-    return Tensor(made, host=host, topology=topology) if device is None else _upload(host, made, device, topology)
+    return Tensor(made, host=host, topology=topology) if device is None else _upload(host, made, device, topology, steps)
 
 
 _spec = spec
+
+
+def _conversions(source: torch.dtype, made: TensorSpec) -> list[TensorSpec]:
+    """What lies on the device on the way to `made`: with a mapper, floats go there as they are, in rows.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    """
+    if source not in (torch.bfloat16, torch.float32) or made.dtype not in (DataType.BFLOAT16, DataType.FLOAT32):
+        return []
+    given, tiled = DEFAULT_OF[source], made.layout is TILE_LAYOUT
+    if given is made.dtype and not tiled:
+        return []
+    steps = [(given, ROW_MAJOR_LAYOUT)]
+    if given is not made.dtype:
+        steps.append((given, TILE_LAYOUT))
+        steps += [] if tiled else [(made.dtype, TILE_LAYOUT)]
+    return [spec(made.shape, dtype, layout, made.memory_config) for dtype, layout in steps]
 
 
 @op("ttnn.as_tensor")

@@ -7,7 +7,6 @@ padded end, a reshape with a padded shape) reads as zeros here; a device reads w
 from __future__ import annotations
 
 import builtins
-import contextlib
 import math
 from functools import lru_cache
 
@@ -25,7 +24,7 @@ from ..memory import (
 )  # fmt: skip
 from ..numerics import rounding
 from ..op import (
-    keep, launch, on_device, op, output_memory, refuse_unmodelled, run_into, same, scratch, unmodelled, update, view,
+    keep, launch, on_device, op, output_memory, refuse_unmodelled, run_into, same, unmodelled, update, view,
 )  # fmt: skip
 from ..shape import TILE, Shape, round_up, tile_padded
 from ..tensor import Tensor, padded, spec
@@ -147,27 +146,22 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
             memory = over_same_cores(memory if memory.shard_spec else old, inside, x.layout)
         memory = named_by_extent(memory, inside)
     made = spec(shape, x.dtype, x.layout, memory)
-    with through_bfloat16(x, made) as device:
-        out = launch(name, (x,), made, moving(lambda v: v.reshape(shape), x.dtype))
-        if x.layout is TILE_LAYOUT:
-            dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
-            program = ("reshape", dtype, x.shape, old, shape, memory)
-            keep(device, program, BufferType.DRAM, tile_map_bytes(x.shape, shape))
+    out = launch(name, (x,), made, moving(lambda v: v.reshape(shape), x.dtype), through=through_bfloat16(x, made))
+    if x.layout is TILE_LAYOUT:
+        dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
+        program = ("reshape", dtype, x.shape, old, shape, memory)
+        keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.shape, shape))
     return out
 
 
-@contextlib.contextmanager
-def through_bfloat16(x: Tensor, made):
-    """The memory of an op that its kernel does on bfloat16 only: block formats are cast to it and back. Gives the device.
+def through_bfloat16(x: Tensor, made) -> tuple:
+    """What an op casts block formats to, and back from, where its kernel moves bfloat16 only.
 
     Source    ttnn 0.81.1, buffers seen by its graph capture
     """
-    device = x.buffer.device
     if x.dtype not in BLOCK_FORMATS:
-        yield device
-        return
-    with scratch(device, *(spec(s.shape, bfloat16, s.layout, s.memory_config) for s in (x.spec, made))):
-        yield device
+        return ()
+    return tuple(spec(s.shape, bfloat16, s.layout, s.memory_config) for s in (x.spec, made))
 
 
 @lru_cache(maxsize=4096)
@@ -354,7 +348,9 @@ def _permuted(name: str, x: Tensor, dims: tuple[int, ...], memory_config: Memory
         return same(x)
     memory = memory_config or _permuted_memory(x, dims, padded(shape, x.layout, None))
     made = spec(shape, x.dtype, x.layout, memory)
-    return launch(name, (x,), made, moving(lambda v: v.permute(dims).contiguous(), x.dtype))
+    inside = set(dims[-2:]) == set(range(len(dims))[-2:])
+    through = () if inside else through_bfloat16(x, made)
+    return launch(name, (x,), made, moving(lambda v: v.permute(dims).contiguous(), x.dtype), through=through)
 
 
 @op("ttnn.permute")
@@ -456,14 +452,20 @@ def sliced(name: str, x: Tensor, starts, ends, steps=None, memory_config=None) -
         layout = Layout.ROW_MAJOR if through_rows else x.layout
         memory = over_same_cores(memory, padded(shape, layout, None), layout)
     made = spec(shape, dtype, x.layout, memory)
+    through = [_rows(s, dtype, memory) for s in (x.shape, shape)] if through_rows else ()
     cut = tuple(builtins.slice(b, e, s) for b, e, s in zip(starts, ends, steps))
     if builtins.any(s < 0 for s in steps):
         return launch(name, (x,), made, lambda v: v.new_zeros(tuple(shape)))
     outside = builtins.any(e > n for e, n in zip(ends, x.shape))
     if outside:
         within = Shape(max(e, n) for e, n in zip(ends, x.shape))
-        return launch(name, (x,), made, lambda v: _padded_to(v, within)[cut].contiguous())
-    return launch(name, (x,), made, lambda v: v[cut])
+        return launch(name, (x,), made, lambda v: _padded_to(v, within)[cut].contiguous(), through=through)
+    return launch(name, (x,), made, lambda v: v[cut], through=through)
+
+
+def _rows(shape, dtype, memory: MemoryConfig):
+    """An untilized step on the way to a result in `memory`; of sharded ones no sizes are known."""
+    return spec(shape, dtype, Layout.ROW_MAJOR, memory if memory.interleaved else MemoryConfig())
 
 
 #: What `tilize_with_val_padding` says of a dtype that it does not take.

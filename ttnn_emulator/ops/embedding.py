@@ -10,7 +10,8 @@ from ..errors import DeviceRejects
 from ..memory import MemoryConfig
 from ..numerics import rounding
 from ..op import on_device, op, refuse_unmodelled
-from ..tensor import Tensor
+from ..shape import TILE
+from ..tensor import Tensor, spec
 from .sharding import result, unspecified
 from .unary import finish
 
@@ -57,4 +58,11 @@ def embedding(
         y = torch.nn.functional.embedding(i.reshape(shape).to(torch.int64), w.reshape(-1, w.shape[-1]))
         return y if out.dtype is bfloat16 else rounding.typecast(y, "bfloat16", made)
 
-    return finish("ttnn.embedding", (ids, table), out, compute, output_tensor)
+    through = []  # untilized tables, rows that are not whole tiles, and bfloat16 before another dtype
+    if table.layout is Layout.TILE:
+        through.append(spec(table.shape, bfloat16, Layout.ROW_MAJOR, table.spec.memory_config))
+    if layout is Layout.TILE and (ids.layout is Layout.TILE or shape[-1] % TILE):
+        through.append(spec(out.shape, bfloat16, Layout.ROW_MAJOR, out.memory_config))
+    if out.dtype is not bfloat16:
+        through.append(spec(out.shape, bfloat16, layout, out.memory_config))
+    return finish("ttnn.embedding", (ids, table), out, compute, output_tensor, through=through)

@@ -560,6 +560,7 @@ def _matmul(
     if program_config is not None:
         check_l1(p, s, a.spec, b.dtype, None if bias is None else bias.dtype, dtype, out.memory_config, config, a.buffer.device)
     made, block_w = NAME[dtype], p.block_w
+    separate = act is not None and program_config is None and core_grid is None  # an op of its own, on the product
     vector_a, vector_b, flat = len(a.shape) == 1, len(b.shape) == 1, len(s.shape) < 2
 
     def compute(x, w, c=None):
@@ -576,5 +577,5 @@ def _matmul(
 
     return finish(
         name, (a, b) if bias is None else (a, b, bias), out, compute, target, flops=2 * math.prod(s.shape) * s.inner,
-        attrs={"math_fidelity": config.math_fidelity},
+        attrs={"math_fidelity": config.math_fidelity}, through=(out,) if separate else (),
     )  # fmt: skip
