@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def call(*args, **env):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)} | env
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | env
     environment.pop("BRINGUP_BACKEND", None)
     words = [sys.executable, *map(str, args)]
     return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT, check=False, timeout=300)
