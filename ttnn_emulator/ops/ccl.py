@@ -13,15 +13,17 @@ import torch
 from ..device import FabricConfig
 from ..dtypes import BLOCK_FORMATS, FLOATS, NAME, Layout, bfloat16, cpp
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import MemoryConfig
+from ..memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
 from ..mesh import Topology
 from ..numerics.rounding import pack
-from ..op import launch, on_device, op, output_memory, refuse_unmodelled
+from ..op import keep, launch, on_device, op, output_memory, refuse_unmodelled, scratch
 from ..shape import TILE
-from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorTopology, spec
+from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec
 
 #: Ethernet channels between two neighbouring chips (recorded contract: the refusal of more links).
 LINKS = 2
+#: What a global semaphore takes in a bank of L1 (ttnn 0.81.1, allocated bytes): 16 bytes, in units of 32.
+SEMAPHORE_BYTES = 32
 
 
 # ---------------------------------------------------------------- groups and topologies
@@ -216,10 +218,17 @@ def all_gather(
     def gather(values):
         return [torch.cat(values, dim)] * ways
 
-    return launch(
-        "ttnn.all_gather", (x,), spec(shape, x.dtype, x.layout, memory), _each_group(device, cluster_axis, gather),
+    made = spec(shape, x.dtype, x.layout, memory)
+    # Rows that are not whole tiles: all chips' tensors, untilized, put together and tilized again.
+    apart = x.layout is Layout.TILE and dim >= rank - 2 and x.shape[dim] % TILE != 0
+    rows = [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.shape] * ways, shape)] if apart else []
+    out = launch(
+        "ttnn.all_gather", (x,), made, _each_group(device, cluster_axis, gather),
         topology=_gathered_topology(x, device, cluster_axis, dim), collective=True,
+        through=[x.spec] * ways + rows if apart else (),
     )  # fmt: skip
+    _keep_semaphores(device, "all_broadcast" if apart else "all_gather", cluster_axis, x.spec, made)
+    return out
 
 
 @op("ttnn.all_reduce")
@@ -257,10 +266,60 @@ def all_reduce(
     def reduce(values):
         return [summed(values, dtype)] * ways
 
-    return launch(
-        "ttnn.all_reduce", (x,), spec(x.shape, dtype, x.layout, memory), _each_group(device, cluster_axis, reduce),
-        topology=_reduced_topology(x, device, cluster_axis), collective=True, flops=(ways - 1) * x.volume(),
-    )  # fmt: skip
+    made = spec(x.shape, dtype, x.layout, memory)
+    axes = _axes(device, cluster_axis)
+    _reduce_memory(device, axes[0], x.spec, made)
+    with scratch(device, *[made] * (len(axes) - 1)):  # the sum over the rows, which is then summed over the columns
+        for a in axes[1:]:
+            _reduce_memory(device, a, made, made)
+        return launch(
+            "ttnn.all_reduce", (x,), made, _each_group(device, cluster_axis, reduce),
+            topology=_reduced_topology(x, device, cluster_axis), collective=True, flops=(ways - 1) * x.volume(),
+        )  # fmt: skip
+
+
+def _axes(device, axis: int | None) -> list[int]:
+    """The mesh axes along which a sum is taken, one after the other."""
+    return [a for a in ((0, 1) if axis is None else (axis,)) if device.shape[a] > 1]
+
+
+def _reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
+    """The memory of an all_reduce along one axis beside its result: as a reduce_scatter of the width and an all_gather of
+    the parts, or where the width has no whole tiles for every chip, as the sum of all chips' tensors side by side.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    """
+    ways = device.shape[axis]
+    if x.padded_shape[-1] // TILE % ways == 0:
+        part = spec((*x.shape[:-1], x.shape[-1] // ways), made.dtype, made.layout, made.memory_config)
+        with scratch(device, part):
+            _scatter_memory(device, axis, x, part)
+            with scratch(device, made):
+                _keep_semaphores(device, "all_gather", axis, part, made)
+        return
+    with scratch(device, *[made] * ways):
+        _keep_semaphores(device, "all_broadcast", axis, x, made)
+        stacked = spec((ways, *x.shape[-3:]), made.dtype, made.layout, made.memory_config)
+        with scratch(device, stacked):
+            pass
+    wide = (spec(s.shape, bfloat16, s.layout, s.memory_config) for s in (stacked, made) if s.dtype in BLOCK_FORMATS)
+    with scratch(device, stacked, *wide, made):
+        pass
+
+
+def _scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec) -> None:
+    """What a reduce_scatter holds beside its result: the tiles of its input twice, always in DRAM; and its semaphores."""
+    with scratch(device, spec((2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
+        _keep_semaphores(device, "reduce_scatter", axis, x, part)
+
+
+def _keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: TensorSpec) -> None:
+    """Every new program of a collective takes semaphores in L1.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    """
+    count = 4 if name == "reduce_scatter" else 2
+    keep(device, (name, axis, x, out), BufferType.L1, *[SEMAPHORE_BYTES] * count)
 
 
 @op("ttnn.reduce_scatter")
@@ -310,7 +369,15 @@ def reduce_scatter(
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed(values, dtype), ways, dim)]
 
-    return launch(
-        "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), _each_group(device, cluster_axis, scatter),
-        topology=_scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
-    )  # fmt: skip
+    axes, first = _axes(device, cluster_axis), list(x.shape)
+    first[dim] //= device.shape[axes[0]]
+    steps = [spec(first, dtype, x.layout, memory)] if len(axes) > 1 else []
+    with scratch(device, *steps):
+        if steps:
+            _scatter_memory(device, axes[0], x.spec, steps[0])
+        out = launch(
+            "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), _each_group(device, cluster_axis, scatter),
+            topology=_scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
+        )  # fmt: skip
+        _scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)
+    return out
