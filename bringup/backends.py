@@ -124,14 +124,42 @@ def _simulator(system):
             got=f"TT_METAL_SIMULATOR={library or ''}",
             want="the path of libttsim.so, with its soc_descriptor.yaml beside it",
         )
-    os.environ.setdefault("TT_METAL_SLOW_DISPATCH_MODE", "1")  # libttsim has no fast dispatch
+    if system.chips > 1:
+        raise BadInput("the simulator is one chip", got=system, want="--system n150")
     _require_wheel("simulator")
+    _require_sfpi("simulator")
+    os.environ.setdefault("TT_METAL_SLOW_DISPATCH_MODE", "1")  # libttsim has no fast dispatch
     return f"ttnn {_import_wheel()} on {library}"
 
 
 def _silicon(system):
     _require_wheel("silicon")
-    return f"ttnn {_import_wheel()}"
+    from bringup import host
+
+    boards = host.boards()
+    seen = host.visible(boards)
+    chips = sum(b.chips for b in seen)
+    shown = ", ".join(map(str, seen)) or "none"
+    visible = os.environ.get("TT_VISIBLE_DEVICES")
+    shown += f" (TT_VISIBLE_DEVICES={visible})" if visible else ""
+    # A board whose type the driver does not tell counts as one chip, and may have two.
+    if chips < system.chips and all(b.type for b in seen):
+        raise BadInput(
+            f"not enough chips for {system}", got=f"{chips} on boards {shown}", hint="bringup doctor --backend silicon"
+        )
+    return f"ttnn {_import_wheel()}, boards {shown}"
+
+
+def _require_sfpi(name):
+    from bringup import host, mock
+
+    _, package = mock.wheel()
+    if host.sfpi(package) is None:
+        raise BadInput(
+            f"the {name} backend compiles kernels, and there is no SFPI compiler",
+            want=f"SFPI {mock.sfpi_version(package)} in /opt/tenstorrent/sfpi",
+            hint="bringup doctor --backend " + name,
+        )
 
 
 def _require_wheel(name):

@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "bringup.demo",
     "bench": "bringup.bench",
     "verify": "bringup.verify",
+    "doctor": "bringup.doctor",
     "models": "bringup.report.models",
 }
 

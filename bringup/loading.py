@@ -217,7 +217,7 @@ def _from_hub(hf_id):
     except (LocalEntryNotFoundError, OSError, ValueError):
         pass  # not in the cache
     try:
-        _require_hub()
+        require_hub()
         return Path(snapshot_download(hf_id, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         kept = "; or --random-weights for its true configuration" if hf_id in known_ids() else ""
@@ -229,7 +229,7 @@ def _from_hub(hf_id):
         ) from error
 
 
-def _require_hub(timeout_seconds=8):
+def require_hub(timeout_seconds=8):
     """Raise at once where the hub cannot be reached; its own client would retry for minutes."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
@@ -299,7 +299,7 @@ def random_model(config, seed=0, dtype=None):
 
 
 def zero_model(config, dtype=None):
-    """An HF model of `config` whose parameters are zeros that take no memory (one element, expanded); not for changing."""
+    """An HF model of `config` whose parameters are zeros that take no memory (one element, expanded); to read only."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -255,11 +255,16 @@ def _eight_rows(text, path):
     return head + found + patched + col + tail
 
 
-def _compiler_version(package):
-    """The line by which the library knows its compiler."""
+def sfpi_version(package):
+    """The version of the kernel compiler that the wheel wants, as "1.2.3[4]"."""
     text = (package / "tt_metal/sfpi-version").read_text()
     found = dict(re.findall(r"^sfpi_(version|build)='([^']*)'", text, re.MULTILINE))
-    return f"riscv-tt-elf-g++ (tenstorrent/sfpi:{found['version']}[{found['build']}]) 15.1.0"
+    return f"{found['version']}[{found['build']}]"
+
+
+def _compiler_version(package):
+    """The line by which the library knows its compiler."""
+    return f"riscv-tt-elf-g++ (tenstorrent/sfpi:{sfpi_version(package)}) 15.1.0"
 
 
 def _discard_older(folder, package):

@@ -47,7 +47,7 @@ def add_arguments(parser):
     parser.add_argument("--max_seq_len", type=int, default=MAX_SEQ_LEN, help="default: %(default)s")
     parser.add_argument("--only", choices=("mock", "emulator"), help="run one side alone, without a comparison")
     parser.add_argument(
-        "--python", default=sys.executable, help="the Python that has the ttnn wheel (default: this one)"
+        "--python", help="the Python that has the ttnn wheel (default: this one, else that of `make test-ttnn`)"
     )
     parser.add_argument("--timeout", type=int, default=1800, help="seconds for each side (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
@@ -71,18 +71,30 @@ def run(args):
         "steps": args.steps,
         "max_seq_len": args.max_seq_len,
     }
-    if args.only != "emulator" and args.python == sys.executable:
-        mock.wheel()  # says what to install where there is none
     sides = [args.only] if args.only else ["mock", "emulator"]
-    results = {
-        side: run_side(side, plan, args.python if side == "mock" else sys.executable, args.timeout) for side in sides
-    }
+    python = python_with_wheel(args.python) if "mock" in sides else None
+    results = {side: run_side(side, plan, python if side == "mock" else sys.executable, args.timeout) for side in sides}
     verdict = judge(results)
     if args.json:
         print(json.dumps(summary(plan, results, verdict)))
     else:
         print("\n".join(report(plan, results, verdict)))
     return 0 if verdict["passed"] else 1
+
+
+def python_with_wheel(asked=None):
+    """The Python for the library's side: the one asked for, this one, or the one that `make test-ttnn` has made."""
+    if asked:
+        return asked
+    made = Path(__file__).resolve().parents[1] / ".venv-ttnn/bin/python"
+    try:
+        mock.wheel()
+        return sys.executable
+    except BringupError as error:
+        if made.exists():
+            return str(made)
+        hint = "`make test-ttnn` makes an environment with it; or --python PATH of one that has it; or --only emulator"
+        raise BadInput(str(error).partition("  hint")[0].rstrip() + f"\n  hint   {hint}") from error
 
 
 def _lengths(args):
