@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@$(PYTHON) demo.py $(MODEL) --model $(WEIGHTS) --prompt_file prompts/long.txt --max_new_tokens 100 --eval
 
 test: $(STAMP)
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
 
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .
