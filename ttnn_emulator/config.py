@@ -112,10 +112,15 @@ class UnaryWithParam:
     def __init__(self, op_type, *params):
         if isinstance(op_type, tuple) and not params:
             op_type, *params = op_type
-        if not isinstance(op_type, UnaryOpType) or not all(isinstance(p, (int, float)) for p in params) or len(params) > 2:
+        if (
+            not isinstance(op_type, UnaryOpType)
+            or not all(isinstance(p, (int, float)) for p in params)
+            or len(params) > 2
+        ):
             raise TypeError(
                 "__init__(): incompatible function arguments. The following argument types are supported:\n"
-                "  UnaryWithParam(UnaryOpType), UnaryWithParam(UnaryOpType, float), UnaryWithParam(UnaryOpType, float, float)"
+                "  UnaryWithParam(UnaryOpType), UnaryWithParam(UnaryOpType, float), "
+                "UnaryWithParam(UnaryOpType, float, float)"
             )
         self.op_type, self.params = op_type, [float(p) for p in params]
 

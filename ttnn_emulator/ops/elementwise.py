@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 
 from .. import numerics
-from ..dtypes import BLOCK_FORMATS, FLOATS, INTEGERS, NAME, DataType, Layout, bfloat16, cpp, float32, int32, uint8, uint16, uint32
+from ..dtypes import (
+    BLOCK_FORMATS,
+    FLOATS,
+    INTEGERS,
+    NAME,
+    DataType,
+    Layout,
+    bfloat4_b,
+    bfloat16,
+    cpp,
+    float32,
+    int32,
+    uint8,
+    uint16,
+    uint32,
+)
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
 from ..numerics import rounding
@@ -30,7 +45,9 @@ def broadcast(a, b):
     for i in (*range(rank - 1, rank - 3, -1), *range(rank - 2)):
         if i >= 0 and left[i] != right[i] and left[i] != 1 and right[i] != 1:
             if rank - i <= 2:
-                raise DeviceRejects("Invalid subtile broadcast type", "the last two dims must be equal, or 1 in one operand")
+                raise DeviceRejects(
+                    "Invalid subtile broadcast type", "the last two dims must be equal, or 1 in one operand"
+                )
             raise DeviceRejects(
                 f"Broadcasting rule violation at dimension index {i - rank} (output rank {rank}), dim a: {left[i]}, "
                 f"dim b: {right[i]}"
@@ -51,11 +68,13 @@ def number(name: str, value):
     """A Python number from a number or anything with a single item; other things are a TypeError."""
     if isinstance(value, (int, float)):
         return value
-    if hasattr(value, "item") and getattr(value, "size", 1) in (1, torch.Size([1]), torch.Size([])) or (
+    if (hasattr(value, "item") and getattr(value, "size", 1) in (1, torch.Size([1]), torch.Size([]))) or (
         isinstance(value, torch.Tensor) and value.numel() == 1
     ):
         return value.item()
-    raise TypeError(f"{name}(): incompatible function arguments.\n  got    {describe(value)} where a tensor or a number is wanted")
+    raise TypeError(
+        f"{name}(): incompatible function arguments.\n  got    {describe(value)} where a tensor or a number is wanted"
+    )
 
 
 def check_activations(name: str, *lists) -> None:
@@ -76,7 +95,8 @@ def check_dtypes(kind: str, a: DataType, b: DataType, accepted, mixed) -> None:
             )
     if not mixed(a, b):
         raise DeviceRejects(
-            f"Mixed dtype is not supported for binary operation BinaryOpType::{kind}, dtype A: {cpp(a)}, dtype B: {cpp(b)}"
+            f"Mixed dtype is not supported for binary operation BinaryOpType::{kind}, dtype A: {cpp(a)}, dtype "
+            f"B: {cpp(b)}"
         )
 
 
@@ -100,7 +120,8 @@ def check_scalar(kind: str, dtype: DataType, value) -> None:
     """Refuses a fraction as the operand of a 32-bit integer tensor."""
     if dtype in (uint32, int32) and float(value) != int(value):
         raise DeviceRejects(
-            f"Binary operation BinaryOpType::{kind} with a {cpp(dtype)} tensor cannot represent the scalar {value:g}: only a "
+            f"Binary operation BinaryOpType::{kind} with a {cpp(dtype)} tensor cannot represent the scalar "
+            f"{value:g}: only a "
             f"finite integer within the range of {cpp(dtype)} survives"
         )
 
@@ -123,9 +144,13 @@ def float_of_two(kind, a, b):
 def quotient(kind, a, b):
     if a in INTEGERS and b in INTEGERS:
         if a is not int32:
-            raise DeviceRejects(f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}")
+            raise DeviceRejects(
+                f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}"
+            )
         if b is not int32:
-            raise DeviceRejects(f"Input tensor B dtype {cpp(b)} is not supported for binary operation BinaryOpType::{kind}")
+            raise DeviceRejects(
+                f"Input tensor B dtype {cpp(b)} is not supported for binary operation BinaryOpType::{kind}"
+            )
         return float32
     return float_of_two(kind, a, b)
 
@@ -157,6 +182,19 @@ def _plain(function):
 
 def _from_numerics(name):
     return lambda x, y, dtype, a_dtype=None, b_dtype=None: getattr(numerics.now(), name)(x, y, dtype, a_dtype, b_dtype)
+
+
+def _on_matrix_unit(x, y, dtype, a_dtype=None, b_dtype=None):
+    """x * y on the matrix unit, as the numerics multiply block formats."""
+    y = y if torch.is_tensor(y) else torch.full_like(x, y)
+    return numerics.now().mul(x, y, dtype, "bfloat8_b", b_dtype)
+
+
+#: What `fast_and_approximate_mode` chooses where it is not the default: (op, mode) -> computation.
+#: Source: ttnn 0.81.1, BINARY_OP and BINARY_SFPU_OP of the kernels that it builds.
+_OTHER_UNIT = {
+    ("add", False): _plain(torch.add), ("subtract", False): _plain(torch.sub), ("multiply", True): _on_matrix_unit,
+}  # fmt: skip
 
 
 def _fused(acts):
@@ -194,7 +232,8 @@ def compute_of(function, made: str, first: str, second: str | None, on_a, on_b, 
 
 
 def run(
-    name, kind, function, accepted, mixed, out_dtype, a, b, dtype=None, memory_config=None, output_tensor=None, activations=(),
+    name, kind, function, accepted, mixed, out_dtype, a, b, dtype=None, memory_config=None, output_tensor=None,
+    activations=(),
     on_a=(), on_b=(), integral=True, commutes=False,
 ):  # fmt: skip
     """One binary op, from its checks to its result."""
@@ -203,7 +242,9 @@ def run(
     if not isinstance(a, Tensor):
         a, b, reverse = b, number(name, a), True
         if not isinstance(a, Tensor):
-            raise TypeError(f"{name}(): incompatible function arguments.\n  got    two numbers\n  want   at least one tensor")
+            raise TypeError(
+                f"{name}(): incompatible function arguments.\n  got    two numbers\n  want   at least one tensor"
+            )
         if commutes:
             reverse = False
     two = isinstance(b, Tensor)
@@ -252,11 +293,13 @@ def run(
 
 def scalar_dtype(kind, out_dtype, a: DataType, value) -> DataType:
     """The result's dtype for a tensor and a number: a float beside an integer may make it float32."""
-    if a not in INTEGERS or a is uint16 and out_dtype is not wide_flag and kind != "DIV":
+    if a not in INTEGERS or (a is uint16 and out_dtype is not wide_flag and kind != "DIV"):
         return a
     if out_dtype is quotient:
         if a is uint16 or (a is uint32 and isinstance(value, int)):
-            raise DeviceRejects(f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}")
+            raise DeviceRejects(
+                f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}"
+            )
         return float32
     if out_dtype is float_of_two and isinstance(value, float):
         return float32
@@ -277,8 +320,10 @@ def arithmetic(name, kind, doc, *aliases, compute, accepted=BUT_BYTES, mixed=flo
         input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
     ) -> Tensor:  # fmt: skip
         return run(
-            full, kind, compute, accepted, mixed, out_dtype, input_tensor_a, input_tensor_b, dtype, memory_config,
-            output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations, commutes=commutes,
+            full, kind, _OTHER_UNIT.get((name, fast_and_approximate_mode), compute), accepted, mixed, out_dtype,
+            input_tensor_a,
+            input_tensor_b, dtype, memory_config, output_tensor, activations, input_tensor_a_activations,
+            input_tensor_b_activations, commutes=commutes,
         )  # fmt: skip
 
     call.__doc__ = doc
@@ -291,10 +336,11 @@ def in_place(name, kind, doc, *aliases, compute, accepted, mixed, out_dtype):
     full = f"ttnn.{name}_"
     out_dtype = in_integers if kind == "DIV" else out_dtype
 
-    def into(a, b, activations, on_a, on_b):
+    def into(a, b, activations, on_a, on_b, fast):
         if not isinstance(a, Tensor):
             raise TypeError(f"{full}(): incompatible function arguments.\n  got    {describe(a)} as the first operand")
-        return run(full, kind, compute, accepted, mixed, out_dtype, a, b, None, None, a, activations, on_a, on_b)
+        function = _OTHER_UNIT.get((name, fast), compute)
+        return run(full, kind, function, accepted, mixed, out_dtype, a, b, None, None, a, activations, on_a, on_b)
 
     if name in ("add", "subtract"):
 
@@ -303,14 +349,24 @@ def in_place(name, kind, doc, *aliases, compute, accepted, mixed, out_dtype):
             input_tensor_b_activations=(), fast_and_approximate_mode: bool | None = None, sub_core_grids=None,
             sub_device_id=None,
         ) -> Tensor:  # fmt: skip
-            return into(input_tensor_a, input_tensor_b, activations, input_tensor_a_activations, input_tensor_b_activations)
+            return into(
+                input_tensor_a, input_tensor_b, activations, input_tensor_a_activations, input_tensor_b_activations,
+                fast_and_approximate_mode,
+            )  # fmt: skip
     else:
 
         def call(
             input_a: Tensor, input_b, *, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
             fast_and_approximate_mode: bool | None = None, sub_core_grids=None, sub_device_id=None,
         ) -> Tensor:  # fmt: skip
-            return into(input_a, input_b, activations, input_tensor_a_activations, input_tensor_b_activations)
+            return into(
+                input_a,
+                input_b,
+                activations,
+                input_tensor_a_activations,
+                input_tensor_b_activations,
+                fast_and_approximate_mode,
+            )
 
     call.__doc__ = f"{doc} Written into the first operand."
     return op(full, *(f"ttnn.{a}_" for a in aliases))(call)
@@ -330,8 +386,10 @@ def comparison(name, kind, doc, function, accepted=FLOATS | INTEGERS, mixed=byte
 
     @op(full)
     def call(
-        input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
-        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
+        input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None,
+        memory_config: MemoryConfig | None = None,
+        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(),
+        input_tensor_b_activations=(),
         sub_core_grids=None, sub_device_id=None,
     ) -> Tensor:  # fmt: skip
         return run(
@@ -362,7 +420,9 @@ le = comparison("le", "LE", "1 where a <= b.", torch.le)
 logical_and = comparison("logical_and", "LOGICAL_AND", "1 where both are not 0.", torch.logical_and, **FLAGS)
 logical_or = comparison("logical_or", "LOGICAL_OR", "1 where one is not 0.", torch.logical_or, **FLAGS)
 logical_xor = comparison("logical_xor", "LOGICAL_XOR", "1 where exactly one is not 0.", torch.logical_xor, **FLAGS)
-squared_difference = comparison("squared_difference", "SQUARED_DIFFERENCE", "(a - b)^2.", lambda a, b: (a - b).square(), **FLAGS)
+squared_difference = comparison(
+    "squared_difference", "SQUARED_DIFFERENCE", "(a - b)^2.", lambda a, b: (a - b).square(), **FLAGS
+)
 logaddexp = comparison("logaddexp", "LOGADDEXP", "log(exp(a) + exp(b)).", torch.logaddexp, **FLOAT_PAIRS)
 logaddexp2 = comparison("logaddexp2", "LOGADDEXP2", "log2(2 ** a + 2 ** b).", torch.logaddexp2, **FLOAT_PAIRS)
 ldexp = comparison("ldexp", "LDEXP", "a * 2 ** b.", lambda a, b: a * torch.exp2(b), **FLOAT_PAIRS)
@@ -371,22 +431,36 @@ xlogy = comparison("xlogy", "XLOGY", "a * log(b).", torch.xlogy, **FLOAT_PAIRS)
 
 @op("ttnn.div", "ttnn.divide")
 def div(
-    input_tensor_a, input_tensor_b=None, *, value=None, fast_and_approximate_mode: bool | None = None, rounding_mode=None,
+    input_tensor_a, input_tensor_b=None, *, value=None, fast_and_approximate_mode: bool | None = None,
+    rounding_mode=None,
     dtype: DataType | None = None, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
-    activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
+    activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None,
+    sub_device_id=None,
 ) -> Tensor:  # fmt: skip
     """a / b. Two int32 tensors give float32."""
-    if rounding_mode is not None:
-        raise NotEmulated(f"ttnn.div: rounding_mode={rounding_mode!r} has no model in the emulator")
+    if rounding_mode not in (None, "trunc", "floor"):
+        raise DeviceRejects("Incorrect rounding mode (expected None, 'trunc', or 'floor')")
     b = value if input_tensor_b is None else input_tensor_b
+    function = _from_numerics("div")
+    if rounding_mode is not None:
+        if any(isinstance(v, Tensor) and v.dtype in INTEGERS for v in (input_tensor_a, b)):
+            raise NotEmulated(f"ttnn.div of integers with rounding_mode={rounding_mode!r} has no model in the emulator")
+        function = _plain(lambda x, y: torch.div(x, y, rounding_mode=rounding_mode))
     return run(
-        "ttnn.div", "DIV", _from_numerics("div"), WIDE, floats_mix_with_all, quotient, input_tensor_a, b, dtype, memory_config,
+        "ttnn.div", "DIV", function, WIDE, floats_mix_with_all, quotient, input_tensor_a, b, dtype, memory_config,
         output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations, integral=False,
     )  # fmt: skip
 
 
 divide_ = in_place(
-    "div", "DIV", "a / b.", "divide", compute=_from_numerics("div"), accepted=WIDE, mixed=floats_mix_with_all, out_dtype=quotient
+    "divide",
+    "DIV",
+    "a / b.",
+    "div",
+    compute=_from_numerics("div"),
+    accepted=WIDE,
+    mixed=floats_mix_with_all,
+    out_dtype=quotient,
 )
 
 
@@ -414,11 +488,13 @@ def pow(
     base = x if isinstance(x, Tensor) else exponent
     if isinstance(base, Tensor) and base.dtype in (uint32, int32, uint16):
         raise DeviceRejects(
-            f"Input tensor A dtype {cpp(base.dtype)} is not supported for binary operation POWER: tensor exponents are not "
+            f"Input tensor A dtype {cpp(base.dtype)} is not supported for binary operation POWER: tensor "
+            "exponents are not "
             "supported for integer inputs, use a scalar integer exponent"
         )
     return run(
-        "ttnn.pow", "POWER", _plain(torch.pow), FLOATS, alike, first_dtype, x, exponent, dtype, memory_config, output_tensor,
+        "ttnn.pow", "POWER", _plain(torch.pow), FLOATS, alike, first_dtype, x, exponent, dtype, memory_config,
+        output_tensor,
         activations, input_tensor_a_activations, input_tensor_b_activations,
     )  # fmt: skip
 
@@ -438,7 +514,8 @@ def extremum(name: str, kind: str, doc: str, function):
             kind_ = f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(input_tensor_a.dtype)}"
             raise DeviceRejects(kind_)
         return run(
-            full, kind, compute, WIDE, alike, first_dtype, input_tensor_a, b, dtype, memory_config, output_tensor, activations,
+            full, kind, compute, WIDE, alike, first_dtype, input_tensor_a, b, dtype, memory_config, output_tensor,
+            activations,
             input_tensor_a_activations, input_tensor_b_activations, integral=False,
         )  # fmt: skip
 
@@ -448,6 +525,45 @@ def extremum(name: str, kind: str, doc: str, function):
 
 maximum = extremum("maximum", "MAXIMUM", "The larger of a and b.", torch.maximum)
 minimum = extremum("minimum", "MINIMUM", "The smaller of a and b.", torch.minimum)
+
+
+def whole(name: str, kind: str, doc: str, function):
+    """The op `ttnn.<name>` of integer tensors, bit by bit."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, memory_config: MemoryConfig | None = None,
+        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(),
+        input_tensor_b_activations=(),
+        sub_core_grids=None, sub_device_id=None,
+    ) -> Tensor:  # fmt: skip
+        b = input_b if input_tensor_b is None else input_tensor_b
+        if not isinstance(b, Tensor):
+            if not isinstance(b, int):
+                raise TypeError(
+                    f"{full}(): incompatible function arguments.\n  got    {describe(b)} where an int is wanted"
+                )
+            if input_tensor_a.dtype in FLOATS:
+                raise DeviceRejects(
+                    f"Unsupported input dtype for bitwise/shift op_type BinaryOpType::{kind}: expected Int32, "
+                    "UInt32, or UInt16."
+                )
+        return run(
+            full, kind, _plain(function), frozenset((int32, uint32, uint16)), alike, first_dtype, input_tensor_a, b,
+            None,
+            memory_config, output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
+        )  # fmt: skip
+
+    call.__doc__ = doc
+    return call
+
+
+bitwise_and = whole("bitwise_and", "BITWISE_AND", "a and b, bit by bit.", torch.bitwise_and)
+bitwise_or = whole("bitwise_or", "BITWISE_OR", "a or b, bit by bit.", torch.bitwise_or)
+bitwise_xor = whole("bitwise_xor", "BITWISE_XOR", "a exclusive-or b, bit by bit.", torch.bitwise_xor)
+bitwise_left_shift = whole("bitwise_left_shift", "LEFT_SHIFT", "a * 2^b.", torch.bitwise_left_shift)
+bitwise_right_shift = whole("bitwise_right_shift", "RIGHT_SHIFT", "a / 2^b, rounded down.", torch.bitwise_right_shift)
 
 
 # ---------------------------------------------------------------- three operands
@@ -467,7 +583,8 @@ def _broadcast_three(name: str, a: Tensor, b: Tensor, c: Tensor):
         return broadcast(broadcast(a.shape, b.shape), c.shape)
     except DeviceRejects:
         raise DeviceRejects(
-            f"{name}: shapes {a.shape}, {b.shape} and {c.shape} do not broadcast in a pattern the ternary kernel supports"
+            f"{name}: shapes {a.shape}, {b.shape} and {c.shape} do not broadcast in a pattern the ternary "
+            "kernel supports"
         ) from None
 
 
@@ -537,16 +654,20 @@ def addcmul(
     output_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """a + value * b * c, of tensors of one dtype."""
-    names = [t.dtype.name for t in (input_a, input_b, input_c)]
+    names = [cpp(t.dtype) for t in (input_a, input_b, input_c)]
     if len(set(names)) > 1:
         raise DeviceRejects(
-            f"Addcmul TTT requires all input tensors to have the same dtype. Got input_a={names[0]}, input_b={names[1]}, "
+            f"Addcmul TTT requires all input tensors to have the same dtype. Got input_a={names[0]}, "
+            f"input_b={names[1]}, "
             f"input_c={names[2]}"
         )
-    if names[0] in ("BFLOAT4_B", "UINT16", "UINT8"):
-        raise DeviceRejects(f"Addcmul supports only BFLOAT16, BFLOAT8_B, FLOAT32, INT32, and UINT32 dtypes. Got {names[0]}")
+    if input_a.dtype in (bfloat4_b, uint16, uint8):
+        raise DeviceRejects(
+            f"Addcmul supports only BFLOAT16, BFLOAT8_B, FLOAT32, INT32, and UINT32 dtypes. Got {names[0]}"
+        )
     return _ternary(
-        "ttnn.addcmul", lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, input_a, input_b, input_c, value,
+        "ttnn.addcmul", lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, input_a, input_b,
+        input_c, value,
         memory_config, output_tensor,
     )  # fmt: skip
 
@@ -566,9 +687,41 @@ def addcdiv(
     )
 
 
+@op("ttnn.lerp")
+def lerp(
+    input: Tensor,
+    end: Tensor,
+    weight,
+    *,
+    memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None,
+) -> Tensor:
+    """input + weight * (end - input)."""
+    if input.dtype in INTEGERS or end.dtype in INTEGERS:
+        raise NotEmulated("ttnn.lerp of integers has no model in the emulator")
+    if isinstance(weight, Tensor):
+        return _ternary(
+            "ttnn.lerp", lambda a, b, w, _: a + w * (b - a), input, end, weight, 1.0, memory_config, output_tensor
+        )
+    return _ternary(
+        "ttnn.lerp", lambda a, b, _, w: a + w * (b - a), input, end, input, weight, memory_config, output_tensor
+    )
+
+
+@op("ttnn.mac")
+def mac(input_tensor_a: Tensor, input_tensor_b, input_tensor_c, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """a * b + c; b and c tensors or numbers."""
+    return add(multiply(input_tensor_a, input_tensor_b, memory_config=memory_config), input_tensor_c)
+
+
 @op("ttnn.clamp")
 def clamp(
-    input_tensor: Tensor, min=None, max=None, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None
+    input_tensor: Tensor,
+    min=None,
+    max=None,
+    *,
+    memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None,
 ) -> Tensor:
     """min(max(x, min), max); one of the two may be left out."""
     return _clamp("ttnn.clamp", input_tensor, min, max, memory_config, output_tensor)
@@ -591,7 +744,15 @@ def _clamp(name, x, low, high, memory_config, output_tensor) -> Tensor:
         raise DeviceRejects("std::get: wrong index for variant", "give min and max both as int or both as float")
     dtype = float32 if x.dtype is int32 and not whole else x.dtype
     return apply_unary(
-        name, "clamp", "CLAMP_TSS", frozenset((int32,)), x, memory_config, output_tensor, {"min": low, "max": high}, dtype
+        name,
+        "clamp",
+        "CLAMP_TSS",
+        frozenset((int32,)),
+        x,
+        memory_config,
+        output_tensor,
+        {"min": low, "max": high},
+        dtype,
     )
 
 
@@ -614,7 +775,9 @@ def gated(name: str, kind: str, doc: str, gate: str):
             raise DeviceRejects("Split tensor dimension should be in full tile")
         if x.dtype in INTEGERS and (kind != "RELU" or x.dtype is uint8):
             if kind == "RELU":
-                raise DeviceRejects(f"Input tensor A dtype {cpp(x.dtype)} is not supported for binary operation BinaryOpType::MUL")
+                raise DeviceRejects(
+                    f"Input tensor A dtype {cpp(x.dtype)} is not supported for binary operation BinaryOpType::MUL"
+                )
             raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(x.dtype)}")
         half, dtype = x.shape[-1] // 2, NAME[x.dtype]
         out = result((*x.shape[:-1], half), x.dtype, x.layout, binary_memory(x, None, x.shape, memory_config))

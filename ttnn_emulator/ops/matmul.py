@@ -36,7 +36,7 @@ from ..numerics import ComputeConfig
 from ..op import describe, op, refuse_unmodelled
 from ..shape import TILE, Shape
 from ..tensor import Tensor, TensorSpec, padded, spec
-from .sharding import BLOCK, HEIGHT, WIDTH, plane
+from .sharding import BLOCK, HEIGHT, WIDTH
 from .unary import activation as fused_activation
 from .unary import finish, fuse
 
@@ -57,7 +57,8 @@ def matmul(
 ) -> Tensor:  # fmt: skip
     """a @ b, rounded once to `dtype`.
 
-    Shapes    a [..., M, K], b [..., K, N] -> [..., M, N]; the batch dims are equal, or all 1 in one operand; vectors work
+    Shapes    a [..., M, K], b [..., K, N] -> [..., M, N]; the batch dims are equal, or all 1 in one operand; vectors
+              work
     Dtypes    bfloat16, float32, bfloat8_b and bfloat4_b in any mix; by default the first operand's comes out
     Layout    TILE
     Numerics  by default HiFi2, LoFi where both operands are in block formats or a program config or core grid is given,
@@ -66,7 +67,8 @@ def matmul(
     """
     refuse_unmodelled("ttnn.matmul", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes)
     return _matmul(
-        "ttnn.matmul", input_tensor_a, input_tensor_b, None, transpose_a, transpose_b, memory_config, dtype, program_config,
+        "ttnn.matmul", input_tensor_a, input_tensor_b, None, transpose_a, transpose_b, memory_config, dtype,
+        program_config,
         activation, compute_kernel_config, core_grid, optional_output_tensor,
     )  # fmt: skip
 
@@ -74,7 +76,8 @@ def matmul(
 @op("ttnn.linear")
 def linear(
     input_tensor_a: Tensor, input_tensor_b: Tensor, *, bias: Tensor | None = None, transpose_a: bool = False,
-    transpose_b: bool = False, memory_config: MemoryConfig | None = None, dtype: DataType | None = None, program_config=None,
+    transpose_b: bool = False, memory_config: MemoryConfig | None = None, dtype: DataType | None = None,
+    program_config=None,
     activation=None, compute_kernel_config: WormholeComputeKernelConfig | None = None, core_grid=None, output_tile=None,
     optional_output_tensor: Tensor | None = None, global_cb=None, sub_device_id=None, prefetcher_pipes=(),
     in0_column_offset: int | None = None,
@@ -87,7 +90,8 @@ def linear(
         "ttnn.linear", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, in0_column_offset=in0_column_offset
     )
     return _matmul(
-        "ttnn.linear", input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype, program_config,
+        "ttnn.linear", input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype,
+        program_config,
         activation, compute_kernel_config, core_grid, optional_output_tensor,
     )  # fmt: skip
 
@@ -147,22 +151,25 @@ def sizes(ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool) ->
             "ttnn weights are [in, out]; HF stores [out, in]" if len(b) > 1 and a[-1] == b[-1] else None,
         )
     left, right = a[:-2], b[:-2]
-    if len(right) > len(left) and any(n != 1 for n in right):
-        if any(n != 1 for n in right[: len(right) - len(left)]) or not left:
-            raise DeviceRejects("When in1 rank greater than in0 rank front dimensions need to be 1")
+    front = right[: len(right) - len(left)] if left else right
+    if len(right) > len(left) and any(n != 1 for n in front):
+        raise DeviceRejects("When in1 rank greater than in0 rank front dimensions need to be 1")
     batched = any(n != 1 for n in right)
     if batched:
         if len(left) != len(right):
             raise DeviceRejects(
-                f"Batched (non-bcast) matmul requires inputs of the same rank, got a_shape rank: {len(a)} vs b_shape rank: {len(b)}"
+                f"Batched (non-bcast) matmul requires inputs of the same rank, got a_shape rank: {len(a)} vs "
+                f"b_shape rank: {len(b)}"
             )
         reuse = all(n == 1 for n in left)
         for i, (p, q) in enumerate(zip(left, right)):
             if p != q and not reuse:
                 raise DeviceRejects(
                     "bmm (non-bcast matmul) expects input tensors of shapes BCMK*BCKN=BCMN or batch dimension "
-                    f"{i} mismatch: a={p} vs b={q} (dimension mismatch only allowed when all batch dimensions of a are size 1 "
-                    "and using MatmulMultiCoreReuseMultiCast1DProgramConfig with fuse_batch=false, fused_activation=none, "
+                    f"{i} mismatch: a={p} vs b={q} (dimension mismatch only allowed when all batch dimensions "
+                    "of a are size 1 "
+                    "and using MatmulMultiCoreReuseMultiCast1DProgramConfig with fuse_batch=false, "
+                    "fused_activation=none, "
                     "mcast_in0=false, and non-sharded inputs for in0 reuse optimization)"
                 )
     rank = max(len(left), len(right))
@@ -183,7 +190,8 @@ def check_bias(shape: tuple, bias) -> tuple:
                 short = -(-c[-2] // TILE) == 1
                 raise DeviceRejects("Broadcast error: Invalid dimension" if short else "Invalid subtile broadcast type")
             raise DeviceRejects(
-                f"Broadcasting rule violation at dimension index {-i} (output rank {rank}), dim a: {y[-i]}, dim b: {c[-i]}"
+                f"Broadcasting rule violation at dimension index {-i} (output rank {rank}), dim a: {y[-i]}, "
+                f"dim b: {c[-i]}"
             )
     return tuple(max(p, q) for p, q in zip(y, c))
 
@@ -256,7 +264,9 @@ def explicit(c) -> Plan:
         kind, transposed = "dram", False
     else:
         raise NotEmulated(f"program_config={describe(c)} has no model in the emulator")
-    return Plan(kind, c.in0_block_w, c.per_core_M, c.per_core_N, grid, transposed, block, getattr(c, "fuse_batch", False), name)
+    return Plan(
+        kind, c.in0_block_w, c.per_core_M, c.per_core_N, grid, transposed, block, getattr(c, "fuse_batch", False), name
+    )
 
 
 def _divisor(limit: int, k: int) -> int:
@@ -291,7 +301,9 @@ def by_shards(s: Sizes, a: TensorSpec) -> Plan:
     if kind is BLOCK:
         row_major = shard.orientation is ShardOrientation.ROW_MAJOR
         down, across = (box[1], box[0]) if row_major else (box[0], box[1])
-        return Plan("2d", math.gcd(tiles, s.k), -(-rows // down), -(-s.n // across), box, not row_major, fused_batch=True)
+        return Plan(
+            "2d", math.gcd(tiles, s.k), -(-rows // down), -(-s.n // across), box, not row_major, fused_batch=True
+        )
     if kind is WIDTH:
         return Plan("in0", math.gcd(tiles, s.k), rows, -(-s.n // cores), box, fused_batch=True)
     return Plan("in1", s.k, -(-rows // cores), s.n, box, fused_batch=True)
@@ -376,7 +388,8 @@ def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: Memor
     elif p.kind == "2d":
         want(
             not (p.fused_batch and s.batched),
-            "Matmul with fused batch requires input tensors of shapes BCMK*11KN=BCMN or equivalent. Please change the second "
+            "Matmul with fused batch requires input tensors of shapes BCMK*11KN=BCMN or equivalent. Please "
+            "change the second "
             "input tensor or adjust the program config.",
         )
         want(kind is not WIDTH, f"Unsupported memory layout {cpp(a.memory_config.memory_layout)}.")
@@ -384,11 +397,13 @@ def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: Memor
         wide, high = (y, x) if p.transposed else (x, y)
         want(
             across <= wide,
-            f"Num output blocks along x ({across}) must be smaller than or equal to the number of columns in compute grid ({wide})!",
+            f"Num output blocks along x ({across}) must be smaller than or equal to the number of columns in "
+            f"compute grid ({wide})!",
         )
         want(
             down <= high,
-            f"Num output blocks along y ({down}) must be smaller than or equal to the number of rows in compute grid ({high})!",
+            f"Num output blocks along y ({down}) must be smaller than or equal to the number of rows in "
+            f"compute grid ({high})!",
         )
     else:
         want(not getattr(c, "gather_in0", False) or kind is not None, "gather_in0 requires input A to be sharded")
@@ -396,7 +411,9 @@ def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: Memor
             raise NotEmulated(f"{name} with gather_in0 or stream_in1 has no model in the emulator")
         if p.kind == "in0":
             got = cpp(a.memory_config.memory_layout)
-            want(kind in (None, WIDTH), f"input A must be WIDTH_SHARDED when mcast_in0 or gather_in0 is set, got: {got}")
+            want(
+                kind in (None, WIDTH), f"input A must be WIDTH_SHARDED when mcast_in0 or gather_in0 is set, got: {got}"
+            )
             if kind is WIDTH:
                 shard = a.memory_config.shard_spec.shape[1]
                 want(
@@ -405,14 +422,17 @@ def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: Memor
                 )
             want(
                 down == 1,
-                f"mcast_in0 requires M ({rows}) to fit within a single per_core_M block ({p.per_m}), got num_blocks_y={down}",
+                f"mcast_in0 requires M ({rows}) to fit within a single per_core_M block ({p.per_m}), got "
+                f"num_blocks_y={down}",
             )
         else:
             want(kind in (None, HEIGHT), f"input A must be HEIGHT_SHARDED, got: {cpp(a.memory_config.memory_layout)}")
             want(
                 across == 1,
-                f"mcast_in1 requires N ({s.n}) to fit within a single per_core_N block ({p.per_n}), got num_blocks_x={across}. A "
-                "single in1 sender multicasts one per_core_N-wide weight slice to the whole grid, so multi-column N is not "
+                f"mcast_in1 requires N ({s.n}) to fit within a single per_core_N block ({p.per_n}), got "
+                f"num_blocks_x={across}. A "
+                "single in1 sender multicasts one per_core_N-wide weight slice to the whole grid, so "
+                "multi-column N is not "
                 "supported here; use MatmulMultiCoreReuseMultiCastProgramConfig (the 2D factory) for multi-column N.",
             )
         want(
@@ -425,10 +445,21 @@ def _bad_optional():
     raise DeviceRejects("bad optional access", "the first operand must be WIDTH_SHARDED in L1 for this program config")
 
 
-def check_l1(p: Plan, s: Sizes, a: TensorSpec, b: DataType, bias, out: DataType, memory: MemoryConfig, config: ComputeConfig, device):
+def check_l1(
+    p: Plan,
+    s: Sizes,
+    a: TensorSpec,
+    b: DataType,
+    bias,
+    out: DataType,
+    memory: MemoryConfig,
+    config: ComputeConfig,
+    device,
+):
     """Refuses a program whose circular buffers pass the end of L1, or reach into tensors that are there.
 
-    Source    ttnn 0.81.1, 34 sizes of 1D, 2D and reuse programs asked: base address + both operands twice (once where K is
+    Source    ttnn 0.81.1, 34 sizes of 1D, 2D and reuse programs asked: base address + both operands twice (once where
+              K is
               one block) + the result (not where it is sharded) + partial sums in their own format + the bias
     """
     if p.kind == "dram":
@@ -447,7 +478,8 @@ def check_l1(p: Plan, s: Sizes, a: TensorSpec, b: DataType, bias, out: DataType,
     end, where = L1_BASE + size, p.cores(s).ranges()[0]
     if end > L1_END:
         raise DeviceRejects(
-            f"Statically allocated dataflow buffers on core range {where} grow to {end} B which is beyond max L1 size of "
+            f"Statically allocated dataflow buffers on core range {where} grow to {end} B which is beyond max "
+            "L1 size of "
             f"{L1_END} B",
             "smaller in0_block_w, per_core_M or per_core_N",
         )
@@ -455,7 +487,8 @@ def check_l1(p: Plan, s: Sizes, a: TensorSpec, b: DataType, bias, out: DataType,
     lowest = free[0][0] + free[0][1] if free and free[0][0] == L1_BASE else L1_BASE
     if end > lowest:
         raise DeviceRejects(
-            f"Statically allocated dataflow buffers clash with L1 buffers on core range {where}. L1 buffer allocated at {lowest} "
+            f"Statically allocated dataflow buffers clash with L1 buffers on core range {where}. L1 buffer "
+            f"allocated at {lowest} "
             f"and static dataflow buffer region ends at {end}",
             "free tensors in L1 before, or choose smaller blocks",
         )
@@ -482,7 +515,8 @@ def output_memory(p: Plan, s: Sizes, shape: tuple, memory_config: MemoryConfig, 
     buffer_bytes(padded(Shape(shape), Layout.TILE, None), bfloat16, Layout.TILE, made)
     if p.kind == "in0" and kind is BLOCK and p.grid[1] > 1:
         raise DeviceRejects(
-            "MatmulMultiCoreReuseMultiCast1DProgramConfig: output memory layout must be WIDTH_SHARDED or BLOCK_SHARDED on a 1-row "
+            "MatmulMultiCoreReuseMultiCast1DProgramConfig: output memory layout must be WIDTH_SHARDED or "
+            "BLOCK_SHARDED on a 1-row "
             f"grid, got: {cpp(kind)}"
         )
     return made
@@ -505,7 +539,8 @@ def check_operands(a: Tensor, b: Tensor) -> None:
 
 
 def _matmul(
-    name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation, compute_kernel_config, core_grid,
+    name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
+    compute_kernel_config, core_grid,
     target,
 ):  # fmt: skip
     act = fuse(fused_activation(activation))
@@ -531,13 +566,16 @@ def _matmul(
         dtype, memory_config = target.dtype, target.memory_config()
     dtype, memory_config = dtype or a.dtype, memory_config or DRAM_MEMORY_CONFIG
     config = resolve(
-        compute_kernel_config, default_config(a.dtype, b.dtype, dtype, program_config is not None or core_grid is not None)
+        compute_kernel_config,
+        default_config(a.dtype, b.dtype, dtype, program_config is not None or core_grid is not None),
     )
     own, other = a.spec.memory_config, b.spec.memory_config
     if program_config is None and core_grid is None:
         if own.is_sharded() and not s.batched:
             if other.is_sharded():
-                raise DeviceRejects(f"Input tensor B must have INTERLEAVED memory layout, got: {cpp(other.memory_layout)}")
+                raise DeviceRejects(
+                    f"Input tensor B must have INTERLEAVED memory layout, got: {cpp(other.memory_layout)}"
+                )
             if memory_config.is_sharded() and memory_config.memory_layout is not own.memory_layout:
                 raise DeviceRejects(
                     f"Input A and output memory layouts must match, got input: {cpp(own.memory_layout)} vs output: "
@@ -545,7 +583,8 @@ def _matmul(
                 )
         elif other.is_sharded() and not own.is_sharded():
             raise DeviceRejects(
-                f"MatmulMultiCoreProgramConfig: Input B memory layout must be INTERLEAVED, got: {cpp(other.memory_layout)}"
+                "MatmulMultiCoreProgramConfig: Input B memory layout must be INTERLEAVED, got: "
+                f"{cpp(other.memory_layout)}"
             )
     partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc else dtype
     p = program(
@@ -556,10 +595,22 @@ def _matmul(
         check_program(program_config, p, s, a.spec, b.spec, memory_config, config)
         if act is None and getattr(program_config, "fused_activation", None) is not None:
             act = fuse(fused_activation(program_config.fused_activation))
-    out = spec(shape, dtype, Layout.TILE, output_memory(p, s, s.shape, memory_config, own) if target is None else memory_config)
+    out = spec(
+        shape, dtype, Layout.TILE, output_memory(p, s, s.shape, memory_config, own) if target is None else memory_config
+    )
     if program_config is not None:
-        check_l1(p, s, a.spec, b.dtype, None if bias is None else bias.dtype, dtype, out.memory_config, config, a.buffer.device)
-    made, block_w = NAME[dtype], p.block_w
+        check_l1(
+            p,
+            s,
+            a.spec,
+            b.dtype,
+            None if bias is None else bias.dtype,
+            dtype,
+            out.memory_config,
+            config,
+            a.buffer.device,
+        )
+    made, w_dtype, block_w = NAME[dtype], NAME[b.dtype], p.block_w
     separate = act is not None and program_config is None and core_grid is None  # an op of its own, on the product
     vector_a, vector_b, flat = len(a.shape) == 1, len(b.shape) == 1, len(s.shape) < 2
 
@@ -572,7 +623,9 @@ def _matmul(
             x = x.mT
         if transpose_b:
             w = w.mT
-        y = numerics.now().matmul(x, w, config, dtype=made, block_w=block_w, bias=c, activation=act)
+        y = numerics.now().matmul(
+            x, w, config, dtype=made, block_w=block_w, bias=c, activation=act, w_dtype=w_dtype
+        )
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
     return finish(

@@ -81,7 +81,8 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
             raise DeviceRejects(f"Residual tensor must have TILE layout, got: {cpp(residual.layout)}")
         if (residual.shape, residual.padded_shape) != (x.shape, x.padded_shape):
             raise DeviceRejects(
-                f"Input and residual logical and padded shapes must match, got input: logical={x.shape} padded={x.padded_shape} "
+                f"Input and residual logical and padded shapes must match, got input: logical={x.shape} "
+                f"padded={x.padded_shape} "
                 f"vs residual: logical={residual.shape} padded={residual.padded_shape}"
             )
     if weight is not None and bias is not None and weight.layout is not bias.layout:
@@ -118,7 +119,8 @@ def check_weight(x: Tensor, w: Tensor | None, name: str) -> None:
         if w.padded_shape[-1] != x.padded_shape[-1] or w.shape[-1] < x.shape[-1]:
             effect = "multiplied" if name == "gamma" else "offset"
             raise DeviceRejects(
-                f"Input and {name} padded widths must match and {name} logical width must be >= input logical width (otherwise "
+                f"Input and {name} padded widths must match and {name} logical width must be >= input logical "
+                "width (otherwise "
                 f"valid input columns would be {effect} by {name} padding). Got input: logical[-1]={x.shape[-1]} "
                 f"padded[-1]={x.padded_shape[-1]} vs {name}: logical[-1]={w.shape[-1]} padded[-1]={w.padded_shape[-1]}"
             )
@@ -129,13 +131,15 @@ def check_weight(x: Tensor, w: Tensor | None, name: str) -> None:
     if width != TILE or volume != x.padded_shape[-1]:
         if name == "gamma":
             raise DeviceRejects(
-                "Gamma's last padded dim needs to equal tile width and gamma's volume needs to align with last padded dim of "
+                "Gamma's last padded dim needs to equal tile width and gamma's volume needs to align with last "
+                "padded dim of "
                 f"input. Error with gamma.value().padded_shape(): {w.padded_shape}, tile_width: 32, "
                 f"gamma.value().physical_volume(): {volume}, a.padded_shape(): {x.padded_shape}",
                 f"a ROW_MAJOR weight has the shape [1, 1, {x.padded_shape[-1] // TILE}, 32]",
             )
         raise DeviceRejects(
-            f"Beta tensor dimensions must align with input tensor. Got beta padded shape: {width}, physical volume: {volume}, "
+            f"Beta tensor dimensions must align with input tensor. Got beta padded shape: {width}, physical "
+            f"volume: {volume}, "
             f"input padded shape: {x.padded_shape[-1]}, tile_width: 32"
         )
     if w.dtype not in (float32, bfloat16):
@@ -145,7 +149,8 @@ def check_weight(x: Tensor, w: Tensor | None, name: str) -> None:
 def check_l1(function, x, weight, bias, residual, config) -> None:
     """Refuses a width whose rows do not fit L1 with row-major weights (with others the library takes smaller steps).
 
-    Source    ttnn 0.81.1, 104 sizes asked: per tile of the width the input, one or two intermediates and the weights; plus
+    Source    ttnn 0.81.1, 104 sizes asked: per tile of the width the input, one or two intermediates and the weights;
+              plus
               two output blocks and constants
     """
     weights = [w for w in (weight, bias) if w is not None]
@@ -164,7 +169,8 @@ def check_l1(function, x, weight, bias, residual, config) -> None:
         rows = plane(x.padded_shape)[0] // TILE
         cores = num_cores_to_corerangeset(min(rows, GRID[0] * GRID[1]), GRID, row_wise=True)
         raise DeviceRejects(
-            f"Statically allocated dataflow buffers on core range {cores.ranges()[0]} grow to {end} B which is beyond max L1 size "
+            f"Statically allocated dataflow buffers on core range {cores.ranges()[0]} grow to {end} B which is "
+            "beyond max L1 size "
             f"of {L1_END} B",
             "give the weight in TILE layout",
         )
@@ -177,7 +183,9 @@ def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> Me
     if own.memory_layout is HEIGHT:
         raise DeviceRejects("Height sharded inputs are not supported.")
     if isinstance(c, LayerNormDefaultProgramConfig):
-        raise DeviceRejects("std::get: wrong index for variant", "a sharded input takes a LayerNormShardedMultiCoreProgramConfig")
+        raise DeviceRejects(
+            "std::get: wrong index for variant", "a sharded input takes a LayerNormShardedMultiCoreProgramConfig"
+        )
     if memory_config is not None:
         if not memory_config.is_sharded():
             raise DeviceRejects("Sharded inputs require sharded outputs.")
@@ -193,7 +201,9 @@ def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> Me
             raise DeviceRejects("Welford's algorithm is not supported for RMSNorm")
         gx, gy = c.compute_with_storage_grid_size
         if gx > GRID[0] or gy > GRID[1]:
-            raise DeviceRejects(f"program_config grid ({gx}x{gy}) must be contained within device grid ({GRID[0]}x{GRID[1]})")
+            raise DeviceRejects(
+                f"program_config grid ({gx}x{gy}) must be contained within device grid ({GRID[0]}x{GRID[1]})"
+            )
         sx, sy = shard.grid.bounding_box().grid_size()
         if sx > gx or sy > gy:
             raise DeviceRejects(f"shard_spec.grid size {sx}x{sy} does not fit within program_config grid {gx}x{gy}")
@@ -205,7 +215,8 @@ def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> Me
             raise DeviceRejects(f"block_w ({c.block_w}) must equal to K (in tiles) / num_cores ({-(-columns // wide)})")
         if c.block_h != -(-rows // high):
             raise DeviceRejects(
-                f"block_h ({c.block_h}) must equal ceil(Mt / num_cores_r) ({-(-rows // high)}); Mt={rows}, num_cores_r={high}"
+                f"block_h ({c.block_h}) must equal ceil(Mt / num_cores_r) ({-(-rows // high)}); Mt={rows}, "
+                f"num_cores_r={high}"
             )
         if not c.subblock_w:
             raise DeviceRejects("subblock_w must be greater than 0.")
@@ -292,8 +303,10 @@ def _in_place(name, x, mask, run, attrs) -> Tensor:
 
 @op("ttnn.scale_mask_softmax")
 def scale_mask_softmax(
-    input_tensor: Tensor, scale: float | None = None, mask: Tensor | None = None, *, memory_config: MemoryConfig | None = None,
-    is_causal_mask: bool = False, compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
+    input_tensor: Tensor, scale: float | None = None, mask: Tensor | None = None, *,
+    memory_config: MemoryConfig | None = None,
+    is_causal_mask: bool = False, compute_kernel_config: WormholeComputeKernelConfig | None = None,
+    numeric_stable: bool = True,
 ) -> Tensor:  # fmt: skip
     """softmax(scale * x + mask) over the last dim.
 
@@ -303,7 +316,9 @@ def scale_mask_softmax(
     tall = check_mask(x, scale, mask)
     out = result(x.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
     run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale, tall)
-    return launch("ttnn.scale_mask_softmax", (x,) if mask is None else (x, mask), out, run, flops=7 * x.volume(), attrs=attrs)
+    return launch(
+        "ttnn.scale_mask_softmax", (x,) if mask is None else (x, mask), out, run, flops=7 * x.volume(), attrs=attrs
+    )
 
 
 @op("ttnn.scale_mask_softmax_in_place")
@@ -327,7 +342,9 @@ def scale_causal_mask_hw_dims_softmax_in_place(
     """softmax(scale * x + mask) over the last dim of a sharded tensor, written into it."""
     x = on_device(input_tensor)
     if mask is None:
-        raise DeviceRejects("Causal-mask softmax requires an attention mask (is_causal_mask=true with no mask is unsupported).")
+        raise DeviceRejects(
+            "Causal-mask softmax requires an attention mask (is_causal_mask=true with no mask is unsupported)."
+        )
     if not isinstance(program_config, SoftmaxShardedMultiCoreProgramConfig):
         raise DeviceRejects("Scale causal mask HW dims softmax not supported in default program config")
     run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale)
@@ -343,19 +360,23 @@ def check_mask(x: Tensor, scale, mask) -> int:
         return 1
     on_device(mask)
     if mask.shape[-1] != x.shape[-1]:
-        raise DeviceRejects(f"Input and mask inner dimensions must match, got input: {x.shape[-1]} vs mask: {mask.shape[-1]}")
+        raise DeviceRejects(
+            f"Input and mask inner dimensions must match, got input: {x.shape[-1]} vs mask: {mask.shape[-1]}"
+        )
     if len(mask.shape) != 4 or len(x.shape) != 4:
         raise NotEmulated("a masked softmax of tensors that are not of rank 4 has no model in the emulator")
     if mask.shape[0] != x.shape[0]:
         raise DeviceRejects(f"Input and mask batch sizes must match, got input: {x.shape[0]} vs mask: {mask.shape[0]}")
     if mask.shape[1] != 1:
         raise DeviceRejects(
-            f"Mask intermediate dimension 1 must be 1, got: {mask.shape[1]}. This path requires head-uniform masks; apply a "
+            f"Mask intermediate dimension 1 must be 1, got: {mask.shape[1]}. This path requires head-uniform "
+            "masks; apply a "
             "per-head bias with a separate ttnn::add before ttnn::softmax."
         )
     if mask.shape[2] not in (1, TILE):
         raise DeviceRejects(
-            f"Mask height must be 1 or input tensor tile height (32), got: {mask.shape[2]}. A full causal mask is not accepted "
+            f"Mask height must be 1 or input tensor tile height (32), got: {mask.shape[2]}. A full causal mask "
+            "is not accepted "
             "here; for causal attention use ttnn::transformer::scaled_dot_product_attention with is_causal=true."
         )
     if mask.shape[2] == 1 or x.shape[2] == TILE:

@@ -44,20 +44,23 @@ def reduced_dims(dim, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     dims = []
     if not isinstance(dim, (int, list, tuple)):
-        raise TypeError(f"incompatible function arguments.\n  got    dim = {dim!r}\n  want   an int, a list of ints or None")
+        raise TypeError(
+            f"incompatible function arguments.\n  got    dim = {dim!r}\n  want   an int, a list of ints or None"
+        )
     for i, d in enumerate((dim,) if isinstance(dim, int) else dim):
         at = d + rank if d < 0 else d
         if not 0 <= at < rank:
             raise DeviceRejects(
-                f"Unsupported dim {at} at index {i}. After possible adjustment, needs to be at least 0 and less than rank "
+                f"Unsupported dim {at} at index {i}. After possible adjustment, needs to be at least 0 and "
+                "less than rank "
                 f"{rank}, or exactly 0 for a rank 0 tensor."
             )
         dims.append(at)
     dims.sort()
-    for i, (a, b) in enumerate(zip(dims, dims[1:])):
-        if a == b:
+    for i in range(1, len(dims)):
+        if dims[i] == dims[i - 1]:
             raise DeviceRejects(
-                f"reduce dim list contains a duplicate axis after sorting (indices {i} and {i + 1}, value {a})"
+                f"reduce dim list contains a duplicate axis after sorting (indices {i - 1} and {i}, value {dims[i]})"
             )
     return tuple(dims)
 
@@ -143,12 +146,14 @@ def reduction(name: str, doc: str):
     @op(f"ttnn.{name}")
     def call(
         input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig | None = None,
-        compute_kernel_config: WormholeComputeKernelConfig | None = None, scalar: float = 1.0, correction: bool | None = None,
+        compute_kernel_config: WormholeComputeKernelConfig | None = None, scalar: float = 1.0,
+        correction: bool | None = None,
         sub_core_grids=None, fast_and_approximate_mode: bool = False, output_layout: Layout | None = None,
     ) -> Tensor:  # fmt: skip
         refuse_unmodelled(f"ttnn.{name}", output_layout=output_layout)
         return _reduce(
-            name, lambda *args: getattr(numerics.now(), name)(*args), check_generic, input_tensor, dim, keepdim, memory_config,
+            name, lambda *args: getattr(numerics.now(), name)(*args), check_generic, input_tensor, dim, keepdim,
+            memory_config,
             compute_kernel_config, scalar,
         )  # fmt: skip
 
@@ -205,7 +210,8 @@ def prod(
     if x.is_sharded() and x.spec.memory_config.memory_layout is HEIGHT and memory_config is None:
         rows = x.padded_shape[-2]
         raise DeviceRejects(
-            f"Number of shards along height {rows} must not exceed number of cores {x.spec.memory_config.shard_spec.num_cores()}"
+            f"Number of shards along height {rows} must not exceed number of cores "
+            f"{x.spec.memory_config.shard_spec.num_cores()}"
         )
     dims = reduced_dims(dim, rank)
     shape = reduced_shape(x.shape, dims, keepdim)
@@ -226,7 +232,8 @@ def prod(
 @op("ttnn.argmax")
 def argmax(
     input_tensor: Tensor, dim: int | None = None, keepdim: bool = False, *, sub_core_grids=None,
-    memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, enable_secondary_dm: bool | None = None,
+    memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+    enable_secondary_dm: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """The index of the first of the largest values along `dim`, or in the flattened tensor.
 
@@ -260,7 +267,8 @@ def argmax(
         output_tensor.shape.volume() != math.prod(shape) or (shape and output_tensor.shape[-1:] != shape[-1:])
     ):
         raise DeviceRejects(
-            f"Preallocated output tensor is not page-compatible with the reduction result! Got : {output_tensor.shape}, "
+            "Preallocated output tensor is not page-compatible with the reduction result! Got : "
+            f"{output_tensor.shape}, "
             f"expected: Shape([{', '.join(map(str, shape))}]) (or any shape with the same volume and last dimension)"
         )
     out = spec(shape, uint32, Layout.ROW_MAJOR, memory)
@@ -279,12 +287,14 @@ def argmax(
 @op("ttnn.topk")
 def topk(
     input_tensor: Tensor, k: int = 32, dim: int = -1, largest: bool = True, sorted: bool = True, *,
-    memory_config: MemoryConfig | None = None, sub_core_grids=None, indices_tensor: Tensor | None = None, output_tensor=None,
+    memory_config: MemoryConfig | None = None, sub_core_grids=None, indices_tensor: Tensor | None = None,
+    output_tensor=None,
     stable: bool = False,
 ) -> list[Tensor]:  # fmt: skip
     """[values, indices] of the k largest (or smallest) along `dim`.
 
-    Dtypes    bfloat16, bfloat8_b, float32; indices are uint16, or uint32 where the dim exceeds 65,536 or the input is float32
+    Dtypes    bfloat16, bfloat8_b, float32; indices are uint16, or uint32 where the dim exceeds 65,536 or the input is
+              float32
     Layout    TILE
     Differs   of equal values the first index comes first; the device's bitonic sort may choose another
     """
@@ -315,7 +325,8 @@ def topk(
     if index is uint32 and indices_tensor is not None and indices_tensor.dtype is not uint32:
         refuse_unmodelled("ttnn.topk", indices_tensor=indices_tensor)
     return launch(
-        "ttnn.topk", (x, indices_tensor), [spec(shape, x.dtype, Layout.TILE, memory), spec(shape, index, Layout.TILE, memory)],
+        "ttnn.topk", (x, indices_tensor),
+        [spec(shape, x.dtype, Layout.TILE, memory), spec(shape, index, Layout.TILE, memory)],
         compute, flops=x.volume() * TILE.bit_length(),
     )  # fmt: skip
 
@@ -325,7 +336,8 @@ def accumulated(name: str, doc: str, function):
 
     @op(f"ttnn.{name}")
     def call(
-        input: Tensor, dim: int, *, dtype: DataType | None = None, reverse_order: bool = False, out: Tensor | None = None,
+        input: Tensor, dim: int, *, dtype: DataType | None = None, reverse_order: bool = False,
+        out: Tensor | None = None,
         memory_config: MemoryConfig | None = None, disable_compensated_sum: bool = False,
     ) -> Tensor:  # fmt: skip
         x, rank = on_device(input), len(input.shape)
@@ -339,7 +351,9 @@ def accumulated(name: str, doc: str, function):
         def compute(v):
             v = v.to(torch.float32 if v.is_floating_point() else torch.int64)
             v = function(v.flip(dim), dim).flip(dim) if reverse_order else function(v, dim)
-            return rounding.pack(v.to(torch.float32), kind) if kind in rounding.FLOATS else rounding.cast_integer(v, kind)
+            return (
+                rounding.pack(v.to(torch.float32), kind) if kind in rounding.FLOATS else rounding.cast_integer(v, kind)
+            )
 
         return finish(f"ttnn.{name}", (x,), made, compute, out, flops=x.volume())
 
@@ -383,7 +397,8 @@ def moe(
 
 @op("ttnn.sampling")
 def sampling(
-    input_values_tensor: Tensor, input_indices_tensor: Tensor, k: Tensor, p: Tensor, temp: Tensor, *, seed: int | None = None,
+    input_values_tensor: Tensor, input_indices_tensor: Tensor, k: Tensor, p: Tensor, temp: Tensor, *,
+    seed: int | None = None,
     sub_core_grids=None, output_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """A token for each of 32 users: top-k, then top-p, then a draw, from values * temp (temp is 1 / temperature).
@@ -409,7 +424,8 @@ def sampling(
     tiles = v.shape[-1] // TILE
     if tiles & (tiles - 1) or v.shape[-1] % TILE:
         raise DeviceRejects(
-            f"Input inner dim ({v.shape[-1]}) must yield a power-of-2 number of tiles (Wt = W/32 = {tiles}); pad W up to the next "
+            f"Input inner dim ({v.shape[-1]}) must yield a power-of-2 number of tiles (Wt = W/32 = {tiles}); "
+            "pad W up to the next "
             "power-of-2 multiple of 32 (e.g. with -inf values and dummy indices) if needed!"
         )
     if k.dtype not in (uint32, int32):

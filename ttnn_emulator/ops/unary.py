@@ -6,9 +6,10 @@ import inspect
 
 from .. import numerics
 from ..config import GeluVariant, SigmoidMode, UnaryOpType, UnaryWithParam
-from ..dtypes import BLOCK_FORMATS, INTEGERS, NAME, bfloat4_b, cpp, int32, uint16, uint32
+from ..dtypes import BLOCK_FORMATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, int32, uint16, uint32
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
+from ..numerics import rounding
 from ..numerics.unary import FORMULAS
 from ..op import launch, on_device, op, refuse_unmodelled, same, update
 from ..tensor import Tensor
@@ -31,7 +32,9 @@ def finish(name, inputs, out, compute, output_tensor=None, **how) -> Tensor:
 # ---------------------------------------------------------------- unary
 
 
-def apply_unary(name, function, kind, integers, x: Tensor, memory_config=None, output_tensor=None, params=None, dtype=None):
+def apply_unary(
+    name, function, kind, integers, x: Tensor, memory_config=None, output_tensor=None, params=None, dtype=None
+):
     """Runs the unary function `function` of the numerics as the op `name`; `kind` is what refusals call it."""
     on_device(x)
     if x.dtype in INTEGERS and x.dtype not in integers:
@@ -46,7 +49,12 @@ def apply_unary(name, function, kind, integers, x: Tensor, memory_config=None, o
     made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
     params = params or {}
     return finish(
-        name, (x,), out, lambda v: numerics.now().unary(function, v, made, **params), output_tensor, flops=out.shape.volume()
+        name,
+        (x,),
+        out,
+        lambda v: numerics.now().unary(function, v, made, **params),
+        output_tensor,
+        flops=out.shape.volume(),
     )
 
 
@@ -54,7 +62,8 @@ def check_preallocated(x: Tensor, dtype, target: Tensor) -> None:
     """Refuses an output tensor whose shape, layout or dtype does not suit the result of a unary op."""
     if target.shape != x.shape:
         raise DeviceRejects(
-            f"Unary: Preallocated output shape must match computed shape. Computed: {x.shape}, Preallocated: {target.shape}"
+            f"Unary: Preallocated output shape must match computed shape. Computed: {x.shape}, Preallocated: "
+            f"{target.shape}"
         )
     if target.layout is not x.layout:
         raise DeviceRejects(
@@ -65,7 +74,8 @@ def check_preallocated(x: Tensor, dtype, target: Tensor) -> None:
         target.dtype in INTEGERS or dtype in INTEGERS or target.dtype is bfloat4_b or dtype is bfloat4_b
     ):
         raise DeviceRejects(
-            f"Preallocated output dtype {cpp(target.dtype)} is not compatible with input dtype {cpp(dtype)}. Integer and "
+            f"Preallocated output dtype {cpp(target.dtype)} is not compatible with input dtype {cpp(dtype)}. "
+            "Integer and "
             "float dtypes cannot be mixed; mixed floating-point output is limited to BFLOAT16, FLOAT32, and BFLOAT8_B."
         )
 
@@ -124,7 +134,14 @@ def unary_with(name: str, doc: str, *positional: str, integers=NONE, kind: str |
             raise TypeError(f"{full}(): incompatible function arguments.\n  {e}\n  want   {full}{signature}") from None
         params = {p: given[p] for p in positional} | {p: given.get(p, v) for p, v in keywords.items()}
         return apply_unary(
-            full, name, kind, integers, given["input_tensor"], given.get("memory_config"), given.get("output_tensor"), params
+            full,
+            name,
+            kind,
+            integers,
+            given["input_tensor"],
+            given.get("memory_config"),
+            given.get("output_tensor"),
+            params,
         )
 
     call.__signature__, call.__doc__, call.__name__ = signature, doc, name
@@ -214,6 +231,77 @@ fill = unary_with("fill", "fill_value everywhere.", "fill_value", integers=BUT_B
 rpow = unary_with("rpow", "exponent ** x.", "exponent")
 
 
+@op("ttnn.round")
+def round(
+    input_tensor: Tensor, *, decimals: int | None = 0, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """x to `decimals` places, halves to even."""
+    params = {"decimals": decimals or 0}
+    return apply_unary("ttnn.round", "round", "ROUND", NONE, input_tensor, memory_config, output_tensor, params)
+
+
+@op("ttnn.rdiv")
+def rdiv(
+    input_tensor: Tensor, value: float, *, rounding_mode=None, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """value / x."""
+    refuse_unmodelled("ttnn.rdiv", rounding_mode=rounding_mode)
+    return apply_unary("ttnn.rdiv", "rdiv", "RDIV", NONE, input_tensor, memory_config, output_tensor, {"value": value})
+
+
+@op("ttnn.unary_chain")
+def unary_chain(
+    input_tensor: Tensor, ops_chain, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+    sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """Unary functions one after the other, each rounded to the dtype."""
+    if not ops_chain:
+        raise DeviceRejects("Op chain cannot be empty")
+    x = on_device(input_tensor)
+    chain = [activation(a) for a in ops_chain]
+    for act in chain:
+        if x.dtype in INTEGERS:
+            raise DeviceRejects(
+                f"Unary: UnaryOpType::{act.op_type.name} does not support integer input dtype {cpp(x.dtype)}"
+            )
+    steps, dtype = [fused(act) for act in chain], NAME[x.dtype]
+    out = result(x.shape, x.dtype, x.layout, unary_memory(x, memory_config))
+
+    def compute(v):
+        for function, params in steps:
+            v = numerics.now().unary(function, v, dtype, **params)
+        return v
+
+    return finish("ttnn.unary_chain", (x,), out, compute, output_tensor, flops=len(steps) * x.volume())
+
+
+@op("ttnn.logical_not_")
+def logical_not_(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    """1 where x == 0, written into x."""
+    return apply_unary(
+        "ttnn.logical_not_", "logical_not", "LOGICAL_NOT_UNARY", BUT_BYTES, input_tensor, memory_config, input_tensor
+    )
+
+
+@op("ttnn.plus_one")
+def plus_one(input_tensor: Tensor, sub_core_grids=None, skip_negative_entries: bool = False) -> Tensor:
+    """x + 1 in place, of positions; with skip_negative_entries negative ones stay."""
+    x = on_device(input_tensor)
+    if x.dtype not in (int32, uint32):
+        raise DeviceRejects("Only INT32 and UINT32 is supported for inputs!")
+    if x.layout is not Layout.ROW_MAJOR:
+        raise DeviceRejects("Only ROW_MAJOR layout is supported for inputs!")
+
+    def compute(target, v):
+        step = (v >= 0).to(v.dtype) if skip_negative_entries else 1
+        target.copy_(rounding.cast_integer(v + step, NAME[x.dtype]))
+
+    update("ttnn.plus_one", x, (x,), compute, flops=x.volume())
+    return same(x)
+
+
 @op("ttnn.gelu")
 def gelu(
     input_tensor: Tensor, *, fast_and_approximate_mode: bool = False, variant: GeluVariant = GeluVariant.Accurate,
@@ -221,8 +309,10 @@ def gelu(
 ) -> Tensor:  # fmt: skip
     """x * Phi(x), by a look-up table of the vector unit in the fast form."""
     if variant is GeluVariant.Tanh:
-        refuse_unmodelled("ttnn.gelu", variant=variant)
-    params = {"fast_and_approximate_mode": True} if fast_and_approximate_mode or variant is GeluVariant.FastLut else None
+        return apply_unary("ttnn.gelu", "gelu_tanh", "GELU_TANH", NONE, input_tensor, memory_config, output_tensor)
+    params = (
+        {"fast_and_approximate_mode": True} if fast_and_approximate_mode or variant is GeluVariant.FastLut else None
+    )
     return apply_unary("ttnn.gelu", "gelu", "GELU", NONE, input_tensor, memory_config, output_tensor, params)
 
 
@@ -248,34 +338,47 @@ def sigmoid_accurate(
 
 # ---------------------------------------------------------------- fused activations
 
-#: UnaryOpType -> (function of the numerics, its parameters by position), where the name differs or parameters are taken.
+#: UnaryOpType -> (function of the numerics, its parameters by position), where the name differs or parameters are
+#: taken.
 _FUSED = {
-    "RECIP": ("reciprocal",), "LOGSIGMOID": ("log_sigmoid",), "LOGICAL_NOT_UNARY": ("logical_not",), "POWER": ("pow", "exponent"),
-    "LEAKY_RELU": ("leaky_relu", "negative_slope"), "ELU": ("elu", "alpha"), "SOFTPLUS": ("softplus", "beta", "threshold"),
-    "RELU_MAX": ("relu_max", "upper_limit"), "RELU_MIN": ("relu_min", "lower_limit"), "HEAVISIDE": ("heaviside", "value"),
-    "HARDTANH": ("hardtanh", "min_val", "max_val"), "CLAMP_TSS": ("clamp", "min", "max"), "FILL": ("fill", "value"),
-    "SELU": ("selu",), "CELU": ("celu", "alpha"), "SOFTSHRINK": ("softshrink", "lambd"), "HARDSHRINK": ("hardshrink", "lambd"),
-    "ROUND": ("round", "decimals"),
+    "RECIP": ("reciprocal",), "LOGSIGMOID": ("log_sigmoid",), "LOGICAL_NOT_UNARY": ("logical_not",),
+    "POWER": ("pow", "exponent"),
+    "LEAKY_RELU": ("leaky_relu", "negative_slope"), "ELU": ("elu", "alpha"),
+    "SOFTPLUS": ("softplus", "beta", "threshold"),
+    "RELU_MAX": ("relu_max", "upper_limit"), "RELU_MIN": ("relu_min", "lower_limit"),
+    "HEAVISIDE": ("heaviside", "value"),
+    "HARDTANH": ("hardtanh", "min_val", "max_val"), "CLAMP_TSS": ("clamp", "min", "max"),
+    "FILL": ("fill", "fill_value"),
+    "SELU": ("selu",), "CELU": ("celu", "alpha"), "SOFTSHRINK": ("softshrink", "lambd"),
+    "HARDSHRINK": ("hardshrink", "lambd"),
+    "ROUND": ("round", "decimals"), "RPOW": ("rpow", "exponent"), "RDIV": ("rdiv", "value"),
 }  # fmt: skip
 #: Function types that need a parameter (ttnn 0.81.1, asked one by one).
 _NEED_PARAMETER = frozenset((
     "RELU_MAX", "RELU_MIN", "POWER", "POWER_ITERATIVE", "LEAKY_RELU", "ELU", "HEAVISIDE", "RSUB", "RDIV", "SOFTPLUS",
-    "ADD_UNARY_SFPU", "SUB_UNARY_SFPU", "MUL_UNARY_SFPU", "DIV_UNARY_SFPU", "UNARY_NE", "UNARY_EQ", "UNARY_GT", "UNARY_LT",
-    "UNARY_GE", "UNARY_LE", "TYPECAST", "BITWISE_XOR", "BITWISE_AND", "BITWISE_OR", "RIGHT_SHIFT", "ROUND", "LEFT_SHIFT",
+    "ADD_UNARY_SFPU", "SUB_UNARY_SFPU", "MUL_UNARY_SFPU", "DIV_UNARY_SFPU", "UNARY_NE", "UNARY_EQ", "UNARY_GT",
+    "UNARY_LT",
+    "UNARY_GE", "UNARY_LE", "TYPECAST", "BITWISE_XOR", "BITWISE_AND", "BITWISE_OR", "RIGHT_SHIFT", "ROUND",
+    "LEFT_SHIFT",
     "REMAINDER", "FMOD", "DROPOUT", "FILL", "PRELU_SFPU", "ZERO_POINT", "MISH", "MAXIMUM", "MINIMUM", "THRESHOLD",
-    "SOFTSHRINK", "HARDSHRINK", "HARDTANH", "WHERE_TSS", "MAC_TSS", "CELU", "CLAMP_TSS", "SELU", "RPOW", "LOGIT", "XIELU",
+    "SOFTSHRINK", "HARDSHRINK", "HARDTANH", "WHERE_TSS", "MAC_TSS", "CELU", "CLAMP_TSS", "SELU", "RPOW", "LOGIT",
+    "XIELU",
     "POLYGAMMA",
 ))  # fmt: skip
-#: Activation strings that matmul and linear take (ttnn 0.81.1, asked one by one), where the type is not the name itself.
+#: Activation strings that matmul and linear take (ttnn 0.81.1, asked one by one), where the type is not the name
+#: itself.
 _STRINGS = {
-    "gelu_approx": (UnaryOpType.GELU, 1.0), "gelu": (UnaryOpType.GELU, 0.0), "softplus": (UnaryOpType.SOFTPLUS, 1.0, 20.0),
-    "mish": (UnaryOpType.MISH, 0.0), "hardtanh": (UnaryOpType.HARDTANH, -1.0, 1.0), "sigmoid_approx": (UnaryOpType.SIGMOID,),
+    "gelu_approx": (UnaryOpType.GELU, 1.0), "gelu": (UnaryOpType.GELU, 0.0),
+    "softplus": (UnaryOpType.SOFTPLUS, 1.0, 20.0),
+    "mish": (UnaryOpType.MISH, 0.0), "hardtanh": (UnaryOpType.HARDTANH, -1.0, 1.0), "exp": (UnaryOpType.EXP, 1.0),
+    "sigmoid_approx": (UnaryOpType.SIGMOID, 4.0, 1.0),
     "selu": (UnaryOpType.SELU, 1.0507, 1.67326), "xielu": (UnaryOpType.XIELU, 0.8, 0.8),
 } | {
     name: (UnaryOpType[name.upper()],)
     for name in (
-        "exp", "recip", "gelu_tanh", "relu", "sqrt", "sigmoid", "log", "log1p", "tanh", "log2", "log10", "sin", "cos", "cosh",
-        "sinh", "abs", "abs_int32", "sign", "square", "rsqrt", "relu6", "silu", "alt_complex_rotate90", "hardsigmoid",
+        "recip", "gelu_tanh", "relu", "sqrt", "sigmoid", "log", "log1p", "tanh", "log2", "log10", "sin", "cos",
+        "cosh", "sinh",
+        "abs", "abs_int32", "sign", "square", "rsqrt", "relu6", "silu", "alt_complex_rotate90", "hardsigmoid",
     )
 }  # fmt: skip
 
@@ -299,12 +402,13 @@ def fused(act: UnaryWithParam):
     if kind == "SOFTCAP":
         raise DeviceRejects("Unary: SOFTCAP is implemented for Blackhole only, got arch wormhole_b0")
     name, *names = _FUSED.get(kind, (kind.lower(),))
-    if kind in ("GELU", "EXP", "RSQRT", "SQRT", "LOG", "TANH", "ERF"):
-        fast = act.params and act.params[0]
+    if kind in ("GELU", "EXP", "RSQRT", "SQRT", "LOG", "TANH", "ERF", "MISH"):
+        # gelu_tile is the only one of these kernels that is approximate when it is not told (the wheel's gelu.h).
+        fast = act.params[0] if act.params else kind == "GELU"
         return name, {"fast_and_approximate_mode": True} if fast else {}
-    if name not in FORMULAS:
+    if name not in FORMULAS or (kind == "SIGMOID" and any(act.params[1:])):
         raise NotEmulated(f"fused activation {act} has no model in the emulator")
-    return name, dict(zip(names, act.params))
+    return name, dict(zip(names, act.params, strict=False))
 
 
 def fuse(act: UnaryWithParam | None):
