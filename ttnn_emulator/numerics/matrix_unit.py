@@ -28,8 +28,8 @@ PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
 PANEL = 64  # columns that a thread works on at a time
 NOTHING = -4096  # exponent of a zero operand
 LIFT = 1 + 2.0**-13
-#: Above this biased exponent of a product the vector kernel's floats would overflow; the plain one takes over.
-LARGEST_EXPONENT = 225
+#: Above this biased exponent of a product the vector kernel's floats could overflow; the plain one takes over.
+LARGE_PRODUCT = 225
 
 
 def _tile_code(builder, acc, many, one, n_phases, fp32):
@@ -288,6 +288,96 @@ def _build(n_phases: int, fp32: bool):
 _kernel = functools.cache(_build)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _accumulate(dst, e0, s0, e1, s1, fp32):
+    """`rules.accumulate` for one element in plain integers: infinities and overflow included."""
+    sign, ed = (dst >> 31) & 1, (dst >> 23) & 255
+    e = max(ed, e0, e1)
+    if e <= 0:
+        return 0
+    man = ((((dst & 0x7FFFFF) | 0x800000) << 1) >> min(e - ed, 40)) + 1 >> 1 if ed > 0 else 0
+    man = man if fp32 else (man + 4096) >> 13
+    man = -man if sign else man
+    for te, s in ((e0, s0), (e1, s1)):
+        t = (s << 14) >> min(e - te, 40)
+        man += (t + 1) >> 1 if fp32 else (t + 8193) >> 14
+    if man == 0:
+        return 0
+    sign, size = (1, -man) if man < 0 else (0, man)
+    length = 0
+    while size >> length:
+        length += 1
+    keep = 24 if fp32 else 8
+    e2 = e + length - (24 if fp32 else 11)
+    if fp32 and man == -1:
+        e2, size = e + 4, 1 << 23
+    elif length > keep:
+        size = (size + (1 << (length - keep - 1))) >> (length - keep)
+    else:
+        size <<= keep - length
+    e2 += size >> keep
+    size = (size & ((1 << (keep - 1)) - 1)) << (24 - keep)
+    if e2 <= 0:
+        return 0
+    return (sign << 31) | (0x7F800000 if e2 >= 255 else (e2 << 23) | size)
+
+
+@functools.cache
+def _plain(n_phases: int, fp32: bool):
+    """The kernel for operands of any size (an infinity counts as 2^128): one element at a time."""
+
+    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+    def kernel(x, w, transposed, tiles, sum_all, out):
+        batch, m_size, k_size = x.shape
+        n_size = w.shape[1] if transposed else w.shape[2]
+        blocks = (k_size // 32 + tiles - 1) // tiles
+        for job in prange(batch * m_size * n_size):
+            b, m, n = job // (m_size * n_size), job // n_size % m_size, job % n_size
+            kept, dst = np.int64(0), np.int64(0)
+            for block in range(blocks):
+                last = block == blocks - 1
+                dst = kept if block > 0 and last and not sum_all else np.int64(0)
+                for k0 in range(block * tiles * 32, min((block + 1) * tiles * 32, k_size), 32):
+                    for phase in range(n_phases):
+                        adjust = -127 - (5 if phase & 1 else 0) - (7 if phase & 2 else 0)
+                        for half in range(2):
+                            es, ss = np.zeros(2, np.int64), np.zeros(2, np.int64)
+                            for g in range(2):
+                                at = k0 + 16 * half + 8 * g
+                                largest = np.int64(0)
+                                for turn in range(2):
+                                    for k in range(at, at + 8):
+                                        a = np.int64(w[b, n, k] if transposed else w[b, k, n])
+                                        u = np.int64(x[b, m, k]) & 0xFFFFFFFF
+                                        ea, eb = (a >> 7) & 255, (u >> 23) & 255
+                                        if ea == 0 or eb == 0:
+                                            continue
+                                        e = ea + eb + adjust
+                                        if turn == 0:
+                                            largest = max(largest, e)
+                                            continue
+                                        ma, mb = ((a & 127) | 128) << 3, ((u >> 13) & 0x3FF) | 0x400
+                                        p = ((ma >> 1) & 31 if phase & 1 else ma >> 6) * (
+                                            (mb & 15) << 3 if phase & 2 else mb >> 4
+                                        )
+                                        d = min(largest - e, 30)
+                                        v = (2 * p + (1 << d)) >> (d + 1)
+                                        ss[g] += -v if (a >> 15) ^ (u >> 31) else v
+                                es[g] = largest
+                                ss[g] = ss[g] if largest > 0 else 0
+                            dst = _accumulate(dst, es[0], ss[0], es[1], ss[1], fp32)
+                if not last or (sum_all and block > 0):
+                    if block == 0:
+                        kept = dst
+                    elif fp32:
+                        kept = np.int64(_bits(_float(np.int32(kept)) + _float(np.int32(dst)))) & 0xFFFFFFFF
+                    else:
+                        kept = _flush(_rne(_float(np.int32(kept)) + _float(np.int32(dst)))) << 16
+            out[b, m, n] = np.int32(kept if sum_all and blocks > 1 else dst)
+
+    return kernel
+
+
 def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     """x [..., M, K] @ w [..., K, N] -> destination bits, int32 [..., M, N]; the leading dimensions are equal.
 
@@ -302,7 +392,9 @@ def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     transposed = k > 1 and w.strides[-2] == w.itemsize
     stored = np.ascontiguousarray(w.swapaxes(-1, -2) if transposed else w)
     out = np.empty((math.prod(batch), m, n), np.int32)
-    _kernel(PHASES[fidelity], bool(fp32))(
+    largest = int((x >> 23 & 255).max(initial=0)) + int((stored >> 7 & 255).max(initial=0)) - 127
+    kernel = _kernel(PHASES[fidelity], bool(fp32)) if largest <= LARGE_PRODUCT else _plain(PHASES[fidelity], bool(fp32))
+    kernel(
         np.ascontiguousarray(x).reshape(-1, m, k), stored.reshape(-1, *stored.shape[-2:]), transposed, tiles or k // 32,
         sum_all, out,
     )  # fmt: skip

@@ -77,7 +77,7 @@ def exp_polynomial(v, degree: int) -> torch.Tensor:
     r = torch.full_like(f, f32(coefficients[-1]))
     for c in reversed(coefficients[:-1]):
         r = fma(r, f, f32(c))
-    return torch.where(n < -127, 0.0, torch.ldexp(r, n.to(torch.int32)))
+    return torch.where(n <= -127, 0.0, torch.ldexp(r, n.to(torch.int32)))
 
 
 def reciprocal(x, steps: int) -> torch.Tensor:
