@@ -9,7 +9,6 @@ import torch
 from .. import blockfloat
 from ..dtypes import (
     BLOCK_FORMATS, DEFAULT_OF, HELD_AS, INTEGERS, NAME, RETURNED_AS, ROW_MAJOR_LAYOUT, TILE_LAYOUT, DataType, Layout, bfloat16,
-    cpp,
 )  # fmt: skip
 from ..device import MeshDevice
 from ..errors import DeviceRejects, NotEmulated

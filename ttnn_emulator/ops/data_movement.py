@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..dtypes import (
-    BLOCK_FORMATS, INTEGERS, NAME, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, float32,
+    BLOCK_FORMATS, ELEMENT_BYTES, INTEGERS, NAME, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, float32,
 )  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import num_cores_to_corerangeset
@@ -33,6 +33,7 @@ ONLY_TILE = "Only TILE layout is supported for BFLOAT8_B dtype!"
 #: What the tilize-with-padding and the reshape kernels take.
 TILIZED = frozenset((DataType.BFLOAT16, DataType.FLOAT32, DataType.UINT32, DataType.INT32, DataType.UINT16))
 RESHAPED = TILIZED - {DataType.UINT16}
+RESHAPE_DTYPES = "Can only work with bfloat16/float32 or int32/uint32 tensors"
 #: A tile is stored as four faces of 16x16.
 FACE = 16
 
@@ -81,6 +82,11 @@ def on_host(x: Tensor, shape, function, dtype=None, layout=None) -> Tensor:
     return Tensor(made, host=[done[id(v)] for v in x.host], topology=x.topology)
 
 
+def page_bytes(x: Tensor, memory: MemoryConfig) -> int:
+    """Bytes of one row of a row-major shard; a tile counts as aligned."""
+    return 0 if x.layout is TILE_LAYOUT else memory.shard_spec.shape[1] * ELEMENT_BYTES[x.dtype]
+
+
 def moving(function, dtype: DataType):
     """A compute that only moves values; block formats get their shared exponents anew, as the packer writes them."""
     if dtype not in BLOCK_FORMATS:
@@ -118,7 +124,7 @@ def _resolved(shape: tuple[int, ...], volume: int) -> Shape:
 def _is_view(x: Tensor, shape: Shape) -> bool:
     """Whether a reshape is only another way to read the same memory: whole rows, and whole tiles of them."""
     old = x.shape
-    if not old or not shape or old[-1] != shape[-1]:
+    if (old[-1] if old else 1) != (shape[-1] if shape else 1):
         return False
     if x.layout is not TILE_LAYOUT:
         return True
@@ -137,9 +143,11 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
         if shape == x.shape:
             return same(x)
         if _is_view(x, shape):
+            if x.layout is not TILE_LAYOUT and x.padded_shape != x.shape and x.shape:
+                raise NotEmulated(f"a reshape of {x.spec}, whose rows are padded to whole shards, is not modelled")
             return view(x, spec(shape, x.dtype, x.layout, old))
     if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
-        raise DeviceRejects("Can only work with bfloat16/float32 or int32/uint32 tensors")
+        raise DeviceRejects(RESHAPE_DTYPES)
     if memory.is_sharded():
         inside = padded(shape, x.layout, None)
         if memory_config is None or memory.shard_spec is None:
@@ -258,6 +266,8 @@ def view_(input_tensor: Tensor, shape) -> Tensor:
     Source    recorded contract, op `ttnn.view`
     """
     x = allocated(input_tensor)
+    if x.buffer is None:
+        raise DeviceRejects("View requires the tensor be stored on device, use reshape instead")
     new = _resolved(integers("ttnn.view", "shape", shape), x.shape.volume())
     old = x.shape
     if (old[-1] if old else 1) != (new[-1] if new else 1):
@@ -346,11 +356,24 @@ def _permuted(name: str, x: Tensor, dims: tuple[int, ...], memory_config: Memory
     still = dims == tuple(range(len(dims))) or (in_tile and moved == sorted(moved) and shape == x.shape)
     if still and (memory_config is None or memory_config == x.spec.memory_config):
         return same(x)
+    if still and name == "ttnn.transpose":
+        clone_memory(x, memory_config)
     memory = memory_config or _permuted_memory(x, dims, padded(shape, x.layout, None))
     made = spec(shape, x.dtype, x.layout, memory)
     inside = set(dims[-2:]) == set(range(len(dims))[-2:])
     through = () if inside else through_bfloat16(x, made)
     return launch(name, (x,), made, moving(lambda v: v.permute(dims).contiguous(), x.dtype), through=through)
+
+
+def clone_memory(x: Tensor, memory: MemoryConfig) -> None:
+    """Refuses a copy into a memory config that the library's clone does not write."""
+    old = x.spec.memory_config
+    if memory.is_sharded() != old.is_sharded():
+        raise DeviceRejects(
+            "Clone: mixed sharded/interleaved layout not currently supported. Both input and output must have the same layout."
+        )
+    if memory.memory_layout is not old.memory_layout:
+        raise DeviceRejects("Clone: input and output must have the same memory layout when both are sharded")
 
 
 @op("ttnn.permute")
@@ -391,6 +414,8 @@ def transpose(
     """
     x, rank = input_tensor, len(input_tensor.shape)
     a, b = axis(dim1, rank), axis(dim2, rank)
+    if rank < 2:
+        raise DeviceRejects("Can't convert shape rank", f"a transpose wants two dims, and {x.shape} has {rank}")
     device_tensor(x)
     dims = list(range(rank))
     dims[a], dims[b] = b, a
@@ -398,8 +423,8 @@ def transpose(
 
 
 # ---------------------------------------------------------------- parts
-def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int]]:
-    """Starts and ends counted from the front and checked as the library does."""
+def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]:
+    """Starts and ends counted from the front and checked as the library does; whether the slice goes through ROW_MAJOR."""
     rank = len(x.shape)
     if len(starts) != rank:
         raise DeviceRejects(f"Input rank {rank} and begins {len(starts)} must have the same size")
@@ -418,26 +443,27 @@ def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int]]:
         if e < 0:
             raise DeviceRejects("MeshBuffer must be large enough to hold the tensor.", f"end {e} lies before the tensor")
     tiled = x.layout is TILE_LAYOUT
-    for d, (e, n) in enumerate(zip(ends, x.padded_shape[-rank:])):  # a vector is padded to rank 2
-        last = round_up(e, TILE) if tiled and d >= rank - 2 else e
+    through_rows = tiled and (rank < 2 or builtins.any(s != 1 for s in steps) or builtins.any(b % TILE for b in starts[-2:]))
+    limits = x.shape if through_rows else x.padded_shape[-rank:] if rank else ()  # a vector is padded to rank 2
+    for d, (e, n) in enumerate(zip(ends, limits)):
+        last = round_up(e, TILE) if tiled and not through_rows and d >= rank - 2 else e
         if last > n:
             raise DeviceRejects(f"Ends {last} must be less than or equal to the shape of the tensor {n}")
-    return starts, ends
+    return starts, ends, through_rows
 
 
 def sliced(name: str, x: Tensor, starts, ends, steps=None, memory_config=None) -> Tensor:
     """The part of a tensor from `starts` to `ends`, by `steps`."""
     rank = len(x.shape)
     steps = steps or (1,) * rank
-    starts, ends = _bounds(x, starts, ends, steps)
+    from_front = builtins.all(b >= 0 for b in starts)  # a negative start makes the library copy even the whole
+    starts, ends, through_rows = _bounds(x, starts, ends, steps)
     shape = Shape(max(0, -(-(e - b) // s)) for b, e, s in zip(starts, ends, steps))
     strided = builtins.any(s != 1 for s in steps)
     old = x.spec.memory_config
-    if shape == x.shape and not strided and (memory_config is None or memory_config == old):
+    if shape == x.shape and not strided and from_front and (memory_config is None or memory_config == old):
         return same(allocated(x))
     device_tensor(x)
-    tiled = x.layout is TILE_LAYOUT
-    through_rows = tiled and (strided or builtins.any(b % TILE for b in starts[-2:]))
     dtype = x.dtype
     if through_rows:  # untilized, cut and tilized again
         if dtype is bfloat4_b:
@@ -469,7 +495,7 @@ def _rows(shape, dtype, memory: MemoryConfig):
 
 
 #: What `tilize_with_val_padding` says of a dtype that it does not take.
-TILIZE_DTYPES = "Can only tilize bfloat16/fp32/int32/uint32/uint16/fp8_e4m3 tensors"
+TILIZE_DTYPES = "Can only tilize bfloat16/float32 or int32/uint32/uint16 or fp8_e4m3 tensors"
 
 
 @op("ttnn.slice")
@@ -545,15 +571,14 @@ def split(input_tensor: Tensor, split_size, dim: int = 0, *, memory_config: Memo
 
 @op("ttnn.chunk")
 def chunk(input_tensor: Tensor, chunks: int, dim: int) -> list:
-    """As many parts as said along `dim`, the first ones larger by one where it does not divide."""
+    """Equal parts along `dim`, as many as said or fewer; the last is smaller where the size does not divide."""
     if chunks <= 0:
         raise DeviceRejects("Number of chunks must be greater than zero")
     x = input_tensor
     at = axis(dim, len(x.shape))
     if chunks == 1:
         return [same(allocated(x))]
-    size, more = divmod(x.shape[at], chunks)
-    return split(x, [n for n in (size + (i < more) for i in range(chunks)) if n], at)
+    return split(x, max(1, -(-x.shape[at] // chunks)), at)
 
 
 # ---------------------------------------------------------------- more
@@ -581,7 +606,8 @@ def concat(
     first = tensors[0]
     rank = len(first.shape)
     at = axis(dim, rank)
-    if len(tensors) == 1 and (memory_config is None or memory_config == first.spec.memory_config):
+    memory = memory_config or MemoryConfig()
+    if len(tensors) == 1 and memory == first.memory_config():
         return same(allocated(first))
     if groups != 1:
         refuse_unmodelled("ttnn.concat", groups=groups)
@@ -599,14 +625,16 @@ def concat(
             raise DeviceRejects("All Tensors should have same dtypes.")
         if t.is_sharded() != first.is_sharded():
             raise DeviceRejects("All tensors must be sharded or all must be interleaved")
+        if t.is_sharded() and t.spec.memory_config.shard_spec.grid != first.spec.memory_config.shard_spec.grid:
+            raise DeviceRejects("Sharded tensors must have the same grid.")
     dtype = first.dtype
-    if first.layout is TILE_LAYOUT and at >= rank - 2 and builtins.any(t.shape[at] % TILE for t in tensors):
-        if dtype is bfloat4_b:
-            raise DeviceRejects(ONLY_TILE)
+    if len(tensors) > 1 and first.layout is TILE_LAYOUT and at >= rank - 2 and builtins.any(t.shape[at] % TILE for t in tensors):
+        if dtype in (bfloat4_b, DataType.UINT8):
+            raise DeviceRejects(ONLY_TILE if dtype is bfloat4_b else TILIZE_DTYPES)
         dtype = bfloat16 if dtype is bfloat8_b else dtype
     shape = list(first.shape)
     shape[at] = sum(t.shape[at] for t in tensors)
-    made = spec(tuple(shape), dtype, first.layout, memory_config or MemoryConfig())
+    made = spec(tuple(shape), dtype, first.layout, memory)
     return launch("ttnn.concat", tensors, made, lambda *values: torch.cat(values, at))
 
 
@@ -675,19 +703,22 @@ def pad(
         return torch.nn.functional.pad(v, flat, value=value)
 
     if x.buffer is None:
-        return on_host(x, shape, moving(compute, x.dtype))
+        raise NotEmulated("ttnn.pad of a host tensor, which pads only what is not in view, is not modelled")
     if tiled and builtins.any(front for front, _ in pairs):
         raise DeviceRejects("ttnn.pad: on device tile padding does not support front padding")
     memory = output_memory(x, memory_config)
-    if tiled and tile_padded(shape) == x.padded_shape:
-        return refilled(x, spec(shape, x.dtype, x.layout, x.spec.memory_config), moving(compute, x.dtype))
     if tiled and x.dtype is DataType.UINT8:
         raise DeviceRejects(f"Unsupported datatype {cpp(x.dtype)}")
-    if memory_config is None and memory.is_sharded():
-        rows, columns = memory.shard_spec.shape
-        new = extent(padded(shape, x.layout, None))
-        wide = memory.memory_layout is TensorMemoryLayout.HEIGHT_SHARDED
-        memory = with_shards(memory, (rows, new[1]) if wide else (new[0], columns))
+    if tiled and tile_padded(shape) == x.padded_shape and x.dtype not in BLOCK_FORMATS:
+        return refilled(x, spec(shape, x.dtype, x.layout, x.spec.memory_config), compute)
+    if not tiled and x.dtype is DataType.UINT8:
+        raise DeviceRejects("Cannot pad RM tensor with specified format")
+    if tiled and x.dtype is bfloat4_b and tile_padded(shape) != x.padded_shape:
+        raise DeviceRejects("Cannot pad tilized tensor with specified format")
+    if tiled and rank == 1:
+        raise DeviceRejects("MeshBuffer must be large enough to hold the tensor.", "the library pads no vector to more tiles")
+    if memory_config is None and memory.memory_layout is TensorMemoryLayout.HEIGHT_SHARDED:
+        memory = with_shards(memory, (memory.shard_spec.shape[0], extent(padded(shape, x.layout, None))[1]))
     made = spec(shape, x.dtype, x.layout, memory)
     return launch("ttnn.pad", (x,), made, moving(compute, x.dtype))
 
@@ -716,13 +747,13 @@ def repeat(
     rank = max(len(times), len(x.shape))
     times = (1,) * (rank - len(times)) + times
     old = Shape((1,) * (rank - len(x.shape)) + x.shape)
-    if builtins.all(t == 1 for t in times) and old == x.shape and (memory_config in (None, x.spec.memory_config)):
-        return same(x)
+    if builtins.all(t == 1 for t in times) and memory_config in (None, x.spec.memory_config):
+        return reshaped("ttnn.reshape", x, old)
     shape = Shape(n * t for n, t in zip(old, times))
     inside = tile_padded(old)
-    moved = builtins.any(t != 1 and inside[d] != old[d] for d, t in enumerate(times) if d >= rank - 2)
-    if x.dtype is bfloat4_b and x.layout is TILE_LAYOUT and moved:
-        raise DeviceRejects(ONLY_TILE)
+    moved = inside != old and (rank > 4 or builtins.any(t != 1 and n != i for t, n, i in zip(times[-2:], old[-2:], inside[-2:])))
+    if x.layout is TILE_LAYOUT and moved and x.dtype in (bfloat4_b, DataType.UINT8):
+        raise DeviceRejects(ONLY_TILE if x.dtype is bfloat4_b else TILIZE_DTYPES)
     memory = output_memory(x, memory_config)
     if memory_config is None and memory.is_sharded():
         memory = _repeated_shards(memory, padded(shape, x.layout, None), x.layout)
@@ -731,13 +762,13 @@ def repeat(
 
 
 def _repeated_shards(memory: MemoryConfig, inside: Shape, layout) -> MemoryConfig:
-    """More rows take more cores; more columns make the shards wider."""
-    (rows, columns), shards = extent(inside), memory.shard_spec
-    if memory.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
-        return over_same_cores(memory, inside, layout)
-    cores = -(-rows // shards.shape[0])
-    grid = num_cores_to_corerangeset(cores, GRID, True) if cores > shards.num_cores() else shards.grid
-    return MemoryConfig(memory.memory_layout, memory.buffer_type, ShardSpec(grid, (shards.shape[0], columns), shards.orientation))
+    """Height sharded in TILE: a core for every row of tiles. What the library chooses otherwise is not modelled."""
+    rows, columns = extent(inside)
+    cores = rows // TILE
+    if memory.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED or layout is not TILE_LAYOUT or cores > GRID[0] * GRID[1]:
+        raise NotEmulated("ttnn.repeat: where this sharded result is placed by default is not modelled; say memory_config=")
+    shards = ShardSpec(num_cores_to_corerangeset(cores, GRID, True), (TILE, columns), memory.shard_spec.orientation)
+    return MemoryConfig(memory.memory_layout, memory.buffer_type, shards)
 
 
 @op("ttnn.repeat_interleave")
@@ -750,7 +781,10 @@ def repeat_interleave(input_tensor: Tensor, repeats: int, dim: int, *, memory_co
     at = axis(dim, len(x.shape))
     if repeats <= 0:
         raise DeviceRejects("ttnn.concat: expected a non-empty list of Tensors!")
-    if repeats == 1 and memory_config in (None, x.spec.memory_config):
+    if len(x.shape) == 1:  # goes through a reshape
+        if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
+            raise DeviceRejects(RESHAPE_DTYPES)
+    elif repeats == 1 and memory_config in (None, x.spec.memory_config):
         return same(allocated(x))
     device_tensor(x)
     memory = memory_config or (MemoryConfig() if x.is_sharded() else x.spec.memory_config)

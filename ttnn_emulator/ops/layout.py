@@ -7,14 +7,17 @@ from ..dtypes import (
 )  # fmt: skip
 from ..errors import DeviceRejects
 from ..grid import CoreCoord, CoreRangeSet, num_cores_to_corerangeset
-from ..memory import GRID, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, validate_shards, with_shards
+from ..memory import (
+    BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, over_same_cores, with_shards,
+)  # fmt: skip
 from ..numerics import rounding
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
 from ..shape import TILE, Shape, tile_padded
 from ..tensor import Tensor, padded, spec
 from .creation import host_cast
 from .data_movement import (
-    ONLY_TILE, TILIZE_DTYPES, TILIZED, _padded_to, allocated, device_tensor, integers, on_host, refilled,
+    ONLY_TILE, TILIZE_DTYPES, TILIZED, _padded_to, allocated, clone_memory, device_tensor, integers, on_host,
+    page_bytes,
 )  # fmt: skip
 
 
@@ -58,7 +61,7 @@ def to_layout(
                 "dtype cannot be different from tensor dtype when converting to ROW_MAJOR_LAYOUT on device (allowed "
                 "exception: BFLOAT8_B -> BFLOAT16, which untilize handles natively)!"
             )
-        return _untilized("ttnn.untilize", x, x.shape, memory_config)
+        return _untilized("ttnn.untilize", x, x.shape, memory_config or _unpadded_shards(x))
     if x.dtype is DataType.UINT8 and tile_padded(x.shape) != x.shape:
         raise DeviceRejects(TILIZE_DTYPES)
     return _tilized("ttnn.tilize_with_val_padding", x, dtype or x.dtype, memory_config)
@@ -69,15 +72,19 @@ def _tilized(name: str, x: Tensor, dtype: DataType, memory_config) -> Tensor:
     return launch(name, (x,), made, converted(x, dtype))
 
 
+def _unpadded_shards(x: Tensor) -> MemoryConfig:
+    """Width shards without the rows that are padding."""
+    memory = x.spec.memory_config
+    if memory.memory_layout is not TensorMemoryLayout.WIDTH_SHARDED:
+        return memory
+    return with_shards(memory, (min(extent(x.shape)[0], memory.shard_spec.shape[0]), memory.shard_spec.shape[1]))
+
+
 def _untilized(name: str, x: Tensor, shape, memory_config) -> Tensor:
     if x.dtype is bfloat4_b:
         raise DeviceRejects(ONLY_TILE)
     dtype = bfloat16 if x.dtype is bfloat8_b else x.dtype
     memory = output_memory(x, memory_config)
-    if memory_config is None and memory.memory_layout in (TensorMemoryLayout.WIDTH_SHARDED, TensorMemoryLayout.BLOCK_SHARDED):
-        rows = extent(shape)[0]
-        if memory.memory_layout is TensorMemoryLayout.WIDTH_SHARDED and rows < memory.shard_spec.shape[0]:
-            memory = with_shards(memory, (rows, memory.shard_spec.shape[1]))
     made = spec(shape, dtype, ROW_MAJOR_LAYOUT, memory)
     if tuple(shape) == tuple(x.shape):
         return launch(name, (x,), made, lambda v: v)
@@ -108,16 +115,19 @@ def tilize_with_val_padding(
     input_tensor: Tensor, output_tensor_shape, pad_value: float, *, memory_config: MemoryConfig | None = None,
     dtype: DataType | None = None, use_multicore: bool = True, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """ROW_MAJOR to TILE, padded to the shape that is given.
+    """ROW_MAJOR to TILE, padded to the shape that is given; a TILE tensor of that shape comes back as it is.
 
     Differs   `pad_value` fills padding, which is not held here
     """
-    x = device_tensor(input_tensor)
-    if x.layout is not ROW_MAJOR_LAYOUT:
-        raise DeviceRejects("Can only tilize row major data")
+    x = allocated(input_tensor)
+    outer = Shape(integers("ttnn.tilize_with_val_padding", "output_tensor_shape", output_tensor_shape))
+    if x.layout is TILE_LAYOUT:
+        if outer != x.padded_shape:
+            raise DeviceRejects("Can only tilize row major data")
+        return same(x)
+    device_tensor(x)
     if x.dtype not in TILIZED:
         raise DeviceRejects(TILIZE_DTYPES)
-    outer = Shape(integers("ttnn.tilize_with_val_padding", "output_tensor_shape", output_tensor_shape))
     if outer != tile_padded(x.shape):
         refuse_unmodelled("ttnn.tilize_with_val_padding", output_tensor_shape=outer)
     return _tilized("ttnn.tilize_with_val_padding", x, dtype or x.dtype, memory_config)
@@ -158,7 +168,10 @@ def untilize_with_unpadding(
     if x.layout is not TILE_LAYOUT:
         raise DeviceRejects("Can only untilize tile major data")
     ends = integers("ttnn.untilize_with_unpadding", "output_tensor_end", output_tensor_end)
-    return _untilized("ttnn.untilize_with_unpadding", x, Shape(e + 1 for e in ends), memory_config)
+    shape = Shape(e + 1 for e in ends)
+    if memory_config is None and x.is_sharded():
+        memory_config = over_same_cores(x.spec.memory_config, shape, ROW_MAJOR_LAYOUT)
+    return _untilized("ttnn.untilize_with_unpadding", x, shape, memory_config)
 
 
 # ---------------------------------------------------------------- memory
@@ -232,8 +245,6 @@ def interleaved_to_sharded(
 
 
 def _sharded_l1(layout, shards) -> MemoryConfig:
-    from ..memory import BufferType
-
     return MemoryConfig(layout, BufferType.L1, shards)
 
 
@@ -245,9 +256,10 @@ def sharded_to_interleaved(
 
     Source    recorded contract, op `ttnn.sharded_to_interleaved`
     """
-    x = device_tensor(input_tensor)
+    x = input_tensor
     if not x.is_sharded():
-        return same(x)
+        return same(allocated(x))
+    device_tensor(x)
     memory = memory_config or MemoryConfig()
     if memory.is_sharded():
         raise DeviceRejects("Output memory config must be Interleaved")
@@ -267,6 +279,12 @@ def reshard(input_tensor: Tensor, output_memory_config: MemoryConfig, output_ten
         raise DeviceRejects("input must be sharded")
     if not output_memory_config.is_sharded():
         raise DeviceRejects("output must be sharded")
+    for what, memory in (("Input", x.spec.memory_config), ("Output", output_memory_config)):
+        if memory.shard_spec is not None and (page := page_bytes(x, memory)) % 16:
+            raise DeviceRejects(
+                f"{what} row-major shard width {memory.shard_spec.shape[1]} with data type {cpp(x.dtype)} gives page size "
+                f"{page} bytes, which must be aligned to 16 bytes for reshard"
+            )
     return _moved("ttnn.reshard", x, output_memory_config, None, output_tensor)
 
 
@@ -305,9 +323,12 @@ def typecast(
     if dtype is DataType.INVALID:
         raise DeviceRejects(f"Unsupported dtype {cpp(dtype)}")
     if x.buffer is None:
-        layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else x.layout
-        return on_host(x, x.shape, lambda v: host_cast(v, dtype), dtype, layout)
+        return _cast_on_host(x, dtype)
     device_tensor(x)
+    if x.is_sharded() and (page := page_bytes(x, x.spec.memory_config)) % 16:
+        raise DeviceRejects(
+            f"Typecast operation requires sharded input tensor page size ({page} bytes) to be aligned to L1 (16 bytes)"
+        )
     if output_tensor is not None:
         if output_tensor.dtype is not dtype:
             raise DeviceRejects("If both output dtype and output tensor provided dtype should match")
@@ -323,13 +344,24 @@ def typecast(
     return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.shape.volume())
 
 
+def _cast_on_host(x: Tensor, dtype: DataType) -> Tensor:
+    """A host tensor in another dtype; block formats bring TILE with them."""
+    layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else x.layout
+    before, after = extent(x.padded_shape), extent(padded(x.shape, layout, None))
+    if before != after:
+        raise DeviceRejects(
+            f"to_dtype: Converting layout to {cpp(layout)} implicitly changed physical shape from {before} to {after} due to "
+            "alignment constraints. This is currently unsupported. Please pad the tensor explicitly before conversion."
+        )
+    return on_host(x, x.shape, lambda v: host_cast(v, dtype), dtype, layout)
+
+
 @op("ttnn.to_dtype")
 def to_dtype(tensor: Tensor, dtype: DataType) -> Tensor:
     """A host tensor in another dtype; device tensors take `ttnn.typecast`."""
     if tensor.buffer is not None:
         raise DeviceRejects("Expected Tensor with HostStorage, got StorageType::DEVICE", "ttnn.typecast converts on the device")
-    layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else tensor.layout
-    return on_host(tensor, tensor.shape, lambda v: host_cast(v, dtype), dtype, layout)
+    return _cast_on_host(tensor, dtype)
 
 
 @op("ttnn.clone")
@@ -344,10 +376,7 @@ def clone(
     if dtype not in (None, x.dtype) and x.layout is not TILE_LAYOUT:
         raise DeviceRejects("Clone: data type conversion is only supported with tile layout")
     memory = output_memory(x, memory_config)
-    if memory.is_sharded() != x.is_sharded():
-        raise DeviceRejects(
-            "Clone: mixed sharded/interleaved layout not currently supported. Both input and output must have the same layout."
-        )
+    clone_memory(x, memory)
     return _moved("ttnn.clone", x, memory, dtype)
 
 

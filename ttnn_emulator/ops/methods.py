@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..device import MeshDevice
-from ..dtypes import ELEMENT_BYTES, ROW_MAJOR_LAYOUT, TILE_BYTES, Layout
+from ..dtypes import BLOCK_FORMATS, ELEMENT_BYTES, ROW_MAJOR_LAYOUT, TILE_BYTES, Layout
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import _page, buffer_bytes
 from ..op import REGISTRY, op
@@ -55,6 +55,10 @@ def _index(x: Tensor, index) -> tuple[list, list, list, set]:
     return starts, ends, steps, gone
 
 
+def _listed(index) -> tuple:
+    return index if isinstance(index, tuple) else (index,)
+
+
 @op("ttnn.Tensor.__getitem__")
 def getitem(tensor: Tensor, index) -> Tensor:
     """tensor[...]: integers drop their dim, slices may have steps, one ellipsis.
@@ -64,6 +68,8 @@ def getitem(tensor: Tensor, index) -> Tensor:
     x = tensor
     starts, ends, steps, gone = _index(x, index)
     if x.buffer is None:
+        if x.dtype in BLOCK_FORMATS and any(each != slice(None) for each in _listed(index)):
+            raise DeviceRejects("Tensor layout must be ROW_MAJOR for unpadding", "slice before the cast, or on the device")
         cut = tuple(slice(b + n if b < 0 else b, e + n if e < 0 else e, s) for b, e, s, n in zip(starts, ends, steps, x.shape))
         shape = tuple(len(range(*c.indices(n))) for c, n in zip(cut, x.shape))
         part = on_host(x, shape, lambda v: v[cut].contiguous())
