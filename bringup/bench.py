@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bringup import backends
-from bringup.errors import BadInput, BringupError
+from bringup.errors import BadInput, BringupError, blame
 
 HELP = "time the emulator against the HF model in bf16 and fp32"
 CONTENDERS = ("hf_bf16", "emulator", "hf_fp32")
@@ -137,7 +137,8 @@ def contend(contender, order):
             model = loading.build(model_file, hf_model, device, length)
             del hf_model
             result |= {"load_seconds": time.perf_counter() - start, "numerics": order["numerics"] or "fast"}
-            sequences(model)
+            with blame(model_file.path, "running the model"):
+                sequences(model)
             result["memory"] = backends.memory(device)
             del model
     else:
