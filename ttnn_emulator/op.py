@@ -300,13 +300,17 @@ def _merged(topologies: tuple) -> TensorTopology:
     return same or TensorTopology(counted[0].distribution_shape(), placements)
 
 
-def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=()):
+def launch(
+    name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=(), together=None
+):
     """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
 
     inputs      tensors or None, in the order in which `compute` takes their values
     specs       the spec of the result, or a list of them (then a list comes back)
     compute     values of one chip -> value(s) of one chip, already on the grid of the result's dtype;
                 with `collective`, lists with the values of all chips -> list(s) for all chips
+    together    the same for several chips at once, of ops with one result: lists of values -> list of values, or None where
+                chip by chip is better
     topology    how the result is spread; by default as the operands are
     flops       floating-point operations on one chip, for the log
     attrs       what else the log should say (fidelity, and so on)
@@ -332,9 +336,10 @@ def launch(name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, 
         state.current.launches.append(Launch(name, ins, outs, flops, attrs or {}))
     buffers = [o.buffer for o in outputs]
     if capture is not None:
-        capture.add(_run, (inputs, buffers, compute, collective), Launch(name, ins, outs, flops, attrs or {}), buffers)
+        work = (inputs, buffers, compute, collective, together)
+        capture.add(_run, work, Launch(name, ins, outs, flops, attrs or {}), buffers)
     elif not state.spec_only:
-        _run(inputs, buffers, compute, collective)
+        _run(inputs, buffers, compute, collective, together)
     return outputs if several else outputs[0]
 
 
@@ -346,7 +351,7 @@ _COLD_PROGRAM = (
 )
 
 
-def _run(inputs, buffers, compute, collective=False) -> None:
+def _run(inputs, buffers, compute, collective=False, together=None) -> None:
     values = [None if t is None else t.contents() for t in inputs]
     chips = max((len(v) for v in values if v is not None), default=1)
     if collective:
@@ -357,15 +362,12 @@ def _run(inputs, buffers, compute, collective=False) -> None:
         result = compute(*(None if v is None else v[0] for v in values))
         results = [[r] for r in result] if len(buffers) > 1 else ([result],)
     else:
-        done, results = {}, [[] for _ in buffers]
-        for chip in range(chips):
-            args = tuple(None if v is None else v[0] if len(v) == 1 else v[chip] for v in values)
-            key = tuple(map(id, args))
-            result = done.get(key)
-            if result is None:
-                result = done[key] = compute(*args)
-            for out, r in zip(results, result if len(buffers) > 1 else (result,)):
-                out.append(r)
+        arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
+        keys = [tuple(map(id, args)) for args in arguments]
+        distinct = dict(zip(keys, arguments))
+        done = together(*zip(*distinct.values())) if together is not None and len(distinct) > 1 else None
+        done = dict(zip(distinct, done or [compute(*args) for args in distinct.values()]))
+        results = [[done[key] for key in keys]] if len(buffers) == 1 else list(zip(*(done[key] for key in keys)))
     sources = [(t.data_ptr(), t.nbytes) for v in values if v is not None for t in v]
     for buffer, result in zip(buffers, results):
         own = {}

@@ -14,6 +14,8 @@ from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
 
 _DTYPES = (bfloat16, bfloat8_b, bfloat4_b)
+#: Elements (scores of a prompt, keys of a step) up to which a call costs more than its work.
+SMALL = 1 << 22
 _CORES = GRID[0] * GRID[1]
 _DEFAULT = numerics.default_config("attention")
 _DEFAULT_DECODE = numerics.default_config("attention_decode")
@@ -196,11 +198,20 @@ def scaled_dot_product_attention(
     out = spec(q.shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
     approx, dtype = _exp_approx(program_config), NAME[q.dtype]
 
+    settings = dict(
+        is_causal=is_causal, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk,
+        sliding_window=sliding_window_size, dtype=dtype,
+    )  # fmt: skip
+
     def compute(qv, kv, vv, mv):
-        return numerics.now().attention(
-            qv, kv, vv, mask=mv, is_causal=is_causal, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk,
-            k_chunk=k_chunk, sliding_window=sliding_window_size, dtype=dtype,
-        )  # fmt: skip
+        return numerics.now().attention(qv, kv, vv, mask=mv, **settings)
+
+    def together(qs, ks, vs, masks):
+        """The heads of all chips as those of one."""
+        if masks[0] is not None or len(qs) * n_q * s * sk > SMALL:
+            return None
+        y = numerics.now().attention(*(torch.cat(each, 1) for each in (qs, ks, vs)), **settings)
+        return [part.contiguous() for part in torch.split(y, n_q, 1)]
 
     flops = 4 * b * n_q * s * sk * hd // (2 if is_causal else 1)
     scaled = () if attn_mask is None else (attn_mask.spec,)  # the mask over the scale is a tensor of its own
@@ -280,27 +291,53 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
     """The launch of decode; `positions` is a list, or None where the tensor `where` holds them."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), _exp_approx(program), NAME[q.dtype]
     users, given = q.shape[1], 0 if program is None else program.k_chunk_size
+    most = 16 if program is None else program.max_cores_per_head_batch
+    cores = max(1, min(most, _cores(program) // (users * k.shape[1])))  # that share a head
     out = spec(q.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
+    settings = dict(
+        scale=scale, config=config, exp_approx=approx, k_chunk=given, sliding_window=window, dtype=dtype, cores=cores
+    )
+
+    def positions_of(wv) -> list[int]:
+        if not is_causal:
+            return [length - 1] * users
+        found = positions if positions is not None else [int(p) for p in wv.reshape(-1).tolist()[:users]]
+        if found and max(found) >= length:
+            raise NotEmulated(f"{name}: position {max(found)} is beyond the cache's {length}")
+        return found
 
     def compute(qv, kv, vv, mv, wv, tv):
-        if not is_causal:
-            at_ = [length - 1] * users
-        else:
-            at_ = positions if positions is not None else wv.reshape(-1).tolist()[:users]
-            if at_ and max(at_) >= length:
-                raise NotEmulated(f"{name}: position {max(at_)} is beyond the cache's {length}")
+        found = positions_of(wv)
         if tv is not None:
-            n = (int(max(at_)) // kv.shape[2] + 1) if at_ else 0
-            kv, vv = _gathered(kv, tv, n), _gathered(vv, tv, n)
-        return numerics.now().attention_decode(
-            qv, kv, vv, [int(p) for p in at_], scale=scale, config=config, exp_approx=approx, k_chunk=given, mask=mv,
-            sliding_window=window, dtype=dtype,
-        )  # fmt: skip
+            pages = (max(found) // kv.shape[2] + 1) if found else 0
+            kv, vv = _gathered(kv, tv, pages), _gathered(vv, tv, pages)
+        return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, **settings)
+
+    def together(qs, ks, vs, masks, wheres, tables):
+        """The heads of all chips as those of one, for the users that are there and the keys up to the farthest position."""
+        if masks[0] is not None or tables[0] is not None or any(w is not wheres[0] for w in wheres):
+            return None
+        found = positions_of(wheres[0])
+        live = [u for u, p in enumerate(found) if p >= 0]
+        if not live:
+            return None
+        end = min(length, round_up(max(found) + 1, max(given, 8 * TILE)))  # whole chunks
+        if len(qs) * len(live) * ks[0].shape[1] * end * ks[0].shape[3] > SMALL:
+            return None
+        every = slice(None) if len(live) == users else live
+        kv, vv = (torch.cat([t[every, :, :end] for t in each], 1) for each in (ks, vs))
+        qv = torch.cat([t[:, every] for t in qs], 2)
+        y = numerics.now().attention_decode(qv, kv, vv, [found[u] for u in live], **settings)
+        heads = qs[0].shape[2]
+        out = torch.zeros(len(qs), *qs[0].shape, dtype=y.dtype, device=y.device)
+        for chip in range(len(qs)):
+            out[chip][:, every] = y[:, :, chip * heads : (chip + 1) * heads]
+        return out.unbind(0)
 
     flops = 4 * q.shape[1] * q.shape[2] * length * q.shape[3]
     return launch(
         name, (q, k, v, mask, where, table), out, compute, flops=flops, topology=q.topology,
-        attrs={"math_fidelity": config.math_fidelity},
+        attrs={"math_fidelity": config.math_fidelity}, together=together,
     )  # fmt: skip
 
 

@@ -25,6 +25,25 @@ def padded_to(v: torch.Tensor, rows: int, width: int) -> torch.Tensor:
     return torch.nn.functional.pad(v, (0, width - v.shape[-1], 0, rows - v.shape[-2]))
 
 
+def _heads_together(compute):
+    """A rotation of the heads of several chips as one: heads are in dim 1 or 2, and turn all alike."""
+
+    def together(xs, cs, ss):
+        if xs[0].dim() != 4 or any(c is not cs[0] for c in cs) or any(s is not ss[0] for s in ss):
+            return None
+        if xs[0].numel() * len(xs) > SMALL:
+            return None
+        dim = 2 if cs[0].shape[1] > 1 else 1  # a position per user, or per row
+        parts = torch.split(compute(torch.cat(xs, dim), cs[0], ss[0]), xs[0].shape[dim], dim)
+        return [part.contiguous() for part in parts]
+
+    return together
+
+
+#: Elements up to which a call costs more than its work.
+SMALL = 1 << 20
+
+
 @op("ttnn.experimental.rotary_embedding")
 def rotary_embedding(
     input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, token_index: int | None = None, *,
@@ -105,7 +124,10 @@ def rotary_embedding(
             c, s = padded_to(c, c.shape[-2], width), padded_to(s, s.shape[-2], width)
         return numerics.now().rotary(v, c, s, config, dtype)
 
-    return launch("ttnn.experimental.rotary_embedding", inputs, out, compute, flops=3 * padded.volume())
+    return launch(
+        "ttnn.experimental.rotary_embedding", inputs, out, compute, flops=3 * padded.volume(),
+        together=_heads_together(compute),
+    )  # fmt: skip
 
 
 @op("ttnn.experimental.rotary_embedding_hf")
@@ -149,7 +171,10 @@ def rotary_embedding_hf(
         y = numerics.now().rotary(v, c, s, config, dtype)
         return y if hd == width else y[..., :hd]
 
-    return launch("ttnn.experimental.rotary_embedding_hf", inputs, out, compute, flops=3 * x.volume())
+    return launch(
+        "ttnn.experimental.rotary_embedding_hf", inputs, out, compute, flops=3 * x.volume(),
+        together=_heads_together(compute),
+    )  # fmt: skip
 
 
 @op("ttnn.experimental.rotary_embedding_llama")
