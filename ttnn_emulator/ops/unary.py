@@ -294,9 +294,11 @@ def plus_one(input_tensor: Tensor, sub_core_grids=None, skip_negative_entries: b
     if x.layout is not Layout.ROW_MAJOR:
         raise DeviceRejects("Only ROW_MAJOR layout is supported for inputs!")
 
+    dtype = NAME[x.dtype]
+
     def compute(target, v):
         step = (v >= 0).to(v.dtype) if skip_negative_entries else 1
-        target.copy_(rounding.cast_integer(v + step, NAME[x.dtype]))
+        target.copy_(rounding.cast_integer(v + step, dtype))
 
     update("ttnn.plus_one", x, (x,), compute, flops=x.volume())
     return same(x)
