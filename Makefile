@@ -1,5 +1,6 @@
 # make demo   a real bring-up on an emulated n150: its text, top-1/top-5 against the HF model, memory per chip
 # make test   the tests
+# make test-ttnn   the tests on the vendor's library, without a board; needs Python 3.12 or 3.10, and makes .venv-ttnn
 # make lint   ruff
 # Each installs into the active environment, or into .venv made from python3, when something is missing.
 
@@ -14,7 +15,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: install demo test lint
+.PHONY: install demo test test-ttnn lint
 install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(ENV)
@@ -26,6 +27,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
+
+test-ttnn:
+	@scripts/test_ttnn.sh $(ARGS)
 
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .

@@ -34,6 +34,8 @@ def run(args):
         label = "emulated: times of this machine, not of a device" if job.activation.emulated else "measured"
         rate = f", {result['tokens_per_second_per_user']:.1f} t/s/u" if result["tokens_per_second_per_user"] else ""
         print(f"TTFT {result['ttft_ms']:.0f} ms{rate} ({label}); {result['new_tokens']} tokens")
+        if not job.activation.values:
+            print(f"The calls were accepted; {job.activation.name} holds no values, so the text means nothing")
         if reference is None:
             from bringup import backends
 

@@ -1,6 +1,7 @@
 """The mock cluster: what is made for it, and, where the wheel is, that the real library runs on it."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -22,7 +23,11 @@ def has_wheel():
     return True
 
 
-needs_wheel = pytest.mark.skipif(not has_wheel(), reason="this Python has no ttnn wheel (Python 3.10 or 3.12 may)")
+# `make test-ttnn` requires the wheel: there a test that lacks it fails.
+needs_wheel = pytest.mark.skipif(
+    not has_wheel() and not os.environ.get("BRINGUP_REQUIRE_TTNN"),
+    reason="this Python has no ttnn wheel; `make test-ttnn` finds one that may",
+)
 
 
 # What is made, on any Python

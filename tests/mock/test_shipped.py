@@ -1,0 +1,26 @@
+"""Every model file on the vendor's library, on its own system at its true width, and the emulator's account of the same."""
+
+import pytest
+
+from bringup import loading, verify
+from tests.mock.test_mock import ROOT, needs_wheel
+
+FILES = sorted(ROOT.glob("models/*/*/*/functional/model.py"))
+
+
+def test_there_are_model_files():
+    assert FILES
+
+
+@needs_wheel
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-4:-2]))
+def test_the_library_takes_it_and_the_emulators_log_agrees(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = loading.describe(path)
+    plan = {"path": str(path), "model": found.hf_id, "system": found.system, "layers": verify.LAYERS}
+    plan |= {"lengths": verify.LENGTHS, "steps": verify.STEPS, "max_seq_len": verify.MAX_SEQ_LEN}
+    results = {side: verify.run_side(side, plan, timeout=900) for side in ("mock", "emulator")}
+    verdict = verify.judge(results)
+    assert verdict["passed"], "\n".join(verify.report(plan, results, verdict))
+    assert len(results["mock"]["stages"]) == 1 + 2 * len(verify.LENGTHS)
