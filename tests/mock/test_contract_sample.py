@@ -1,4 +1,4 @@
-"""A sample of the recorded calls through the real library: the record, and the mock cluster of this project, are right."""
+"""A sample of the recorded calls through the real library: the record and the mock cluster here are right."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every model file on the vendor's library, on its own system at its true width, and the emulator's account of the same."""
+"""Every model file on the vendor's library, on its system at its true width, and the emulator's account of the same."""
 
 import pytest
 
