@@ -86,6 +86,17 @@ class Lanes:
     def times(self, factor: float):
         return self._new(self.builder.fmul(self.value, ir.Constant(FLOATS, [factor] * WIDTH)))
 
+    def by(self, factor):
+        return self._new(self.builder.fmul(self.value, factor.value))
+
+    def largest(self):
+        """The largest lane (signed), in all lanes."""
+        v = self
+        for step in (8, 4, 2, 1):
+            turned = [(i + step) % WIDTH for i in range(WIDTH)]
+            v = v.max(self._new(self.builder.shuffle_vector(v.value, v.value, ir.Constant(INTS, turned))))
+        return v
+
     def minus(self, other):
         return self._new(self.builder.fsub(self.value, other.value))
 
