@@ -136,7 +136,8 @@ class MeshDeviceView:
         return True
 
 
-#: Physical ids of the chips of a T3000 in mesh order, row by row (ttnn 0.81.1, `get_device_ids` of the recorded systems).
+#: Physical ids of the chips of a T3000 in mesh order, row by row (ttnn 0.81.1, `get_device_ids` of the recorded
+#: systems).
 PHYSICAL_IDS = {(2, 4): [4, 0, 2, 6, 5, 1, 3, 7], (1, 8): [4, 0, 2, 6, 7, 3, 1, 5]}
 _mesh_ids = itertools.count()
 
@@ -170,7 +171,8 @@ class MeshDevice:
         self.programs: set = set()  # what has run: (op, specs in, specs out)
         self.kept: dict[tuple, list] = {}  # the buffers that programs hold for as long as they are cached
         self.program_cache = True
-        # Order between queues: host writes are numbered; `order` is the last write of a queue that another one has waited for.
+        # Order between queues: host writes are numbered; `order` is the last write of a queue that another one has
+        # waited for.
         self.default_queue = self.writes = 0
         self.events = [0] * num_command_queues
         self.recorded: dict[tuple[int, int], int] = {}  # (queue, event) -> writes so far
@@ -186,7 +188,8 @@ class MeshDevice:
         queue = self.default_queue if cq_id is None else int(cq_id)
         if not 0 <= queue < self.num_command_queues:
             raise DeviceRejects(
-                f"cq_id {queue} is out of range", f"open the device with num_command_queues={queue + 1}, not {self.num_command_queues}"
+                f"cq_id {queue} is out of range",
+                f"open the device with num_command_queues={queue + 1}, not {self.num_command_queues}",
             )
         return queue
 
@@ -216,7 +219,8 @@ class MeshDevice:
             held, writer, number = self.written.get(id(buffer), (None, queue, 0))
             if held is buffer and writer != queue and self.order.get((queue, writer), 0) < number:
                 raise NotEmulated(
-                    f"queue {queue} reads a tensor that queue {writer} has written, and does not wait for it: a device may "
+                    f"queue {queue} reads a tensor that queue {writer} has written, and does not wait for it: a "
+                    "device may "
                     f"run them in either order. event = record_event(device, {writer}); wait_for_event({queue}, event)"
                 )
 
@@ -253,10 +257,13 @@ class MeshDevice:
         top, left = (0, 0) if offset is None else tuple(offset)
         if rows < 1 or columns < 1 or top + rows > self.shape[0] or left + columns > self.shape[1]:
             raise DeviceRejects(
-                f"Submesh shape {MeshShape(submesh_shape)} at {MeshCoordinate(top, left)} does not fit in the mesh {self.shape}"
+                f"Submesh shape {MeshShape(submesh_shape)} at {MeshCoordinate(top, left)} does not fit in the mesh "
+                f"{self.shape}"
             )
         ids = [self.get_device_id((r, c)) for r in range(top, top + rows) for c in range(left, left + columns)]
-        sub = MeshDevice(MeshShape(rows, columns), ids, self.trace_region_size, self.l1_small_size, self.num_command_queues)
+        sub = MeshDevice(
+            MeshShape(rows, columns), ids, self.trace_region_size, self.l1_small_size, self.num_command_queues
+        )
         self.submeshes.append(sub)
         _open.append(sub)
         return sub
@@ -345,7 +352,8 @@ _fabric = FabricConfig.DISABLED
 
 def set_fabric_config(
     config: FabricConfig, reliability_mode: FabricReliabilityMode = FabricReliabilityMode.STRICT_INIT,
-    num_planes: int | None = None, fabric_tensix_config: FabricTensixConfig = FabricTensixConfig.DISABLED, *args, **kwargs,
+    num_planes: int | None = None, fabric_tensix_config: FabricTensixConfig = FabricTensixConfig.DISABLED, *args,
+    **kwargs,
 ) -> None:  # fmt: skip
     """Chooses how chips talk; before a mesh is opened, and DISABLED after it is closed.
 
@@ -353,7 +361,9 @@ def set_fabric_config(
     """
     global _fabric
     if not isinstance(config, FabricConfig):
-        raise TypeError(f"set_fabric_config(): incompatible function arguments: want a ttnn.FabricConfig, got {config!r}")
+        raise TypeError(
+            f"set_fabric_config(): incompatible function arguments: want a ttnn.FabricConfig, got {config!r}"
+        )
     _fabric = config
 
 

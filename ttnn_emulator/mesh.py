@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-
 import math
 
 import torch
@@ -31,7 +30,9 @@ class Topology(enum.Enum):
 class MeshMapperConfig:
     """One placement per mesh axis."""
 
-    def __init__(self, placements=None, mesh_shape_override=None, mesh_offset_override=None, *, row_dim=None, col_dim=None):
+    def __init__(
+        self, placements=None, mesh_shape_override=None, mesh_offset_override=None, *, row_dim=None, col_dim=None
+    ):
         if placements is None:
             placements = [PlacementReplicate() if d is None else PlacementShard(d) for d in (row_dim, col_dim)]
         self.placements, self.mesh_shape_override = list(placements), mesh_shape_override
@@ -58,8 +59,8 @@ class TensorToMesh:
         self.device, self.topology = device, TensorTopology(shape, placements)
 
     def split(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """One tensor when every chip gets the same, else one per chip in row-major order; fewer than there are chips where
-        a single axis is cut on a dim that is shorter than it (the chips behind get nothing).
+        """One tensor when every chip gets the same, else one per chip in row-major order; fewer than there are chips
+        where a single axis is cut on a dim that is shorter than it (the chips behind get nothing).
 
         Raises    DeviceRejects where a dim does not exist, is used twice or does not divide
         """
@@ -84,7 +85,9 @@ class TensorToMesh:
         for axis, n in enumerate(shape):
             cut = next((d for (a, _), d in zip(shards, dims) if a == axis), None)
             # What several chips share is cut once, so that they go on sharing it.
-            parts = {id(p): [p] * n if cut is None else self._cut(p, cut, n) for p in {id(p): p for p in pieces}.values()}
+            parts = {
+                id(p): [p] * n if cut is None else self._cut(p, cut, n) for p in {id(p): p for p in pieces}.values()
+            }
             pieces = [part for p in pieces for part in parts[id(p)]]
         return pieces
 
@@ -160,7 +163,9 @@ class MeshToTensor:
             raise DeviceRejects("dims must be unique")
         rank = pieces[0].dim()
         if any(not -rank <= d < rank for d in self.dims):
-            raise DeviceRejects(f"Invalid dimension index; got dims: {{{', '.join(map(str, self.dims))}}}, tensor dimension: {rank}")
+            raise DeviceRejects(
+                f"Invalid dimension index; got dims: {{{', '.join(map(str, self.dims))}}}, tensor dimension: {rank}"
+            )
         for n, dim in zip(reversed(self.shape), reversed(self.dims)):
             pieces = [torch.cat(pieces[i : i + n], dim) for i in range(0, len(pieces), n)]
         return pieces[0]

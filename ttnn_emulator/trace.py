@@ -13,8 +13,9 @@ from .errors import DeviceRejects, NotEmulated
 from .memory import Buffer
 from .tensor import Tensor
 
-#: What one program adds to a trace at the very least: its launch and its runtime arguments, one 1024-byte page of commands.
-#: A lower bound, not a measure: a region that is refused here is too small on the device, the reverse does not hold.
+#: What one program adds to a trace at the very least: its launch and its runtime arguments, one 1024-byte page of
+#: commands. A lower bound, not a measure: a region that is refused here is too small on the device, the reverse does
+#: not hold.
 TRACE_BYTES_OF_A_PROGRAM = 1024
 
 
@@ -109,7 +110,9 @@ class Capture:
         self.spans = {}
         for buffer in self.written.values():
             if buffer.bank_bytes and buffer.root is None:
-                self.spans.setdefault(buffer.buffer_type, []).append((buffer.address, buffer.address + buffer.bank_bytes))
+                self.spans.setdefault(buffer.buffer_type, []).append(
+                    (buffer.address, buffer.address + buffer.bank_bytes)
+                )
         self.spans = {kind: _merged(spans) for kind, spans in self.spans.items()}
 
     def replay(self) -> None:
@@ -120,7 +123,8 @@ class Capture:
                     buffer.data = None
 
     def overwritten(self, device: MeshDevice) -> str | None:
-        """Memory of other tensors that a replay would write to: allocated since the capture where its intermediates were."""
+        """Memory of other tensors that a replay would write to: allocated since the capture where its intermediates
+        were."""
         own = [b for b in self.written.values() if b.alive]
         for kind, spans in self.spans.items():
             allowed = [(a, a + size) for a, size in device.allocators[kind].free_blocks]
@@ -158,8 +162,8 @@ def _id(name: str, trace_id) -> int:
 def begin_trace_capture(mesh_device: MeshDevice, *, cq_id=None) -> MeshTraceId:
     """From here on ops are recorded and not run, until `end_trace_capture`.
 
-    Raises    DeviceRejects while another capture is open on this queue. Inside: host reads and writes, waiting for events,
-              and programs that have not run before ("Warm up before capturing a trace")
+    Raises    DeviceRejects while another capture is open on this queue. Inside: host reads and writes, waiting for
+              events, and programs that have not run before ("Warm up before capturing a trace")
     Source    ttnn 0.81.1, asked of the library
     """
     queue = mesh_device.queue(cq_id)
@@ -185,7 +189,8 @@ def end_trace_capture(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=N
     size += sum(len(t.steps) * TRACE_BYTES_OF_A_PROGRAM for t in mesh_device.traces.values())
     if region and size > region:
         raise DeviceRejects(
-            f"Creating trace buffers of size {size}B on MeshDevice {mesh_device.id()}, but only {region}B is allocated for "
+            f"Creating trace buffers of size {size}B on MeshDevice {mesh_device.id()}, but only {region}B is "
+            "allocated for "
             "trace region.",
             "the size is a lower bound; open the device with a larger trace_region_size",
         )
@@ -196,8 +201,9 @@ def end_trace_capture(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=N
 def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None, blocking: bool = True) -> None:
     """Replays a trace on what its buffers hold now; results are in the tensors that the capture made.
 
-    Raises    DeviceRejects for a trace that was released or never captured; NotEmulated where the replay would write over
-              tensors that were allocated after the capture, or read ones that were freed: a device does so in silence
+    Raises    DeviceRejects for a trace that was released or never captured; NotEmulated where the replay would write
+              over tensors that were allocated after the capture, or read ones that were freed: a device does so in
+              silence
     Source    ttnn 0.81.1, asked of the library
     """
     from .op import OpRecord, state
@@ -215,7 +221,8 @@ def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None,
     where = trace.overwritten(mesh_device)
     if where is not None:
         raise NotEmulated(
-            f"execute_trace: the trace writes to {where}, which were free when it was captured and now hold another tensor; "
+            f"execute_trace: the trace writes to {where}, which were free when it was captured and now hold another "
+            "tensor; "
             "a device would corrupt it in silence. Free tensors allocated after the capture before replaying"
         )
     if state.log is not None:

@@ -1,4 +1,5 @@
-"""Meshes: what a program asks of one, the shares of a tensor, where collectives leave it, and work that is done once."""
+"""Meshes: what a program asks of one, the shares of a tensor, where collectives leave it, and work that is done
+once."""
 
 import contextlib
 
@@ -43,7 +44,8 @@ def bf16(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
 
 
-# ---------------------------------------------------------------- queries (values of ttnn 0.81.1 on the recorded systems)
+# ---------------------------------------------------------------- queries (values of ttnn 0.81.1 on the recorded
+# systems)
 def test_what_a_mesh_says_of_itself(t3000):
     assert t3000.get_num_devices() == 8
     assert t3000.shape == ttnn.MeshShape(2, 4)
@@ -127,7 +129,9 @@ def test_mappers_and_composers_are_inverse(system):
         rows, columns = device.shape
         both = ttnn.from_torch(values, mesh_mapper=ttnn.ShardTensor2dMesh(device, device.shape, (2, 3)), device=device)
         assert tuple(both.shape) == (2, 1, 64 // rows, 256 // columns)
-        assert torch.equal(ttnn.to_torch(both, mesh_composer=ttnn.ConcatMesh2dToTensor(device, device.shape, (2, 3))), values)
+        assert torch.equal(
+            ttnn.to_torch(both, mesh_composer=ttnn.ConcatMesh2dToTensor(device, device.shape, (2, 3))), values
+        )
         config = ttnn.MeshComposerConfig(dims=[2, 3])
         assert torch.equal(ttnn.to_torch(both, mesh_composer=ttnn.create_mesh_composer(device, config)), values)
         flat = put(device, values, (3,))
@@ -136,7 +140,8 @@ def test_mappers_and_composers_are_inverse(system):
 
 
 # ---------------------------------------------------------------- where collectives leave a tensor
-#: (placements of the operand) -> all_gather(dim 3), reduce_scatter(dim 3), all_reduce along no axis, axis 0, axis 1 (ttnn 0.81.1).
+#: (placements of the operand) -> all_gather(dim 3), reduce_scatter(dim 3), all_reduce along no axis, axis 0, axis 1
+#: (ttnn 0.81.1).
 R = None
 LEFT = {
     (): (((R,), (R, R), (R, R)), ((3,), (3, R), (R, 3)), ((R, R), (R, R), (R, R))),
@@ -211,5 +216,7 @@ def test_writes_into_what_chips_share_stay_apart(t3000):
 def test_memory_is_charged_per_chip(t3000):
     before = t3000.memory()["dram"]["allocated"]
     x = put(t3000, bf16(1, 1, 1024, 4096), (3,))
-    assert t3000.memory()["dram"]["allocated"] - before == 12 * 43 * 2048, "1024 x 512 bfloat16 on each chip, dealt over 12 banks"
+    assert t3000.memory()["dram"]["allocated"] - before == 12 * 43 * 2048, (
+        "1024 x 512 bfloat16 on each chip, dealt over 12 banks"
+    )
     del x

@@ -1,4 +1,5 @@
-"""Calls that the device takes and whose values have no model: the specs are right, and reading the result says why not."""
+"""Calls that the device takes and whose values have no model: the specs are right, and reading the result says why
+not."""
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ CALLS = {
         "ttnn.experimental.rotary_embedding", (T((1, 2, 32, 64), ttnn.uint32), TABLE, TABLE), {}, [(1, 2, 32, 64)],
     ),
     "tables shorter than the prompt": (
-        "ttnn.experimental.rotary_embedding_llama", (T((1, 8, 96, 64)), TABLE, TABLE, T((1, 1, 32, 32))), {}, [(1, 8, 96, 64)],
+        "ttnn.experimental.rotary_embedding_llama", (T((1, 8, 96, 64)), TABLE, TABLE, T((1, 1, 32, 32))), {}, [(1, 8,
+        96, 64)],
     ),
 }  # fmt: skip
 

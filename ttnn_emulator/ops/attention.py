@@ -40,7 +40,8 @@ def _chunks(program) -> tuple[int, int]:
     for name, size in (("q", q), ("k", k)):
         if size <= 0 or size % TILE:
             raise DeviceRejects(
-                f"{name}_chunk_size must be a positive multiple of TILE_SIZE. Got {name}_chunk_size: {size}, TILE_SIZE: {TILE}"
+                f"{name}_chunk_size must be a positive multiple of TILE_SIZE. Got {name}_chunk_size: {size}, "
+                f"TILE_SIZE: {TILE}"
             )
     return q, k
 
@@ -75,16 +76,20 @@ def _check_working_memory(size: int, program) -> None:
         return
     x, y = GRID if program is None else program.compute_with_storage_grid_size
     raise DeviceRejects(
-        f"Statically allocated circular buffers on core range [0-0 - {x - 1}-{y - 1}] grow to {total} B which is beyond max L1 "
+        f"Statically allocated circular buffers on core range [0-0 - {x - 1}-{y - 1}] grow to {total} B which is "
+        "beyond max L1 "
         f"size of {_L1_END} B",
         "use smaller q_chunk_size and k_chunk_size",
     )
 
 
-def _prefill_bytes(q, k, v, mask, n_q: int, s: int, q_chunk: int, k_chunk: int, is_causal: bool, fp32: bool, cores: int) -> int:
+def _prefill_bytes(
+    q, k, v, mask, n_q: int, s: int, q_chunk: int, k_chunk: int, is_causal: bool, fp32: bool, cores: int
+) -> int:
     """Working memory of a core for attention of a prompt.
 
-    Source    fitted to the sizes in 40 refusals of ttnn 0.81.1 (chunks of 64 to 1024, head dims of 64 to 256); exact on all
+    Source    fitted to the sizes in 40 refusals of ttnn 0.81.1 (chunks of 64 to 1024, head dims of 64 to 256); exact
+              on all
     """
     a, b, h = q_chunk // TILE, k_chunk // TILE, q.shape[3] // TILE
     chunks, ways = -(-s // q_chunk), max(1, cores // (q.shape[0] * n_q))
@@ -130,12 +135,13 @@ def scaled_dot_product_attention(
     """softmax((q k^T + mask) * scale) v of a whole prompt; scale is 1 / sqrt(hd) unless said.
 
     Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd], nq a multiple of nk -> [B, nq, S, hd];
-              mask [1 or B, 1 or nq, S, Sk], added to the scores before they are scaled (`compute_common.hpp` of the wheel:
-              a finite bias counts `scale` times itself)
+              mask [1 or B, 1 or nq, S, Sk], added to the scores before they are scaled (`compute_common.hpp` of the
+              wheel: a finite bias counts `scale` times itself)
     Dtypes    bfloat16, bfloat8_b, bfloat4_b in any mix; as q
     Layout    TILE, interleaved; the mask in DRAM
     Numerics  default HiFi2, bf16 destination, approximate exp (exp_approx_mode=False in the program config: exact)
-    Raises    float32 and integers, head dims that are padded, chunk sizes that are no multiples of 32, a mask with is_causal
+    Raises    float32 and integers, head dims that are padded, chunk sizes that are no multiples of 32, a mask with
+              is_causal
     Source    recorded contract, op `ttnn.transformer.scaled_dot_product_attention`
     """
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
@@ -163,7 +169,9 @@ def scaled_dot_product_attention(
         if mask.layout is not Layout.TILE:
             raise DeviceRejects("When mask is provided to SDPA, it must be tilized")
         if mask.dtype not in _DTYPES:
-            raise DeviceRejects("When mask is provided to SDPA, it must be in BFLOAT16, BFLOAT8_B, or BFLOAT4_B dataformat")
+            raise DeviceRejects(
+                "When mask is provided to SDPA, it must be in BFLOAT16, BFLOAT8_B, or BFLOAT4_B dataformat"
+            )
         if mask.spec.memory_config.buffer_type is not BufferType.DRAM:
             raise DeviceRejects("When mask is provided to SDPA, it must be in DRAM")
         m = mask.shape
@@ -216,7 +224,13 @@ def scaled_dot_product_attention(
     flops = 4 * b * n_q * s * sk * hd // (2 if is_causal else 1)
     scaled = () if attn_mask is None else (attn_mask.spec,)  # the mask over the scale is a tensor of its own
     return launch(
-        name, (q, k, v, attn_mask), out, compute, flops=flops, attrs={"math_fidelity": config.math_fidelity}, through=scaled
+        name,
+        (q, k, v, attn_mask),
+        out,
+        compute,
+        flops=flops,
+        attrs={"math_fidelity": config.math_fidelity},
+        through=scaled,
     )
 
 
@@ -277,9 +291,7 @@ def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -
 def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
     if n_kv > 1:
         if q.shape[2] % n_kv:
-            raise DeviceRejects(
-                f"GQA expects Q to have a multiple of K heads, but got {q.shape[2]} and {n_kv}"
-            )
+            raise DeviceRejects(f"GQA expects Q to have a multiple of K heads, but got {q.shape[2]} and {n_kv}")
         if q.dtype is not bfloat16:
             raise DeviceRejects(f"GQA expects BFLOAT16 input tensor, but got {cpp(q.dtype)}")
         if memory_config is not None and memory_config.is_sharded():
@@ -314,7 +326,8 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
         return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, **settings)
 
     def together(qs, ks, vs, masks, wheres, tables):
-        """The heads of all chips as those of one, for the users that are there and the keys up to the farthest position."""
+        """The heads of all chips as those of one, for the users that are there and the keys up to the farthest
+        position."""
         if masks[0] is not None or tables[0] is not None or any(w is not wheres[0] for w in wheres):
             return None
         found = positions_of(wheres[0])
@@ -351,7 +364,8 @@ def _gathered(pool: torch.Tensor, table: torch.Tensor, blocks: int) -> torch.Ten
 @op("ttnn.transformer.scaled_dot_product_attention_decode")
 def scaled_dot_product_attention_decode(
     input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, *, is_causal: bool = True,
-    attn_mask: Tensor | None = None, cur_pos=(), cur_pos_tensor: Tensor | None = None, attention_sink: Tensor | None = None,
+    attn_mask: Tensor | None = None, cur_pos=(), cur_pos_tensor: Tensor | None = None,
+    attention_sink: Tensor | None = None,
     scale: float | None = None, sliding_window_size: int | None = None, memory_config: MemoryConfig | None = None,
     program_config=None, compute_kernel_config=None, share_cache: bool | None = None,
 ) -> Tensor:  # fmt: skip
@@ -371,9 +385,7 @@ def scaled_dot_product_attention_decode(
     _check_decode_operands(q, k, v, memory_config)
     users, (batch, n_kv, length, _) = q.shape[1], k.padded_shape
     if k.padded_shape[2] != v.padded_shape[2]:
-        raise DeviceRejects(
-            f"K and V tensors must have the same sequence length. K: {k.shape[2]}, V: {v.shape[2]}"
-        )
+        raise DeviceRejects(f"K and V tensors must have the same sequence length. K: {k.shape[2]}, V: {v.shape[2]}")
     if is_causal and attn_mask is not None:
         raise DeviceRejects(
             "attn_mask must not be provided when is_causal=True. Pass is_causal=False to use an explicit mask."
@@ -389,9 +401,7 @@ def scaled_dot_product_attention_decode(
                 f"cur_pos tensor must hold all positions in its last dim (e.g. [B] or [1, B]), got shape {held}"
             )
         if held[-1] < users:
-            raise DeviceRejects(
-                f"cur_pos tensor must have at least one position per batch ({users}), got shape {held}"
-            )
+            raise DeviceRejects(f"cur_pos tensor must have at least one position per batch ({users}), got shape {held}")
     elif is_causal:
         if any(p >= length for p in cur_pos):
             raise DeviceRejects("cur_pos must be <= K sequence dim", f"{max(cur_pos)} and {length}")
@@ -414,10 +424,12 @@ def paged_scaled_dot_product_attention_decode(
     input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, page_table_tensor: Tensor, *,
     is_causal: bool = True, attn_mask: Tensor | None = None, cur_pos_tensor: Tensor | None = None,
     attention_sink: Tensor | None = None, scale: float | None = None, sliding_window_size: int | None = None,
-    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None, paged_cache_geometry=None,
+    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None,
+    paged_cache_geometry=None,
     cache_position_modulo: int | None = None, spec_multi_pos_tiles: int = 0,
 ) -> Tensor:  # fmt: skip
-    """`scaled_dot_product_attention_decode` with the cache as a pool of blocks [all, nk, block, hd] and a page table [B, blocks].
+    """`scaled_dot_product_attention_decode` with the cache as a pool of blocks [all, nk, block, hd] and a page table
+    [B, blocks].
 
     Dtypes    page table and positions int32, ROW_MAJOR
     Source    recorded contract, op `ttnn.transformer.paged_scaled_dot_product_attention_decode`
@@ -431,7 +443,9 @@ def paged_scaled_dot_product_attention_decode(
     _check_decode_operands(q, k, v, memory_config)
     users = q.shape[1]
     if table.dtype is not int32:
-        raise DeviceRejects("Error: SDPA currently only supports INT32 datatype", f"the page table is {cpp(table.dtype)}")
+        raise DeviceRejects(
+            "Error: SDPA currently only supports INT32 datatype", f"the page table is {cpp(table.dtype)}"
+        )
     if table.layout is not Layout.ROW_MAJOR:
         raise DeviceRejects(f"Page table tensor layout must be ROW_MAJOR but got {cpp(table.layout)}")
     if is_causal:
@@ -454,7 +468,8 @@ def paged_scaled_dot_product_attention_decode(
         cache_position_modulo=cache_position_modulo, spec_multi_pos_tiles=spec_multi_pos_tiles or None,
     )  # fmt: skip
     return _decode(
-        name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config, scale,
+        name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config,
+        scale,
         sliding_window_size, k.shape[2] * table.shape[-1], is_causal,
     )  # fmt: skip
 
@@ -463,7 +478,8 @@ def paged_scaled_dot_product_attention_decode(
 def chunked_scaled_dot_product_attention(
     input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, page_table_tensor: Tensor,
     chunk_start_idx: int | None = None, *, chunk_start_idx_tensor: Tensor | None = None, scale: float | None = None,
-    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None, paged_cache_geometry=None,
+    memory_config: MemoryConfig | None = None, program_config=None, compute_kernel_config=None,
+    paged_cache_geometry=None,
     sliding_window_size: int | None = None, attention_sink: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Causal attention of a chunk of a prompt, from `chunk_start_idx` on, against a paged cache.

@@ -46,7 +46,8 @@ def _check_geometry(cache: Tensor, x: Tensor) -> None:
         raise DeviceRejects(f"Input tensor height ({a[1]}) must equal cache tensor height ({b[1]})")
     if cache.spec.memory_config.is_sharded():
         raise DeviceRejects(
-            "Cache tensor memory layout must be INTERLEAVED, ND_SHARDED, or HEIGHT_SHARDED (created from ND shard spec) "
+            "Cache tensor memory layout must be INTERLEAVED, ND_SHARDED, or HEIGHT_SHARDED (created from ND shard "
+            "spec) "
             f"but got {cpp(cache.spec.memory_config.memory_layout)}"
         )
 
@@ -69,18 +70,20 @@ def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, up
     _check_geometry(cache, x)
     if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
         raise DeviceRejects(
-            "Input tensor memory layout must not be WIDTH_SHARDED but got "
-            f"{cpp(x.spec.memory_config.memory_layout)}"
+            f"Input tensor memory layout must not be WIDTH_SHARDED but got {cpp(x.spec.memory_config.memory_layout)}"
         )
     users, rows, length = cache.padded_shape[0], x.padded_shape[2], cache.padded_shape[2]
     if batch_idx >= users:
         raise DeviceRejects(f"Batch index ({batch_idx}) must be less than cache tensor batch size ({users})")
     if rows + update_idx > length:
         raise DeviceRejects(
-            f"Input tensor sequence length ({rows}) plus update index ({update_idx}) must not exceed cache length ({length})"
+            f"Input tensor sequence length ({rows}) plus update index ({update_idx}) must not exceed cache length "
+            f"({length})"
         )
     if update_idx % TILE:
-        raise NotEmulated(f"fill_cache: update_idx {update_idx} is no multiple of 32; what the device does is not recorded")
+        raise NotEmulated(
+            f"fill_cache: update_idx {update_idx} is no multiple of 32; what the device does is not recorded"
+        )
     given = x.shape[2]
     last = min(update_idx + rows, cache.shape[2])
 
@@ -187,7 +190,9 @@ def _write_rows(name: str, held, rows, positions: list[int], table, share_cache,
     length = held.shape[2]
     limit = length if table is None else length * table.shape[1]
     if max(where) >= limit:
-        raise NotEmulated(f"{name}: position {max(where)} is beyond the cache's {limit}; the device writes over what lies there")
+        raise NotEmulated(
+            f"{name}: position {max(where)} is beyond the cache's {limit}; the device writes over what lies there"
+        )
     at = torch.tensor(where, device=held.device)
     if table is None:
         batch = torch.zeros_like(at) if share_cache else torch.tensor(live, device=held.device)
@@ -212,7 +217,8 @@ def _update_rows(name: str, cache, x, update_idxs, update_idxs_tensor, page_tabl
 @op("ttnn.experimental.paged_update_cache")
 def paged_update_cache(
     cache_tensor: Tensor, input_tensor: Tensor, *, update_idxs=(), update_idxs_tensor: Tensor | None = None,
-    share_cache: bool | None = None, page_table: Tensor | None = None, batch_offset: int = 0, compute_kernel_config=None,
+    share_cache: bool | None = None, page_table: Tensor | None = None, batch_offset: int = 0,
+    compute_kernel_config=None,
     mesh_coords=None, block_size: int | None = None, num_kv_heads: int | None = None,
     cache_position_modulo: int | None = None,
 ) -> Tensor:  # fmt: skip
@@ -229,8 +235,9 @@ def paged_update_cache(
     name = "ttnn.experimental.paged_update_cache"
     if x.dtype not in (float32, bfloat16):
         raise DeviceRejects(
-            "Data type of input tensor for paged_update_cache must be FLOAT32 or BFLOAT16; decode update repacks into the "
-            f"cache dtype and should not receive low-precision packed input", f"got {cpp(x.dtype)}"
+            "Data type of input tensor for paged_update_cache must be FLOAT32 or BFLOAT16; decode update repacks "
+            "into the "
+            "cache dtype and should not receive low-precision packed input", f"got {cpp(x.dtype)}"
         )  # fmt: skip
     if x.layout is not Layout.TILE:
         raise DeviceRejects("Input tensor in non-fused update_cache must be tilized")
@@ -292,23 +299,29 @@ def paged_fill_cache(
     Numerics  moves values, in whole tiles: rows beyond S become zero; blocks named -1 are skipped
     Source    recorded contract, op `ttnn.experimental.paged_fill_cache`
     """
-    cache, x, table = on_device(cache_tensor, "Cache tensor"), on_device(input_tensor), on_device(page_table, "Page table")
+    cache, x, table = (
+        on_device(cache_tensor, "Cache tensor"),
+        on_device(input_tensor),
+        on_device(page_table, "Page table"),
+    )
     name = "ttnn.experimental.paged_fill_cache"
     if x.dtype is not cache.dtype:
         raise DeviceRejects(
-            f"Input tensor dtype ({cpp(x.dtype)}) must match cache tensor dtype ({cpp(cache.dtype)}) for paged_fill_cache; "
+            f"Input tensor dtype ({cpp(x.dtype)}) must match cache tensor dtype ({cpp(cache.dtype)}) for "
+            "paged_fill_cache; "
             "cast prefill K/V to the cache dtype before filling the paged cache."
         )
     if x.spec.memory_config.is_sharded():
         raise DeviceRejects("Expect input_tensor to have memory layout INTERLEAVED")
     if table.dtype is not int32:
         raise DeviceRejects("Expect page_table_tensor to have datatype INT32", f"got {cpp(table.dtype)}")
-    blocks, heads, block, width = cache.padded_shape
+    _, heads, block, width = cache.padded_shape
     _, n, rows, hd = x.padded_shape
     if n * block * hd != heads * block * width:
         raise DeviceRejects(
             f"paged_fill_cache geometry mismatch: cache has {heads * block * width} elems/block (kv_heads={heads}, "
-            f"block_size={block}, head_dim={width}) but input view is {n * block * hd} (kv_heads={n}, block_size={block}, "
+            f"block_size={block}, head_dim={width}) but input view is {n * block * hd} (kv_heads={n}, "
+            f"block_size={block}, "
             f"head_dim={hd})."
         )
     per_user = table.padded_shape[1]
@@ -323,7 +336,8 @@ def paged_fill_cache(
             )
         if x.shape[0] != 1:
             raise DeviceRejects(
-                f"When no batch_idx_tensor is provided, input_batch must be 1 (got {x.shape[0]}); pass a batch_idx_tensor "
+                f"When no batch_idx_tensor is provided, input_batch must be 1 (got {x.shape[0]}); pass a "
+                "batch_idx_tensor "
                 "of size input_batch to fill multiple batch rows in one call."
             )
     refuse_unmodelled(
@@ -360,4 +374,6 @@ def update_cache_for_token_(
     cache: Tensor, input: Tensor, update_index: int, batch_offset: int = 0, *, compute_kernel_config=None
 ) -> Tensor:
     """`ttnn.update_cache` under its older name."""
-    return update_cache(cache, input, update_index, batch_offset=batch_offset, compute_kernel_config=compute_kernel_config)
+    return update_cache(
+        cache, input, update_index, batch_offset=batch_offset, compute_kernel_config=compute_kernel_config
+    )

@@ -58,7 +58,7 @@ def _is_line(device) -> bool:
 
 
 def _gathered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
-    """All replicated, or replicated along the cluster axis (ttnn 0.81.1: recorded contract, and asked of the library)."""
+    """All replicated, or replicated along the cluster axis (recorded contract; the rest asked of ttnn 0.81.1)."""
     whole, flat = PlacementReplicate(), _flat(t, device)
     if _is_line(device) and flat:
         return TensorTopology((device.chips,), (whole,))
@@ -105,7 +105,9 @@ def _fabric(t: Tensor, topology: Topology | None = None, num_links: int | None =
         if device.chips == 1 and topology is not None and num_links is not None:
             if topology is Topology.Ring:
                 raise DeviceRejects("reduce_scatter_minimal_async ring implementation doesn't support odd ring size")
-            raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "a collective needs more than one chip")
+            raise DeviceRejects(
+                "DEBUG: forward_coord or backward_coord is null", "a collective needs more than one chip"
+            )
         raise DeviceRejects(
             "Trying to get un-initialized fabric context",
             "ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D) before the mesh is opened"
@@ -131,7 +133,8 @@ def _check_links(device, axis: int | None, num_links: int | None) -> None:
         return
     neighbour = device.shape[1] if axis == 0 else 1
     raise DeviceRejects(
-        f"Requested link index {LINKS} is out of bounds. {LINKS} ethernet channels available to forward b/w src (M0, D0) "
+        f"Requested link index {LINKS} is out of bounds. "
+        f"{LINKS} ethernet channels available to forward b/w src (M0, D0) "
         f"and dst (M0, D{neighbour})"
     )
 
@@ -141,7 +144,7 @@ def _ways(device, axis: int | None) -> int:
 
 
 def _each_group(device, axis: int | None, compute):
-    """A collective's compute: `compute(values of a group)` -> one value per member, once for groups that hold the same."""
+    """A collective's compute: `compute(values of a group)` -> one value per member; once for equal groups."""
     members = groups(tuple(device.shape), axis)
 
     def run(values):
@@ -162,8 +165,8 @@ def _each_group(device, axis: int | None, compute):
 def summed(values: list[torch.Tensor], dtype) -> torch.Tensor:
     """The sum of the chips' values as a line of chips adds them: one after the other, rounded to `dtype` at each step.
 
-    Numerics  bfloat16: RNA of each fp32 sum, which equals the matrix unit's addition in 99 % of the cases; block formats: packed
-              at each step
+    Numerics  bfloat16: RNA of each fp32 sum, which equals the matrix unit's addition in 99 % of the cases; block
+              formats: packed at each step
     """
     if dtype is bfloat16:
         total = values[0].to(torch.float32, copy=True)
@@ -174,8 +177,18 @@ def summed(values: list[torch.Tensor], dtype) -> torch.Tensor:
         return total.to(torch.bfloat16)
     total = values[0]
     for v in values[1:]:
-        total = pack(total.to(torch.float32) + v.to(torch.float32), NAME[dtype]) if dtype in BLOCK_FORMATS else total + v
+        total = (
+            pack(total.to(torch.float32) + v.to(torch.float32), NAME[dtype]) if dtype in BLOCK_FORMATS else total + v
+        )
     return total
+
+
+def summed_over(values: list[torch.Tensor], device, axis: int | None, dtype) -> torch.Tensor:
+    """The sum of a group: of the whole mesh over the rows first, then over the columns, as the library does."""
+    rows, columns = device.shape
+    if axis is None and rows > 1 and columns > 1:
+        values = [summed(values[c::columns], dtype) for c in range(columns)]
+    return summed(values, dtype)
 
 
 # ---------------------------------------------------------------- ops
@@ -206,7 +219,8 @@ def all_gather(
     if ways == 1:
         if dim >= rank - 2 and x.shape[dim] != x.padded_shape[dim]:
             raise DeviceRejects(
-                f"all_broadcast op will only work for num_devices > 1, but has 1, shape: {x.topology.distribution_shape()}"
+                "all_broadcast op will only work for num_devices > 1, but has 1, shape: "
+                f"{x.topology.distribution_shape()}"
             )
         raise DeviceRejects("all_gather collective will only work for num_devices > 1, got 1")
     memory = output_memory(x, memory_config)
@@ -233,15 +247,17 @@ def all_gather(
 
 @op("ttnn.all_reduce")
 def all_reduce(
-    input_tensor: Tensor, *, cluster_axis: int | None = None, subdevice_id=None, memory_config: MemoryConfig | None = None,
+    input_tensor: Tensor, *, cluster_axis: int | None = None, subdevice_id=None,
+    memory_config: MemoryConfig | None = None,
     num_links: int | None = None, topology: Topology | None = None,
 ) -> Tensor:  # fmt: skip
     """The sum over the chips of a group, on every one of them.
 
-    Numerics  added chip by chip in mesh order, rounded to the tensor's dtype at each step
+    Numerics  added chip by chip, over the whole mesh first along axis 0 and then along axis 1; rounded
+              to the tensor's dtype at each step
     Raises    no fabric, one chip, an axis that is not there, more links than there are
-    Differs   the device cuts the tensor into slices that start on different chips, so that its order of addition, and with
-              it the last bit, varies along the tensor; all chips agree there as here
+    Differs   the device cuts the tensor into slices that start on different chips, so that its order of addition, and
+              with it the last bit, varies along the tensor; all chips agree there as here
     Source    recorded contract, op `ttnn.all_reduce`
     """
     x = on_device(input_tensor)
@@ -254,7 +270,8 @@ def all_reduce(
     if ways == 1:
         if x.shape[-1] != x.padded_shape[-1]:
             raise DeviceRejects(
-                f"all_broadcast op will only work for num_devices > 1, but has 1, shape: {x.topology.distribution_shape()}"
+                "all_broadcast op will only work for num_devices > 1, but has 1, shape: "
+                f"{x.topology.distribution_shape()}"
             )
         raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
     _check_links(device, cluster_axis, num_links)
@@ -264,7 +281,7 @@ def all_reduce(
     dtype = x.dtype
 
     def reduce(values):
-        return [summed(values, dtype)] * ways
+        return [summed_over(values, device, cluster_axis, dtype)] * ways
 
     made = spec(x.shape, dtype, x.layout, memory)
     axes = _axes(device, cluster_axis)
@@ -284,8 +301,8 @@ def _axes(device, axis: int | None) -> list[int]:
 
 
 def _reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
-    """The memory of an all_reduce along one axis beside its result: as a reduce_scatter of the width and an all_gather of
-    the parts, or where the width has no whole tiles for every chip, as the sum of all chips' tensors side by side.
+    """The memory of an all_reduce along one axis beside its result: as a reduce_scatter of the width and an all_gather
+    of the parts, or where the width has no whole tiles for every chip, as the sum of all chips' tensors side by side.
 
     Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
     """
@@ -308,7 +325,7 @@ def _reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
 
 
 def _scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec) -> None:
-    """What a reduce_scatter holds beside its result: the tiles of its input twice, always in DRAM; and its semaphores."""
+    """What a reduce_scatter holds beside its result: its input's tiles twice, always in DRAM; and its semaphores."""
     with scratch(device, spec((2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
         _keep_semaphores(device, "reduce_scatter", axis, x, part)
 
@@ -327,7 +344,8 @@ def reduce_scatter(
     input_tensor: Tensor, dim: int, *, cluster_axis: int | None = None, subdevice_id=None,
     memory_config: MemoryConfig | None = None, intermediate_memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None, num_links: int | None = None, topology: Topology | None = None,
-    chunks_per_sync: int | None = None, num_workers_per_link: int | None = None, num_buffers_per_channel: int | None = None,
+    chunks_per_sync: int | None = None, num_workers_per_link: int | None = None,
+    num_buffers_per_channel: int | None = None,
     compute_kernel_config=None, use_l1_small_for_semaphores: bool = False,
 ) -> Tensor:  # fmt: skip
     """The sum over the chips of a group, of which each keeps its part of `dim`.
@@ -350,12 +368,11 @@ def reduce_scatter(
     if ways == 1:
         raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
     _check_links(device, cluster_axis, num_links)
-    if x.shape[dim] % ways:
-        if dim < rank - 1 or x.layout is not Layout.TILE or (x.padded_shape[dim] // TILE) % ways == 0:
-            raise DeviceRejects(
-                f"Dimension {dim} must be divisible by ring_size", f"{x.shape[dim]} over {ways} chips"
-            )
-    if dim == rank - 1 and x.layout is Layout.TILE and (x.padded_shape[dim] // TILE) % ways:
+    by_tiles = dim == rank - 1 and x.layout is Layout.TILE
+    uneven = by_tiles and (x.padded_shape[dim] // TILE) % ways != 0
+    if x.shape[dim] % ways and not uneven:
+        raise DeviceRejects(f"Dimension {dim} must be divisible by ring_size", f"{x.shape[dim]} over {ways} chips")
+    if uneven:
         raise DeviceRejects(
             f"Number of tiles at dimension {dim} must be divisible by ring_size",
             f"{x.padded_shape[dim] // TILE} tiles over {ways} chips",
@@ -367,7 +384,7 @@ def reduce_scatter(
     shape[dim] //= ways
 
     def scatter(values):
-        return [part.contiguous() for part in torch.chunk(summed(values, dtype), ways, dim)]
+        return [part.contiguous() for part in torch.chunk(summed_over(values, device, cluster_axis, dtype), ways, dim)]
 
     axes, first = _axes(device, cluster_axis), list(x.shape)
     first[dim] //= device.shape[axes[0]]
@@ -376,7 +393,8 @@ def reduce_scatter(
         if steps:
             _scatter_memory(device, axes[0], x.spec, steps[0])
         out = launch(
-            "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), _each_group(device, cluster_axis, scatter),
+            "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), _each_group(device, cluster_axis,
+            scatter),
             topology=_scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
         )  # fmt: skip
         _scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)

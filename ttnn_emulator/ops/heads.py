@@ -29,7 +29,9 @@ def row_wise(cores: int, start: int = 0) -> CoreRangeSet:
     if not start % GRID[0]:
         first = start // GRID[0]
         whole = num_cores_to_corerangeset(cores, (GRID[0], GRID[1] - first), row_wise=True)
-        return CoreRangeSet([CoreRange((r.start.x, r.start.y + first), (r.end.x, r.end.y + first)) for r in whole.ranges()])
+        return CoreRangeSet(
+            [CoreRange((r.start.x, r.start.y + first), (r.end.x, r.end.y + first)) for r in whole.ranges()]
+        )
     ranges, at_core, left = [], start, cores
     while left:
         x, y = at_core % GRID[0], at_core // GRID[0]
@@ -42,7 +44,9 @@ def row_wise(cores: int, start: int = 0) -> CoreRangeSet:
 @lru_cache(maxsize=1024)
 def one_row_a_core(cores: int, rows: int, width: int, start: int = 0) -> MemoryConfig:
     """HEIGHT_SHARDED in L1: shards of [rows, width] on `cores` cores, row by row."""
-    return MemoryConfig(TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, ShardSpec(row_wise(cores, start), (rows, width)))
+    return MemoryConfig(
+        TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, ShardSpec(row_wise(cores, start), (rows, width))
+    )
 
 
 def _sharded_by_heads(memory: MemoryConfig, heads: int, head_dim: int) -> MemoryConfig:
@@ -50,7 +54,9 @@ def _sharded_by_heads(memory: MemoryConfig, heads: int, head_dim: int) -> Memory
     return MemoryConfig(memory.memory_layout, memory.buffer_type, ShardSpec(row_wise(heads), (TILE, head_dim)))
 
 
-def _split(v: torch.Tensor, first: int, n: int, head_dim: int, transposed: bool = False, dtype=bfloat16) -> torch.Tensor:
+def _split(
+    v: torch.Tensor, first: int, n: int, head_dim: int, transposed: bool = False, dtype=bfloat16
+) -> torch.Tensor:
     """Columns `first` to `first + n * head_dim` of [B, 1, S, width] as [B, n, S, head_dim] (or [B, n, head_dim, S]).
 
     Blocks run along the last dim, so that a transposed tensor of a block format is packed anew.
@@ -66,17 +72,20 @@ def _split(v: torch.Tensor, first: int, n: int, head_dim: int, transposed: bool 
 @op("ttnn.experimental.nlp_create_qkv_heads")
 def nlp_create_qkv_heads(
     input: Tensor, input_kv: Tensor | None = None, *, num_heads: int, num_kv_heads: int | None = None,
-    transpose_k_heads: bool = True, kv_tied: bool = False, memory_config: MemoryConfig | None = None, output_tensors=None,
+    transpose_k_heads: bool = True, kv_tied: bool = False, memory_config: MemoryConfig | None = None,
+    output_tensors=None,
 ):  # fmt: skip
     """A fused projection [q | k | v] as three tensors of heads; k transposed unless told otherwise.
 
-    Shapes    [B, 1, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, S, hd] (k: [B, nk, hd, S] when transposed), [B, nk, S, hd];
-              with `input_kv` q comes from `input` alone and k, v from [B, 1, S, 2 nk hd] (kv_tied: both from nk hd)
+    Shapes    [B, 1, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, S, hd] (k: [B, nk, hd, S] when transposed), [B, nk,
+              S, hd]; with `input_kv` q comes from `input` alone and k, v from [B, 1, S,
+              2 nk hd] (kv_tied: both from nk hd)
     Dtypes    bfloat16, float32, bfloat8_b; kept
     Layout    TILE; S need not be a multiple of 32
     Numerics  moves values
     Raises    widths that do not divide, integers, bfloat4_b, ROW_MAJOR
-    Differs   head dims that are no multiple of 32 come out rounded up, with tiles that straddle heads; without contents here
+    Differs   head dims that are no multiple of 32 come out rounded up, with tiles that straddle heads; without
+              contents here
     Source    recorded contract, op `ttnn.experimental.nlp_create_qkv_heads`
     """
     x, n_q = on_device(input), num_heads
@@ -97,7 +106,8 @@ def nlp_create_qkv_heads(
         head_dim = width // n_q
         if kv_width // (sections * n_kv) != head_dim:
             raise DeviceRejects(
-                "Head dims must be the same for Q and K, V", f"q has {head_dim}, k and v {kv_width // (sections * n_kv)}"
+                "Head dims must be the same for Q and K, V",
+                f"q has {head_dim}, k and v {kv_width // (sections * n_kv)}",
             )
     if x.dtype not in _HEAD_DTYPES:
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is none of float32, bfloat16, bfloat8_b")
@@ -118,7 +128,9 @@ def nlp_create_qkv_heads(
     if x.is_sharded():
         rows, height = x.spec.memory_config.shard_spec.shape[0], x.padded_shape.volume() // width
         if rows != height:
-            raise DeviceRejects(f"Shard spec shape[0] ({rows}) must equal physical volume / padded shape[-1] ({height})")
+            raise DeviceRejects(
+                f"Shard spec shape[0] ({rows}) must equal physical volume / padded shape[-1] ({height})"
+            )
     inputs, dtype = (x,) if input_kv is None else (x, on_device(input_kv)), x.dtype
     if whole != head_dim:  # the kernel copies whole tiles, which are not the heads then
         return tuple(unmodelled(inputs, specs))
@@ -192,7 +204,12 @@ def nlp_create_qkv_heads_decode(
     if n_q < n_kv:
         raise DeviceRejects(f"num_q_heads={n_q} must be greater than or equal to num_kv_heads={n_kv}")
     specs = [
-        spec((x.shape[0], users, n, head_dim), x.dtype, Layout.TILE, one_row_a_core(users, round_up(n, TILE), head_dim, start))
+        spec(
+            (x.shape[0], users, n, head_dim),
+            x.dtype,
+            Layout.TILE,
+            one_row_a_core(users, round_up(n, TILE), head_dim, start),
+        )
         for n, start in ((n_q, 0), (n_kv, users if apart else 0), (n_kv, 0))
     ]
 
@@ -249,7 +266,8 @@ def _concatenated_memory(x: Tensor, memory: MemoryConfig) -> MemoryConfig:
 
 @op("ttnn.experimental.nlp_concat_heads_decode")
 def nlp_concat_heads_decode(
-    input_tensor: Tensor, *, num_heads: int, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+    input_tensor: Tensor, *, num_heads: int, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None,
     sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
     """The heads of one token of each user side by side; heads beyond `num_heads` (padding) are dropped.
@@ -278,7 +296,9 @@ def nlp_concat_heads_decode(
         )
     cores = GRID[0] * GRID[1]
     if num_heads > cores:
-        raise DeviceRejects(f"Target number of cores {num_heads} is greater than total number of available cores {cores}")
+        raise DeviceRejects(
+            f"Target number of cores {num_heads} is greater than total number of available cores {cores}"
+        )
     (users, n, _), head_dim = x.shape[1:], x.padded_shape[3]
     shard = ShardSpec(row_wise(num_heads), (TILE, head_dim))
     memory = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
@@ -309,7 +329,8 @@ def concatenate_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | Non
     b, n, s, head_dim = x.shape
     if head_dim % TILE:
         raise DeviceRejects(
-            f"Head size must be a multiple of {TILE} but was found to be {head_dim}. Update the matmul that uses the output "
+            f"Head size must be a multiple of {TILE} but was found to be {head_dim}. Update the matmul that uses the "
+            "output "
             "of this operation to include padding in the weights."
         )
     if x.layout is not Layout.TILE:
@@ -330,8 +351,8 @@ def split_query_key_value_and_split_heads(
 ):  # fmt: skip
     """`nlp_create_qkv_heads` of a tensor of three dims.
 
-    Shapes    [B, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, hd, S] (or [B, nk, S, hd]), [B, nk, S, hd]; with a second tensor
-              [B, S, 2 nk hd] q comes from the first alone
+    Shapes    [B, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, hd, S] (or [B, nk, S, hd]), [B, nk, S, hd]; with a
+              second tensor [B, S, 2 nk hd] q comes from the first alone
     Numerics  moves values
     Raises    head dims that are no multiple of 32
     Source    recorded contract, op `ttnn.transformer.split_query_key_value_and_split_heads`
@@ -348,7 +369,8 @@ def split_query_key_value_and_split_heads(
     head_dim = width // (n_q if kv_input_tensor is not None else n_q + 2 * n_kv)
     if head_dim % TILE:
         raise DeviceRejects(
-            f"Invalid head size: {head_dim}. The head size must be a multiple of the tile width ({TILE}). Please adjust the "
+            f"Invalid head size: {head_dim}. The head size must be a multiple of the tile width ({TILE}). Please "
+            "adjust the "
             "dimensions accordingly."
         )
     if x.dtype not in _HEAD_DTYPES:

@@ -36,10 +36,16 @@ def combine_device_tensors(*, tensors) -> Tensor:
     if first.buffer is None:
         if len({t.spec for t in tensors}) > 1:
             raise DeviceRejects("All tensor shards must have the same tensor spec")
-        whole = first.topology if first.topology.distribution_shape().mesh_size() == len(tensors) else replicated(len(tensors))
+        whole = (
+            first.topology
+            if first.topology.distribution_shape().mesh_size() == len(tensors)
+            else replicated(len(tensors))
+        )
         return Tensor(first.spec, host=[t.host[0] for t in tensors], topology=whole)
     if any(t.buffer is not first.buffer for t in tensors):
-        raise DeviceRejects("Error combining tensor shards: all tensor shards must be allocated on the same mesh buffer.")
+        raise DeviceRejects(
+            "Error combining tensor shards: all tensor shards must be allocated on the same mesh buffer."
+        )
     if {t.chip for t in tensors} != set(range(first.buffer.device.chips)) and first.chip is not None:
         raise DeviceRejects(f"combine_device_tensors wants the share of each of {first.buffer.device.chips} chips once")
     return Tensor(first.spec, first.buffer, topology=first.topology)

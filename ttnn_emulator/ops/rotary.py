@@ -51,7 +51,8 @@ def rotary_embedding(
 ) -> Tensor:  # fmt: skip
     """x * cos + rotate_half(x) * sin, positions along dim -2; with `token_index` every row is at that position.
 
-    Shapes    x [..., S, hd], cos and sin [1, 1, L, hd] -> x with its last two dims padded to tiles: S = 20 comes out as 32
+    Shapes    x [..., S, hd], cos and sin [1, 1, L, hd] -> x with its last two dims padded to tiles: S = 20 comes out
+              as 32
     Dtypes    any; as x
     Layout    TILE; ROW_MAJOR operands are tilized
     Numerics  two matrix-unit products and a sum, each rounded to bfloat16
@@ -72,7 +73,8 @@ def rotary_embedding(
     width, rows = padded[-1], padded[-2]
     if width != TILE and width % (2 * TILE):
         raise DeviceRejects(
-            f"Input X dimension ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint must "
+            f"Input X dimension ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint "
+            "must "
             "align with a tile boundary)."
         )
     if cos.shape != sin.shape:
@@ -83,7 +85,8 @@ def rotary_embedding(
     table = spec(cos.shape, cos.dtype, Layout.TILE).padded_shape
     if table[0] != 1 or (len(table) > 1 and table[1] != 1) or table[-1] != width:
         raise DeviceRejects(
-            f"Cosine cache dimensions must match input dimensions. Expected (1, 1, {width}), but got {cos.padded_shape}."
+            f"Cosine cache dimensions must match input dimensions. Expected (1, 1, {width}), but got "
+            f"{cos.padded_shape}."
         )
     length = table[-2]
     if token_index is not None:
@@ -137,8 +140,8 @@ def rotary_embedding_hf(
 ) -> Tensor:  # fmt: skip
     """x * cos + rotate_half(x) * sin, with one position per row (prefill) or per user (decode).
 
-    Shapes    prefill x [B, n, S, hd], cos and sin [1, 1, L, hd]; decode x [1, B, n, hd], cos and sin [1, B, 1 or 32, hd];
-              the shape of x comes out
+    Shapes    prefill x [B, n, S, hd], cos and sin [1, 1, L, hd]; decode x [1, B, n, hd], cos and sin [1, B, 1 or 32,
+              hd]; the shape of x comes out
     Dtypes    floats; as x
     Layout    TILE; decode needs x, cos and sin sharded
     Numerics  as `rotary_embedding`
@@ -148,7 +151,8 @@ def rotary_embedding_hf(
     width = x.padded_shape[-1]
     if width != TILE and width % (2 * TILE):
         raise DeviceRejects(
-            f"Input X dim ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint must align "
+            f"Input X dim ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint must "
+            "align "
             "with a tile boundary)."
         )
     if is_decode_mode:
@@ -182,15 +186,16 @@ def rotary_embedding_llama(
     input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, trans_mat: Tensor, *, is_decode_mode: bool = False,
     memory_config: MemoryConfig | None = None, compute_kernel_config=None,
 ) -> Tensor:  # fmt: skip
-    """x * cos + (x @ trans_mat) * sin: Meta's layout, in which neighbours are a pair and `trans_mat` [32, 32] turns them.
+    """x * cos + (x @ trans_mat) * sin: Meta's layout, in which neighbours are a pair and `trans_mat` [32, 32] turns
+    them.
 
-    Shapes    prefill x [B, n, S, hd], cos and sin [1, 1, L, hd], trans_mat [1, 1, 32, 32]; decode x [1, B, n, hd], cos and sin
-              [1, B, 1 or 32, hd], trans_mat [1, 1, 32 B, 32]; the shape of x comes out
+    Shapes    prefill x [B, n, S, hd], cos and sin [1, 1, L, hd], trans_mat [1, 1, 32, 32]; decode x [1, B, n, hd], cos
+              and sin [1, B, 1 or 32, hd], trans_mat [1, 1, 32 B, 32]; the shape of x comes out
     Dtypes    bfloat16
     Layout    TILE; decode needs all four HEIGHT_SHARDED
     Numerics  the turn is exact; then as `rotary_embedding`
-    Differs   with a matrix that does more than turn neighbours the products round as ttnn.mul does; tables that are shorter than
-              the prompt give a result without contents
+    Differs   with a matrix that does more than turn neighbours the products round as ttnn.mul does; tables that are
+              shorter than the prompt give a result without contents
     Source    recorded contract, op `ttnn.experimental.rotary_embedding_llama`
     """
     x, cos, sin, turn = (on_device(t) for t in (input_tensor, cos_cache, sin_cache, trans_mat))
@@ -247,9 +252,15 @@ def rotate_half(input: Tensor, *, memory_config: MemoryConfig | None = None) -> 
     if width % (2 * TILE):
         raise DeviceRejects(f"Input X dimension ({width}) must be divisible by 64 for tiling.")
     if x.shape[-1] != width:
-        raise NotEmulated(f"rotate_half of a padded last dim ({x.shape[-1]}, in memory {width}) has no model in the emulator")
+        raise NotEmulated(
+            f"rotate_half of a padded last dim ({x.shape[-1]}, in memory {width}) has no model in the emulator"
+        )
     half = width // 2
     out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     return launch(
-        "ttnn.experimental.rotate_half", (x,), out, lambda v: torch.cat([-v[..., half:], v[..., :half]], -1), flops=x.volume()
+        "ttnn.experimental.rotate_half",
+        (x,),
+        out,
+        lambda v: torch.cat([-v[..., half:], v[..., :half]], -1),
+        flops=x.volume(),
     )

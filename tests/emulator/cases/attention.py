@@ -1,8 +1,8 @@
 """Attention against float32 softmax(q k^T) v.
 
-The device's own distance from it, measured on the recorded vectors: 2.0e-2 to 3.0e-2 by default (bf16 destination, approximate exp),
-2.6e-3 with HiFi4, fp32 destination and exact exp. Short rows of random values are worse than long ones: the bound is 4e-2,
-and 1e-2 for the exact config.
+The device's own distance from it, measured on the recorded vectors: 2.0e-2 to 3.0e-2 by default (bf16 destination,
+approximate exp), 2.6e-3 with HiFi4, fp32 destination and exact exp. Short rows of random values are worse than long
+ones: the bound is 4e-2, and 1e-2 for the exact config.
 """
 
 import torch
@@ -12,7 +12,9 @@ from tests.emulator.case import Case, Refused, T
 from tests.emulator.cases.heads import one_user_a_core
 
 DEFAULT, EXACT = 4e-2, 1e-2
-CONFIG = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True)
+CONFIG = ttnn.WormholeComputeKernelConfig(
+    math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True
+)
 
 
 def program(q=32, k=32, exact=False, grid=(8, 8)):
@@ -42,7 +44,9 @@ def sdpa(q, k, v, is_causal=True, attn_mask=None, scale=None, sliding_window_siz
     return attend(q, k, v, allowed, attn_mask, scale)
 
 
-def decode(q, k, v, cur_pos=None, cur_pos_tensor=None, page_table_tensor=None, is_causal=True, attn_mask=None, **config):
+def decode(
+    q, k, v, cur_pos=None, cur_pos_tensor=None, page_table_tensor=None, is_causal=True, attn_mask=None, **config
+):
     """One query per user; users at -1 come out as zero."""
     if page_table_tensor is not None:
         k, v = (t[page_table_tensor].transpose(1, 2).flatten(2, 3) for t in (k, v))
@@ -52,7 +56,9 @@ def decode(q, k, v, cur_pos=None, cur_pos_tensor=None, page_table_tensor=None, i
         last = int(positions[user]) if is_causal else k.shape[2] - 1
         if last >= 0:
             mask = None if attn_mask is None else attn_mask[user].transpose(0, 1)[None]  # [1, nq, 1, L]
-            one = attend(q[:, user, :, None], k[user : user + 1, :, : last + 1], v[user : user + 1, :, : last + 1], bias=mask)
+            one = attend(
+                q[:, user, :, None], k[user : user + 1, :, : last + 1], v[user : user + 1, :, : last + 1], bias=mask
+            )
             out[0, user] = one[0, :, 0]
     return out
 
@@ -70,9 +76,16 @@ Q1, CACHE = T((1, 4, 8, 64)), T((4, 2, 128, 64))
 SHARDED_Q = T((1, 4, 8, 64), memory_config=one_user_a_core(4, 1, 32, 64))
 WHERE = T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([0, 127, -1, 33], dtype=torch.int32))
 POOL = T((8, 2, 64, 64))
-TABLE = T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([[3, 7], [0, 1], [6, 2], [4, 5]], dtype=torch.int32))
+TABLE = T(
+    dtype=ttnn.int32,
+    layout=ttnn.ROW_MAJOR_LAYOUT,
+    values=torch.tensor([[3, 7], [0, 1], [6, 2], [4, 5]], dtype=torch.int32),
+)
 ONE_USER = T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([[3, 7, 0]], dtype=torch.int32))
-PREFILL, DECODE = "ttnn.transformer.scaled_dot_product_attention", "ttnn.transformer.scaled_dot_product_attention_decode"
+PREFILL, DECODE = (
+    "ttnn.transformer.scaled_dot_product_attention",
+    "ttnn.transformer.scaled_dot_product_attention_decode",
+)
 
 CASES = {
     PREFILL: [
@@ -83,13 +96,15 @@ CASES = {
         Case((Q, KV, KV), dict(is_causal=False, attn_mask=MASK), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(sliding_window_size=16), sdpa, DEFAULT),
         Case((Q, T((1, 2, 96, 64), ttnn.bfloat8_b), T((1, 2, 96, 64), ttnn.bfloat8_b)), {}, sdpa, DEFAULT),
-        Refused((T((1, 4, 96, 64), ttnn.float32), KV, KV), {}, "BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is DataType::FLOAT32"),
+        Refused((T((1, 4, 96, 64), ttnn.float32), KV, KV), {},
+            "BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is DataType::FLOAT32"),
         Refused((Q, T((1, 3, 96, 64)), T((1, 3, 96, 64))), {}, "Got Q: 4, K: 3"),
         Refused((Q, KV, KV), dict(attn_mask=MASK), "is_causal and attn_mask cannot both"),
         Refused((Q, KV, T((1, 2, 64, 64))), {}, "Got K: 96, V: 64"),
         Refused((Q, KV, KV), dict(program_config=program(q=50)), "q_chunk_size must be a positive multiple"),
         Refused((Q, KV, KV), dict(program_config=program(grid=(8, 9))), "Got 72 cores"),
-        Refused((T((1, 4, 32, 80)), T((1, 2, 32, 80)), T((1, 2, 32, 80))), {}, "Padding is not supported on the head_dim"),
+        Refused((T((1, 4, 32, 80)), T((1, 2, 32, 80)), T((1, 2, 32, 80))), {},
+            "Padding is not supported on the head_dim"),
         Refused((Q, KV, KV), dict(is_causal=False, attn_mask=T((1, 1, 96, 64))), "must match K sequence length"),
         Refused((T((4, 96, 64)), KV, KV), {}, r"3 not in \[-4, 3\)"),
         Refused(
@@ -105,23 +120,28 @@ CASES = {
         Case((Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE), decode, DEFAULT),
         Case((SHARDED_Q, CACHE, CACHE), dict(cur_pos=[5, 0, 64, -1]), decode, DEFAULT),
         Case(
-            (Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE, compute_kernel_config=CONFIG, program_config=program(k=64, exact=True)),
+            (Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE, compute_kernel_config=CONFIG, program_config=program(k=64,
+            exact=True)),
             decode, EXACT,
         ),
         Case((Q1, CACHE, CACHE), dict(is_causal=False, attn_mask=HOLES), decode, DEFAULT),
         Refused((Q1, CACHE, CACHE), {}, "_M_range_check", IndexError),
         Refused((Q1, CACHE, CACHE), dict(cur_pos=[128] * 4), "cur_pos must be <= K sequence dim"),
-        Refused((Q1, T((4, 3, 128, 64)), T((4, 3, 128, 64))), dict(cur_pos=[1] * 4), "a multiple of K heads, but got 8 and 3"),
-        Refused((T((1, 4, 8, 64), memory_config=ttnn.L1_MEMORY_CONFIG), CACHE, CACHE), dict(cur_pos=[1] * 4), "must be DRAM"),
+        Refused((Q1, T((4, 3, 128, 64)), T((4, 3, 128, 64))), dict(cur_pos=[1] * 4),
+            "a multiple of K heads, but got 8 and 3"),
+        Refused((T((1, 4, 8, 64), memory_config=ttnn.L1_MEMORY_CONFIG), CACHE, CACHE), dict(cur_pos=[1] * 4),
+            "must be DRAM"),
         Refused((Q1, T((4, 2, 100, 64)), T((4, 2, 100, 64))), dict(cur_pos=[1] * 4), "calculated k_chunk_size is: 4"),
         Refused((Q1, CACHE, CACHE), dict(cur_pos=[1] * 4, program_config=program(k=96)), "must be power of 2, got: 96"),
-        Refused((Q1, CACHE, CACHE), dict(cur_pos=[1] * 4, program_config=program(grid=(3, 1))), r"Cores available \(3\) must be"),
+        Refused((Q1, CACHE, CACHE), dict(cur_pos=[1] * 4, program_config=program(grid=(3, 1))),
+            r"Cores available \(3\) must be"),
         Refused(
             (SHARDED_Q, CACHE, CACHE), dict(cur_pos=[1] * 4, memory_config=one_user_a_core(4, 1, 32, 64)),
             "Sharded output not supported for GQA",
         ),
         Refused(
-            (T((1, 1, 32, 256)), T((1, 8, 1024, 256)), T((1, 8, 1024, 256))), dict(cur_pos=[1], program_config=program(k=512)),
+            (T((1, 1, 32, 256)), T((1, 8, 1024, 256)), T((1, 8, 1024, 256))), dict(cur_pos=[1],
+            program_config=program(k=512)),
             "grow to 1506720 B",
         ),
     ],
@@ -129,20 +149,24 @@ CASES = {
         Case((Q1, POOL, POOL), dict(page_table_tensor=TABLE, cur_pos_tensor=WHERE), decode, DEFAULT),
         Refused((Q1, POOL, POOL), dict(page_table_tensor=TABLE), "Must have cur_pos tensor"),
         Refused(
-            (Q1, POOL, POOL), dict(page_table_tensor=T((4, 2), ttnn.uint32, ttnn.ROW_MAJOR_LAYOUT), cur_pos_tensor=WHERE),
+            (Q1, POOL, POOL), dict(page_table_tensor=T((4, 2), ttnn.uint32, ttnn.ROW_MAJOR_LAYOUT),
+            cur_pos_tensor=WHERE),
             "only supports INT32",
         ),
-        Refused((Q1, POOL, POOL), dict(page_table_tensor=ONE_USER, cur_pos_tensor=WHERE), "batch size equal to Q, got 4 and 1"),
+        Refused((Q1, POOL, POOL), dict(page_table_tensor=ONE_USER, cur_pos_tensor=WHERE),
+            "batch size equal to Q, got 4 and 1"),
     ],
     "ttnn.transformer.chunked_scaled_dot_product_attention": [
         Case((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 96), {}, chunked, DEFAULT),
         Case((T((1, 4, 20, 64)), POOL, POOL, ONE_USER, 0), {}, chunked, DEFAULT),
         Refused((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 160), {}, "Got K: 192, Q: 64, chunk_start_idx: 160"),
         Refused(
-            (T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 48), dict(program_config=program(64, 64)), "multiple of q_chunk_size",
+            (T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 48), dict(program_config=program(64, 64)),
+            "multiple of q_chunk_size",
         ),
         Refused(
-            (T((1, 4, 64, 64)), POOL, POOL, T((1, 3), ttnn.uint32, ttnn.ROW_MAJOR_LAYOUT), 0), {}, "Page table must be int32",
+            (T((1, 4, 64, 64)), POOL, POOL, T((1, 3), ttnn.uint32, ttnn.ROW_MAJOR_LAYOUT), 0), {},
+            "Page table must be int32",
         ),
     ],
 }  # fmt: skip

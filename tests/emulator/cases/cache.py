@@ -52,7 +52,11 @@ def both(k_cache, k, v_cache, v, update_idxs_tensor):
 
 
 CACHE, POOL = T((USERS, HEADS, LENGTH, DIM)), T((8, HEADS, 32, DIM))
-TABLE = T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([[3, 7], [0, 1], [6, 2], [4, 5]], dtype=torch.int32))
+TABLE = T(
+    dtype=ttnn.int32,
+    layout=ttnn.ROW_MAJOR_LAYOUT,
+    values=torch.tensor([[3, 7], [0, 1], [6, 2], [4, 5]], dtype=torch.int32),
+)
 WHERE = T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([0, 63, -1, 33], dtype=torch.int32))
 SHARDED = one_user_a_core(4, 1, 32, DIM)
 
@@ -70,7 +74,8 @@ UPDATE, FILL = "ttnn.experimental.paged_update_cache", "ttnn.fill_cache"
 CASES = {
     FILL: [
         Case((CACHE, T((1, HEADS, 32, DIM)), 2), {}, fill, changes=0),
-        Case((CACHE, T((1, HEADS, 20, DIM)), 0), dict(update_idx=32), fill, changes=0, note="20 rows write a whole tile"),
+        Case((CACHE, T((1, HEADS, 20, DIM)), 0), dict(update_idx=32), fill, changes=0,
+            note="20 rows write a whole tile"),
         Case((CACHE, T((1, HEADS, 64, DIM)), 3), {}, fill),
         Refused((CACHE, T((1, HEADS, 32, DIM), ttnn.bfloat8_b), 0), {}, "must have same dtype"),
         Refused((CACHE, T((1, HEADS, 32, DIM)), USERS), {}, r"Batch index \(4\) must be less"),
@@ -83,23 +88,27 @@ CASES = {
     "ttnn.update_cache": [
         Case((CACHE, T((1, HEADS, USERS, DIM)), 17), {}, update, changes=0),
         Case(
-            (T((USERS, HEADS, LENGTH, DIM), ttnn.bfloat8_b), T((1, HEADS, 32, DIM)), 40), dict(batch_offset=8), update, ROUNDED,
+            (T((USERS, HEADS, LENGTH, DIM), ttnn.bfloat8_b), T((1, HEADS, 32, DIM)), 40), dict(batch_offset=8), update,
+            ROUNDED,
             changes=0,
         ),
         Refused((CACHE, T((1, 1, 32, DIM)), 0), {}, "Input tensor height"),
         Refused((T((1, 2, 32, 64), ttnn.bfloat4_b), T((1, 2, 32, 64)), 0), {}, "Cache tensor dtype must be"),
     ],
     UPDATE: [
-        Case((CACHE, token(HEADS)), dict(update_idxs_tensor=WHERE), paged_update, changes=0, note="-1 leaves a user out"),
+        Case((CACHE, token(HEADS)), dict(update_idxs_tensor=WHERE), paged_update, changes=0,
+            note="-1 leaves a user out"),
         Case((CACHE, token(32)), dict(update_idxs=[1, 2, 3, 4]), paged_update, note="padded heads are dropped"),
         Case((CACHE, token(1)), dict(update_idxs=[1, 2, 3, 4]), paged_update, note="missing heads are zero"),
         Case(
-            (T((USERS, HEADS, LENGTH, DIM), ttnn.bfloat8_b), token(HEADS)), dict(update_idxs_tensor=WHERE), paged_update, ROUNDED,
+            (T((USERS, HEADS, LENGTH, DIM), ttnn.bfloat8_b), token(HEADS)), dict(update_idxs_tensor=WHERE),
+            paged_update, ROUNDED,
             changes=0,
         ),
         Case((POOL, token(HEADS)), dict(update_idxs_tensor=WHERE, page_table=TABLE), paged_update, changes=0),
         Case(
-            (T((1, HEADS, LENGTH, DIM)), token(HEADS)), dict(update_idxs=[3, 5, 7, 9], share_cache=True), paged_update, changes=0,
+            (T((1, HEADS, LENGTH, DIM)), token(HEADS)), dict(update_idxs=[3, 5, 7, 9], share_cache=True), paged_update,
+            changes=0,
         ),
         Refused((CACHE, T((1, USERS, HEADS, DIM))), dict(update_idxs_tensor=WHERE), "to be sharded"),
         Refused((CACHE, token(HEADS, ttnn.bfloat8_b)), dict(update_idxs_tensor=WHERE), "must be FLOAT32 or BFLOAT16"),

@@ -58,7 +58,8 @@ def case(op, system, args=(), axis=None, shape=(1, 1, 20, 256), dtype=ttnn.bfloa
     mesh = MESHES[system]
     chips = mesh[0] * mesh[1]
     return Case(
-        (T((chips * shape[0], *shape[1:]), dtype, mapper=everywhere), *args), {} if axis is None else dict(cluster_axis=axis),
+        (T((chips * shape[0], *shape[1:]), dtype, mapper=everywhere), *args),
+        {} if axis is None else dict(cluster_axis=axis),
         collective(mesh, op), tolerance, system, stacked,
     )  # fmt: skip
 

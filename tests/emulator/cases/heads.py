@@ -51,7 +51,8 @@ CASES = {
         Refused((T((32, 768)),), dict(num_heads=8, num_kv_heads=2), r"index out of range. 3 not in \[-4, 2\)"),
         Refused((T((1, 1, 32, 768), ttnn.int32),), dict(num_heads=8, num_kv_heads=2), "Unsupported data format"),
         Refused((T((1, 1, 32, 768), layout=ttnn.ROW_MAJOR_LAYOUT),), dict(num_heads=8, num_kv_heads=2), "must be TILE"),
-        Refused((T((1, 1, 32, 512)), T((1, 1, 32, 512))), dict(num_heads=8, num_kv_heads=2), "Head dims must be the same"),
+        Refused((T((1, 1, 32, 512)), T((1, 1, 32, 512))), dict(num_heads=8, num_kv_heads=2),
+            "Head dims must be the same"),
         Refused((T((1, 1, 32, 768)),), dict(num_heads="8"), "incompatible", TypeError),
         Refused(
             (T((1, 1, 32, 768)),), dict(num_heads=4, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG),

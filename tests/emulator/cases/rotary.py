@@ -1,7 +1,7 @@
 """Rotary embeddings against HF's formula in float32.
 
-Two products and a sum, each rounded to bfloat16 after four passes of the matrix unit: 4e-3 relative L2 of the exact result on the
-recorded vectors (the products shrink by 0.1 %); the bound is twice that.
+Two products and a sum, each rounded to bfloat16 after four passes of the matrix unit: 4e-3 relative L2 of the exact
+result on the recorded vectors (the products shrink by 0.1 %); the bound is twice that.
 """
 
 import torch
@@ -49,7 +49,11 @@ MATRIX[torch.arange(1, 32, 2), torch.arange(0, 32, 2)] = -1
 MATRIX[torch.arange(0, 32, 2), torch.arange(1, 32, 2)] = 1
 TABLE = T((1, 1, 128, 64), low=-1.0)
 SHARDED = one_user_a_core(8, 1, 32, 64)
-OP, HF, LLAMA = "ttnn.experimental.rotary_embedding", "ttnn.experimental.rotary_embedding_hf", "ttnn.experimental.rotary_embedding_llama"
+OP, HF, LLAMA = (
+    "ttnn.experimental.rotary_embedding",
+    "ttnn.experimental.rotary_embedding_hf",
+    "ttnn.experimental.rotary_embedding_llama",
+)
 
 CASES = {
     OP: [
@@ -76,7 +80,8 @@ CASES = {
             (T((1, 8, 5, 64), memory_config=SHARDED), *[T((1, 8, 1, 64), memory_config=SHARDED, low=-1.0)] * 2),
             dict(is_decode_mode=True), by_rows, ROTARY, note="each user at its own position",
         ),
-        Refused((T((1, 8, 5, 64)), T((1, 8, 1, 64)), T((1, 8, 1, 64))), dict(is_decode_mode=True), "Input must be sharded"),
+        Refused((T((1, 8, 5, 64)), T((1, 8, 1, 64)), T((1, 8, 1, 64))), dict(is_decode_mode=True),
+            "Input must be sharded"),
         Refused(
             (T((1, 8, 5, 64), memory_config=SHARDED), T((1, 8, 1, 64)), T((1, 8, 1, 64))), dict(is_decode_mode=True),
             "Cos must be sharded",
@@ -90,7 +95,8 @@ CASES = {
             dict(is_decode_mode=True), neighbours, ROTARY,
         ),
         Refused((T((1, 8, 64, 64), ttnn.float32), TABLE, TABLE, T((1, 1, 32, 32))), {}, "must have dtype = bfloat16"),
-        Refused((T((1, 8, 64, 64)), TABLE, TABLE, T((1, 1, 32, 32))), dict(is_decode_mode=True), "must be HEIGHT_SHARDED"),
+        Refused((T((1, 8, 64, 64)), TABLE, TABLE, T((1, 1, 32, 32))), dict(is_decode_mode=True),
+            "must be HEIGHT_SHARDED"),
     ],
     "ttnn.experimental.rotate_half": [
         Case((T((1, 8, 64, 64)),), {}, lambda x: torch.cat([-x[..., 32:], x[..., :32]], -1)),
