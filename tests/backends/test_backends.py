@@ -1,5 +1,6 @@
 """Which ttnn a process gets, and that devices are closed."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,8 +12,6 @@ from bringup.errors import BadInput, BringupError
 
 
 def python(code, **env):
-    import os
-
     environment = {k: v for k, v in os.environ.items() if k != "BRINGUP_BACKEND"} | env
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
 
@@ -216,3 +215,103 @@ def test_systems():
 def test_an_unknown_system_names_the_known():
     with pytest.raises(BadInput, match="(?s)'p150'.*n150, n300, t3000"):
         systems.get("p150")
+
+
+# -- a board and the simulator, up to where hardware would be touched --------------------------------------------------
+
+
+@pytest.fixture
+def wheel(monkeypatch, tmp_path):
+    """A process with a fake wheel, a fake machine, and no backend yet; the fake and the machine's root."""
+    from bringup import host, mock
+
+    fake = FakeTTNN()
+    package = tmp_path / "ttnn"
+    (package / "tt_metal").mkdir(parents=True)
+    (package / "tt_metal/sfpi-version").write_text("sfpi_version='1.0'\nsfpi_build='2'\n")
+    monkeypatch.setattr(host, "ROOT", tmp_path)
+    monkeypatch.setattr(mock, "wheel", lambda: ("0.81.1", package))
+    monkeypatch.setattr(backends, "ACTIVE", None)
+    monkeypatch.setattr(backends, "_require_wheel", lambda name: None)
+
+    def imported():
+        monkeypatch.setitem(sys.modules, "ttnn", fake)
+        return "0.81.1"
+
+    monkeypatch.setattr(backends, "_import_wheel", imported)
+    monkeypatch.delitem(sys.modules, "ttnn", raising=False)
+    for name in ("TT_VISIBLE_DEVICES", "TT_METAL_SIMULATOR", "TT_METAL_SLOW_DISPATCH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    return SimpleNamespace(calls=fake.calls, root=tmp_path)
+
+
+def plug(root, *types):
+    for n, kind in enumerate(types):
+        for path, text in ((f"dev/tenstorrent/{n}", ""), (f"sys/class/tenstorrent/tenstorrent!{n}/tt_card_type", kind)):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_silicon_opens_the_mesh_of_the_system_and_closes_it(wheel, fails):
+    plug(wheel.root, *["n300"] * 4)
+    active = backends.activate("silicon", "t3000")
+    assert "0: n300" in str(active)
+    assert not active.emulated
+    try:
+        with backends.open_system("t3000", trace_region_size=8):
+            assert not fails
+    except AssertionError:
+        pass
+    assert wheel.calls == [
+        ("set_fabric_config", "2D"),
+        ("MeshShape", 2, 4),
+        ("open_mesh_device", (2, 4), ("trace_region_size", 8)),
+        ("close_mesh_device", "open_mesh_device"),
+        ("set_fabric_config", "off"),
+    ]
+
+
+def test_a_fabric_is_reset_also_when_the_mesh_does_not_open_or_close(wheel, monkeypatch):
+    plug(wheel.root, "n300")
+    backends.activate("silicon", "n300")
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken")
+
+    for name in ("open_mesh_device", "close_mesh_device"):
+        wheel.calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["ttnn"], name, broken, raising=False)
+            with pytest.raises(RuntimeError, match="broken"), backends.open_system("n300"):
+                pass
+        assert wheel.calls[-1] == ("set_fabric_config", "off")
+
+
+def test_silicon_counts_the_visible_chips(wheel, monkeypatch):
+    plug(wheel.root, "n300", "n150")
+    monkeypatch.setenv("TT_VISIBLE_DEVICES", "1")
+    with pytest.raises(BadInput, match=r"(?s)n300.*1 on boards 1: n150 \(TT_VISIBLE_DEVICES=1\).*bringup doctor"):
+        backends.activate("silicon", "n300")
+    assert "TT_VISIBLE_DEVICES=1" in str(backends.activate("silicon", "n150"))
+    assert not wheel.calls, "nothing is opened before it is asked for"
+
+
+def test_the_simulator_dispatches_slowly_on_one_chip(wheel, monkeypatch):
+    library = wheel.root / "libttsim.so"
+    library.write_text("")
+    monkeypatch.setenv("TT_METAL_SIMULATOR", str(library))
+    monkeypatch.setenv("TT_METAL_SLOW_DISPATCH_MODE", "1")  # so that it is taken back afterwards
+    del os.environ["TT_METAL_SLOW_DISPATCH_MODE"]
+    with pytest.raises(BadInput, match=r"(?s)one chip.*n300.*--system n150"):
+        backends.activate("simulator", "n300")
+    with pytest.raises(BadInput, match=r"SFPI 1.0\[2\]"):
+        backends.activate("simulator", "n150")
+    compiler = wheel.root / "opt/tenstorrent/sfpi/compiler/bin/riscv-tt-elf-g++"
+    compiler.parent.mkdir(parents=True)
+    compiler.write_text("")
+    assert str(library) in str(backends.activate("simulator", "n150"))
+    assert os.environ["TT_METAL_SLOW_DISPATCH_MODE"] == "1"
+    with backends.open_system("n150"):
+        pass
+    assert wheel.calls == [("open_device", ("device_id", 0)), ("close_device", "open_device")]

@@ -250,11 +250,20 @@ def test_an_op_on_a_freed_tensor_kills_the_process_and_is_told(library):
 
 
 @needs_wheel
-def test_everything_is_written_to_the_cache_and_temporary_folders(library, tmp_path):
+def test_everything_is_written_to_the_cache_and_temporary_folders(library, tmp_path, monkeypatch):
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir(), temporary.mkdir()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TMPDIR", str(temporary))
     library("ttnn.silu(made(1, 1, 32, 64))")
-    assert {p.name for p in tmp_path.iterdir()} == {"cache"}
-    assert {p.name for p in (tmp_path / "cache").iterdir()} == {"ttnn-bringup"}
-    roots = list((tmp_path / "cache/ttnn-bringup/mock").iterdir())
+    assert {p.name for p in tmp_path.iterdir()} == {"home", "tmp"}
+    assert [str(p.relative_to(home)) for p in (*home.iterdir(), *(home / ".cache").iterdir())] == [
+        ".cache",
+        ".cache/ttnn-bringup",
+    ]
+    assert not list(temporary.iterdir()), "temporary files are left behind"
+    roots = list((home / ".cache/ttnn-bringup/mock").iterdir())
     assert len(roots) == 1
     note = roots[0] / "complete"
     made = note.stat().st_mtime_ns
