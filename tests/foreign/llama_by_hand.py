@@ -1,7 +1,7 @@
 """A Llama written straight against ttnn, in the manner of bring-ups that know nothing of this project.
 
-One flat class, `as_tensor` for weights, dict-like layers, separate projections concatenated into one, decode heads moved to
-DRAM and reshaped so that `rotary_embedding` can take a token index, all 32 rows of a decode step at one position.
+One flat class, `as_tensor` for weights, layers as dicts, decode heads moved to DRAM and transposed so that
+`rotary_embedding` can take a token index, all 32 rows of a decode step at one position.
 """
 
 import torch
@@ -51,7 +51,7 @@ class TtLlama(torch.nn.Module, GenerationMixin):
         shape = (BATCH, self.nkv, _pad(max_seq_len), self.hd)
         for block in self.blocks:
             block["k"], block["v"] = self._up(torch.zeros(shape)), self._up(torch.zeros(shape))
-        self.seen = 0
+        self.seen, self.cache = 0, object()
 
     def _up(self, t, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT):
         return ttnn.as_tensor(
@@ -81,7 +81,7 @@ class TtLlama(torch.nn.Module, GenerationMixin):
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, **kwargs):
         return {
-            "input_ids": input_ids if past_key_values is None else input_ids[:, -1:],
+            "input_ids": input_ids[:, -1:] if past_key_values is self.cache else input_ids,
             "past_key_values": past_key_values,
         }
 
@@ -132,7 +132,7 @@ class TtLlama(torch.nn.Module, GenerationMixin):
     def forward(self, input_ids, past_key_values=None, attention_mask=None, use_cache=True, **kwargs):
         batch, length = input_ids.shape
         assert batch == 1, "one prompt at a time"
-        decoding = past_key_values is not None
+        decoding = past_key_values is self.cache  # generate() starts with a cache of its own
         if not decoding:
             self.seen = 0
         pos = self.seen if decoding else None
@@ -154,7 +154,7 @@ class TtLlama(torch.nn.Module, GenerationMixin):
         x = ttnn.rms_norm(x, weight=self.final_norm, epsilon=self.eps, compute_kernel_config=self.compute)
         logits = ttnn.to_torch(self._linear(x, self.head)).float()[0, :, :length]
         self.seen += length
-        return CausalLMOutputWithPast(logits=logits, past_key_values=("cache",) if use_cache else None)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=self.cache if use_cache else None)
 
 
 def build_model(hf_model, tt_device, max_seq_len):
