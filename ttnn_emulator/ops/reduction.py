@@ -316,7 +316,7 @@ def topk(
     held = rounding.HELD_AS[NAME[index]]
 
     def compute(v, ids=None):
-        at = torch.argsort(v.to(torch.float32), dim, descending=largest, stable=True).narrow(dim, 0, k)
+        at = torch.argsort(v.to(torch.float32), dim=dim, descending=largest, stable=True).narrow(dim, 0, k)
         values = v.gather(dim, at)
         if x.dtype in BLOCK_FORMATS:
             values = rounding.pack(values, NAME[x.dtype])
@@ -387,7 +387,7 @@ def moe(
 
     def compute(v, experts, top):
         v = v.float() + experts.float()
-        at = torch.argsort(v, -1, descending=True, stable=True)[..., :k]
+        at = torch.argsort(v, dim=-1, descending=True, stable=True)[..., :k]
         weights = torch.softmax(v.gather(-1, at) + top.float(), -1)
         return rounding.pack((weights * (at == 0)).sum(-1, keepdim=True), dtype)
 

@@ -32,7 +32,9 @@ def of(reference):
                 v = {"SILU": F.silu, "RELU": torch.relu}[getattr(act, "op_type", act).name](v)
             return v
 
-        return applied(reference(applied(a, input_tensor_a_activations), applied(b, input_tensor_b_activations)), activations)
+        return applied(
+            reference(applied(a, input_tensor_a_activations), applied(b, input_tensor_b_activations)), activations
+        )
 
     return call
 
@@ -57,7 +59,9 @@ def arithmetic(reference, divisor=False):
         Case((A, 3), {"activations": [ttnn.UnaryOpType.RELU]}, r, BF16),
         Case((0.5, T(SHAPE, low=0.5, high=3.0)), {}, r, BF16),
         Refused((A, T((1, 1, 64, 64))), {}, "Invalid subtile broadcast type"),
-        Refused((T((2, 3, 32, 64)), T((4, 1, 32, 64))), {}, r"Broadcasting rule violation at dimension index -4 .*dim a: 2"),
+        Refused(
+            (T((2, 3, 32, 64)), T((4, 1, 32, 64))), {}, r"Broadcasting rule violation at dimension index -4 .*dim a: 2",
+        ),
         Refused((T(SHAPE, host=True), A), {}, "Input tensor A must be on device"),
         Refused((A, T(SHAPE, host=True)), {}, "Input tensor B must be on device"),
         Refused((T(SHAPE, ttnn.uint8), A), {}, "Input tensor A dtype DataType::UINT8 is not supported"),
@@ -151,7 +155,8 @@ CASES = {
         Case((A, A), {"fast_and_approximate_mode": False}, of(torch.add), BF16),
         Case((I32, I32), {}, of(torch.add), 0),
         Case((U16, 3), {}, of(torch.add), 0),
-        Refused((A, I32), {}, MIXED), Refused((U32, I32), {}, MIXED), Refused((U32, 2.5), {}, "cannot represent the scalar 2.5"),
+        Refused((A, I32), {}, MIXED), Refused((U32, I32), {}, MIXED),
+        Refused((U32, 2.5), {}, "cannot represent the scalar 2.5"),
     ],
     "ttnn.subtract": [*arithmetic(torch.sub), Case((I32, I32), {}, of(torch.sub), 0), Refused((I32, A), {}, MIXED)],
     "ttnn.multiply": [
@@ -164,7 +169,8 @@ CASES = {
     ],
     "ttnn.div": [
         *arithmetic(torch.div),
-        Case((T(SHAPE, ttnn.int32, high=50), T(SHAPE, ttnn.int32, values=torch.full(SHAPE, 4))), {}, of(torch.div), 1e-6),
+        Case((T(SHAPE, ttnn.int32, high=50), T(SHAPE, ttnn.int32, values=torch.full(SHAPE, 4))), {}, of(torch.div),
+        1e-6),
         Case((A, 2.0), {"rounding_mode": "floor"}, lambda a, b, **_: torch.floor(a / b), 0),
         Refused((U32, 2), {}, "Input tensor A dtype DataType::UINT32 is not supported"),
         Refused((I32, U32), {}, "Input tensor B dtype DataType::UINT32 is not supported"),
@@ -176,7 +182,8 @@ CASES = {
     "ttnn.divide_": [*in_place(torch.div), Refused((I32, I32), {}, "supported output dtype is FLOAT32")],
     "ttnn.rsub": [
         Case((A, T(SHAPE)), {}, of(lambda a, b: b - a), BF16), Case((A, 2.0), {}, of(lambda a, b: b - a), BF16),
-        Case((I32, I32), {}, of(lambda a, b: b - a), 0), Refused((A, I32), {}, MIXED), Refused((2.0, A), {}, **TypeRefused),
+        Case((I32, I32), {}, of(lambda a, b: b - a), 0), Refused((A, I32), {}, MIXED),
+        Refused((2.0, A), {}, **TypeRefused),
     ],
     "ttnn.rsub_": [Case((A, T(SHAPE)), {}, of(lambda a, b: b - a), BF16, changes=0)],
     "ttnn.squared_difference": [
@@ -188,21 +195,26 @@ CASES = {
     **{f"ttnn.{name}_": compared_in_place(test) for name, test in {**COMPARISONS, **LOGIC}.items()},
     **{f"ttnn.{name}": floats(function) for name, function in FLOATS.items()},
     **{
-        f"ttnn.{name}_": [Case((T(SHAPE, low=0.5, high=2.0), T(SHAPE, low=0.5, high=2.0)), {}, of(function), BF16, changes=0)]
+        f"ttnn.{name}_": [Case((T(SHAPE, low=0.5, high=2.0), T(SHAPE, low=0.5, high=2.0)), {}, of(function), BF16,
+        changes=0)]
         for name, function in FLOATS.items()
     },
     "ttnn.maximum": [
         Case((A, ROW), {}, of(torch.maximum), 0), Case((A, 0.5), {}, lambda a, b: a.clamp(min=b), 0),
-        Case((I32, I32), {}, of(torch.maximum), 0), Case((A,), {"input_b": 0.5}, lambda a, input_b: a.clamp(min=input_b), 0),
-        Refused((A, T(SHAPE, ttnn.float32)), {}, MIXED), Refused((U16, 2), {}, "UnaryOpType::MAXIMUM does not support integer"),
+        Case((I32, I32), {}, of(torch.maximum), 0),
+        Case((A,), {"input_b": 0.5}, lambda a, input_b: a.clamp(min=input_b), 0),
+        Refused((A, T(SHAPE, ttnn.float32)), {}, MIXED),
+        Refused((U16, 2), {}, "UnaryOpType::MAXIMUM does not support integer"),
     ],
     "ttnn.minimum": [
         Case((A, COLUMN), {}, of(torch.minimum), 0), Case((A, 0.5), {}, lambda a, b: a.clamp(max=b), 0),
         Refused((A, U16), {}, "Input tensor B dtype DataType::UINT16 is not supported"),
     ],
     "ttnn.pow": [
-        Case((A, 2), {}, lambda a, e: a**e, BF16), Case((T(SHAPE, low=0.1, high=3.0), 0.5), {}, lambda a, e: a**e, BF16),
-        Case((T(SHAPE, low=0.1, high=3.0), T(SHAPE)), {}, lambda a, e: a**e, BF16), Case((I32, 2), {}, lambda a, e: a**e, 0),
+        Case((A, 2), {}, lambda a, e: a**e, BF16),
+        Case((T(SHAPE, low=0.1, high=3.0), 0.5), {}, lambda a, e: a**e, BF16),
+        Case((T(SHAPE, low=0.1, high=3.0), T(SHAPE)), {}, lambda a, e: a**e, BF16),
+        Case((I32, 2), {}, lambda a, e: a**e, 0),
         Case((2.0, A), {}, lambda a, e: a**e, BF16),
         Refused((I32, 0.5), {}, "input requires an integral exponent, got 0.5"),
         Refused((I32, -1), {}, "integers to negative integer powers"),
@@ -215,7 +227,8 @@ CASES = {
     "ttnn.bitwise_right_shift": bits(torch.bitwise_right_shift),
     "ttnn.where": [
         Case((T(SHAPE, values=torch.randint(0, 2, SHAPE)), A, ROW), {}, lambda p, a, b: torch.where(p != 0, a, b), 0),
-        Case((T((1, 1, 1, 64), values=torch.randint(0, 2, (1, 1, 1, 64))), A, 2.0), {}, lambda p, a, b: torch.where(p != 0, a, b), 0),
+        Case((T((1, 1, 1, 64), values=torch.randint(0, 2, (1, 1, 1, 64))), A, 2.0), {}, lambda p, a, b: torch.where(p
+        != 0, a, b), 0),
         Case((T(SHAPE, ttnn.int32, high=2), 1.0, -1.0), {}, lambda p, a, b: torch.where(p != 0, a, b), 0),
         Refused((A, T((1, 1, 64, 64)), A), {}, "do not broadcast in a pattern the ternary kernel supports"),
         Refused((A, T(SHAPE, ttnn.float32), 0.0), {}, MIXED),
@@ -229,16 +242,19 @@ CASES = {
         Refused((U16, U16, U16), {}, "Addcmul supports only"),
     ],
     "ttnn.addcdiv": [
-        Case((A, T(SHAPE), T(SHAPE, low=0.5, high=2.0)), {"value": 2.0}, lambda a, b, c, value: a + value * b / c, BF16),
+        Case((A, T(SHAPE), T(SHAPE, low=0.5, high=2.0)), {"value": 2.0}, lambda a, b, c, value: a + value * b / c,
+        BF16),
         Refused((I32, I32, I32), {}, "Addcdiv TTT does not support INT32"),
     ],
     "ttnn.lerp": [
         Case((A, T(SHAPE), 0.25), {}, torch.lerp, BF16), Case((A, T(SHAPE), T(SHAPE)), {}, torch.lerp, BF16),
     ],
-    "ttnn.mac": [Case((A, T(SHAPE), ROW), {}, lambda a, b, c: a * b + c, 2 * BF16), Case((A, 2.0, A), {}, lambda a, b, c: a * b + c, BF16)],
+    "ttnn.mac": [Case((A, T(SHAPE), ROW), {}, lambda a, b, c: a * b + c, 2 * BF16), Case((A, 2.0, A), {}, lambda a, b,
+    c: a * b + c, BF16)],
     "ttnn.clamp": [
         Case((A, -0.5, 0.5), {}, torch.clamp, 0), Case((A,), {"max": 0.25}, lambda a, max: a.clamp(max=max), 0),
-        Case((I32, 5, 20), {}, torch.clamp, 0), Case((A, T(SHAPE, high=0.0, low=-1.0), T(SHAPE, low=0.0)), {}, torch.clamp, 0),
+        Case((I32, 5, 20), {}, torch.clamp, 0),
+        Case((A, T(SHAPE, high=0.0, low=-1.0), T(SHAPE, low=0.0)), {}, torch.clamp, 0),
         Refused((A,), {}, "Only one of 'min' or 'max' can be None"),
         Refused((A, 0, 1.0), {}, "wrong index for variant"),
         Refused((U32, 0.0, 1.0), {}, "CLAMP_TSS does not support integer"),

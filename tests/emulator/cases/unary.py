@@ -1,6 +1,7 @@
 """Unary ops against torch in float32.
 
-One rounding to bfloat16 costs at most 2^-9 of a value, 1.7e-3 in relative L2; functions that the device approximates are
+One rounding to bfloat16 costs at most 2^-9 of a value, 1.7e-3 in relative L2; functions that the device approximates
+are
 off by one unit in the last place for some inputs. Block formats: half a step of the block's largest value.
 """
 
@@ -23,15 +24,24 @@ def whole(shape=SHAPE, dtype=ttnn.int32, high=100, layout=ttnn.TILE_LAYOUT):
 
 def cases(reference, values=ANY, *args, integers=(), approximate=BF16, **kwargs):
     """bfloat16, float32 in ROW_MAJOR and L1, bfloat8_b, the integers that are taken, and one that is refused."""
+
     def without_placement(x, *rest, memory_config=None, **given):
         return reference(x, *rest, **given)
 
     made = [
         Case((T(SHAPE, **values), *args), kwargs, without_placement, approximate),
-        Case((T((2, 3, 20, 50), ttnn.float32, ttnn.ROW_MAJOR_LAYOUT, **values), *args), kwargs, without_placement, FP32 * 10),
+        Case(
+            (T((2, 3, 20, 50), ttnn.float32, ttnn.ROW_MAJOR_LAYOUT, **values), *args),
+            kwargs,
+            without_placement,
+            FP32 * 10,
+        ),
         Case((T(SHAPE, ttnn.bfloat8_b, **values), *args), {**kwargs, "memory_config": L1}, without_placement, BFP8),
     ]
-    made += [Case((whole(dtype=d), *args), kwargs, lambda x, *r, **k: reference(x.double(), *r, **k).trunc(), 0) for d in integers]
+    made += [
+        Case((whole(dtype=d), *args), kwargs, lambda x, *r, **k: reference(x.double(), *r, **k).trunc(), 0)
+        for d in integers
+    ]
     if ttnn.uint32 not in integers:
         made.append(Refused((whole(dtype=ttnn.uint32), *args), kwargs, INTEGER))
     return made
@@ -50,8 +60,12 @@ CASES = {
     "ttnn.silu": [
         *cases(F.silu),
         Case((T(SHAPE), ), {"output_tensor": T(SHAPE, ttnn.float32)}, lambda x, output_tensor: F.silu(x), BF16),
-        Refused((T(SHAPE),), {"output_tensor": T((1, 1, 32, 32))}, "Preallocated output shape must match computed shape"),
-        Refused((T(SHAPE),), {"output_tensor": T(SHAPE, layout=ttnn.ROW_MAJOR_LAYOUT)}, "Output format .* must match input"),
+        Refused(
+            (T(SHAPE),), {"output_tensor": T((1, 1, 32, 32))}, "Preallocated output shape must match computed shape",
+        ),
+        Refused(
+            (T(SHAPE),), {"output_tensor": T(SHAPE, layout=ttnn.ROW_MAJOR_LAYOUT)}, "Output format .* must match input",
+        ),
         Refused((T(SHAPE),), {"output_tensor": T(SHAPE, ttnn.int32)}, "Integer and float dtypes cannot be mixed"),
         Refused((T(SHAPE), ttnn.L1_MEMORY_CONFIG), {}, "incompatible function arguments", TypeError),
     ],
@@ -161,7 +175,8 @@ CASES = {
     "ttnn.plus_one": [
         Case((whole((1, 32), layout=ttnn.ROW_MAJOR_LAYOUT),), {}, lambda x: x + 1, 0, changes=0),
         Case(
-            (T((4,), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([3, -1, 0, -7])),), {"skip_negative_entries": True},
+            (T((4,), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([3, -1, 0, -7])),),
+            {"skip_negative_entries": True},
             lambda x, **_: torch.tensor([4, -1, 1, -7]), 0, changes=0,
         ),
         Refused((T(SHAPE, layout=ttnn.ROW_MAJOR_LAYOUT),), {}, "Only INT32 and UINT32"),

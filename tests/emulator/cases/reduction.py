@@ -1,0 +1,179 @@
+"""Reductions against torch in float32; extrema and indices are exact.
+
+Sums have a float32 destination and one rounding to bfloat16 (1.7e-3 in relative L2); where values cancel it is larger.
+"""
+
+import torch
+
+import ttnn_emulator as ttnn
+from tests.emulator.case import Case, Refused, T
+
+BF16, BFP8, FP32 = 4e-3, 2e-2, 2e-3  # float32 operands are read with 11 significand bits
+RM = ttnn.ROW_MAJOR_LAYOUT
+X, POSITIVE = T((2, 3, 20, 50)), T((2, 3, 20, 50), low=0.5, high=1.5)
+L1 = ttnn.L1_MEMORY_CONFIG
+UNSUPPORTED = "Only FLOAT32, BFLOAT16, BFLOAT8_B, and UINT32 are supported for generic reduction"
+
+
+def over(function, every):
+    """function(x, dims, keepdim); every(x): over everything."""
+
+    def reference(x, dim=None, keepdim=False, memory_config=None, **config):
+        dims = tuple(range(x.dim())) if dim is None else dim
+        return function(x, dims, keepdim, **config)
+
+    return reference
+
+
+def reduction(function, tolerance, integers=True):
+    r = over(function, None)
+    made = [
+        Case((POSITIVE, -1), {}, r, tolerance),
+        Case((POSITIVE,), {"dim": -2, "keepdim": True}, r, tolerance),
+        Case((POSITIVE, 1), {"memory_config": L1}, r, tolerance),
+        Case((POSITIVE, (0, 1)), {}, r, tolerance),
+        Case((POSITIVE,), {}, r, tolerance),
+        Case((T((2, 3, 20, 50), layout=RM, low=0.5, high=1.5), -1), {}, r, tolerance),
+        Case((T((2, 3, 20, 50), ttnn.float32, low=0.5, high=1.5), (2, 3)), {}, r, min(tolerance, FP32)),
+        Case((T((1, 1, 32, 64), ttnn.bfloat8_b, low=0.5, high=1.5), -1), {"keepdim": True}, r, tolerance and BFP8),
+        Refused((X, 4), {}, "Unsupported dim 4 at index 0"),
+        Refused((X, (1, 1)), {}, "contains a duplicate axis"),
+        Refused((T((1, 1, 32, 64), ttnn.bfloat4_b), -1), {}, UNSUPPORTED),
+        Refused((T((1, 1, 32, 64), ttnn.uint16), -1), {}, UNSUPPORTED),
+    ]
+    if integers:
+        made.append(Case((T((2, 3, 20, 50), ttnn.int32, high=100), -1), {}, r, 0))
+    return made
+
+
+def spread(function):
+    def reference(x, dim=None, keepdim=False, correction=True, **config):
+        dims = tuple(range(x.dim())) if dim is None else dim
+        return function(x, dims, correction=int(correction), keepdim=keepdim)
+
+    return [
+        Case((X, -1), {}, reference, BF16),
+        Case((X,), {"dim": (2, 3), "keepdim": True, "correction": False}, reference, BF16),
+        Case((T((2, 3, 20, 50), ttnn.float32),), {}, reference, 1e-5),
+        Refused((T((1, 1, 32, 64), ttnn.int32), -1), {}, "are supported for Std/Var reduction"),
+        Refused((X, 7), {}, "Unsupported dim 7"),
+    ]
+
+
+def product(x, dim=None, keepdim=False):
+    return x.prod() if dim is None else x.prod(dim, keepdim=keepdim)
+
+
+def largest(x, dim=None, keepdim=False, **config):
+    return x.argmax(dim, keepdim) if dim is not None or not keepdim else x.argmax().reshape((1,) * x.dim())
+
+
+def topk(x, k=32, dim=-1, largest=True, **config):
+    values, indices = torch.sort(x, dim=dim, descending=largest, stable=True)
+    return values.narrow(dim, 0, k), indices.narrow(dim, 0, k)
+
+
+def moe(x, experts, top, k=32):
+    values, indices = torch.topk(x + experts, k)
+    return (torch.softmax(values + top, -1) * (indices == 0)).sum(-1, keepdim=True)
+
+
+# Equal values: the first counts.
+TIES = T((1, 1, 32, 64), values=torch.randint(0, 4, (1, 1, 32, 64)).float())
+# Distinct values, so that the k largest are in one order only.
+DISTINCT = T((1, 1, 32, 128), ttnn.float32, values=torch.randperm(32 * 128).reshape(1, 1, 32, 128).float())
+EVERY_OTHER = torch.zeros(1, 1, 1, 64)
+EVERY_OTHER[..., 40:] = -1e9
+GREEDY = {"k": torch.ones(32), "p": torch.full((32,), 0.9), "temp": torch.ones(32)}
+LOGITS = T((1, 1, 32, 64))
+TOKENS = T((1, 1, 32, 64), ttnn.int32, RM, values=torch.arange(64).expand(1, 1, 32, 64) + 1000)
+
+
+def users(values, dtype=ttnn.bfloat16):
+    return T((32,), dtype, RM, values=values)
+
+
+def sampled(values, tokens, k, p, temp, **config):
+    return tokens.gather(-1, values.argmax(-1, keepdim=True)).reshape(1, 1, 1, 32)
+
+
+SAMPLING = (LOGITS, TOKENS, users(torch.ones(32), ttnn.uint32), users(torch.full((32,), 0.9)), users(torch.ones(32)))
+
+CASES = {
+    "ttnn.sum": reduction(torch.sum, BF16),
+    "ttnn.mean": [
+        *reduction(torch.mean, BF16, integers=False),
+        Refused((T((1, 1, 32, 64), ttnn.int32), -1), {}, "ttnn.mean does not support integer inputs"),
+    ],
+    "ttnn.max": reduction(torch.amax, 0),
+    "ttnn.min": reduction(torch.amin, 0),
+    "ttnn.std": spread(torch.std),
+    "ttnn.var": spread(torch.var),
+    "ttnn.prod": [
+        Case((POSITIVE, -1), {}, product, BF16),
+        Case((T((2, 3, 20, 50), ttnn.float32, low=0.9, high=1.1), 1, True), {}, product, 1e-5),
+        Case((T((8, 8), low=0.9, high=1.1),), {}, product, BF16),
+        Refused((X, 4), {}, "Dimension for prod is out of range"),
+        Refused((T((1, 1, 32, 64), ttnn.int32), 0), {}, "unsupported data type for prod"),
+        Refused((T((1, 1, 32, 64), ttnn.bfloat4_b), 0), {}, "does not support bfloat4_b"),
+    ],
+    "ttnn.argmax": [
+        Case((TIES,), {"dim": -1}, lambda x, **_: (x == x.amax(-1, keepdim=True)).int().argmax(-1), 0),
+        Case((T((1, 3, 20, 50)), 1, True), {}, largest, 0),
+        Case((T((4, 50), ttnn.int32, RM, high=1000),), {"dim": None}, largest, 0),
+        Case((T((4, 50), layout=RM), None, True), {}, largest, 0),
+        Case((T((1, 1, 32, 64)), -1), {"output_tensor": T((1, 1, 32), ttnn.uint32, RM)}, largest, 0),
+        Refused((X,), {}, "For inputs with TILE layout, dim parameter must be specified!"),
+        Refused((X, 4), {}, "argmax: Dimension out of range"),
+        Refused(
+            (T((1, 1, 32, 64), ttnn.bfloat8_b), -1), {}, "Only BFLOAT16, FLOAT32 are supported for inputs with TILE",
+        ),
+        Refused((X,), {"dim": -1, "use_multicore": True}, "incompatible function arguments", TypeError),
+    ],
+    "ttnn.topk": [
+        Case((DISTINCT, 32), {}, topk, 0),
+        Case((DISTINCT,), {"k": 5, "dim": 2, "largest": False}, topk, 0),
+        Case((T((1, 1, 32, 64), values=torch.arange(64.0).expand(1, 1, 32, 64)), 4), {}, topk, 0),
+        Refused((X, 51), {}, "K cannot be larger than the dimension size! K=51, dimension size=50"),
+        Refused((T((1, 1, 32, 64), layout=RM), 4), {}, "The input must be in tiled format"),
+        Refused((T((1, 1, 32, 64), ttnn.int32), 4), {}, "Input tensor must be BFLOAT16, BFLOAT8_B, or FLOAT32"),
+        Refused((X, 4, 9), {}, "Dimension for topk is out of range"),
+    ],
+    "ttnn.cumsum": [
+        Case((POSITIVE,), {"dim": -1}, torch.cumsum, BF16),
+        Case((T((2, 3, 20, 50), ttnn.int32, high=9), 0), {}, torch.cumsum, 0),
+        Case((POSITIVE, 2), {"reverse_order": True}, lambda x, d, **_: x.flip(d).cumsum(d).flip(d), BF16),
+        Refused((T((1, 1, 32, 64), layout=RM), -1), {}, "non-tile layout: ROW_MAJOR"),
+        Refused((X, 4), {}, "The requested accumulation axis is 4"),
+    ],
+    "ttnn.cumprod": [Case((T((1, 1, 32, 64), low=0.9, high=1.1), -1), {}, torch.cumprod, BF16)],
+    "ttnn.moe": [
+        Case(
+            (T((1, 1, 32, 64)), T((1, 1, 1, 64), values=EVERY_OTHER), T((1, 1, 1, 32), values=torch.zeros(1, 1, 1,
+            32)), 32),
+            {}, moe, 1e-2,
+        ),
+        Refused((T((1, 1, 32, 64)), T((1, 1, 1, 64)), T((1, 1, 1, 32)), 16), {}, "K must be equal to 32"),
+        Refused(
+            (T((1, 1, 32, 64)), T((1, 1, 1, 64)), T((1, 1, 32, 32)), 32), {}, "Topk mask must be row-broadcastable",
+        ),
+    ],
+    "ttnn.sampling": [
+        Case(SAMPLING, {}, sampled, 0),
+        Case(
+            (LOGITS, TOKENS, users(torch.full((32,), 8), ttnn.uint32), *SAMPLING[3:]), {"seed": 7},
+            note="the draw is torch's; specs and memory are checked",
+        ),
+        Refused((T((1, 1, 32, 64), layout=RM), *SAMPLING[1:]), {}, "Only TILE_LAYOUT is supported for inputs"),
+        Refused(
+            (LOGITS, T((1, 1, 32, 64), ttnn.int32), *SAMPLING[2:]), {}, "Only ROW_MAJOR is supported for input indices",
+        ),
+        Refused(
+            (*SAMPLING[:2], users(torch.ones(32)), *SAMPLING[3:]), {}, "Only UINT32 & INT32 dtypes are supported for k",
+        ),
+        Refused(
+            (T((1, 1, 32, 96)), T((1, 1, 32, 96), ttnn.int32, RM), *SAMPLING[2:]), {},
+            "must yield a power-of-2 number of tiles",
+        ),
+    ],
+}  # fmt: skip
