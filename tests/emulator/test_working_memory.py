@@ -1,0 +1,209 @@
+"""What ops hold beside their results: tables and semaphores of cached programs, and what their steps hand on.
+
+Figures: ttnn 0.81.1 on mock clusters, bytes per bank as its graph capture and `get_memory_view` tell them. A list is
+how much was allocated in DRAM after each allocation within the op, of which the largest is the peak.
+"""
+
+import pytest
+import torch
+
+import ttnn_emulator as ttnn
+from ttnn_emulator.memory import BufferType
+
+T, RM = ttnn.TILE_LAYOUT, ttnn.ROW_MAJOR_LAYOUT
+b16, b8, f32, u32 = ttnn.bfloat16, ttnn.bfloat8_b, ttnn.float32, ttnn.uint32
+
+
+@pytest.fixture
+def device():
+    opened = ttnn.open_device(device_id=0)
+    yield opened
+    ttnn.close_device(opened)
+
+
+@pytest.fixture
+def mesh(request):
+    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D)
+    opened = ttnn.open_mesh_device(ttnn.MeshShape(*request.param))
+    yield opened
+    ttnn.close_mesh_device(opened)
+    ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+def made(device, *shape, dtype=b16, layout=T):
+    return ttnn.zeros(shape, dtype=dtype, layout=layout, device=device)
+
+
+def held(device):
+    """Bytes per bank of DRAM and of L1."""
+    return tuple(device.allocators[kind].allocated for kind in (BufferType.DRAM, BufferType.L1))
+
+
+def cost(device, call):
+    """(peak and rest in DRAM while the result lives, rest in L1) of a call, in bytes per bank."""
+    device.reset_peak()
+    dram, l1 = held(device)
+    result = call()
+    after = held(device)
+    del result
+    return device.allocators[BufferType.DRAM].peak - dram, after[0] - dram, after[1] - l1
+
+
+# -- reshape
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "table"),
+    [
+        ((1, 1, 128, 2048), (1, 128, 32, 64), 22528),
+        ((1, 1, 128, 2048), (1, 1, 2048, 128), 22528),
+        ((1, 1, 128, 2048), (1, 128, 1, 2048), 43712),
+        ((1, 1, 128, 2048), (1, 1, 1, 262144), 43712),
+        ((1, 1, 1, 2048), (1, 32, 1, 64), 384),
+        ((1, 32, 1, 64), (1, 1, 1, 2048), 384),
+        ((1, 1, 32, 2048), (1, 32, 32, 64), 6144),
+        ((1, 32, 1, 64), (1, 1, 32, 64), 1024),
+    ],
+)
+def test_a_reshape_that_moves_tiles_leaves_a_table(device, old, new, table):
+    x = made(device, *old)
+    start = held(device)
+    y = ttnn.reshape(x, new)
+    result = y.buffer.bank_bytes
+    assert held(device) == (start[0] + result + table, 0)
+    again = ttnn.reshape(x, new)
+    assert held(device) == (start[0] + 2 * result + table, 0), "one table for a program"
+    del y, again
+    assert held(device) == (start[0] + table, 0), "it stays"
+    device.clear_program_cache()
+    assert held(device) == start
+
+
+def test_a_view_and_rows_have_no_table(device):
+    x, rows = made(device, 1, 1, 128, 2048), made(device, 1, 1, 128, 2048, layout=RM)
+    start = held(device)
+    ttnn.reshape(x, (1, 2, 64, 2048))
+    ttnn.reshape(rows, (1, 128, 32, 64))
+    assert held(device) == start
+
+
+def test_without_a_program_cache_nothing_stays(device):
+    x = made(device, 1, 1, 32, 2048)
+    device.disable_and_clear_program_cache()
+    assert cost(device, lambda: ttnn.reshape(x, (1, 32, 32, 64))) == (12288 + 6144, 12288, 0)
+
+
+# -- steps of one op
+
+
+def test_steps_of_ops(device):
+    x, w = made(device, 1, 1, 128, 2048), made(device, 2048, 3072)
+    assert cost(device, lambda: ttnn.linear(x, w, activation="silu")) == (2 * 65536, 65536, 0)
+    assert cost(device, lambda: ttnn.linear(x, w, activation="silu", core_grid=device.core_grid)) == (65536, 65536, 0)
+    assert cost(device, lambda: x[:, :, -1:, :]) == (45056 + 4096 + 12288, 12288, 0)
+    heads = made(device, 1, 32, 128, 64, dtype=b8)
+    assert cost(device, lambda: ttnn.transpose(heads, 1, 2)) == (2 * 45056 + 23936, 23936, 0)
+    ids, table = made(device, 1, 100, dtype=u32, layout=RM), made(device, 1000, 2048, layout=RM)
+    assert cost(device, lambda: ttnn.embedding(ids, table, layout=T)) == (36864 + 45056, 45056, 0)
+    q = made(device, 1, 32, 128, 64)
+    mask = made(device, 1, 1, 128, 128)
+
+    def attention():
+        return ttnn.transformer.scaled_dot_product_attention(q, q, q, attn_mask=mask, is_causal=False)
+
+    assert cost(device, attention) == (4096 + 45056, 45056, 0)
+
+
+def test_steps_that_do_not_fit_are_out_of_memory_and_leave_nothing(device):
+    x = made(device, 1, 1, 128, 2048)
+    allocator = device.allocators[BufferType.DRAM]
+    filler = allocator.allocate(allocator.free - 45056 - 4096, 0)
+    start = held(device)
+    with pytest.raises(ttnn.DeviceRejects, match="Out of Memory"):
+        x[:, :, -1:, :]
+    assert held(device) == start
+    allocator.release(filler, allocator.allocated - 45056)
+
+
+# -- tensors to a mesh
+
+
+@pytest.mark.parametrize("mesh", [(1, 2)], indirect=True)
+@pytest.mark.parametrize(
+    ("source", "dtype", "layout", "steps"),
+    [
+        ("bfloat16", b16, T, [24576, 47104]),
+        ("bfloat16", b16, RM, [24576]),
+        ("bfloat16", f32, T, [24576, 47104, 67584]),
+        ("bfloat16", f32, RM, [24576, 47104, 67584, 94208]),
+        ("float32", b16, T, [49152, 94208, 67584]),
+        ("float32", b16, RM, [49152, 94208, 67584, 47104]),
+        ("float32", f32, T, [49152, 94208]),
+        ("float32", b8, T, [11968]),
+        ("int32", b16, T, [22528]),
+        ("bfloat16", u32, T, [45056]),
+    ],
+)
+def test_a_mapper_converts_floats_on_the_device(mesh, source, dtype, layout, steps):
+    value = torch.zeros(1, 1, 64, 2048, dtype=getattr(torch, source))
+
+    def put(mapper):
+        return ttnn.from_torch(value, dtype=dtype, layout=layout, device=mesh, mesh_mapper=mapper)
+
+    peak, rest, _ = cost(mesh, lambda: put(ttnn.ReplicateTensorToMesh(mesh)))
+    assert peak == max(steps)
+    assert cost(mesh, lambda: put(None)) == (rest, rest, 0), "without a mapper the host does it"
+
+
+# -- collectives: an addition is an allocation, after which the bytes of subtractions are free again
+
+
+def peak(steps):
+    level = highest = 0
+    for step in steps.split():
+        level += int(step)
+        highest = max(highest, level)
+    return highest
+
+
+REDUCED = {  # (shape, dtype, axis): (what comes and goes in DRAM, semaphores of a new program)
+    ((1, 1, 32, 2048), b16, None): (
+        "+6144 +22528 -22528 +12288 -6144 +4096 +22528 -22528 +12288 -4096 -12288", 12),
+    ((1, 1, 32, 2048), b16, 0): ("+6144 +22528 -22528 +12288 -6144", 6),
+    ((1, 1, 32, 2048), b8, 1): ("+2176 +11968 -11968 +6528 -2176", 6),
+    ((1, 1, 64, 2048), b16, None): (
+        "+12288 +45056 -45056 +22528 -12288 +6144 +45056 -45056 +22528 -6144 -22528", 12),
+    ((1, 1, 32, 2080), b16, 1): (
+        "+12288 +12288 +12288 +12288 +45056 -12288 -12288 -12288 -12288 +12288 -45056", 2),
+    ((1, 1, 32, 2080), b8, 0): (
+        "+6528 +6528 +11968 -6528 -6528 +22528 +12288 +6528 -12288 -22528 -11968", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mesh", [(2, 4)], indirect=True)
+@pytest.mark.parametrize("case", REDUCED, ids=str)
+def test_all_reduce_holds_its_parts_and_semaphores(mesh, case):
+    (shape, dtype, axis), (steps, semaphores) = case, REDUCED[case]
+    x = made(mesh, *shape, dtype=dtype)
+    size = x.buffer.bank_bytes
+    assert cost(mesh, lambda: ttnn.all_reduce(x, cluster_axis=axis)) == (peak(steps), size, 32 * semaphores)
+    assert cost(mesh, lambda: ttnn.all_reduce(x, cluster_axis=axis)) == (peak(steps), size, 0), "the program is not new"
+    mesh.clear_program_cache()
+    assert held(mesh) == (size, 0)
+
+
+@pytest.mark.parametrize("mesh", [(1, 2)], indirect=True)
+def test_gathers_and_scatters(mesh):
+    x, row = made(mesh, 1, 1, 32, 2048), made(mesh, 1, 1, 1, 2048)
+    assert cost(mesh, lambda: ttnn.all_gather(x, 3)) == (22528, 22528, 2 * 32)
+    assert cost(mesh, lambda: ttnn.all_gather(x, 1)) == (22528, 22528, 2 * 32)
+    rows = "+12288 +12288 +4096 +4096 +4096 +12288"
+    assert cost(mesh, lambda: ttnn.all_gather(row, 2)) == (peak(rows), 12288, 2 * 32)
+    assert cost(mesh, lambda: ttnn.reduce_scatter(x, 3)) == (6144 + 22528, 6144, 4 * 32)
+
+
+@pytest.mark.parametrize("mesh", [(2, 4)], indirect=True)
+def test_a_scatter_over_both_axes_goes_one_by_one(mesh):
+    x = made(mesh, 1, 1, 128, 4096)
+    steps = "+45056 +176128 -176128 +12288 +88064 -88064 -45056"
+    assert cost(mesh, lambda: ttnn.reduce_scatter(x, 3)) == (peak(steps), 12288, 8 * 32)
