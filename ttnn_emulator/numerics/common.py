@@ -64,7 +64,8 @@ def repeated_rows(rows: torch.Tensor):
     m = rows.shape[0]
     if m == 1:
         return None
-    keep = (rows != rows[-1]).any(-1).nonzero().flatten()
+    words = rows.contiguous().view(torch.int64) if rows.shape[-1] % 4 == 0 and rows.dtype == torch.bfloat16 else rows
+    keep = (words != words[-1]).any(-1).nonzero().flatten()
     if keep.numel() > m // 2:
         return None
     index = torch.full((m,), keep.numel(), device=rows.device)
@@ -146,6 +147,9 @@ def _norm(x, weight, bias, eps, config, dtype, residual, centre):
     repeated = repeated_rows(x)
     x = x if repeated is None else repeated[0]
     weight, bias = (t if t is None else t.to(torch.bfloat16).reshape(1, -1) for t in (weight, bias))
+    if not (fp32 or centre) and bias is None and shape[-1] % 32 == 0 and x.device.type == "cpu":
+        y = stored(fpu.rms_norm(x, weight, operand(x, eps), fidelity, config.math_approx_mode), dtype)
+        return (y if repeated is None else y[repeated[1]]).reshape(shape)
     if centre:
         x = fpu.sub(x, _mean(x, fidelity, fp32), fp32)
     r = fpu.add(_mean(fpu.mul(x, x, fidelity, fp32), fidelity, fp32), operand(x, eps), fp32)

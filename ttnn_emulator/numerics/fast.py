@@ -99,15 +99,20 @@ def _perturb(y, passes, k, block_w):
     variance = size**2 - 2 * _ROUNDING**2  # torch rounds the product, and the sum below is rounded once more
     if variance <= 0:
         return y
-    h = y.view(torch.int16) * 0x6255
-    h.add_(_column_salt(y.shape[-1], str(y.device)))
-    h.bitwise_xor_((h >> 8) & 0xFF).mul_(0x2F35).bitwise_xor_((h >> 8) & 0xFF).bitwise_and_(-0x7F01).bitwise_or_(0x3F00)
-    h = h.view(torch.bfloat16)
     a, b = math.sqrt(1 - constant), math.sqrt(constant)
     unit = math.sqrt(variance / (1.458 * (a * a + b * b + 1.6 * a * b)))
-    rms = torch.linalg.vector_norm(y, dim=-1, keepdim=True, dtype=torch.float32).mul_(unit * b / math.sqrt(y.shape[-1]))
-    amplitude = torch.abs(y).mul_(unit * a).add_(rms.to(torch.bfloat16))
-    error = torch.mul(y, gain).addcmul_(h, amplitude)
+    salt = _column_salt(y.shape[-1], str(y.device))
+    if y.device.type == "cpu":
+        from . import fused  # numba and its compiler: imported when first needed
+
+        flat, salt = (t.reshape(-1).numpy().view("uint16") for t in (y.contiguous().view(torch.int16), salt))
+        fused.perturb(flat, y.shape[-1], salt, gain, unit * a, unit * b)
+        return torch.from_numpy(flat.view("int16")).view(torch.bfloat16).view(y.shape)
+    h = (y.view(torch.int16) * 0x6255).add_(salt)
+    h.bitwise_xor_((h >> 8) & 0xFF).mul_(0x2F35).bitwise_xor_((h >> 8) & 0xFF).bitwise_and_(-0x7F01).bitwise_or_(0x3F00)
+    rms = torch.linalg.vector_norm(y, dim=-1, keepdim=True, dtype=torch.float32).div_(math.sqrt(y.shape[-1]))
+    amplitude = torch.abs(y).mul_(unit * a).add_(rms.mul_(unit * b).to(torch.bfloat16))
+    error = torch.mul(y, gain).addcmul_(h.view(torch.bfloat16), amplitude)
     return error.add_(y)
 
 

@@ -97,6 +97,9 @@ class Lanes:
             v = v.max(self._new(self.builder.shuffle_vector(v.value, v.value, ir.Constant(INTS, turned))))
         return v
 
+    def plus(self, other):
+        return self._new(self.builder.fadd(self.value, other.value))
+
     def minus(self, other):
         return self._new(self.builder.fsub(self.value, other.value))
 
@@ -120,6 +123,13 @@ def constant(builder, value):
     return Lanes(builder, ir.Constant(FLOATS if isinstance(value, float) else INTS, [value] * WIDTH))
 
 
+def same(builder, value):
+    """A scalar LLVM value (i32 or float) in all lanes."""
+    kind = FLOATS if isinstance(value.type, ir.FloatType) else INTS
+    v = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+    return Lanes(builder, builder.shuffle_vector(v, ir.Constant(kind, ir.Undefined), ir.Constant(INTS, [0] * WIDTH)))
+
+
 def load_uint16(builder, pointer, offset):
     """Sixteen uint16 as int32 lanes."""
     kind = ir.VectorType(ir.IntType(16), WIDTH)
@@ -134,13 +144,9 @@ def store_uint16(builder, pointer, offset, lanes):
     builder.store(builder.trunc(lanes.value, kind), p, align=2)
 
 
-def splat(builder, pointer, offset, floats=False):
+def splat(builder, pointer, offset):
     """One value in all lanes."""
-    kind = FLOATS if floats else INTS
-    one = builder.load(builder.gep(pointer, [ir.Constant(ir.IntType(64), offset)]), align=4)
-    v = builder.insert_element(ir.Constant(kind, ir.Undefined), one, ir.Constant(I32, 0))
-    v = builder.shuffle_vector(v, ir.Constant(kind, ir.Undefined), ir.Constant(INTS, [0] * WIDTH))
-    return Lanes(builder, v)
+    return same(builder, builder.load(builder.gep(pointer, [ir.Constant(ir.IntType(64), offset)]), align=4))
 
 
 def store(builder, pointer, offset, lanes):

@@ -84,7 +84,7 @@ def _tile(typingctx, wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp3
         def x(kind, k):
             if kind == "exponent":
                 return lanes.splat(builder, p[4], k)
-            return lanes.splat(builder, low_x if kind & 2 else p[3], k, floats=True)
+            return lanes.splat(builder, low_x if kind & 2 else p[3], k)
 
         acc = _tile_code(builder, lanes.load(builder, p[7], 0), w, x, n_phases, is_fp32)
         lanes.store(builder, p[7], 0, acc)

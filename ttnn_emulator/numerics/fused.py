@@ -1,0 +1,174 @@
+"""Compiled loops for the CPU that do in one pass what `fast` and `common` say in several torch operations."""
+
+import functools
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+from . import lanes, rules
+from .matrix_unit import NOTHING, PHASES, _bits, _float, _flush, _rne, _sum_tile
+
+# ---------------------------------------------------------------- the error of a bf16 destination
+
+
+@intrinsic
+def _perturb16(typingctx, y, at, salt, at_salt, gain, along, constant):
+    """`fast._perturb` on sixteen elements of y, in place."""
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        py = lanes.pointer(context, builder, t[0], args[0], args[1], lanes.I16)
+        ps = lanes.pointer(context, builder, t[2], args[2], args[3], lanes.I16)
+        u = lanes.load_uint16(builder, py, 0)
+        h = (u * 0x6255 + lanes.load_uint16(builder, ps, 0)) & 0xFFFF
+        h = ((h ^ (h >> 8)) * 0x2F35) & 0xFFFF
+        h = h ^ (h >> 8)
+        noise = ((h & 0x80FF) | 0x3F00) << 16
+        value, magnitude = (u << 16).as_float(), ((u & 0x7FFF) << 16).as_float()
+        amplitude = magnitude.fma(lanes.same(builder, args[5]), lanes.same(builder, args[6]))
+        error = value.fma(lanes.same(builder, args[4]), lanes.constant(builder, 0.0))
+        error = noise.as_float().fma(amplitude, error)
+        bits = error.plus(value).as_int()
+        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+        lanes.store_uint16(builder, py, 0, rounded >> 16)
+        return context.get_dummy_value()
+
+    return types.void(y, at, salt, at_salt, gain, along, constant), codegen
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _perturb_row(y, start, n, salt, gain, along, constant):
+    total = np.float32(0)
+    for i in range(start, start + n):
+        v = _float(np.int32(np.int64(y[i]) << 16))
+        total += v * v
+    size = np.float32(constant * np.sqrt(total / n))
+    whole = n - n % 16
+    for c in range(0, whole, 16):
+        _perturb16(y, start + c, salt, c, gain, along, size)
+    if n % 16:
+        tail, salts = np.zeros(16, np.uint16), np.zeros(16, np.uint16)
+        for c in range(whole, n):
+            tail[c - whole], salts[c - whole] = y[start + c], salt[c]
+        _perturb16(tail, 0, salts, 0, gain, along, size)
+        for c in range(whole, n):
+            y[start + c] = tail[c - whole]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _perturb_few(y, n, salt, gain, along, constant):
+    for row in range(y.size // n):
+        _perturb_row(y, row * n, n, salt, gain, along, constant)
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _perturb_many(y, n, salt, gain, along, constant):
+    for row in prange(y.size // n):
+        _perturb_row(y, row * n, n, salt, gain, along, constant)
+
+
+def perturb(y, n, salt, gain, along, constant):
+    """y (1 + gain) + h (along |y| + constant rms(row)) in place; y flat uint16 of rows of n."""
+    loop = _perturb_many if y.size > 1 << 17 else _perturb_few
+    loop(y, n, salt, np.float32(gain), np.float32(along), np.float32(constant))
+
+
+# ---------------------------------------------------------------- rms_norm with a bf16 destination
+
+
+@intrinsic(prefer_literal=True)
+def _square(typingctx, words, at, xf, xe, phases):
+    """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `_sum_tile` (xf [2, 32, 16], xe)."""
+    n_phases = phases.literal_value
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        pw, pf, pe = (
+            lanes.pointer(context, builder, t[i], args[i], args[1], kind)
+            for i, kind in ((0, lanes.I32), (2, lanes.F32), (3, lanes.I32))
+        )
+        v = lanes.load(builder, pw, 0)
+        s = rules.mul(v, v, n_phases)
+        e = (s >> 23) & 255
+        high = (s & -(1 << 17)).as_float()
+        lanes.store(builder, pf, 0, high)
+        lanes.store(builder, pf, 32 * 16, s.as_float().minus(high))
+        lanes.store(builder, pe, 0, (e > 0).choose(e, NOTHING))
+        return context.get_dummy_value()
+
+    return types.void(words, at, xf, xe, phases), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _scaled(typingctx, x, at, factor, weight, at_weight, out, phases, weighted):
+    """out[at : + 16] = x * factor (* weight), by the FPU; factor a bfloat16 pattern in the upper half."""
+    n_phases, has_weight = phases.literal_value, weighted.literal_value
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        px, po = (lanes.pointer(context, builder, t[i], args[i], args[1], lanes.I16) for i in (0, 5))
+        y = rules.mul(lanes.load_uint16(builder, px, 0) << 16, lanes.same(builder, args[2]), n_phases)
+        if has_weight:
+            pw = lanes.pointer(context, builder, t[3], args[3], args[4], lanes.I16)
+            y = rules.mul(y, lanes.load_uint16(builder, pw, 0) << 16, n_phases)
+        lanes.store_uint16(builder, po, 0, y >> 16)
+        return context.get_dummy_value()
+
+    return types.void(x, at, factor, weight, at_weight, out, phases, weighted), codegen
+
+
+@intrinsic
+def _add_one(typingctx, a, b):
+    """The FPU's sum of two patterns."""
+
+    def codegen(context, builder, signature, args):
+        va, vb = (lanes.same(builder, v) for v in args)
+        return builder.extract_element(rules.add(va, vb).value, ir.Constant(lanes.I32, 0))
+
+    return types.int32(types.int32, types.int32), codegen
+
+
+@functools.cache
+def _rms(n_phases: int, approximate: bool, weighted: bool):
+    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+    def kernel(x, weight, eps, out):
+        rows, width = x.shape
+        flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+        share = np.float32(1 / width)
+        for group in prange((rows + 15) // 16):
+            words, dst = np.zeros(32 * 16, np.int32), np.zeros(16, np.int32)
+            xf, xe = np.empty(2 * 32 * 16, np.float32), np.empty(32 * 16, np.int32)
+            live = min(16, rows - 16 * group)
+            for k0 in range(0, width, 32):
+                for r in range(live):
+                    for k in range(32):
+                        words[16 * k + r] = np.int32(np.int64(x[16 * group + r, k0 + k]) << 16)
+                for k in range(0, 512, 16):
+                    _square(words, k, xf, xe, n_phases)
+                _sum_tile(xf, xe, dst, 0, n_phases, False)
+            for r in range(live):
+                mean = _bits(_float(dst[r]) * share) & np.int32(-0x10000)
+                v = _add_one(np.int32(mean), eps)
+                f = _float(v)
+                if approximate:
+                    guess = _float(np.int32(0x5F0B3892 - (v >> 1)))
+                    c = np.float32(f * guess)
+                    inverse = np.float32(guess * np.float32(np.float64(np.float32(1.89099014875)) - np.float64(guess) * c))
+                else:
+                    inverse = np.float32(1 / np.sqrt(np.float64(f)))
+                factor = np.int32(_flush(_rne(inverse)) << 16)
+                at = (16 * group + r) * width
+                for k in range(0, width, 16):
+                    _scaled(flat_x, at + k, factor, weight, k, flat_out, n_phases, weighted)
+
+    return kernel
+
+
+def rms_norm(x, weight, eps, fidelity, approximate):
+    """x [M, W], weight [W] or None: uint16 patterns, W a multiple of 32; eps a bfloat16 pattern in the upper half."""
+    out = np.empty_like(x)
+    kernel = _rms(PHASES[fidelity], bool(approximate), weight is not None)
+    kernel(x, x[0] if weight is None else weight, np.int32(eps), out)
+    return out
