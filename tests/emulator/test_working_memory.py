@@ -203,6 +203,13 @@ def test_gathers_and_scatters(mesh):
 
 
 @pytest.mark.parametrize("mesh", [(2, 4)], indirect=True)
+def test_gathers_of_parts_of_tiles(mesh):
+    row, columns = made(mesh, 1, 1, 1, 2048), made(mesh, 1, 1, 32, 40)
+    assert cost(mesh, lambda: ttnn.all_gather(row, 2)) == (8 * 12288 + 9 * 4096 + 12288, 12288, 4 * 32)
+    assert cost(mesh, lambda: ttnn.all_gather(columns, 3, cluster_axis=0)) == (3 * 2048, 2048, 2 * 32)
+
+
+@pytest.mark.parametrize("mesh", [(2, 4)], indirect=True)
 def test_a_scatter_over_both_axes_goes_one_by_one(mesh):
     x = made(mesh, 1, 1, 128, 4096)
     steps = "+45056 +176128 -176128 +12288 +88064 -88064 -45056"

@@ -233,15 +233,20 @@ def all_gather(
         return [torch.cat(values, dim)] * ways
 
     made = spec(shape, x.dtype, x.layout, memory)
-    # Rows that are not whole tiles: all chips' tensors, untilized, put together and tilized again.
+    # What is not whole tiles along `dim`: all chips' tensors on each, put together (rows after they were untilized).
     apart = x.layout is Layout.TILE and dim >= rank - 2 and x.shape[dim] % TILE != 0
-    rows = [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.shape] * ways, shape)] if apart else []
+    through = [x.spec] * ways if apart else []
+    if apart and dim == rank - 2:
+        through += [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.shape] * ways, shape)]
     out = launch(
         "ttnn.all_gather", (x,), made, _each_group(device, cluster_axis, gather),
-        topology=_gathered_topology(x, device, cluster_axis, dim), collective=True,
-        through=[x.spec] * ways + rows if apart else (),
+        topology=_gathered_topology(x, device, cluster_axis, dim), collective=True, through=through,
     )  # fmt: skip
-    _keep_semaphores(device, "all_broadcast" if apart else "all_gather", cluster_axis, x.spec, made)
+    if apart:
+        for a in _axes(device, cluster_axis):
+            _keep_semaphores(device, "all_broadcast", a, x.spec, x.spec)
+    else:
+        _keep_semaphores(device, "all_gather", cluster_axis, x.spec, made)
     return out
 
 
