@@ -218,7 +218,9 @@ def attention_decode(
     nk, length = k.shape[1:3]
     q, k, v = (t.to(torch.bfloat16) for t in (q, k, v))
     scale = 1 / math.sqrt(hd) if scale is None else scale
-    step = _Flash(config, scale, exp_approx or nq // nk <= TILE // 2, wide=False)
+    # Up to 16 query heads the kernel works on half tiles (its compile-time argument 23, as ttnn 0.81.1 sets it), and
+    # there the exponential is the approximate one whatever was asked for.
+    step = _Flash(config, scale, exp_approx or nq <= TILE // 2, wide=False)
     cores = cores or builtins.max(1, builtins.min(16, 64 // (users * nk)))
     out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
     alike = {}  # users whose chunks are the same go together
