@@ -126,3 +126,14 @@ def test_without_a_hub_it_fails_fast_and_says_what_to_do(monkeypatch, tmp_path):
 def test_random_weights_need_a_kept_configuration():
     with pytest.raises(BadInput, match="(?s)no configuration.*meta-llama/Llama-3.2-1B"):
         loading.find_source("org/unknown", random_weights=True)
+
+
+def test_a_sliced_prompt_meets_the_head_as_rows(tmp_path):
+    """[1, 1, H] with the strides of [1, S, H] makes torch copy the head's weight; the logits are the same either way."""
+    model = loading.load_hf_model(loading.find_source(str(tiny.save(tmp_path / "checkpoint"))))
+    seen = []
+    model.lm_head.register_forward_pre_hook(lambda head, arguments: seen.append(arguments[0]))
+    ids = torch.tensor([[1, 2, 3, 4]])
+    last, whole = model(ids, logits_to_keep=1).logits, model(ids).logits
+    assert seen[0].stride() == (64, 64, 1)
+    torch.testing.assert_close(last, whole[:, -1:], atol=0.02, rtol=0.02)  # bfloat16 logits of size 1
