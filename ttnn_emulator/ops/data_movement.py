@@ -149,13 +149,17 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
     if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
         raise DeviceRejects(RESHAPE_DTYPES)
     if memory.is_sharded():
+        if 0 in shape:
+            raise NotEmulated(f"a reshape of {x.spec}, which has no elements, is not modelled for sharded tensors")
         inside = padded(shape, x.layout, None)
         if memory_config is None or memory.shard_spec is None:
             memory = over_same_cores(memory if memory.shard_spec else old, inside, x.layout)
         memory = named_by_extent(memory, inside)
+        if page_bytes(x, memory) % 16:
+            raise DeviceRejects("Shard page size must be aligned to 16B for L1 Tensor")
     made = spec(shape, x.dtype, x.layout, memory)
     out = launch(name, (x,), made, moving(lambda v: v.reshape(shape), x.dtype), through=through_bfloat16(x, made))
-    if x.layout is TILE_LAYOUT:
+    if x.layout is TILE_LAYOUT and 0 not in shape:
         dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
         program = ("reshape", dtype, x.shape, old, shape, memory)
         keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.shape, shape))
@@ -474,7 +478,7 @@ def sliced(name: str, x: Tensor, starts, ends, steps=None, memory_config=None) -
             raise DeviceRejects(TILIZE_DTYPES)
         dtype = bfloat16 if dtype is bfloat8_b else dtype
     memory = memory_config or old
-    if memory_config is None and memory.is_sharded():
+    if memory_config is None and memory.is_sharded() and 0 not in shape:
         layout = Layout.ROW_MAJOR if through_rows else x.layout
         memory = over_same_cores(memory, padded(shape, layout, None), layout)
     made = spec(shape, dtype, x.layout, memory)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..dtypes import (
     BLOCK_FORMATS, NAME, ROW_MAJOR_LAYOUT, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp,
 )  # fmt: skip
-from ..errors import DeviceRejects
+from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreCoord, CoreRangeSet, num_cores_to_corerangeset
 from ..memory import (
-    BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, over_same_cores, with_shards,
+    BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, with_shards,
 )  # fmt: skip
 from ..numerics import rounding
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
@@ -158,6 +158,17 @@ def untilize(
     return _untilized("ttnn.untilize", x, x.shape, memory_config)
 
 
+def _cut_shards(x: Tensor, shape: Shape) -> MemoryConfig:
+    """Height shards with their share of the rows that are left; width shards with all of them."""
+    memory, (before, _), (rows, columns) = x.spec.memory_config, extent(x.padded_shape), extent(shape)
+    shard = memory.shard_spec.shape
+    if memory.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+        return with_shards(memory, (rows, shard[1]))
+    if memory.memory_layout is TensorMemoryLayout.HEIGHT_SHARDED:
+        return with_shards(memory, (-(-shard[0] * rows // before), columns))
+    raise NotEmulated("untilize_with_unpadding of a block-sharded tensor is not modelled; say memory_config=")
+
+
 @op("ttnn.untilize_with_unpadding")
 def untilize_with_unpadding(
     input_tensor: Tensor, output_tensor_end, *, memory_config: MemoryConfig | None = None, use_multicore: bool = True,
@@ -170,7 +181,7 @@ def untilize_with_unpadding(
     ends = integers("ttnn.untilize_with_unpadding", "output_tensor_end", output_tensor_end)
     shape = Shape(e + 1 for e in ends)
     if memory_config is None and x.is_sharded():
-        memory_config = over_same_cores(x.spec.memory_config, shape, ROW_MAJOR_LAYOUT)
+        memory_config = _cut_shards(x, shape)
     return _untilized("ttnn.untilize_with_unpadding", x, shape, memory_config)
 
 
