@@ -32,7 +32,7 @@ from .common import (
     TILE,
 )
 from .rounding import HELD_AS, pack, to_bf16_rna, to_bf16_truncated, typecast
-from .unary import unary
+from .unary import tabulate, take, unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
@@ -79,6 +79,26 @@ def _l1_add(a, b):
     return (a.float() + b.float()).to(torch.bfloat16)
 
 
+def _exp_cut(v, scale):
+    return to_bf16_truncated(vector.exp_unclamped(v, scale))
+
+
+def _correction_approx(v, scale):
+    return vector.exp_21f(v.float() * vector.bf16_scale(scale)).to(torch.bfloat16)
+
+
+def _correction_polynomial(v, scale):
+    return vector.exp_polynomial(v.float() * vector.bf16_scale(scale), 2).to(torch.bfloat16)
+
+
+def _reciprocal_cut(x):
+    return to_bf16_truncated(vector.reciprocal(x, 1))
+
+
+def _reciprocal(x):
+    return (1 / x.double()).float().to(torch.bfloat16)
+
+
 class _Flash:
     """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32 dest)."""
 
@@ -99,20 +119,26 @@ class _Flash:
         return to_bf16_truncated(m) if self.wide else m
 
     def exponentials(self, s, m):
-        v = fpu.sub(s, m, self.fp32).float()
-        if not self.fp32 or self.exp_approx:
+        v = fpu.sub(s, m, self.fp32)
+        if not self.fp32:
+            return self._of_bf16(_exp_cut, v)
+        if self.exp_approx:
             e = vector.exp_unclamped(v, self.scale)
-            e = e if self.fp32 else to_bf16_truncated(e)
         else:
             e = vector.exp_accurate(v * vector.f32(self.scale))
         return e if self.wide else self.packed(e)
 
+    def _of_bf16(self, function, v):
+        """A vector-unit function of bfloat16 values and the scale, from a table."""
+        return take(tabulate(function, self.scale, device=str(v.device)), v)
+
     def correction(self, old, new):
         """exp((old max - new max) * scale), bfloat16."""
-        v = fpu.sub(old, new, self.fp32).float() * vector.bf16_scale(self.scale)
-        if self.fp32:
-            return self.packed(vector.exp_accurate(v) if self.exp_approx else vector.exp_polynomial(v, 4))
-        return (vector.exp_21f(v) if self.exp_approx else vector.exp_polynomial(v, 2)).to(torch.bfloat16)
+        v = fpu.sub(old, new, self.fp32)
+        if not self.fp32:
+            return self._of_bf16(_correction_approx if self.exp_approx else _correction_polynomial, v)
+        v = v * vector.bf16_scale(self.scale)
+        return self.packed(vector.exp_accurate(v) if self.exp_approx else vector.exp_polynomial(v, 4))
 
     def product(self, p, v):
         return self.packed(fpu.matmul(p, v, self.fidelity, self.fp32))
@@ -123,9 +149,7 @@ class _Flash:
     def inverse(self, total):
         if self.fp32:
             return vector.reciprocal(_tf32(total), 1 if self.approx_recip else 2)
-        if self.approx_recip:
-            return to_bf16_truncated(vector.reciprocal(total, 1))
-        return (1 / total.double()).float().to(torch.bfloat16)
+        return take(tabulate(_reciprocal_cut if self.approx_recip else _reciprocal, device=str(total.device)), total)
 
 
 def attention(
@@ -254,7 +278,7 @@ def attention_decode(
                 result = _decode_step(step, queries, keys, values, hidden, extra, result)
             results.append(result)
         _, total, acc = _tree(step, results)
-        y = stored(fpu.mul(acc, step.packed(step.inverse(total.float())), step.fidelity, step.fp32), dtype)
+        y = stored(fpu.mul(acc, step.packed(step.inverse(total)), step.fidelity, step.fp32), dtype)
         out[0, every] = y.reshape(-1, nq, y.shape[-1])
     return out
 

@@ -32,21 +32,19 @@ def _pair(a: torch.Tensor, b: torch.Tensor, phases: int, fp32: bool) -> torch.Te
         va, vb = rules.Tensors(_words(a)), rules.Tensors(_words(b))
         out = (rules.mul(va, vb, phases, fp32) if phases else rules.add(va, vb, fp32)).value
         return out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
-    a, b = (_words(t) if fp32 else t.contiguous().view(torch.int16) for t in (a, b))
-    n = a.numel()
+    shape, n = a.shape, a.numel()
+    a, b = ((_words(t) if fp32 else t.contiguous().view(torch.int16)).view(-1) for t in (a, b))
     if n % 16:
-        a, b = (torch.nn.functional.pad(t.flatten(), (0, -n % 16)) for t in (a, b))
+        a, b = (torch.nn.functional.pad(t, (0, -n % 16)) for t in (a, b))
     out = torch.empty_like(a)
     kind = "int32" if fp32 else "uint16"
-    _unit().elementwise(phases, fp32)(*(t.flatten().numpy().view(kind) for t in (a, b)), out.view(-1).numpy().view(kind))
-    out = out.view(torch.float32 if fp32 else torch.bfloat16)
-    return out.flatten()[:n].view(a.shape) if n % 16 == 0 else out[:n]
+    _unit().elementwise(phases, fp32)(*(t.numpy().view(kind) for t in (a, b, out)))
+    return out[:n].view(torch.float32 if fp32 else torch.bfloat16).view(shape)
 
 
 def add(a, b, fp32: bool = False) -> torch.Tensor:
     """a + b: the smaller operand is rounded to the larger one's 11-bit grid."""
-    shape = torch.broadcast_shapes(a.shape, b.shape)
-    return _pair(a, b, 0, fp32).reshape(shape)
+    return _pair(a, b, 0, fp32)
 
 
 def sub(a, b, fp32: bool = False) -> torch.Tensor:
@@ -55,8 +53,7 @@ def sub(a, b, fp32: bool = False) -> torch.Tensor:
 
 def mul(a, b, fidelity: str, fp32: bool = False) -> torch.Tensor:
     """a * b in the phases of the fidelity; a is the operand in 5-bit pieces."""
-    shape = torch.broadcast_shapes(a.shape, b.shape)
-    return _pair(a, b, PHASES[fidelity], fp32).reshape(shape)
+    return _pair(a, b, PHASES[fidelity], fp32)
 
 
 def matmul(x, w, fidelity: str, fp32: bool = False, block_w: int = 0, sum_all: bool = False) -> torch.Tensor:
@@ -65,7 +62,7 @@ def matmul(x, w, fidelity: str, fp32: bool = False, block_w: int = 0, sum_all: b
     block_w: tiles of K in a block whose partial sums are added in L1 (0: no blocks); sum_all: also the last block.
     """
     device, k, n = x.device, x.shape[-1], w.shape[-1]
-    batch = torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    batch = x.shape[:-2] if x.shape[:-2] == w.shape[:-2] else torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
     if all(d == 1 for d in w.shape[:-2]):
         rows, w = x.reshape(1, -1, k), w.reshape(1, k, n)
     else:

@@ -144,10 +144,22 @@ def table_name(name: str, params: dict) -> str | None:
     return name if name in _archive() and name in ("tanh", "sigmoid", "log", "sqrt", "reciprocal") else None
 
 
-def look_up(x: torch.Tensor, name: str) -> torch.Tensor:
-    """The table `name` at every bfloat16 of x."""
+def take(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A table (as `table` and `tabulate` make them) at every bfloat16 of x."""
     index = x.contiguous().view(torch.int16).to(torch.int32).add_(32768).flatten()
-    return table(name, str(x.device)).index_select(0, index).view(x.shape)
+    return values.index_select(0, index).view(x.shape)
+
+
+def look_up(x: torch.Tensor, name: str) -> torch.Tensor:
+    """The recorded function `name` at every bfloat16 of x."""
+    return take(table(name, str(x.device)), x)
+
+
+@functools.cache
+def tabulate(function, *args, device: str = "cpu") -> torch.Tensor:
+    """A table of function(x, *args) over all bfloat16 x, for `take`."""
+    x = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    return function(x, *args).to(device)
 
 
 def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
