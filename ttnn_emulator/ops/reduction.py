@@ -331,6 +331,35 @@ def topk(
     )  # fmt: skip
 
 
+@op("ttnn.sort")
+def sort(
+    input_tensor: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *,
+    memory_config: MemoryConfig | None = None, out=None,
+) -> list[Tensor]:  # fmt: skip
+    """[values, indices] in order along `dim`.
+
+    Dtypes    bfloat16, float32, uint16; indices are uint16, or uint32 where the dim exceeds 65,536 or the input is not
+              bfloat16
+    Differs   equal values keep their order, whatever `stable` says
+    """
+    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    refuse_unmodelled("ttnn.sort", out=out)
+    if not -rank <= dim < rank:
+        raise DeviceRejects(f"Sort dim {dim} is out of range for rank-{rank} tensor")
+    if x.dtype not in (bfloat16, uint16, float32):
+        raise DeviceRejects(f"Input tensor data type must be BFLOAT16, UINT16, or FLOAT32, got {cpp(x.dtype)}")
+    memory = memory_config or x.spec.memory_config
+    index = uint16 if x.dtype is bfloat16 and x.shape[dim] <= 65536 else uint32
+    held = rounding.HELD_AS[NAME[index]]
+
+    def compute(v):
+        values, at = torch.sort(v, dim=dim, descending=descending, stable=True)
+        return values, at.to(held)
+
+    specs = [spec(x.shape, x.dtype, x.layout, memory), spec(x.shape, index, x.layout, memory)]
+    return launch("ttnn.sort", (x,), specs, compute, flops=x.volume() * TILE.bit_length())
+
+
 def accumulated(name: str, doc: str, function):
     """The op `ttnn.<name>`: running results along one dim."""
 

@@ -121,6 +121,35 @@ MASKED = [
 ]
 INTEGERS = "Input tensor must be FLOAT32, BFLOAT16, or BFLOAT8_B, got: DataType::INT32"
 
+ONCE = 3e-3  # one rounding to bfloat16
+SUMS, MEANS = torch.full((1, 1, 32), 256.0), torch.full((1, 1, 32), 16.0)
+
+
+def attended(x, head_size=None, attention_mask=None):
+    return masked(x, head_size**-0.5, attention_mask)
+
+
+def columns(*sums):
+    """Statistics as a chip keeps them: each sum in the first column of a tile."""
+    stats = torch.zeros(*sums[0].shape, len(sums), 32)
+    for i, s in enumerate(sums):
+        stats[..., i, 0] = s
+    return stats.flatten(-2)
+
+
+PARTS = [
+    Refused((T((1, 1, 32, 256), ttnn.float32),), {}, "requires fp32_dest_acc_en=true"),
+    Refused((T((1, 1, 32, 256), layout=RM),), {}, "Only tilized inputs supported"),
+    Refused((T((1, 1, 32, 256), ttnn.int32),), {}, "Input data format not supported"),
+    Refused((S,), {}, "wrong index for variant"),
+]
+GATHERED = [
+    Refused((X, T((1, 1, 64, 64))), {}, "Stats and input dim2 must match, got stats: 64 vs input: 32"),
+    Refused((X, T((1, 1, 32, 64))), {"weight": T((1, 1, 4, 32), layout=RM)}, "Gamma tensor dimensions must align"),
+    Refused((X, T((1, 1, 32, 64), ttnn.float32)), {}, "FLOAT32 input/stats require fp32_dest_acc_en"),
+    Refused((T((1, 1, 32, 256), layout=RM), T((1, 1, 32, 64))), {}, "Input tensor must have TILE layout"),
+]
+
 CASES = {
     "ttnn.rms_norm": [
         *norm_cases(rms, RMS),
@@ -166,5 +195,39 @@ CASES = {
         ),
         Refused((Q,), {}, "Causal-mask softmax requires an attention mask"),
         Refused((Q, 0.5, T((1, 1, 32, 128))), {}, "not supported in default program config"),
+    ],
+    "ttnn.transformer.attention_softmax": [
+        Case((Q,), {"head_size": 64, "attention_mask": T((1, 1, 32, 128))}, attended, SOFTMAX),
+        Case((Q,), {"head_size": 64}, attended, SOFTMAX),
+        Refused((Q,), {"attention_mask": T((1, 4, 32, 128))}, "Mask intermediate dimension 1 must be 1, got: 4"),
+    ],
+    "ttnn.transformer.attention_softmax_": [
+        Case((Q,), {"head_size": 64, "attention_mask": T((1, 1, 1, 128))}, attended, SOFTMAX, changes=0),
+        Refused((Q,), {"head_size": 64}, "Cannot apply divide by sqrt"),
+        Refused(
+            (Q,), {"attention_mask": T((1, 4, 32, 128))}, "Non-sharded mask intermediate dimensions must be 1, got 4",
+        ),
+    ],
+    "ttnn.rms_norm_pre_all_gather": [
+        Case((X,), {}, lambda x, **_: columns(x.square().sum(-1)), ONCE),
+        Case((T((2, 1, 20, 100)),), {"residual_input_tensor": T((2, 1, 20, 100))},
+             lambda x, residual_input_tensor: columns((x + residual_input_tensor).square().sum(-1)), ONCE),
+        *PARTS,
+    ],
+    "ttnn.layer_norm_pre_all_gather": [
+        Case((X,), {"dtype": ttnn.float32}, lambda x, **_: columns(x.square().sum(-1), x.sum(-1)), 1e-5), *PARTS,
+    ],
+    "ttnn.rms_norm_post_all_gather": [
+        Case((X, T((1, 1, 32, 64), values=columns(SUMS, SUMS))), {"weight": SPLIT, "epsilon": 1e-5},
+             lambda x, s, weight, epsilon: x * (2 * SUMS[..., None] / 512 + epsilon).rsqrt() * weight.reshape(-1),
+             ONCE),
+        *GATHERED,
+    ],
+    "ttnn.layer_norm_post_all_gather": [
+        Case((X, T((1, 1, 32, 64), ttnn.bfloat16, values=columns(SUMS, MEANS))), {"bias": WEIGHT},
+             lambda x, s, bias: (x - s[..., 32:33] / 256)
+             * (s[..., :1] / 256 - (s[..., 32:33] / 256) ** 2 + 1e-12).rsqrt() + bias, ONCE),
+        Refused((X, T((1, 1, 32, 32))), {}, "Number of devices must divide number of stats tiles"),
+        *GATHERED,
     ],
 }  # fmt: skip

@@ -139,6 +139,12 @@ CASES = {
         Refused((T((1, 1, 32, 64), ttnn.int32), 4), {}, "Input tensor must be BFLOAT16, BFLOAT8_B, or FLOAT32"),
         Refused((X, 4, 9), {}, "Dimension for topk is out of range"),
     ],
+    "ttnn.sort": [
+        Case((DISTINCT,), {}, lambda x: tuple(x.sort(dim=-1)), 0),
+        Case((DISTINCT, 2), {"descending": True}, lambda x, d, **_: tuple(x.sort(dim=d, descending=True)), 0),
+        Refused((X, 4), {}, "Sort dim 4 is out of range for rank-4 tensor"),
+        Refused((T((1, 1, 32, 64), ttnn.int32),), {}, "Input tensor data type must be BFLOAT16, UINT16, or FLOAT32"),
+    ],
     "ttnn.cumsum": [
         Case((POSITIVE,), {"dim": -1}, torch.cumsum, BF16),
         Case((T((2, 3, 20, 50), ttnn.int32, high=9), 0), {}, torch.cumsum, 0),
