@@ -62,8 +62,10 @@ def cuts(draw, shape):
 
 
 def sliced(x, starts, ends, steps):
-    n = range(x.dim())
-    return x[tuple(slice(starts[i] + x.shape[i] if starts[i] < 0 else starts[i], ends[i], steps[i]) for i in n)]
+    """torch's slice; what lies behind the end of a tile's dim is padding, which reads as zero."""
+    starts = [s + n if s < 0 else s for s, n in zip(starts, x.shape, strict=True)]
+    x = torch.nn.functional.pad(x, [n for e, d in zip(ends[::-1], x.shape[::-1], strict=True) for n in (0, max(0, e - d))])
+    return x[tuple(map(slice, starts, ends, steps))]
 
 
 @st.composite
