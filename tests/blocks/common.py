@@ -10,6 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from bringup.loading import import_file
 
 MODELS = Path(__file__).parents[2] / "models"
+# Decode attention of up to 16 query heads a chip takes an approximate exp, whatever is asked for: its output is 2.0e-2
+# from fp32 attention (relative rms, ttnn 0.81.1 on the functional simulator). The small models have no more heads.
+APPROXIMATE_EXP = 2.2e-2
+
 SYSTEMS = {"n150": (1, 1), "n300": (1, 2), "t3000": (2, 4)}
 
 # Features of the four models at a small size. Odd sizes on purpose: an MLP and a vocabulary that no mesh divides.
@@ -74,14 +78,15 @@ def relative_l2(got: torch.Tensor, want: torch.Tensor) -> float:
     return ((got.double() - want.double()).norm() / want.double().norm()).item()
 
 
-def as_good_as_bf16(got, want, in_bf16, chips: int = 1) -> bool:
+def as_good_as_bf16(got, want, in_bf16, chips: int = 1, more: float = 0.0) -> bool:
     """Is `got` about as far from HF in fp32 as HF in bfloat16 is? Asserts with the numbers when not.
 
     The device keeps activations in bfloat16, as HF in bfloat16 does: twice its error, for other orders of rounding and
-    for single positions. An all_reduce over n chips rounds n - 1 running sums more, 1.7e-3 each (relative rms).
+    for single positions. An all_reduce over n chips rounds n - 1 running sums more, 1.7e-3 each (relative rms). `more`
+    is what a named approximation of the device adds.
     """
     error, yardstick = relative_l2(got, want), relative_l2(in_bf16.float(), want)
-    bound = 2 * yardstick + 1.7e-3 * (chips - 1) ** 0.5
+    bound = 2 * yardstick + 1.7e-3 * (chips - 1) ** 0.5 + more
     assert error < bound, f"relative L2 {error:.2e}, bound {bound:.2e}, of HF in bfloat16 {yardstick:.2e}"
     return True
 

@@ -5,10 +5,12 @@ import torch
 import ttnn
 
 from bringup import backends
-from tests.blocks.common import as_stored, load_model_file, relative_l2, small_hf_model
+from tests.blocks.common import APPROXIMATE_EXP, as_stored, load_model_file, relative_l2, small_hf_model
 
 FILE = "meta-llama/Llama-3.2-1B/n150"
-TOLERANCE = 0.027  # of logits, relative L2: twice what HF in bfloat16 is from HF in fp32 here (0.0134)
+# Of logits, relative L2: twice what HF in bfloat16 is from HF in fp32 here (0.0134); in decode the device's exp adds.
+TOLERANCE = 0.027
+DECODE = TOLERANCE + APPROXIMATE_EXP
 
 MAX = 128
 
@@ -55,7 +57,7 @@ def test_prompt_and_decode_against_hf(model, hf, tokens):
     for i in range(tokens, tokens + 3):
         got = model(ids[:, i : i + 1], past_key_values=cache).logits
         assert got.shape == (1, 1, 500)
-        assert relative_l2(got[0, 0], want[0, i]) < TOLERANCE, f"position {i}"
+        assert relative_l2(got[0, 0], want[0, i]) < DECODE, f"position {i}"
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def test_a_prompt_through_decode_token_by_token(model):
     ids = prompt(34)
     by_prompt = model(ids, logits_to_keep=0).logits
     by_decode = model(ids, past_key_values=model.empty_cache(), logits_to_keep=0).logits
-    assert relative_l2(by_decode, by_prompt) < TOLERANCE
+    assert relative_l2(by_decode, by_prompt) < DECODE
 
 
 @torch.no_grad()
@@ -94,7 +96,7 @@ def test_generate_writes_what_hf_writes_where_hf_is_decided(model, hf):
     with torch.no_grad():
         logits = hf(torch.cat([ids[0], got])[None]).logits[0, 11:-1]
     top2 = logits.topk(2).values
-    decided = (top2[:, 0] - top2[:, 1]) > 4 * TOLERANCE * logits.std(dim=1)
+    decided = (top2[:, 0] - top2[:, 1]) > 4 * DECODE * logits.std(dim=1)
     assert decided.sum() >= 10
     assert torch.equal(got[decided], logits.argmax(dim=1)[decided])
 
@@ -147,7 +149,7 @@ def test_a_full_cache_is_refused_and_the_last_position_is_right(model, hf):
     ids = prompt(MAX, seed=3)
     cache = model(ids[:, :-1]).past_key_values
     got = model(ids[:, -1:], past_key_values=cache).logits
-    assert relative_l2(got[0, 0], hf(ids).logits[0, -1]) < TOLERANCE
+    assert relative_l2(got[0, 0], hf(ids).logits[0, -1]) < DECODE
     with pytest.raises(ValueError, match=f"the cache is full: {MAX} tokens of max_seq_len {MAX}"):
         model(ids[:, -1:], past_key_values=cache)
 
@@ -169,4 +171,4 @@ def test_data_parallel_gives_each_chip_users_of_its_own(hf, mesh_device):
     for u, row in enumerate(rows):
         want = hf(torch.cat([row, nexts[u]])[None]).logits[0]
         assert relative_l2(out.logits[u, 0], want[-2]) < TOLERANCE
-        assert relative_l2(after[u, 0], want[-1]) < TOLERANCE
+        assert relative_l2(after[u, 0], want[-1]) < DECODE
