@@ -1,7 +1,8 @@
 # make demo   a real bring-up on an emulated n150: its text, top-1/top-5 against the HF model, memory per chip
 # make test   the tests
 # make test-ttnn   the tests on the vendor's library, without a board; needs Python 3.12 or 3.10, and makes .venv-ttnn
-# make lint   ruff
+# make lint   ruff, and whether MODELS.md is current
+# make results   the runs behind MODELS.md
 # Each installs into the active environment, or into .venv made from python3, when something is missing.
 
 ENV    := $(or $(VIRTUAL_ENV),.venv)
@@ -15,7 +16,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: install demo test test-ttnn lint
+.PHONY: install demo test test-ttnn lint results
 install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(ENV)
@@ -34,3 +35,14 @@ test-ttnn:
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
+	@test ! -e MODELS.md || $(PYTHON) -m bringup.cli models --check
+
+# Every model on every system with its tiny checkpoint: results/*.json, and MODELS.md from them.
+CHECKPOINTS := meta-llama/Llama-3.2-1B=tiny-llama humain-ai/ALLaM-7B-Instruct-preview=tiny-allam \
+	arcee-ai/AFM-4.5B=tiny-afm mistralai/Mistral-7B-Instruct-v0.3=tiny-mistral
+results: $(STAMP)
+	@set -e; for pair in $(CHECKPOINTS); do for system in n150 n300 t3000; do \
+	  $(PYTHON) eval.py models/$${pair%=*}/$$system/functional/model.py --model checkpoints/$${pair#*=} \
+	    --json results/$${pair#*=}-$$system.json; \
+	done; done
+	@$(PYTHON) -m bringup.cli models
