@@ -300,6 +300,7 @@ def environment(system):
         "TT_METAL_DISABLE_BACKTRACE": 1,
         "TT_METAL_INSPECTOR": 0,
         "LOGURU_LEVEL": "ERROR",
+        "TMPDIR": private / "tmp",  # the library starts MPI, which leaves a folder behind
         "TTNN_CONFIG_OVERRIDES": json.dumps(
             {
                 "cache_path": str(private / "ttnn"),
@@ -318,7 +319,7 @@ def _private_folder():
     global _PRIVATE
     if _PRIVATE is None or not _PRIVATE.exists():
         _PRIVATE = Path(tempfile.mkdtemp(prefix="ttnn-mock-"))
-        for name in ("kernels", "logs"):
+        for name in ("kernels", "logs", "tmp"):
             (_PRIVATE / name).mkdir()
         atexit.register(shutil.rmtree, _PRIVATE, True)
     return _PRIVATE
