@@ -31,6 +31,7 @@ from .unary import activation, apply_unary, finish, fused
 
 BUT_BYTES = FLOATS | {uint32, int32, uint16}
 WIDE = FLOATS | {uint32, int32}
+ANY = FLOATS | INTEGERS
 
 
 # ---------------------------------------------------------------- operands
@@ -94,6 +95,8 @@ def check_dtypes(kind: str, a: DataType, b: DataType, accepted, mixed) -> None:
                 f"Input tensor {label} dtype {cpp(dtype)} is not supported for binary operation BinaryOpType::{kind}"
             )
     if not mixed(a, b):
+        if accepted is ANY:  # comparisons read bytes as uint16
+            a, b = (uint16 if d is uint8 else d for d in (a, b))
         raise DeviceRejects(
             f"Mixed dtype is not supported for binary operation BinaryOpType::{kind}, dtype A: {cpp(a)}, dtype "
             f"B: {cpp(b)}"
@@ -248,6 +251,10 @@ def run(
         if commutes:
             reverse = False
     two = isinstance(b, Tensor)
+    if output_tensor is not None and a.layout is Layout.ROW_MAJOR and not (two and b.layout is Layout.TILE):
+        raise DeviceRejects(
+            "Optional output tensor with Row Major input is not supported right now for Elementwise operations"
+        )
     if two:
         operand(a, "A"), operand(b, "B")
         shape = broadcast(a.shape, b.shape)
@@ -380,7 +387,7 @@ def in_integers(kind, a, b):
     return natural
 
 
-def comparison(name, kind, doc, function, accepted=FLOATS | INTEGERS, mixed=bytes_mix, out_dtype=wide_flag):
+def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dtype=wide_flag):
     """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and its in-place form."""
     full, compute = f"ttnn.{name}", _plain(function)
 

@@ -38,10 +38,10 @@ def embedding(
     refuse_unmodelled(
         "ttnn.embedding", embeddings_type=None if embeddings_type is EmbeddingsType.GENERIC else embeddings_type
     )
-    if ids.dtype not in (uint32, bfloat16):
-        raise DeviceRejects("Input must be UINT32 or BFLOAT16", "typecast or create the ids as ttnn.uint32")
     if table.dtype is bfloat4_b:
         raise DeviceRejects("Only TILE layout is supported for BFLOAT8_B dtype!")
+    if ids.dtype not in (uint32, bfloat16):
+        raise DeviceRejects("Input must be UINT32 or BFLOAT16", "typecast or create the ids as ttnn.uint32")
     if table.dtype not in (bfloat16, bfloat8_b):
         raise DeviceRejects("Weights tensor must have BFLOAT16 dtype")
     if any(n != 1 for n in table.shape[:-2]):

@@ -136,7 +136,7 @@ class Sizes(NamedTuple):
 
 
 @lru_cache(maxsize=65536)
-def sizes(ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool) -> Sizes:
+def sizes(ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool, by_grid: bool = False) -> Sizes:
     """The sizes of a @ b, or the refusal of shapes that do not multiply."""
     vector_a, vector_b = len(ashape) == 1, len(bshape) == 1
     a, b = [1, *ashape] if vector_a else list(ashape), [*bshape, 1] if vector_b else list(bshape)
@@ -145,6 +145,8 @@ def sizes(ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool) ->
     if transpose_b:
         b[-2:] = b[-1], b[-2]
     if a[-1] != b[-2]:
+        if by_grid:
+            raise DeviceRejects("The k dimension does not match between tensors")
         raise DeviceRejects(
             "The width of the first tensor must be equal to the height of the second tensor. Mismatch: "
             f"width={a[-1]} height={b[-2]}",
@@ -183,6 +185,14 @@ def check_bias(shape: tuple, bias) -> tuple:
     """The shape of result + bias, or the refusal of a bias that does not broadcast."""
     rank = max(len(shape), len(bias))
     y, c = (1,) * (rank - len(shape)) + tuple(shape), (1,) * (rank - len(bias)) + tuple(bias)
+    if y[-1] == 1 != c[-1]:
+        if -(-c[-1] // TILE) == 1:
+            raise DeviceRejects("Attempting to reshape between two shapes with different volumes")
+        raise DeviceRejects(
+            f"Unsupported bias shape: padded last dimension of bias, {-(-c[-1] // TILE) * TILE}, not equal to "
+            "second input's "
+            "padded last dimension, 32."
+        )
     same_width = c[-1] == y[-1]
     for i in range(1, rank + 1):
         if y[-i] != c[-i] and y[-i] != 1 and c[-i] != 1:
@@ -242,10 +252,10 @@ def program(s: Sizes, a: TensorSpec, memory_config: MemoryConfig, program_config
     """The program of a call: as its config says, else what the library chooses."""
     if program_config is not None:
         return explicit(program_config)
-    if core_grid is not None:
-        return by_grid(s, (core_grid.x, core_grid.y))
     if a.memory_config.is_sharded():
         return by_shards(s, a)
+    if core_grid is not None:
+        return by_grid(s, (core_grid.x, core_grid.y))
     return automatic(s, memory_config.memory_layout if memory_config.is_sharded() else None, tile_bytes)
 
 
@@ -445,6 +455,27 @@ def _bad_optional():
     raise DeviceRejects("bad optional access", "the first operand must be WIDTH_SHARDED in L1 for this program config")
 
 
+def check_weight(p: Plan, b: MemoryConfig, chosen: bool) -> None:
+    """Refuses a sharded second operand where the program does not read it so."""
+    got, in_l1 = cpp(b.memory_layout), b.buffer_type is BufferType.L1
+    if not chosen:
+        raise DeviceRejects(f"MatmulMultiCoreProgramConfig: Input B memory layout must be INTERLEAVED, got: {got}")
+    if p.kind == "2d":
+        name = "MatmulMultiCoreReuseMultiCastProgramConfig"
+        if b.memory_layout is BLOCK:
+            raise DeviceRejects(
+                f"{name}: Input B memory layout must be WIDTH_SHARDED, HEIGHT_SHARDED, or DRAM ND_SHARDED, got: {got}"
+            )
+        if b.memory_layout is HEIGHT and in_l1:
+            raise DeviceRejects(f"{name}: HEIGHT_SHARDED input B is only supported in DRAM, got: {cpp(b.buffer_type)}")
+    elif p.kind in ("in0", "in1"):
+        name = "MatmulMultiCoreReuseMultiCast1DProgramConfig"
+        if p.kind == "in1":
+            raise DeviceRejects(f"{name}: input B must be INTERLEAVED, got: {got}")
+        if in_l1 and b.memory_layout is not WIDTH:
+            raise DeviceRejects(f"{name}: input B in L1 must be WIDTH_SHARDED, got: {got}")
+
+
 def check_l1(
     p: Plan,
     s: Sizes,
@@ -513,12 +544,12 @@ def output_memory(p: Plan, s: Sizes, shape: tuple, memory_config: MemoryConfig, 
             orientation = ShardOrientation.COL_MAJOR
     made = MemoryConfig(kind, memory_config.buffer_type, ShardSpec(grid, (p.per_m * TILE, p.per_n * TILE), orientation))
     buffer_bytes(padded(Shape(shape), Layout.TILE, None), bfloat16, Layout.TILE, made)
-    if p.kind == "in0" and kind is BLOCK and p.grid[1] > 1:
-        raise DeviceRejects(
-            "MatmulMultiCoreReuseMultiCast1DProgramConfig: output memory layout must be WIDTH_SHARDED or "
-            "BLOCK_SHARDED on a 1-row "
-            f"grid, got: {cpp(kind)}"
-        )
+    for way, wanted, line in (("in0", WIDTH, "row"), ("in1", HEIGHT, "column")):
+        if p.kind == way and kind is not wanted:
+            raise DeviceRejects(
+                f"MatmulMultiCoreReuseMultiCast1DProgramConfig: output memory layout must be {wanted.name} or "
+                f"BLOCK_SHARDED on a 1-{line} grid, got: {cpp(kind)}"
+            )
     return made
 
 
@@ -545,12 +576,12 @@ def _matmul(
 ):  # fmt: skip
     act = fuse(fused_activation(activation))
     check_operands(a, b)
-    s = sizes(a.shape, b.shape, transpose_a, transpose_b)
     if core_grid is not None:
         if program_config is not None:
             raise DeviceRejects("Cannot use both user core grid/coordinates and a program config")
         if not isinstance(core_grid, CoreGrid):
             raise TypeError(f"{name}(): incompatible function arguments.\n  got    core_grid = {describe(core_grid)}")
+    s = sizes(a.shape, b.shape, transpose_a, transpose_b, core_grid is not None)
     shape = s.shape
     if bias is not None:
         if bias.buffer is None:
@@ -570,27 +601,30 @@ def _matmul(
         default_config(a.dtype, b.dtype, dtype, program_config is not None or core_grid is not None),
     )
     own, other = a.spec.memory_config, b.spec.memory_config
-    if program_config is None and core_grid is None:
-        if own.is_sharded() and not s.batched:
-            if other.is_sharded():
-                raise DeviceRejects(
-                    f"Input tensor B must have INTERLEAVED memory layout, got: {cpp(other.memory_layout)}"
-                )
-            if memory_config.is_sharded() and memory_config.memory_layout is not own.memory_layout:
-                raise DeviceRejects(
-                    f"Input A and output memory layouts must match, got input: {cpp(own.memory_layout)} vs output: "
-                    f"{cpp(memory_config.memory_layout)}"
-                )
-        elif other.is_sharded() and not own.is_sharded():
+    if program_config is None and own.is_sharded():
+        if s.batched and own.memory_layout is WIDTH:
+            raise DeviceRejects(f"Input A memory layout must not be WIDTH_SHARDED, got: {cpp(own.memory_layout)}")
+        if other.is_sharded() and not s.batched:
+            raise DeviceRejects(f"Input tensor B must have INTERLEAVED memory layout, got: {cpp(other.memory_layout)}")
+        if memory_config.is_sharded() and memory_config.memory_layout is not own.memory_layout:
             raise DeviceRejects(
-                "MatmulMultiCoreProgramConfig: Input B memory layout must be INTERLEAVED, got: "
-                f"{cpp(other.memory_layout)}"
+                f"Input A and output memory layouts must match, got input: {cpp(own.memory_layout)} vs output: "
+                f"{cpp(memory_config.memory_layout)}"
             )
     partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc else dtype
     p = program(
         s, a.spec, memory_config, program_config, core_grid,
         (TILE_BYTES[a.dtype], TILE_BYTES[b.dtype], TILE_BYTES[dtype], TILE_BYTES[partial]),
     )  # fmt: skip
+    if other.is_sharded() and p.kind != "dram":
+        check_weight(p, other, program_config is not None or core_grid is not None or memory_config.is_sharded())
+    if transpose_a and core_grid is not None and s.batch > 1 and s.m > 1 and p.fused_batch:
+        turned = (*a.padded_shape[:-2], a.padded_shape[-1], a.padded_shape[-2])
+        raise DeviceRejects(
+            "MatmulMultiCoreReuseMultiCast1DProgramConfig: transpose_a with fuse_batch is not supported when "
+            "batch dimensions "
+            f"exist and M_per_batch > 1 (batch_size={s.batch}, M_per_batch={s.m}, a_shape_padded={Shape(turned)})"
+        )
     if program_config is not None:
         check_program(program_config, p, s, a.spec, b.spec, memory_config, config)
         if act is None and getattr(program_config, "fused_activation", None) is not None:
@@ -623,9 +657,7 @@ def _matmul(
             x = x.mT
         if transpose_b:
             w = w.mT
-        y = numerics.now().matmul(
-            x, w, config, dtype=made, block_w=block_w, bias=c, activation=act, w_dtype=w_dtype
-        )
+        y = numerics.now().matmul(x, w, config, dtype=made, block_w=block_w, bias=c, activation=act, w_dtype=w_dtype)
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
     return finish(

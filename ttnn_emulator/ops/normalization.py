@@ -74,6 +74,8 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
     for t in (weight, bias, residual):
         if t is not None and (t.buffer is None or not t.buffer.alive):
             raise DeviceRejects("Device Operations expect device tensors as inputs")
+    if unspecified(memory_config) and not x.is_sharded():
+        raise DeviceRejects("bad optional access", "say the shard spec of memory_config")
     check_dtype(x)
     if x.layout is not Layout.TILE and x.shape[-1] % TILE:
         raise DeviceRejects(f"ROW_MAJOR input requires W ({x.shape[-1]}) to be a multiple of tile width (32)")
@@ -95,7 +97,7 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
     if own.is_sharded():
         out = check_sharded(function, x, residual, memory_config, program_config, c)
     else:
-        if isinstance(program_config, LayerNormShardedMultiCoreProgramConfig) or unspecified(memory_config):
+        if isinstance(program_config, LayerNormShardedMultiCoreProgramConfig):
             raise DeviceRejects("bad optional access", "the input is interleaved: it takes no sharded program config")
         check_l1(function, x, weight, bias, residual, c)
         out = memory_config or own
@@ -249,9 +251,11 @@ def softmax(
     x, rank = on_device(input_tensor), len(input_tensor.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
-    check_dtype(x)
     if unspecified(memory_config):
         raise DeviceRejects("bad optional access", "say the shard spec of memory_config")
+    check_dtype(x)
+    if x.layout is not Layout.TILE and dim not in (-1, rank - 1):
+        raise DeviceRejects("Inputs to softmax must be tilized")
     run, attrs = _softmax(x, dim, compute_kernel_config, numeric_stable)
     out = result(x.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
     return launch("ttnn.softmax", (x,), out, run, flops=5 * x.volume(), attrs=attrs)
