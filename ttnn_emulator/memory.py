@@ -71,7 +71,9 @@ class ShardSpec:
 
     __slots__ = ("grid", "shape", "orientation", "_hash")
 
-    def __init__(self, grid: CoreRangeSet, shard_shape, shard_orientation: ShardOrientation = ShardOrientation.ROW_MAJOR):
+    def __init__(
+        self, grid: CoreRangeSet, shard_shape, shard_orientation: ShardOrientation = ShardOrientation.ROW_MAJOR
+    ):
         self.grid, self.shape, self.orientation = grid, tuple(int(n) for n in shard_shape), shard_orientation
         self._hash = hash((grid, self.shape, shard_orientation))
 
@@ -117,7 +119,8 @@ class MemoryConfig:
 
     def __repr__(self) -> str:
         return (f"MemoryConfig(memory_layout=TensorMemoryLayout::{self.memory_layout.name},"
-                f"buffer_type=BufferType::{self.buffer_type.name},shard_spec={self.shard_spec or 'std::nullopt'})")  # fmt: skip
+                f"buffer_type=BufferType::{self.buffer_type.name},"
+                f"shard_spec={self.shard_spec or 'std::nullopt'})")  # fmt: skip
 
 
 DRAM_MEMORY_CONFIG = MemoryConfig()
@@ -247,7 +250,9 @@ def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig) -
             raise DeviceRejects(
                 f"Invalid shard grid: shard core ({core.x}, {core.y}) has no {where} bank on this device, which has "
                 f"{banks} of them. Derive the shard grid from the device (dram_grid_size() for DRAM, "
-                "compute_with_storage_grid_size() for L1) rather than assuming a fixed size"
+                "compute_with_storage_grid_size() for L1) rather than assuming a fixed size -- a harvested device exposes "
+                "fewer banks than an unharvested one of the same type. An L1 shard core outside the compute grid is legal "
+                "only while it is claimed via ServiceCoreManager."
             )
 
 
@@ -283,7 +288,9 @@ def with_shards(memory_config: MemoryConfig, shape, memory_layout=None) -> Memor
     """The config with shards of another shape (and another layout)."""
     old = memory_config.shard_spec
     return MemoryConfig(
-        memory_layout or memory_config.memory_layout, memory_config.buffer_type, ShardSpec(old.grid, shape, old.orientation)
+        memory_layout or memory_config.memory_layout,
+        memory_config.buffer_type,
+        ShardSpec(old.grid, shape, old.orientation),
     )
 
 
@@ -319,8 +326,8 @@ class Allocator:
     def largest_free(self) -> int:
         return max((size for _, size in self.free_blocks), default=0)
 
-    def allocate(self, size: int, total: int) -> int:
-        """The address of `size` bytes in every bank; `total` is the whole buffer, for the message."""
+    def allocate(self, size: int, total: int, cores: int | None = None) -> int:
+        """The address of `size` bytes in every bank; the whole buffer's `total` and a sharded one's `cores` are for the message."""
         if not size:
             return 0
         blocks = self.free_blocks
@@ -332,7 +339,7 @@ class Allocator:
         else:
             raise DeviceRejects(
                 f"Out of Memory: Not enough space to allocate {total} B {self.buffer_type.name} buffer across "
-                f"{self.banks} banks, where each bank needs to store {size} B, but bank size is {self.bank_bytes} B "
+                f"{cores or self.banks} banks, where each bank needs to store {size} B, but bank size is {self.bank_bytes} B "
                 f"(allocated: {self.allocated} B, free: {self.free} B, largest free block: {self.largest_free} B)."
             )
         block[1] -= size
@@ -371,8 +378,8 @@ class Buffer:
 
     __slots__ = ("device", "buffer_type", "address", "bank_bytes", "data", "alive", "root", "store", "handles")
 
-    def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int):
-        self.address = device.allocators[buffer_type].allocate(bank_bytes, total_bytes)
+    def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int, cores: int | None = None):
+        self.address = device.allocators[buffer_type].allocate(bank_bytes, total_bytes, cores)
         self.device, self.buffer_type, self.bank_bytes = device, buffer_type, bank_bytes
         self.data, self.alive, self.root, self.store, self.handles = None, True, None, self, 0
 

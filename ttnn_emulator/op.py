@@ -245,7 +245,8 @@ def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
 
 def _buffer(spec: TensorSpec, device: MeshDevice) -> Buffer:
     bank_bytes, total = buffer_bytes(spec.padded_shape, spec.dtype, spec.layout, spec.memory_config)
-    return Buffer(device, spec.memory_config.buffer_type, bank_bytes, total)
+    shards = spec.memory_config.shard_spec
+    return Buffer(device, spec.memory_config.buffer_type, bank_bytes, total, shards and shards.num_cores())
 
 
 @contextlib.contextmanager
@@ -469,5 +470,5 @@ def unmodelled(inputs, specs):
 def refuse_unmodelled(op_name: str, **arguments) -> None:
     """Raises NotEmulated for the first argument that was given (is neither None, False nor empty) and has no model."""
     for arg, value in arguments.items():
-        if value is not None and value is not False and value != [] and value != ():
+        if value is not None and value is not False and not (isinstance(value, (list, tuple)) and not value):
             raise NotEmulated(f"{op_name}: argument {arg}={describe(value)} has no model in the emulator")
