@@ -128,7 +128,9 @@ def num_cores_to_corerangeset(num_cores: int, grid, row_wise: bool = False) -> C
     """
     gx, gy = grid
     if num_cores > gx * gy:
-        raise RuntimeError(f"Target number of cores {num_cores} is greater than total number of available cores {gx * gy}")
+        raise RuntimeError(
+            f"Target number of cores {num_cores} is greater than total number of available cores {gx * gy}"
+        )
     ranges, line = [], gx if row_wise else gy
     full, rest = divmod(num_cores, line)
     if full:

@@ -64,5 +64,6 @@ def at(shape, index: int) -> int:
     from .errors import DeviceRejects
 
     raise DeviceRejects(
-        f"ShapeBase[] index out of range. {index} not in [-4, {len(shape)})", f"a tensor of rank 4 is wanted, not {shape}"
+        f"ShapeBase[] index out of range. {index} not in [-4, {len(shape)})",
+        f"a tensor of rank 4 is wanted, not {shape}",
     )

@@ -42,7 +42,13 @@ class TensorSpec:
     ):  # fmt: skip
         if memory_config is None and (memory_layout is not None or buffer_type is not None):
             memory_config = MemoryConfig(memory_layout or TensorMemoryLayout.INTERLEAVED, buffer_type, shard_spec)
-        self.shape, self.dtype, self.layout, self.memory_config, self.tile = Shape(shape), dtype, layout, memory_config, tile
+        self.shape, self.dtype, self.layout, self.memory_config, self.tile = (
+            Shape(shape),
+            dtype,
+            layout,
+            memory_config,
+            tile,
+        )
         self.padded_shape = padded(self.shape, layout, memory_config)
         self._hash = hash((self.shape, dtype, layout, memory_config))
 
@@ -140,7 +146,10 @@ class TensorTopology:
         return list(self._placements)
 
     def __eq__(self, other) -> bool:
-        return isinstance(other, TensorTopology) and (self._shape, self._placements) == (other._shape, other._placements)
+        return isinstance(other, TensorTopology) and (self._shape, self._placements) == (
+            other._shape,
+            other._placements,
+        )
 
     def __hash__(self) -> int:
         return hash((self._shape, self._placements))
@@ -275,4 +284,33 @@ class Tensor:
         return data if data[0].shape == shape else [d.reshape(shape) for d in data]
 
     def __repr__(self) -> str:
-        return f"ttnn.Tensor({self.spec})"
+        """The values as the library prints them, those of the first chip on a mesh."""
+        if not self.is_allocated():
+            shown = "<deallocated>"
+        else:
+            try:
+                shown = _shown(self.contents()[0], len("ttnn.Tensor("))
+            except NotEmulated:
+                shown = "<no contents>"
+        return f"ttnn.Tensor({shown}, shape={self.shape}, dtype={cpp(self.dtype)}, layout={cpp(self.layout)})"
+
+
+def _shown(values, indent: int) -> str:
+    """Nested brackets; of more than four rows or values the first and last two."""
+    numbers = values.float().abs() if values.is_floating_point() else None
+    finite = numbers[numbers.isfinite() & (numbers > 0)] if numbers is not None else ()
+    wide = len(finite) and (finite.max() >= 1e5 or finite.min() < 1e-4)
+    form = "{:5d}" if numbers is None else "{: 11.4e}" if wide else "{:7.4f}"
+
+    def text(v, indent: int) -> str:
+        if not v.dim():
+            return form.format(v.item())
+        n = len(v)
+        rows = range(n) if n <= 4 else (0, 1, None, n - 2, n - 1)
+        parts = ["..." if i is None else text(v[i], indent + 1) for i in rows]
+        if v.dim() == 1 and n > 4:
+            parts[2] = " ..."
+        between = ", " if v.dim() == 1 else ",\n" + "\n" * (v.dim() > 2) + " " * (indent + 1)
+        return f"[{between.join(parts)}]"
+
+    return text(values, indent)

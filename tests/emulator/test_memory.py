@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 import ttnn_emulator as ttnn
 from ttnn_emulator.memory import (
-    BANK_BYTES, BASE_ADDRESS, Allocator, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes,
+    BANK_BYTES,
+    BASE_ADDRESS,
+    Allocator,
+    BufferType,
+    MemoryConfig,
+    ShardSpec,
+    TensorMemoryLayout,
+    buffer_bytes,
 )  # fmt: skip
 from ttnn_emulator.tensor import padded, spec
 
@@ -85,7 +92,10 @@ def test_a_fresh_device_reports_the_recorded_capacities(device):
     for kind, banks in ((BufferType.DRAM, 12), (BufferType.L1, 64)):
         view = ttnn.get_memory_view(device, kind)
         assert (view.num_banks, view.total_bytes_per_bank) == (banks, BANK_BYTES[kind])
-        assert (view.total_bytes_allocated_per_bank, view.largest_contiguous_bytes_free_per_bank) == (0, BANK_BYTES[kind])
+        assert (view.total_bytes_allocated_per_bank, view.largest_contiguous_bytes_free_per_bank) == (
+            0,
+            BANK_BYTES[kind],
+        )
 
 
 @pytest.mark.parametrize(
@@ -101,13 +111,17 @@ def test_the_trace_region_is_cut_off_dram(region, taken):
 # ---------------------------------------------------------------- bytes
 INTERLEAVED = [
     ((1, 1, 32, 384), b16, T, DRAM, 2048), ((1, 1, 32, 416), b16, T, DRAM, 4096), ((1, 1, 32, 416), b8, T, DRAM, 2176),
-    ((1, 1, 32, 416), b4, T, DRAM, 1152), ((4096, 14336), b8, T, DRAM, 5_199_552), ((128256, 2048), b16, RM, DRAM, 43_778_048),
+    ((1, 1, 32, 416), b4, T, DRAM, 1152), ((4096, 14336), b8, T, DRAM, 5_199_552), ((128256, 2048), b16, RM, DRAM,
+    43_778_048),
     ((128256, 2048), b16, T, DRAM, 43_778_048), ((1, 32), u32, RM, DRAM, 128), ((1, 1, 1, 1), u32, RM, DRAM, 32),
     ((1, 1, 13, 17), b16, RM, DRAM, 128), ((1, 1, 13, 100), b16, RM, DRAM, 448), ((3, 5, 7, 40), u16, RM, DRAM, 864),
-    ((3, 5, 7, 41), u8, RM, DRAM, 576), ((1, 1, 1, 128256), b16, T, DRAM, 684_032), ((1, 1, 1, 128256), b16, RM, DRAM, 256_512),
-    ((8, 1, 1024, 128), b8, T, DRAM, 93_568), ((1, 8, 1024, 128), b16, T, DRAM, 176_128), ((1, 1, 32, 32), b16, T, L1, 2048),
+    ((3, 5, 7, 41), u8, RM, DRAM, 576), ((1, 1, 1, 128256), b16, T, DRAM, 684_032), ((1, 1, 1, 128256), b16, RM,
+    DRAM, 256_512),
+    ((8, 1, 1024, 128), b8, T, DRAM, 93_568), ((1, 8, 1024, 128), b16, T, DRAM, 176_128), ((1, 1, 32, 32), b16, T,
+    L1, 2048),
     ((1, 1, 32, 2080), b16, T, L1, 4096), ((1, 1, 32, 2080), b8, T, L1, 2176), ((1, 1, 32, 2080), b4, T, L1, 1152),
-    ((1, 1, 5, 17), b16, RM, L1, 64), ((1, 1, 65, 17), b16, RM, L1, 96), ((1, 1, 65, 17), u8, RM, L1, 64), ((0, 32), b16, T, DRAM, 0),
+    ((1, 1, 5, 17), b16, RM, L1, 64), ((1, 1, 65, 17), b16, RM, L1, 96), ((1, 1, 65, 17), u8, RM, L1, 64), ((0,
+    32), b16, T, DRAM, 0),
 ]  # fmt: skip
 
 
@@ -130,7 +144,9 @@ def test_bytes_in_every_bank(shape, dtype, layout, memory, want):
 )
 def test_bytes_of_a_shard(shape, kind, shard, cores, dtype, layout, where, want):
     grid = ttnn.CoreRangeSet([ttnn.CoreRange((0, 0), (cores[0] - 1, cores[1] - 1))])
-    memory = MemoryConfig(getattr(TensorMemoryLayout, f"{kind}_SHARDED"), getattr(BufferType, where), ShardSpec(grid, shard))
+    memory = MemoryConfig(
+        getattr(TensorMemoryLayout, f"{kind}_SHARDED"), getattr(BufferType, where), ShardSpec(grid, shard)
+    )
     assert buffer_bytes(padded(ttnn.Shape(shape), layout, memory), dtype, layout, memory)[0] == want
 
 
@@ -177,14 +193,18 @@ def test_a_buffer_lives_as_long_as_its_last_handle(device):
     assert make(device).buffer_address() == address
 
 
-#: What gives another handle on the same tensor, and what a view of its memory (ttnn 0.81.1, `is_allocated` and addresses).
+#: What gives another handle on the same tensor, and what a view of its memory (ttnn 0.81.1, `is_allocated` and
+#: addresses).
 SAME = {
     "reshape": lambda x: ttnn.reshape(x, x.shape), "to_layout": lambda x: ttnn.to_layout(x, T, f32),
-    "to_memory_config": lambda x: ttnn.to_memory_config(x, DRAM, b8), "permute": lambda x: ttnn.permute(x, (1, 0, 2, 3)),
+    "to_memory_config": lambda x: ttnn.to_memory_config(x, DRAM, b8),
+    "permute": lambda x: ttnn.permute(x, (1, 0, 2, 3)),
     "transpose": lambda x: ttnn.transpose(x, 0, 1), "slice": lambda x: ttnn.slice(x, [0] * 4, x.shape, [1] * 4),
-    "getitem": lambda x: x[...], "concat": lambda x: ttnn.concat([x], 0), "repeat": lambda x: ttnn.repeat(x, [1, 1, 1, 1]),
+    "getitem": lambda x: x[...], "concat": lambda x: ttnn.concat([x], 0),
+    "repeat": lambda x: ttnn.repeat(x, [1, 1, 1, 1]),
     "repeat_interleave": lambda x: ttnn.repeat_interleave(x, 1, 0), "expand": lambda x: ttnn.expand(x, x.shape),
-    "pad": lambda x: ttnn.pad(x, [(0, 0), (0, 0)], 0.0), "to_device": lambda x: ttnn.to_device(x, x.device(), memory_config=L1),
+    "pad": lambda x: ttnn.pad(x, [(0, 0), (0, 0)], 0.0),
+    "to_device": lambda x: ttnn.to_device(x, x.device(), memory_config=L1),
     "unsqueeze_to_4D": ttnn.unsqueeze_to_4D, "sharded_to_interleaved": lambda x: ttnn.sharded_to_interleaved(x, L1),
     "tilize_with_zero_padding": ttnn.tilize_with_zero_padding, "chunk": lambda x: ttnn.chunk(x, 1, 0)[0],
 }  # fmt: skip
@@ -197,7 +217,8 @@ NEW = {
     "reshape": lambda x: ttnn.reshape(x, (1, 1, 32, 128)), "split rows": lambda x: ttnn.reshape(x, (1, 64, 1, 64)),
     "other memory": lambda x: ttnn.reshape(x, (64, 64), memory_config=L1), "typecast": lambda x: ttnn.typecast(x, b16),
     "clone": ttnn.clone, "identity": ttnn.identity, "transpose": lambda x: ttnn.transpose(x, -2, -1),
-    "slice": lambda x: x[:, :, :60], "split": lambda x: ttnn.split(x, 64, -1)[0], "permute": lambda x: ttnn.permute(x, (0, 2, 1, 3)),
+    "slice": lambda x: x[:, :, :60],
+    "split": lambda x: ttnn.split(x, 64, -1)[0], "permute": lambda x: ttnn.permute(x, (0, 2, 1, 3)),
 }  # fmt: skip
 
 
@@ -269,7 +290,8 @@ def test_a_freed_tensor_keeps_its_spec_and_refuses_use(device):
     ttnn.deallocate(x)
     assert (tuple(x.shape), x.dtype, x.memory_config()) == ((1, 1, 64, 64), b16, DRAM)
     for use in (lambda: ttnn.reshape(x, (64, 64)), lambda: ttnn.to_torch(x), lambda: ttnn.to_memory_config(x, L1),
-                lambda: ttnn.to_layout(x, RM), lambda: ttnn.concat([x, x], 0), lambda: x[0], lambda: ttnn.silu(x)):  # fmt: skip
+                lambda: ttnn.to_layout(x, RM), lambda: ttnn.concat([x, x], 0), lambda: x[0],
+                lambda: ttnn.silu(x)):  # fmt: skip
         with pytest.raises(ttnn.DeviceRejects, match="is not allocated"):
             use()
 
@@ -286,7 +308,13 @@ def test_views_see_what_is_written_into_their_source(device):
 systems = st.sampled_from([(1, 1), (1, 2), (2, 4), (1, 8)])
 
 
-@given(mesh=systems, dim=st.integers(-4, 3), dtype=st.sampled_from([b16, f32, u32]), factor=st.integers(1, 3), data=st.data())
+@given(
+    mesh=systems,
+    dim=st.integers(-4, 3),
+    dtype=st.sampled_from([b16, f32, u32]),
+    factor=st.integers(1, 3),
+    data=st.data(),
+)
 @settings(max_examples=60, deadline=None)
 def test_what_is_cut_on_a_dim_comes_back_whole(mesh, dim, dtype, factor, data):
     device = ttnn.open_mesh_device(ttnn.MeshShape(*mesh))
@@ -295,14 +323,20 @@ def test_what_is_cut_on_a_dim_comes_back_whole(mesh, dim, dtype, factor, data):
     values = torch.arange(torch.Size(shape).numel()).reshape(shape).remainder(200)
     values = values.to(torch.int32) if dtype is u32 else values.float()
     layout = data.draw(st.sampled_from([T, RM]))
-    x = ttnn.from_torch(values, dtype=dtype, layout=layout, device=device, mesh_mapper=ttnn.ShardTensorToMesh(device, dim))
+    x = ttnn.from_torch(
+        values, dtype=dtype, layout=layout, device=device, mesh_mapper=ttnn.ShardTensorToMesh(device, dim)
+    )
     assert x.shape[dim] == factor
     back = ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(device, dim))
     assert torch.equal(back.float(), values.float())
     ttnn.close_mesh_device(device)
 
 
-@given(mesh=st.sampled_from([(1, 2), (2, 4), (1, 8)]), dims=st.permutations([0, 1, 2, 3]), cut=st.tuples(st.booleans(), st.booleans()))
+@given(
+    mesh=st.sampled_from([(1, 2), (2, 4), (1, 8)]),
+    dims=st.permutations([0, 1, 2, 3]),
+    cut=st.tuples(st.booleans(), st.booleans()),
+)
 @settings(max_examples=40, deadline=None)
 def test_two_axes_of_a_mesh(mesh, dims, cut):
     device = ttnn.open_mesh_device(ttnn.MeshShape(*mesh))
@@ -324,3 +358,23 @@ def test_chips_that_hold_the_same_share_it():
     y = ttnn.concat([x, ttnn.transpose(x, -1, -2).reshape([1, 1, 32, 64])], -1)
     assert (len(x.contents()), len(y.contents())) == (1, 1)
     ttnn.close_mesh_device(device)
+
+
+# ---------------------------------------------------------------- text
+def test_tensors_print_as_in_the_library(device):
+    x = ttnn.from_torch(torch.arange(12).reshape(3, 4).float())
+    assert repr(x) == (
+        "ttnn.Tensor([[ 0.0000,  1.0000,  2.0000,  3.0000],\n"
+        "             [ 4.0000,  5.0000,  6.0000,  7.0000],\n"
+        "             [ 8.0000,  9.0000, 10.0000, 11.0000]], shape=Shape([3, 4]), dtype=DataType::FLOAT32, "
+        "layout=Layout::ROW_MAJOR)"
+    )
+    x = ttnn.zeros((2, 1, 3, 5), dtype=ttnn.int32, layout=RM, device=device)
+    row = "[    0,     0,  ...,     0,     0]"
+    block = f"[[{row},\n               {row},\n               {row}]]"
+    assert repr(x) == (
+        f"ttnn.Tensor([{block},\n\n             {block}], shape=Shape([2, 1, 3, 5]), dtype=DataType::INT32, "
+        "layout=Layout::ROW_MAJOR)"
+    )
+    ttnn.deallocate(x)
+    assert "deallocated" in repr(x)

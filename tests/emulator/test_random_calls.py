@@ -1,6 +1,7 @@
 """Random calls of the data-movement ops, legal and illegal, against torch.
 
-What is accepted moves the values as torch does; what is not is one of the two refusals, or the error of a wrong argument. Nothing
+What is accepted moves the values as torch does; what is not is one of the two refusals,
+or the error of a wrong argument. Nothing
 stays allocated.
 """
 
@@ -64,7 +65,9 @@ def cuts(draw, shape):
 def sliced(x, starts, ends, steps):
     """torch's slice; what lies behind the end of a tile's dim is padding, which reads as zero."""
     starts = [s + n if s < 0 else s for s, n in zip(starts, x.shape, strict=True)]
-    x = torch.nn.functional.pad(x, [n for e, d in zip(ends[::-1], x.shape[::-1], strict=True) for n in (0, max(0, e - d))])
+    x = torch.nn.functional.pad(
+        x, [n for e, d in zip(ends[::-1], x.shape[::-1], strict=True) for n in (0, max(0, e - d))]
+    )
     return x[tuple(map(slice, starts, ends, steps))]
 
 
@@ -76,8 +79,10 @@ def calls(draw):
     dim = draw(st.integers(-rank - 1, rank))
     memory = draw(st.sampled_from([None, None, None, DRAM, L1]))
     name = draw(st.sampled_from([
-        "reshape", "transpose", "permute", "slice", "getitem", "concat", "pad", "repeat", "repeat_interleave", "split", "chunk",
-        "unsqueeze", "squeeze", "expand", "stack", "to_layout", "to_memory_config", "clone", "move", "untilize", "tilize",
+        "reshape", "transpose", "permute", "slice", "getitem", "concat", "pad", "repeat", "repeat_interleave",
+        "split", "chunk",
+        "unsqueeze", "squeeze", "expand", "stack", "to_layout", "to_memory_config", "clone", "move",
+        "untilize", "tilize",
         "reshard", "typecast",
     ]))  # fmt: skip
     if name == "reshape":
@@ -90,7 +95,12 @@ def calls(draw):
         return name, given_operands, lambda x: ttnn.reshape(x, new, memory_config=memory), lambda v: v.reshape(new)
     if name == "transpose":
         other = draw(st.integers(-rank, rank - 1))
-        return name, given_operands, lambda x: ttnn.transpose(x, dim, other, memory_config=memory), lambda v: v.transpose(dim, other)
+        return (
+            name,
+            given_operands,
+            lambda x: ttnn.transpose(x, dim, other, memory_config=memory),
+            lambda v: v.transpose(dim, other),
+        )
     if name == "permute":
         order = draw(st.permutations(range(rank)))
         return name, given_operands, lambda x: ttnn.permute(x, order, memory_config=memory), lambda v: v.permute(order)
@@ -104,13 +114,23 @@ def calls(draw):
         return (name, given_operands, lambda x: ttnn.slice(x, starts, ends, steps, memory_config=memory),
                 lambda v: sliced(v, starts, ends, steps))  # fmt: skip
     if name == "concat":
-        return name, given_operands, lambda x: ttnn.concat([x, x, x], dim, memory_config=memory), lambda v: torch.cat([v] * 3, dim)
+        return (
+            name,
+            given_operands,
+            lambda x: ttnn.concat([x, x, x], dim, memory_config=memory),
+            lambda v: torch.cat([v] * 3, dim),
+        )
     if name == "stack":
         return name, given_operands, lambda x: ttnn.stack([x, x], dim), lambda v: torch.stack([v, v], dim)
     if name == "pad":
         pairs = [(draw(st.sampled_from([0, 0, 0, 1])), draw(st.sampled_from([0, 1, 12, 32]))) for _ in shape]
         flat = [n for p in reversed(pairs) for n in p]
-        return name, given_operands, lambda x: ttnn.pad(x, pairs, 1), lambda v: torch.nn.functional.pad(v, flat, value=1)
+        return (
+            name,
+            given_operands,
+            lambda x: ttnn.pad(x, pairs, 1),
+            lambda v: torch.nn.functional.pad(v, flat, value=1),
+        )
     if name in ("repeat", "expand"):
         times = [draw(st.integers(1, 3)) for _ in shape]
         if name == "repeat":
@@ -152,7 +172,9 @@ def compare(name, got, want):
     read = ttnn.to_torch(got).double()
     if got.dtype in BLOCKS:  # packed anew: within a step of the format of the largest value
         step = 2.0 ** (-5 if got.dtype is ttnn.bfloat8_b else -1)
-        assert read.numel() == 0 or (read - want).abs().max() <= step * want.abs().max(), f"{name}: values moved wrongly"
+        assert read.numel() == 0 or (read - want).abs().max() <= step * want.abs().max(), (
+            f"{name}: values moved wrongly"
+        )
     else:
         assert torch.equal(read, want.double()), f"{name}: values moved wrongly"
 

@@ -7,10 +7,20 @@ import operator
 import torch
 
 from .. import blockfloat
-from ..dtypes import (
-    BLOCK_FORMATS, DEFAULT_OF, HELD_AS, INTEGERS, NAME, RETURNED_AS, ROW_MAJOR_LAYOUT, TILE_LAYOUT, DataType, Layout, bfloat16,
-)  # fmt: skip
 from ..device import MeshDevice
+from ..dtypes import (
+    BLOCK_FORMATS,
+    DEFAULT_OF,
+    HELD_AS,
+    INTEGERS,
+    NAME,
+    RETURNED_AS,
+    ROW_MAJOR_LAYOUT,
+    TILE_LAYOUT,
+    DataType,
+    Layout,
+    bfloat16,
+)  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import allocate, on_device, op, refuse_unmodelled, same, state, update
@@ -38,7 +48,7 @@ def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
 
 
 def _quantised(values: torch.Tensor, name: str) -> torch.Tensor:
-    """`blockfloat.quantise` in pieces of some 16 million elements, so that a large weight needs no copies of its size."""
+    """`blockfloat.quantise` in pieces of some 16 million elements: a large weight needs no copies of its size."""
     if values.numel() <= 1 << 25 or values.dim() < 2:
         return blockfloat.quantise(values if values.dtype is torch.bfloat16 else values.float(), name)
     if values.shape[0] == 1:
@@ -96,7 +106,9 @@ def from_torch(
         if dtype is None:
             raise NotEmulated(f"from_torch without a dtype has no model for {tensor.dtype}; say dtype=")
     if tensor.is_complex():
-        raise DeviceRejects(f"get_ttnn_datatype_from_dtype: got unexpected dlpack dtype. code: 5, bits: {tensor.element_size() * 8}")
+        raise DeviceRejects(
+            f"get_ttnn_datatype_from_dtype: got unexpected dlpack dtype. code: 5, bits: {tensor.element_size() * 8}"
+        )
     if col_tilize:
         if dtype not in BLOCK_FORMATS:
             raise DeviceRejects("ttnn.from_torch: col_tilize=True requires BFP dtype (bfloat8_b or bfloat4_b)")
@@ -117,11 +129,17 @@ def from_torch(
     made = _spec(pieces[0].shape, dtype, layout, None if device is None else memory_config or DRAM_MEMORY_CONFIG)
     steps = () if device is None or mesh_mapper is None else _conversions(tensor.dtype, made)
     if state.spec_only:
-        return Tensor(made, host=pieces, topology=topology) if device is None else _upload(None, made, device, topology, steps)
+        return (
+            Tensor(made, host=pieces, topology=topology)
+            if device is None
+            else _upload(None, made, device, topology, steps)
+        )
     own = {id(p): p for p in pieces}
     own = {i: host_cast(p, dtype) for i, p in own.items()}
     host = [own[id(p)] for p in pieces]
-    return Tensor(made, host=host, topology=topology) if device is None else _upload(host, made, device, topology, steps)
+    return (
+        Tensor(made, host=host, topology=topology) if device is None else _upload(host, made, device, topology, steps)
+    )
 
 
 _spec = spec
@@ -146,7 +164,8 @@ def _conversions(source: torch.dtype, made: TensorSpec) -> list[TensorSpec]:
 
 @op("ttnn.as_tensor")
 def as_tensor(
-    tensor, dtype: DataType | None = None, *, layout: Layout | None = ROW_MAJOR_LAYOUT, device: MeshDevice | None = None,
+    tensor, dtype: DataType | None = None, *, layout: Layout | None = ROW_MAJOR_LAYOUT,
+    device: MeshDevice | None = None,
     memory_config: MemoryConfig | None = None, cache_file_name=None, preprocess=None, mesh_mapper=None,
     cache_dump_mode=None,
 ) -> Tensor:  # fmt: skip
@@ -269,7 +288,8 @@ def _filled(op_name: str, shape, value, dtype, layout, device, memory_config, op
 
 @op("ttnn.full")
 def full(
-    shape, fill_value: float, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+    shape, fill_value: float, dtype: DataType | None = None, layout: Layout | None = None,
+    device: MeshDevice | None = None,
     memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """A tensor filled with one value: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
@@ -393,7 +413,9 @@ def allocate_tensor_on_device(*arguments) -> Tensor:
         s, device = arguments
         return _over_mesh(_filled(name, s.shape, 0, s.dtype, s.layout, device, s.memory_config))
     if len(arguments) not in (4, 5) or not isinstance(arguments[3], MeshDevice):
-        raise TypeError(f"{name}(): incompatible function arguments.\n  want   (spec, device) or (shape, dtype, layout, device)")
+        raise TypeError(
+            f"{name}(): incompatible function arguments.\n  want   (spec, device) or (shape, dtype, layout, device)"
+        )
     shape, dtype, layout, device, *memory = arguments
     return _over_mesh(_filled(name, shape, 0, dtype, layout, device, *(memory or (None,))))
 
@@ -412,9 +434,13 @@ def _same_pages(host: Tensor, device: Tensor) -> None:
         raise DeviceRejects("Expected Tensor with HostStorage, got StorageType::DEVICE")
     on_device(device)
     if host.shape != device.shape:
-        raise DeviceRejects("Host tensor has different shape", f"{host.shape} on the host, {device.shape} on the device")
+        raise DeviceRejects(
+            "Host tensor has different shape", f"{host.shape} on the host, {device.shape} on the device"
+        )
     if host.dtype is not device.dtype:
-        raise DeviceRejects("Host tensor has different dtype", f"{host.dtype} on the host, {device.dtype} on the device")
+        raise DeviceRejects(
+            "Host tensor has different dtype", f"{host.dtype} on the host, {device.dtype} on the device"
+        )
     if host.layout is not device.layout:
         raise DeviceRejects("Host tensor has different page config", f"{host.layout} and {device.layout}")
 

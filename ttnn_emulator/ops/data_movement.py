@@ -14,17 +14,47 @@ import numpy as np
 import torch
 
 from ..dtypes import (
-    BLOCK_FORMATS, ELEMENT_BYTES, INTEGERS, NAME, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, float32,
+    BLOCK_FORMATS,
+    ELEMENT_BYTES,
+    INTEGERS,
+    NAME,
+    TILE_LAYOUT,
+    DataType,
+    Layout,
+    bfloat4_b,
+    bfloat8_b,
+    bfloat16,
+    cpp,
+    float32,
 )  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import num_cores_to_corerangeset
 from ..memory import (
-    ALIGNMENT, BANKS, GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, extent, named_by_extent, over_same_cores,
+    ALIGNMENT,
+    BANKS,
+    GRID,
+    BufferType,
+    MemoryConfig,
+    ShardSpec,
+    TensorMemoryLayout,
+    extent,
+    named_by_extent,
+    over_same_cores,
     with_shards,
 )  # fmt: skip
 from ..numerics import rounding
 from ..op import (
-    keep, launch, on_device, op, output_memory, refuse_unmodelled, run_into, same, unmodelled, update, view,
+    keep,
+    launch,
+    on_device,
+    op,
+    output_memory,
+    refuse_unmodelled,
+    run_into,
+    same,
+    unmodelled,
+    update,
+    view,
 )  # fmt: skip
 from ..shape import TILE, Shape, round_up, tile_padded
 from ..tensor import Tensor, padded, spec
@@ -54,7 +84,9 @@ def axis(dim: int, rank: int) -> int:
     at = dim + rank if dim < 0 else dim
     if not 0 <= at < rank:
         shown = at + (1 << 64) if at < 0 else at
-        raise DeviceRejects(f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {shown}")
+        raise DeviceRejects(
+            f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {shown}"
+        )
     return at
 
 
@@ -224,16 +256,17 @@ def _place(shape: Shape, at):
 
 @op("ttnn.reshape")
 def reshape(
-    input_tensor: Tensor, shape=None, padded_shape=None, *, logical_shape=None, memory_config: MemoryConfig | None = None,
+    input_tensor: Tensor, shape=None, padded_shape=None, *, logical_shape=None,
+    memory_config: MemoryConfig | None = None,
     pad_value=None, reshape_tile_mode=None, sub_core_grids=None, skip_padding_fill: bool = False,
 ) -> Tensor:  # fmt: skip
     """Another shape of the same volume; one dim may be -1.
 
-    Shapes    with `padded_shape`, the logical volume may change inside it: what comes into view of the old padding is zero
+    Shapes    with `padded_shape`, the logical volume may change inside it: padding that comes into view is zero
     Dtypes    bfloat16, float32, int32, uint32 and block formats; others only where no data moves
     Layout    kept; shards are cut anew over the same cores where data moves
     Raises    another volume; a freed tensor
-    Differs   `pad_value` fills padding, which is not held here; `reshape_tile_mode` and `sub_core_grids` change no value
+    Differs   `pad_value` fills padding, not held here; `reshape_tile_mode` and `sub_core_grids` change no value
     Source    recorded contract, op `ttnn.reshape`; ttnn 0.81.1, buffer addresses of results
     """
     wanted = integers("ttnn.reshape", "shape", shape if logical_shape is None else logical_shape)
@@ -276,12 +309,15 @@ def view_(input_tensor: Tensor, shape) -> Tensor:
     old = x.shape
     if (old[-1] if old else 1) != (new[-1] if new else 1):
         raise DeviceRejects(
-            f"The last dimension can not change in view, attempting to change last dimension from {old[-1]} to {new[-1]}, "
+            f"The last dimension can not change in view, attempting to change last dimension from "
+            f"{old[-1]} to {new[-1]}, "
             "use reshape instead"
         )
     if new != old and not _is_view(x, new):
         rows = (old[-2] if len(old) > 1 else 1), (new[-2] if len(new) > 1 else 1)
-        raise DeviceRejects(f"Invalid second last dims for TILED reshape, from {rows[0]} to {rows[1]}, use reshape instead")
+        raise DeviceRejects(
+            f"Invalid second last dims for TILED reshape, from {rows[0]} to {rows[1]}, use reshape instead"
+        )
     return same(x) if new == old else view(x, spec(new, x.dtype, x.layout, x.spec.memory_config))
 
 
@@ -296,7 +332,9 @@ def squeeze(input_tensor: Tensor, dim=None) -> Tensor:
         for d in dims:
             at = d + rank if d < 0 else d
             if not 0 <= at < rank:
-                raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank},{rank - 1}], but got {d})")
+                raise DeviceRejects(
+                    f"Dimension out of range (expected to be in range of [{-rank},{rank - 1}], but got {d})"
+                )
             if x.shape[at] == 1:
                 gone.add(at)
     return reshaped("ttnn.reshape", x, Shape(n for d, n in enumerate(x.shape) if d not in gone))
@@ -374,14 +412,17 @@ def clone_memory(x: Tensor, memory: MemoryConfig) -> None:
     old = x.spec.memory_config
     if memory.is_sharded() != old.is_sharded():
         raise DeviceRejects(
-            "Clone: mixed sharded/interleaved layout not currently supported. Both input and output must have the same layout."
+            "Clone: mixed sharded/interleaved layout not currently supported. Both input and output must have the "
+            "same layout."
         )
     if memory.memory_layout is not old.memory_layout:
         raise DeviceRejects("Clone: input and output must have the same memory layout when both are sharded")
 
 
 @op("ttnn.permute")
-def permute(input_tensor: Tensor, dims, *unnamed, memory_config: MemoryConfig | None = None, pad_value: float = 0.0) -> Tensor:
+def permute(
+    input_tensor: Tensor, dims, *unnamed, memory_config: MemoryConfig | None = None, pad_value: float = 0.0
+) -> Tensor:
     """The dims in another order.
 
     Source    recorded contract, op `ttnn.permute`
@@ -410,7 +451,12 @@ def _permuted_twice(x: Tensor, dims, memory_config) -> Tensor:
 
 @op("ttnn.transpose")
 def transpose(
-    input_tensor: Tensor, dim1: int, dim2: int, *unnamed, memory_config: MemoryConfig | None = None, pad_value: float = 0.0
+    input_tensor: Tensor,
+    dim1: int,
+    dim2: int,
+    *unnamed,
+    memory_config: MemoryConfig | None = None,
+    pad_value: float = 0.0,
 ) -> Tensor:
     """Two dims swapped.
 
@@ -428,7 +474,7 @@ def transpose(
 
 # ---------------------------------------------------------------- parts
 def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]:
-    """Starts and ends counted from the front and checked as the library does; whether the slice goes through ROW_MAJOR."""
+    """Starts and ends counted from the front and checked as the library does; whether the slice goes through rows."""
     rank = len(x.shape)
     if len(starts) != rank:
         raise DeviceRejects(f"Input rank {rank} and begins {len(starts)} must have the same size")
@@ -445,9 +491,13 @@ def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]
             first = b + (1 << 32) if b < 0 else b
             raise DeviceRejects(f"End {e} must be greater than or equal to start {first}")
         if e < 0:
-            raise DeviceRejects("MeshBuffer must be large enough to hold the tensor.", f"end {e} lies before the tensor")
+            raise DeviceRejects(
+                "MeshBuffer must be large enough to hold the tensor.", f"end {e} lies before the tensor"
+            )
     tiled = x.layout is TILE_LAYOUT
-    through_rows = tiled and (rank < 2 or builtins.any(s != 1 for s in steps) or builtins.any(b % TILE for b in starts[-2:]))
+    through_rows = tiled and (
+        rank < 2 or builtins.any(s != 1 for s in steps) or builtins.any(b % TILE for b in starts[-2:])
+    )
     limits = x.shape if through_rows else x.padded_shape[-rank:] if rank else ()  # a vector is padded to rank 2
     for d, (e, n) in enumerate(zip(ends, limits)):
         last = round_up(e, TILE) if tiled and not through_rows and d >= rank - 2 else e
@@ -588,7 +638,8 @@ def chunk(input_tensor: Tensor, chunks: int, dim: int) -> list:
 # ---------------------------------------------------------------- more
 @op("ttnn.concat")
 def concat(
-    tensors, dim: int = 0, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, groups: int = 1,
+    tensors, dim: int = 0, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+    groups: int = 1,
     sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
     """Tensors behind one another along `dim`.
@@ -602,7 +653,9 @@ def concat(
         tensors = [tensors[i] for i in range(tensors.shape[0])]
     tensors = list(tensors)
     if not builtins.all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError("ttnn.concat(): incompatible function arguments.\n  got    something else than tensors in the list")
+        raise TypeError(
+            "ttnn.concat(): incompatible function arguments.\n  got    something else than tensors in the list"
+        )
     if not tensors:
         raise DeviceRejects("ttnn.concat: expected a non-empty list of Tensors!")
     if output_tensor is not None:
@@ -620,7 +673,8 @@ def concat(
             _ranks_differ(first, t)
         if builtins.any(a != b for d, (a, b) in enumerate(zip(first.shape, t.shape)) if d != at):
             raise DeviceRejects(
-                "All dimensions must be the same size except for the dimension along which the contenation is taking place."
+                "All dimensions must be the same size except for the dimension along which the contenation is "
+                "taking place."
             )
     for t in tensors:
         device_tensor(t)
@@ -632,7 +686,12 @@ def concat(
         if t.is_sharded() and t.spec.memory_config.shard_spec.grid != first.spec.memory_config.shard_spec.grid:
             raise DeviceRejects("Sharded tensors must have the same grid.")
     dtype = first.dtype
-    if len(tensors) > 1 and first.layout is TILE_LAYOUT and at >= rank - 2 and builtins.any(t.shape[at] % TILE for t in tensors):
+    if (
+        len(tensors) > 1
+        and first.layout is TILE_LAYOUT
+        and at >= rank - 2
+        and builtins.any(t.shape[at] % TILE for t in tensors)
+    ):
         if dtype in (bfloat4_b, DataType.UINT8):
             raise DeviceRejects(ONLY_TILE if dtype is bfloat4_b else TILIZE_DTYPES)
         dtype = bfloat16 if dtype is bfloat8_b else dtype
@@ -676,8 +735,12 @@ def pad(
     Source    recorded contract, op `ttnn.pad`
     """
     x = input_tensor
-    if output_padded_shape is None and padding is not None and not isinstance(padding, Tensor) and len(padding) and isinstance(
-        padding[0], int
+    if (
+        output_padded_shape is None
+        and padding is not None
+        and not isinstance(padding, Tensor)
+        and len(padding)
+        and isinstance(padding[0], int)
     ):
         output_padded_shape, input_tensor_start, value = padding, value, fill
     rank = len(x.shape)
@@ -720,7 +783,9 @@ def pad(
     if tiled and x.dtype is bfloat4_b and tile_padded(shape) != x.padded_shape:
         raise DeviceRejects("Cannot pad tilized tensor with specified format")
     if tiled and rank == 1:
-        raise DeviceRejects("MeshBuffer must be large enough to hold the tensor.", "the library pads no vector to more tiles")
+        raise DeviceRejects(
+            "MeshBuffer must be large enough to hold the tensor.", "the library pads no vector to more tiles"
+        )
     if memory_config is None and memory.memory_layout is TensorMemoryLayout.HEIGHT_SHARDED:
         memory = with_shards(memory, (memory.shard_spec.shape[0], extent(padded(shape, x.layout, None))[1]))
     made = spec(shape, x.dtype, x.layout, memory)
@@ -737,7 +802,11 @@ def refilled(x: Tensor, made, compute) -> Tensor:
 
 @op("ttnn.repeat")
 def repeat(
-    input_tensor: Tensor, repeat_dims, *, memory_config: MemoryConfig | None = None, optional_output_tensor: Tensor | None = None
+    input_tensor: Tensor,
+    repeat_dims,
+    *,
+    memory_config: MemoryConfig | None = None,
+    optional_output_tensor: Tensor | None = None,
 ) -> Tensor:
     """Copies behind one another along each dim; fewer numbers than dims count from the last, more add dims in front.
 
@@ -755,7 +824,9 @@ def repeat(
         return reshaped("ttnn.reshape", x, old)
     shape = Shape(n * t for n, t in zip(old, times))
     inside = tile_padded(old)
-    moved = inside != old and (rank > 4 or builtins.any(t != 1 and n != i for t, n, i in zip(times[-2:], old[-2:], inside[-2:])))
+    moved = inside != old and (
+        rank > 4 or builtins.any(t != 1 and n != i for t, n, i in zip(times[-2:], old[-2:], inside[-2:]))
+    )
     if x.layout is TILE_LAYOUT and moved and x.dtype in (bfloat4_b, DataType.UINT8):
         raise DeviceRejects(ONLY_TILE if x.dtype is bfloat4_b else TILIZE_DTYPES)
     memory = output_memory(x, memory_config)
@@ -769,14 +840,22 @@ def _repeated_shards(memory: MemoryConfig, inside: Shape, layout) -> MemoryConfi
     """Height sharded in TILE: a core for every row of tiles. What the library chooses otherwise is not modelled."""
     rows, columns = extent(inside)
     cores = rows // TILE
-    if memory.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED or layout is not TILE_LAYOUT or cores > GRID[0] * GRID[1]:
-        raise NotEmulated("ttnn.repeat: where this sharded result is placed by default is not modelled; say memory_config=")
+    if (
+        memory.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED
+        or layout is not TILE_LAYOUT
+        or cores > GRID[0] * GRID[1]
+    ):
+        raise NotEmulated(
+            "ttnn.repeat: where this sharded result is placed by default is not modelled; say memory_config="
+        )
     shards = ShardSpec(num_cores_to_corerangeset(cores, GRID, True), (TILE, columns), memory.shard_spec.orientation)
     return MemoryConfig(memory.memory_layout, memory.buffer_type, shards)
 
 
 @op("ttnn.repeat_interleave")
-def repeat_interleave(input_tensor: Tensor, repeats: int, dim: int, *, memory_config: MemoryConfig | None = None) -> Tensor:
+def repeat_interleave(
+    input_tensor: Tensor, repeats: int, dim: int, *, memory_config: MemoryConfig | None = None
+) -> Tensor:
     """Each slice along `dim` repeated in place. A sharded operand gives DRAM interleaved.
 
     Source    recorded contract, op `ttnn.repeat_interleave`
@@ -794,9 +873,7 @@ def repeat_interleave(input_tensor: Tensor, repeats: int, dim: int, *, memory_co
     memory = memory_config or (MemoryConfig() if x.is_sharded() else x.spec.memory_config)
     shape = Shape(n * repeats if d == at else n for d, n in enumerate(x.shape))
     made = spec(shape, x.dtype, x.layout, memory)
-    return launch(
-        "ttnn.repeat_interleave", (x,), made, moving(lambda v: v.repeat_interleave(repeats, at), x.dtype)
-    )
+    return launch("ttnn.repeat_interleave", (x,), made, moving(lambda v: v.repeat_interleave(repeats, at), x.dtype))
 
 
 @op("ttnn.expand")
@@ -807,7 +884,9 @@ def expand(input_tensor: Tensor, output_shape, *, memory_config: MemoryConfig | 
         raise DeviceRejects("Output rank must be >= input rank for expand")
     old = (1,) * (len(wanted) - len(x.shape)) + tuple(x.shape)
     if builtins.any(w not in (-1, n) and n != 1 for n, w in zip(old, wanted)):
-        raise DeviceRejects("Only size 1 dimensions can be expanded in the output shape", f"{x.shape} to {list(wanted)}")
+        raise DeviceRejects(
+            "Only size 1 dimensions can be expanded in the output shape", f"{x.shape} to {list(wanted)}"
+        )
     return repeat(x, [1 if w in (-1, n) else w for n, w in zip(old, wanted)], memory_config=memory_config)
 
 
@@ -821,20 +900,34 @@ def gather(
     Source    recorded contract, op `ttnn.gather`
     """
     refuse_unmodelled("ttnn.gather", sparse_grad=sparse_grad, out=out)
-    x, at = device_tensor(input), axis(dim, len(input.shape))
+    x = device_tensor(input)
     device_tensor(index)
+    if not -len(x.shape) <= dim < len(x.shape):
+        raise DeviceRejects(f"gather: dim {dim} is out of range for tensor rank {len(x.shape)}")
+    at = dim % len(x.shape)
     if len(index.shape) != len(x.shape):
         raise DeviceRejects(
-            f"Input and index tensors must have the same number of dimensions. Got input dim: {len(x.shape)} and index dim: "
-            f"{len(index.shape)}"
+            f"Input and index tensor must have the same number of dimensions. Got input dim: {len(x.shape)} and index "
+            f"dim: {len(index.shape)}"
         )
+    if index.layout is not x.layout:
+        raise DeviceRejects(
+            f"Input tensor and index tensor must have the same layout. Got input layout: {cpp(x.layout)} and index "
+            f"layout: {cpp(index.layout)}"
+        )
+    if index.dtype not in (DataType.UINT32, DataType.UINT16):
+        raise DeviceRejects(f"gather_codegen: index tensor must be of type UINT32 or UINT16. Got: {cpp(index.dtype)}")
+    for d, (n, of) in enumerate(zip(index.shape, x.shape)):
+        if d != at and n > of:
+            raise DeviceRejects(f"Ends {n} must be less than or equal to the shape of the tensor {of}")
     made = spec(index.shape, x.dtype, x.layout, output_memory(x, memory_config))
     return launch("ttnn.gather", (x, index), made, moving(lambda v, i: torch.gather(v, at, i.long()), x.dtype))
 
 
 @op("ttnn.scatter")
 def scatter(
-    input: Tensor, dim: int, index: Tensor, src: Tensor, *, memory_config: MemoryConfig | None = None, reduce: str | None = None,
+    input: Tensor, dim: int, index: Tensor, src: Tensor, *, memory_config: MemoryConfig | None = None,
+    reduce: str | None = None,
     sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
     """A copy of `input` with out[i][index[i][j]] = src[i][j] for the last dim, and alike for the others.
@@ -852,6 +945,10 @@ def scatter(
                 f"Scatter doesn't work for fp32 tiled tensors yet (see to_layout issue #) - {what} tensor is "
                 f"{cpp(t.dtype)} {cpp(t.layout)}."
             )
+    if src.dtype is not x.dtype:
+        raise DeviceRejects(
+            f"input_dtype differs from src_dtype (input_dtype: {x.dtype.name}, src_dtype: {src.dtype.name})."
+        )
     made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
     return launch(
         "ttnn.scatter", (x, index, src), made, moving(lambda v, i, s: v.scatter(at, i.long(), s.to(v.dtype)), x.dtype)
@@ -862,6 +959,13 @@ def _triangle(name: str, doc: str, function):
     @op(name)
     def call(input_tensor: Tensor, *, diagonal: int = 0, memory_config: MemoryConfig | None = None) -> Tensor:
         x = device_tensor(input_tensor)
+        inside = tile_padded(x.shape)
+        if x.layout is not TILE_LAYOUT and inside != x.shape:
+            raise DeviceRejects(
+                f"to_layout: Converting layout to Layout::TILE implicitly changed physical shape from "
+                f"{extent(x.shape)} to {extent(inside)} due to alignment constraints. This is currently unsupported. Please pad the tensor "
+                "explicitly before conversion."
+            )
         made = spec(x.shape, x.dtype, TILE_LAYOUT, output_memory(x, memory_config))
         return launch(name, (x,), made, moving(lambda v: function(v, diagonal), x.dtype))
 
@@ -879,7 +983,16 @@ def roll(input_tensor: Tensor, shifts, dim=None, *, memory_config: MemoryConfig 
     x = device_tensor(input_tensor)
     shifts = (shifts,) if isinstance(shifts, int) else integers("ttnn.roll", "shifts", shifts)
     dims = None if dim is None else (dim,) if isinstance(dim, int) else integers("ttnn.roll", "dim", dim)
-    dims = None if dims is None else tuple(axis(d, len(x.shape)) for d in dims)
+    rank = len(x.shape)
+    if dims is not None and len(dims) != len(shifts):
+        raise DeviceRejects(f"Roll expects shifts {len(shifts)} and dims {len(dims)} to have the same length")
+    for d in dims or ():
+        if not -rank <= d < rank:
+            raise DeviceRejects(
+                f"Invalid dimension index {d}. The dimension must be within the range [{-rank}, {rank - 1}]."
+            )
+    if x.dtype in BLOCK_FORMATS:  # it cuts and concatenates, and an unaligned cut comes out as bfloat16
+        raise DeviceRejects("All Tensors should have same dtypes.")
     if builtins.all(s == 0 for s in shifts) and memory_config is None:
         return same(x)
     made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from ..dtypes import (
-    BLOCK_FORMATS, NAME, ROW_MAJOR_LAYOUT, TILE_LAYOUT, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp,
+    BLOCK_FORMATS,
+    NAME,
+    ROW_MAJOR_LAYOUT,
+    TILE_LAYOUT,
+    DataType,
+    Layout,
+    bfloat4_b,
+    bfloat8_b,
+    bfloat16,
+    cpp,
 )  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreCoord, CoreRangeSet, num_cores_to_corerangeset
 from ..memory import (
-    BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, with_shards,
+    BufferType,
+    MemoryConfig,
+    ShardOrientation,
+    ShardSpec,
+    TensorMemoryLayout,
+    extent,
+    with_shards,
 )  # fmt: skip
 from ..numerics import rounding
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
@@ -16,7 +31,15 @@ from ..shape import TILE, Shape, tile_padded
 from ..tensor import Tensor, padded, spec
 from .creation import host_cast
 from .data_movement import (
-    ONLY_TILE, TILIZE_DTYPES, TILIZED, _padded_to, allocated, clone_memory, device_tensor, integers, on_host,
+    ONLY_TILE,
+    TILIZE_DTYPES,
+    TILIZED,
+    _padded_to,
+    allocated,
+    clone_memory,
+    device_tensor,
+    integers,
+    on_host,
     page_bytes,
 )  # fmt: skip
 
@@ -40,7 +63,7 @@ def to_layout(
     tensor: Tensor, layout: Layout, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
     sub_core_grids=None, pad_value: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """The tensor in TILE or ROW_MAJOR; where it is in that layout already, the tensor itself (dtype and memory ignored).
+    """The tensor in TILE or ROW_MAJOR; where it is in that layout, the tensor itself (`dtype` and memory ignored).
 
     Dtypes    to TILE: any `dtype`; to ROW_MAJOR: only the tensor's own, and bfloat8_b comes out as bfloat16
     Raises    bfloat4_b to ROW_MAJOR; block formats to ROW_MAJOR on the host
@@ -188,7 +211,9 @@ def untilize_with_unpadding(
 # ---------------------------------------------------------------- memory
 def _moved(name: str, x: Tensor, memory: MemoryConfig, dtype: DataType | None, output_tensor=None) -> Tensor:
     if memory.is_sharded() and memory.shard_spec is None:
-        raise DeviceRejects("bad optional access", "the memory config has no shard spec, and this op does not choose one")
+        raise DeviceRejects(
+            "bad optional access", "the memory config has no shard spec, and this op does not choose one"
+        )
     made = spec(x.shape, dtype or x.dtype, x.layout, memory)
     if output_tensor is None:
         return launch(name, (x,), made, converted(x, made.dtype))
@@ -243,11 +268,16 @@ def interleaved_to_sharded(
         if not isinstance(grid, CoreRangeSet):
             raise TypeError(
                 f"ttnn.interleaved_to_sharded(): incompatible function arguments.\n  got    grid = {grid!r:.100}\n"
-                "  want   a memory config, or a CoreCoord or CoreRangeSet with shard_shape, shard_scheme, shard_orientation"
+                "  want   a memory config, or a CoreCoord or CoreRangeSet with shard_shape, shard_scheme, "
+                "shard_orientation"
             )
-        memory = _sharded_l1(shard_scheme, ShardSpec(grid, shard_shape, shard_orientation or ShardOrientation.ROW_MAJOR))
+        memory = _sharded_l1(
+            shard_scheme, ShardSpec(grid, shard_shape, shard_orientation or ShardOrientation.ROW_MAJOR)
+        )
     if x.is_sharded():
-        raise DeviceRejects(f"Input tensor memory layout must be INTERLEAVED, but got {cpp(x.spec.memory_config.memory_layout)}")
+        raise DeviceRejects(
+            f"Input tensor memory layout must be INTERLEAVED, but got {cpp(x.spec.memory_config.memory_layout)}"
+        )
     if not memory.is_sharded():
         raise DeviceRejects("Output memory config must be sharded")
     if output_dtype not in (None, x.dtype) and x.layout is not TILE_LAYOUT:
@@ -293,8 +323,8 @@ def reshard(input_tensor: Tensor, output_memory_config: MemoryConfig, output_ten
     for what, memory in (("Input", x.spec.memory_config), ("Output", output_memory_config)):
         if memory.shard_spec is not None and (page := page_bytes(x, memory)) % 16:
             raise DeviceRejects(
-                f"{what} row-major shard width {memory.shard_spec.shape[1]} with data type {cpp(x.dtype)} gives page size "
-                f"{page} bytes, which must be aligned to 16 bytes for reshard"
+                f"{what} row-major shard width {memory.shard_spec.shape[1]} with data type {cpp(x.dtype)} gives page "
+                f"size {page} bytes, which must be aligned to 16 bytes for reshard"
             )
     return _moved("ttnn.reshard", x, output_memory_config, None, output_tensor)
 
@@ -361,8 +391,9 @@ def _cast_on_host(x: Tensor, dtype: DataType) -> Tensor:
     before, after = extent(x.padded_shape), extent(padded(x.shape, layout, None))
     if before != after:
         raise DeviceRejects(
-            f"to_dtype: Converting layout to {cpp(layout)} implicitly changed physical shape from {before} to {after} due to "
-            "alignment constraints. This is currently unsupported. Please pad the tensor explicitly before conversion."
+            f"to_dtype: Converting layout to {cpp(layout)} implicitly changed physical shape from {before} to "
+            f"{after} due to alignment constraints. This is currently unsupported. Please pad the tensor explicitly "
+            "before conversion."
         )
     return on_host(x, x.shape, lambda v: host_cast(v, dtype), dtype, layout)
 
@@ -371,13 +402,19 @@ def _cast_on_host(x: Tensor, dtype: DataType) -> Tensor:
 def to_dtype(tensor: Tensor, dtype: DataType) -> Tensor:
     """A host tensor in another dtype; device tensors take `ttnn.typecast`."""
     if tensor.buffer is not None:
-        raise DeviceRejects("Expected Tensor with HostStorage, got StorageType::DEVICE", "ttnn.typecast converts on the device")
+        raise DeviceRejects(
+            "Expected Tensor with HostStorage, got StorageType::DEVICE", "ttnn.typecast converts on the device"
+        )
     return _cast_on_host(tensor, dtype)
 
 
 @op("ttnn.clone")
 def clone(
-    input: Tensor, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None, compute_kernel_config=None
+    input: Tensor,
+    *,
+    dtype: DataType | None = None,
+    memory_config: MemoryConfig | None = None,
+    compute_kernel_config=None,
 ) -> Tensor:
     """A copy, in another dtype or memory if said.
 
@@ -400,19 +437,39 @@ def assign(
 
     Source    recorded contract, op `ttnn.assign`
     """
-    x, output_tensor = device_tensor(input_tensor), output_tensor if input_b is None else input_b
+    x = device_tensor(input_tensor)
+    if input_b is not None:
+        return _written("ttnn.assign", x, input_b)
     if output_tensor is None and memory_config is None:
-        raise TypeError("ttnn.assign(): incompatible function arguments.\n  want   assign(input_tensor, *, memory_config=)")
+        raise TypeError(
+            "ttnn.assign(): incompatible function arguments.\n  want   assign(input_tensor, *, memory_config=)"
+        )
     if output_tensor is not None:
-        return _moved("ttnn.assign", x, output_tensor.spec.memory_config, output_tensor.dtype, output_tensor)
+        if output_tensor.spec.memory_config != memory_config:
+            raise DeviceRejects(
+                "Mismatched output memory config. Check to see if the preallocated output tensor has a different shard "
+                "spec than the one specified in the passed-in memory config."
+            )
+        return _written("ttnn.assign", x, output_tensor)
     return _moved("ttnn.assign", x, memory_config, dtype)
 
 
 @op("ttnn.copy")
 def copy(input_a: Tensor, input_b: Tensor) -> Tensor:
     """The values of `input_a` written into `input_b`."""
-    x = device_tensor(input_a)
-    return _moved("ttnn.copy", x, input_b.spec.memory_config, input_b.dtype, device_tensor(input_b))
+    return _written("ttnn.copy", device_tensor(input_a), input_b)
+
+
+def _written(name: str, x: Tensor, target: Tensor) -> Tensor:
+    """The values of a tensor written into another of its shape and layout, in the other's dtype."""
+    device_tensor(target)
+    if x.shape != target.shape:
+        raise DeviceRejects(f"Input tensor shape {x.shape} does not match output tensor shape {target.shape}")
+    if x.layout is not target.layout:
+        raise DeviceRejects(
+            f"Input tensor layout ({cpp(x.layout)}) must equal output tensor layout ({cpp(target.layout)})"
+        )
+    return _moved(name, x, target.spec.memory_config, target.dtype, target)
 
 
 @op("ttnn.move")

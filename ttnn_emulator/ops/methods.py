@@ -17,7 +17,9 @@ from .data_movement import _padded_to, integers, on_host, reshaped, sliced
 
 def _mistaken(name: str, args) -> TypeError:
     shown = ", ".join(f"{a!r:.60}" for a in args)
-    return TypeError(f"{name}(): incompatible function arguments. The following argument types are supported:\n  got    {shown}")
+    return TypeError(
+        f"{name}(): incompatible function arguments. The following argument types are supported:\n  got    {shown}"
+    )
 
 
 # ---------------------------------------------------------------- indexing
@@ -69,8 +71,12 @@ def getitem(tensor: Tensor, index) -> Tensor:
     starts, ends, steps, gone = _index(x, index)
     if x.buffer is None:
         if x.dtype in BLOCK_FORMATS and any(each != slice(None) for each in _listed(index)):
-            raise DeviceRejects("Tensor layout must be ROW_MAJOR for unpadding", "slice before the cast, or on the device")
-        cut = tuple(slice(b + n if b < 0 else b, e + n if e < 0 else e, s) for b, e, s, n in zip(starts, ends, steps, x.shape))
+            raise DeviceRejects(
+                "Tensor layout must be ROW_MAJOR for unpadding", "slice before the cast, or on the device"
+            )
+        cut = tuple(
+            slice(b + n if b < 0 else b, e + n if e < 0 else e, s) for b, e, s, n in zip(starts, ends, steps, x.shape)
+        )
         shape = tuple(len(range(*c.indices(n))) for c, n in zip(cut, x.shape))
         part = on_host(x, shape, lambda v: v[cut].contiguous())
     else:
@@ -140,7 +146,7 @@ def item(tensor: Tensor):
 
 
 def tensor_deallocate(tensor: Tensor, force: bool = False) -> None:
-    """Frees the memory, with force=False only where no other tensor uses it. No call of its own in a log, as in ttnn."""
+    """Frees the memory, with force=False only where no other tensor uses it. No entry in a log, as in ttnn."""
     creation.deallocate.__wrapped__(tensor, force)
 
 

@@ -49,16 +49,38 @@ CASES = {
         Case((WHOLE,), {"dtype": ttnn.uint16}, reference=lambda x, **_: x % 65536),
         Case((WHOLE,), {"dtype": ttnn.int32, "device": DEVICE}, reference=lambda x, **_: x),
         Case((torch.tensor(1.5),), {"layout": TILE}, reference=lambda x, **_: x),
-        Case((WEIGHT,), {"dtype": ttnn.bfloat16, **ON_DEVICE}, reference=lambda *_, **__: weight().repeat(8, 1, 1, 1), system="t3000", compose=join(0)),
-        Refused((WEIGHT,), {"dtype": ttnn.bfloat8_b, "layout": RM}, match="Layout must be Layout::TILE for bfloat8_b or bfloat4_b!"),
-        Refused((WEIGHT,), {"device": DEVICE, "memory_config": ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG}, match="Shard spec must not be None"),
+        Case(
+            (WEIGHT,),
+            {"dtype": ttnn.bfloat16, **ON_DEVICE},
+            reference=lambda *_, **__: weight().repeat(8, 1, 1, 1),
+            system="t3000",
+            compose=join(0),
+        ),
+        Refused(
+            (WEIGHT,),
+            {"dtype": ttnn.bfloat8_b, "layout": RM},
+            match="Layout must be Layout::TILE for bfloat8_b or bfloat4_b!",
+        ),
+        Refused(
+            (WEIGHT,),
+            {"device": DEVICE, "memory_config": ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG},
+            match="Shard spec must not be None",
+        ),
         Refused((torch.zeros(1, dtype=torch.complex64), ttnn.bfloat16), match="got unexpected dlpack dtype"),
         Refused(([1.0, 2.0],), match="incompatible function arguments", error=TypeError),
     ],
     "ttnn.as_tensor": [
         Case((WEIGHT, ttnn.bfloat16), {"layout": TILE, "device": DEVICE, "memory_config": DRAM}, reference=weight),
-        Case((WEIGHT, ttnn.bfloat16), {"preprocess": lambda x: x.transpose(-2, -1)}, reference=lambda *_, **__: weight().transpose(-2, -1)),
-        Refused((WEIGHT, ttnn.bfloat16), {"device": DEVICE}, match="memory_config must be specified when device is specified"),
+        Case(
+            (WEIGHT, ttnn.bfloat16),
+            {"preprocess": lambda x: x.transpose(-2, -1)},
+            reference=lambda *_, **__: weight().transpose(-2, -1),
+        ),
+        Refused(
+            (WEIGHT, ttnn.bfloat16),
+            {"device": DEVICE},
+            match="memory_config must be specified when device is specified",
+        ),
     ],
     "ttnn.to_torch": [
         Case((T((1, 1, 20, 50)),), reference=alike),
@@ -80,9 +102,15 @@ CASES = {
     "ttnn.zeros": [
         Case((SHAPE,), {"dtype": ttnn.bfloat16, **ON_DEVICE}, reference=filled(0.0)),
         Case((SHAPE,), {"dtype": ttnn.bfloat8_b}, reference=filled(0.0)),
-        Refused((SHAPE,), {"dtype": ttnn.bfloat8_b, "layout": RM, "device": DEVICE}, match="Only TILE layout is supported"),
+        Refused(
+            (SHAPE,), {"dtype": ttnn.bfloat8_b, "layout": RM, "device": DEVICE}, match="Only TILE layout is supported"
+        ),
         Refused((32,), match="incompatible function arguments", error=TypeError),
-        Refused(((1, 1, 2097152, 4096),), {"dtype": ttnn.bfloat16, **ON_DEVICE}, match="Out of Memory: Not enough space to allocate 17179869184 B DRAM"),
+        Refused(
+            ((1, 1, 2097152, 4096),),
+            {"dtype": ttnn.bfloat16, **ON_DEVICE},
+            match="Out of Memory: Not enough space to allocate 17179869184 B DRAM",
+        ),
     ],
     "ttnn.ones": [Case((SHAPE,), {"dtype": ttnn.uint32, **ON_DEVICE}, reference=filled(1))],
     "ttnn.full": [
@@ -109,16 +137,35 @@ CASES = {
     ],
     "ttnn.allocate_tensor_on_device": [
         Case(((1, 1, 32, 64), ttnn.bfloat16, TILE, DEVICE), reference=filled(0.0, (1, 1, 32, 64))),
-        Case((ttnn.TensorSpec((1, 1, 32, 64), ttnn.bfloat16, TILE), DEVICE, ), reference=filled(0.0, (1, 1, 32, 64))),
-        Refused((ttnn.TensorSpec((1, 1, 12288, 4096), ttnn.bfloat16, TILE, buffer_type=ttnn.BufferType.L1), DEVICE), match="across 64 banks, where each bank needs to store 1572864 B"),
+        Case(
+            (
+                ttnn.TensorSpec((1, 1, 32, 64), ttnn.bfloat16, TILE),
+                DEVICE,
+            ),
+            reference=filled(0.0, (1, 1, 32, 64)),
+        ),
+        Refused(
+            (ttnn.TensorSpec((1, 1, 12288, 4096), ttnn.bfloat16, TILE, buffer_type=ttnn.BufferType.L1), DEVICE),
+            match="across 64 banks, where each bank needs to store 1572864 B",
+        ),
     ],
     "ttnn.copy_host_to_device_tensor": [
         Case((OTHER, T((1, 1, 32, 64))), reference=lambda host, _: host, changes=1),
-        Case((OTHER, T((1, 1, 32, 64), memory_config=sharded("HEIGHT", (32, 64), 1, 1))), reference=lambda host, _: host, changes=1),
+        Case(
+            (OTHER, T((1, 1, 32, 64), memory_config=sharded("HEIGHT", (32, 64), 1, 1))),
+            reference=lambda host, _: host,
+            changes=1,
+        ),
         Refused((T((1, 1, 32, 32), host=True), T((1, 1, 32, 64))), match="Host tensor has different shape"),
-        Refused((T((1, 1, 32, 64), ttnn.float32, host=True), T((1, 1, 32, 64))), match="Host tensor has different dtype"),
-        Refused((T((1, 1, 32, 64), layout=RM, host=True), T((1, 1, 32, 64))), match="Host tensor has different page config"),
-        Refused((T((1, 1, 32, 64)), T((1, 1, 32, 64))), match="Expected Tensor with HostStorage, got StorageType::DEVICE"),
+        Refused(
+            (T((1, 1, 32, 64), ttnn.float32, host=True), T((1, 1, 32, 64))), match="Host tensor has different dtype"
+        ),
+        Refused(
+            (T((1, 1, 32, 64), layout=RM, host=True), T((1, 1, 32, 64))), match="Host tensor has different page config"
+        ),
+        Refused(
+            (T((1, 1, 32, 64)), T((1, 1, 32, 64))), match="Expected Tensor with HostStorage, got StorageType::DEVICE"
+        ),
     ],
     "ttnn.copy_device_to_host_tensor": [
         Case((T((1, 1, 32, 64)), OTHER), reference=lambda x, _: x, changes=1),

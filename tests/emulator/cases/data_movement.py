@@ -7,7 +7,8 @@ from tests.emulator.case import Case, Refused, T
 
 RM = ttnn.ROW_MAJOR_LAYOUT
 L1 = ttnn.L1_MEMORY_CONFIG
-#: One more rounding to a block format whose shared exponents moved: half a step of 2^-6 (or 2^-2) below the block maximum.
+#: One more rounding to a block format whose shared exponents moved: half a step of 2^-6 (or 2^-2) below the block
+#: maximum.
 REPACKED = {ttnn.bfloat8_b: 2.0**-6, ttnn.bfloat4_b: 0.2}
 
 
@@ -57,20 +58,34 @@ CASES = {
         Case((T((2, 3, 4, 5), layout=RM), (6, 20)), {"memory_config": L1}, reference=to((6, 20))),
         Case((T((1, 1, 32, 64), ttnn.int32), (1, 2, 32, 32)), reference=to((1, 2, 32, 32))),
         Case(
-            (T((1, 1, 32, 64), ttnn.bfloat8_b), (1, 2, 32, 32)), reference=to((1, 2, 32, 32)), tolerance=REPACKED[ttnn.bfloat8_b]
+            (T((1, 1, 32, 64), ttnn.bfloat8_b), (1, 2, 32, 32)),
+            reference=to((1, 2, 32, 32)),
+            tolerance=REPACKED[ttnn.bfloat8_b],
         ),
         Case((T((1, 1, 32, 64)), (1, 1, 20, 64), (1, 1, 32, 64)), reference=lambda x, *_: x[:, :, :20]),
-        Case((T((1, 1, 20, 64)), (1, 1, 32, 64), (1, 1, 32, 64)), reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 12))),
+        Case(
+            (T((1, 1, 20, 64)), (1, 1, 32, 64), (1, 1, 32, 64)),
+            reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 12)),
+        ),
         Refused((T((1, 1, 32, 64)), (1, 1, 32, 65)), match="Invalid arguments to reshape"),
-        Refused((T((1, 1, 32, 64)), (-1, -1, 32, 64)), match="Shape cannot have more than 1 elements that is set to -1"),
-        Refused((T((1, 1, 32, 64), ttnn.uint16), (1, 1, 64, 32)), match="Can only work with bfloat16/float32 or int32/uint32"),
+        Refused(
+            (T((1, 1, 32, 64)), (-1, -1, 32, 64)), match="Shape cannot have more than 1 elements that is set to -1"
+        ),
+        Refused(
+            (T((1, 1, 32, 64), ttnn.uint16), (1, 1, 64, 32)),
+            match="Can only work with bfloat16/float32 or int32/uint32",
+        ),
         Refused((T((1, 1, 32, 64)), (1.5, 64)), match="incompatible function arguments", error=TypeError),
     ],
     "ttnn.view": [
         Case((T((1, 1, 64, 64)), (1, 2, 32, 64)), reference=to((1, 2, 32, 64))),
         Case((T((1, 32, 8, 64), layout=RM), (1, 1, 256, 64)), reference=to((1, 1, 256, 64))),
-        Refused((T((1, 1, 32, 64)), (1, 2, 32, 32)), match="The last dimension can not change in view, .* from 64 to 32"),
-        Refused((T((1, 32, 8, 64)), (1, 1, 256, 64)), match="Invalid second last dims for TILED reshape, from 8 to 256"),
+        Refused(
+            (T((1, 1, 32, 64)), (1, 2, 32, 32)), match="The last dimension can not change in view, .* from 64 to 32"
+        ),
+        Refused(
+            (T((1, 32, 8, 64)), (1, 1, 256, 64)), match="Invalid second last dims for TILED reshape, from 8 to 256"
+        ),
     ],
     "ttnn.squeeze": [
         Case((T((1, 1, 32, 64)), 0), reference=to((1, 32, 64))),
@@ -105,20 +120,42 @@ CASES = {
     ],
     "ttnn.slice": [
         Case((T((1, 2, 64, 128)), (0, 0, 5, 7), (1, 2, 20, 50)), reference=take((0, 1), (0, 2), (5, 20), (7, 50))),
-        Case((T((1, 2, 64, 128)), (0, 1, 32, 64), (1, 2, 64, 128)), reference=take((0, 1), (1, 2), (32, 64), (64, 128))),
+        Case(
+            (T((1, 2, 64, 128)), (0, 1, 32, 64), (1, 2, 64, 128)), reference=take((0, 1), (1, 2), (32, 64), (64, 128))
+        ),
         Case((T((1, 2, 20, 50)), (0, 0, -5, 0), (1, 2, 20, -10)), reference=take((0, 1), (0, 2), (15, 20), (0, 40))),
         Case(
-            (T((1, 2, 64, 128)), (0, 0, 0, 0), (1, 2, 32, 64), (1, 1, 2, 2)), {"memory_config": L1},
+            (T((1, 2, 64, 128)), (0, 0, 0, 0), (1, 2, 32, 64), (1, 1, 2, 2)),
+            {"memory_config": L1},
             reference=take((0, 1), (0, 2), (0, 32, 2), (0, 64, 2)),
         ),
-        Case((T((1, 32, 32, 64), memory_config=HEADS), [0] * 4, (1, 32, 8, 64)), reference=take((0, 1), (0, 32), (0, 8), (0, 64))),
-        Case((T((1, 2, 64, 128), ttnn.bfloat8_b), [0] * 4, (1, 2, 64, 100)), reference=take((0, 1), (0, 2), (0, 64), (0, 100))),
-        Case((T((1, 1, 20, 64)), [0] * 4, (1, 1, 32, 64)), reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 12))),
-        Refused((T((1, 2, 64, 128)), [0] * 4, (1, 2, 64, 256)), match="Ends 256 must be less than or equal to .* tensor 128"),
-        Refused((T((1, 2, 64, 128)), (0, 0, 40, 0), (1, 2, 32, 64)), match="End 32 must be greater than or equal to start 40"),
+        Case(
+            (T((1, 32, 32, 64), memory_config=HEADS), [0] * 4, (1, 32, 8, 64)),
+            reference=take((0, 1), (0, 32), (0, 8), (0, 64)),
+        ),
+        Case(
+            (T((1, 2, 64, 128), ttnn.bfloat8_b), [0] * 4, (1, 2, 64, 100)),
+            reference=take((0, 1), (0, 2), (0, 64), (0, 100)),
+        ),
+        Case(
+            (T((1, 1, 20, 64)), [0] * 4, (1, 1, 32, 64)),
+            reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 12)),
+        ),
+        Refused(
+            (T((1, 2, 64, 128)), [0] * 4, (1, 2, 64, 256)), match="Ends 256 must be less than or equal to .* tensor 128"
+        ),
+        Refused(
+            (T((1, 2, 64, 128)), (0, 0, 40, 0), (1, 2, 32, 64)),
+            match="End 32 must be greater than or equal to start 40",
+        ),
         Refused((T((1, 2, 64, 128)), (0, 0), (1, 2)), match="Input rank 4 and begins 2 must have the same size"),
-        Refused((T((1, 2, 64, 128), ttnn.bfloat4_b), (0, 0, 5, 0), (1, 2, 64, 128)), match="Only TILE layout is supported"),
-        Refused((T((1, 2, 64, 128), ttnn.bfloat8_b), [0] * 4, (1, 2, 64, 128), (1, 1, 2, 1)), match="Strided slice is not supported"),
+        Refused(
+            (T((1, 2, 64, 128), ttnn.bfloat4_b), (0, 0, 5, 0), (1, 2, 64, 128)), match="Only TILE layout is supported"
+        ),
+        Refused(
+            (T((1, 2, 64, 128), ttnn.bfloat8_b), [0] * 4, (1, 2, 64, 128), (1, 1, 2, 1)),
+            match="Strided slice is not supported",
+        ),
     ],
     "ttnn.split": [
         Case((T((1, 1, 32, 128)), 64, -1), reference=halves),
@@ -133,12 +170,17 @@ CASES = {
     ],
     "ttnn.concat": [
         Case(([T((1, 1, 32, 50)), T((1, 1, 32, 20))], -1), reference=joined),
-        Case(([T((1, 1, 20, 64), layout=RM), T((1, 1, 7, 64), layout=RM)],), {"dim": 2, "memory_config": L1}, reference=joined),
+        Case(
+            ([T((1, 1, 20, 64), layout=RM), T((1, 1, 7, 64), layout=RM)],),
+            {"dim": 2, "memory_config": L1},
+            reference=joined,
+        ),
         Case(([T((1, 2, 32, 64), ttnn.bfloat8_b), T((1, 3, 32, 64), ttnn.bfloat8_b)], 1), reference=joined),
         Case(([T((1, 1, 20, 50), ttnn.bfloat8_b)] * 2, 2), reference=joined),
         Case(
             ([T((1, 1, 64, 64), memory_config=sharded("HEIGHT", (32, 64), 2, 1))] * 2, -1),
-            {"memory_config": sharded("HEIGHT", (32, 128), 2, 1)}, reference=joined,
+            {"memory_config": sharded("HEIGHT", (32, 128), 2, 1)},
+            reference=joined,
         ),
         Refused(([T((1, 1, 32, 64)), T((1, 1, 64, 64))], 3), match="All dimensions must be the same size except"),
         Refused(([T((1, 1, 32, 64)), T((1, 1, 32, 64), ttnn.float32)], 3), match="All Tensors should have same dtypes"),
@@ -151,22 +193,40 @@ CASES = {
         Refused(([], 0), match="Stack expects at least one tensor"),
     ],
     "ttnn.pad": [
-        Case((T((1, 1, 20, 50)), [(0, 0), (0, 0), (0, 5), (0, 3)], 1.5), reference=lambda x, *_: torch.nn.functional.pad(x, (0, 3, 0, 5), value=1.5)),
-        Case((T((1, 1, 20, 50)), [(0, 30), (0, 0)], 0.0), reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 30))),
         Case(
-            (T((1, 1, 32, 64), layout=RM), [(0, 0), (0, 0), (5, 0), (3, 0)]), {"value": 0},
+            (T((1, 1, 20, 50)), [(0, 0), (0, 0), (0, 5), (0, 3)], 1.5),
+            reference=lambda x, *_: torch.nn.functional.pad(x, (0, 3, 0, 5), value=1.5),
+        ),
+        Case(
+            (T((1, 1, 20, 50)), [(0, 30), (0, 0)], 0.0),
+            reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 30)),
+        ),
+        Case(
+            (T((1, 1, 32, 64), layout=RM), [(0, 0), (0, 0), (5, 0), (3, 0)]),
+            {"value": 0},
             reference=lambda x, *_, **__: torch.nn.functional.pad(x, (3, 0, 5, 0)),
         ),
-        Case((T((1, 2, 20, 50)), [1, 2, 64, 64], [0, 0, 0, 0], 2.0), reference=lambda x, *_: torch.nn.functional.pad(x, (0, 14, 0, 44), value=2.0)),
-        Case((T((1, 1, 32, 64), ttnn.int32), [(0, 32), (0, 0)], 0), reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 32))),
-        Refused((T((1, 1, 32, 64)), [(32, 0), (0, 0)], 0.0), match="on device tile padding does not support front padding"),
+        Case(
+            (T((1, 2, 20, 50)), [1, 2, 64, 64], [0, 0, 0, 0], 2.0),
+            reference=lambda x, *_: torch.nn.functional.pad(x, (0, 14, 0, 44), value=2.0),
+        ),
+        Case(
+            (T((1, 1, 32, 64), ttnn.int32), [(0, 32), (0, 0)], 0),
+            reference=lambda x, *_: torch.nn.functional.pad(x, (0, 0, 0, 32)),
+        ),
+        Refused(
+            (T((1, 1, 32, 64)), [(32, 0), (0, 0)], 0.0), match="on device tile padding does not support front padding"
+        ),
         Refused((T((32, 64)), [(0, 0)] * 3, 0.0), match="padding len can't be larger than input tensor rank"),
         Refused((T((32, 64)), [(0, -1), (0, 0)], 0.0), match="incompatible function arguments", error=TypeError),
     ],
     "ttnn.repeat": [
         Case((T((1, 2, 20, 50)), [2, 1, 1, 3]), reference=lambda x, times: x.repeat(times)),
         Case((T((1, 2, 20, 50), layout=RM), [1, 4]), reference=lambda x, times: x.repeat(1, 1, *times)),
-        Case((T((1, 1, 128, 128), memory_config=sharded("HEIGHT", (32, 128), 4, 1)), [1, 1, 2, 1]), reference=lambda x, t: x.repeat(t)),
+        Case(
+            (T((1, 1, 128, 128), memory_config=sharded("HEIGHT", (32, 128), 4, 1)), [1, 1, 2, 1]),
+            reference=lambda x, t: x.repeat(t),
+        ),
         Refused((T((1, 1, 32, 64)), [1, 1, -1, 1]), match="incompatible function arguments", error=TypeError),
         Refused((T((1, 2, 20, 50), ttnn.bfloat4_b), [1, 1, 2, 1]), match="Only TILE layout is supported"),
     ],
@@ -181,19 +241,32 @@ CASES = {
         Refused((T((1, 1, 32, 64)), [32, 64]), match="Output rank must be >= input rank"),
     ],
     "ttnn.gather": [
-        Case((T((1, 1, 32, 64)), 3, T(dtype=ttnn.uint32, values=indices)), reference=lambda x, dim, i: x.gather(dim, i)),
-        Refused((T((1, 1, 32, 64)), 3, T((32, 64), ttnn.uint32)), match="same number of dimensions. Got input dim: 4 and index dim: 2"),
+        Case(
+            (T((1, 1, 32, 64)), 3, T(dtype=ttnn.uint32, values=indices)), reference=lambda x, dim, i: x.gather(dim, i)
+        ),
+        Refused(
+            (T((1, 1, 32, 64)), 3, T((32, 64), ttnn.uint32)),
+            match="same number of dimensions. Got input dim: 4 and index dim: 2",
+        ),
     ],
     "ttnn.scatter": [
         Case(
             (T((1, 1, 32, 64)), 3, T(dtype=ttnn.uint32, values=indices), T((1, 1, 32, 64))),
             reference=lambda x, dim, i, source: x.scatter(dim, i, source),
         ),
-        Refused((T((1, 1, 32, 64)), 3, T((1, 1, 32, 64)), T((1, 1, 32, 64))), match="index_dtype is not integer, it is BFLOAT16"),
+        Refused(
+            (T((1, 1, 32, 64)), 3, T((1, 1, 32, 64)), T((1, 1, 32, 64))),
+            match="index_dtype is not integer, it is BFLOAT16",
+        ),
     ],
     "ttnn.tril": [Case((T((1, 1, 32, 64)),), {"diagonal": 1}, reference=torch.tril)],
-    "ttnn.triu": [Case((T((1, 1, 32, 64)),), reference=torch.triu), Case((T((32, 32), layout=RM),), reference=torch.triu)],
+    "ttnn.triu": [
+        Case((T((1, 1, 32, 64)),), reference=torch.triu),
+        Case((T((32, 32), layout=RM),), reference=torch.triu),
+    ],
     "ttnn.roll": [
+        Refused((T((1, 1, 32, 64)), [1, 2], [2]), match="Roll expects shifts 2 and dims 1 to have the same length"),
+        Refused((T((1, 1, 32, 64)), 1, 7), match=r"must be within the range \[-4, 3\]"),
         Case((T((1, 1, 32, 64)), 3, -1), reference=lambda x, n, dim: torch.roll(x, n, dim)),
         Case((T((1, 1, 32, 64)), [1, 2], [2, 3]), reference=lambda x, n, dim: torch.roll(x, n, dim)),
     ],

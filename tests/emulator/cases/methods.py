@@ -9,7 +9,8 @@ from .data_movement import L1, RM
 
 #: One operation on bfloat16: a rounding of 2^-9, twice where the operands are rounded on the way.
 ROUNDED = 2.0**-8
-#: 32 products of bfloat16 summed with the matrix unit's defaults (HiFi2, a bfloat16 running sum): recorded error below 1 %.
+#: 32 products of bfloat16 summed with the matrix unit's defaults (HiFi2, a bfloat16 running sum): recorded error
+#: below 1 %.
 PRODUCT = 0.01
 
 
@@ -30,18 +31,30 @@ def compare(function):
 
 CASES = {
     "ttnn.Tensor.__getitem__": [
-        Case((T((1, 2, 64, 128)), (EVERY, EVERY, slice(63, 64), EVERY)), reference=picked((EVERY, EVERY, slice(63, 64)))),
-        Case((T((1, 2, 64, 128)), (0, 0, slice(5, 9), slice(3, 100, 2))), reference=picked((0, 0, slice(5, 9), slice(3, 100, 2)))),
+        Case(
+            (T((1, 2, 64, 128)), (EVERY, EVERY, slice(63, 64), EVERY)), reference=picked((EVERY, EVERY, slice(63, 64)))
+        ),
+        Case(
+            (T((1, 2, 64, 128)), (0, 0, slice(5, 9), slice(3, 100, 2))),
+            reference=picked((0, 0, slice(5, 9), slice(3, 100, 2))),
+        ),
         Case((T((1, 2, 64, 128)), (EVERY, EVERY, -1)), reference=picked((EVERY, EVERY, -1))),
         Case((T((1, 2, 64, 128)), (..., slice(0, 64))), reference=picked((..., slice(0, 64)))),
         Case((T((1, 2, 64, 128), layout=RM), 0), reference=picked(0)),
         Case((T((1, 2, 64, 128)), (0, 0, 3, 5)), reference=picked((0, 0, 3, 5))),
         Case((T((1, 2, 64, 128), host=True), (EVERY, 1)), reference=picked((EVERY, 1))),
-        Refused((T((1, 2, 32, 64)), 5), match="Index 5 .* is out of bounds for dimension 0 of size 1", error=IndexError),
-        Refused((T((1, 2, 32, 64)), (0, 0, 0, 0, 0)), match="Too many indices for tensor of dimension 4", error=IndexError),
+        Refused(
+            (T((1, 2, 32, 64)), 5), match="Index 5 .* is out of bounds for dimension 0 of size 1", error=IndexError
+        ),
+        Refused(
+            (T((1, 2, 32, 64)), (0, 0, 0, 0, 0)), match="Too many indices for tensor of dimension 4", error=IndexError
+        ),
         Refused((T((1, 2, 32, 64)), (..., 0, ...)), match="Only one ellipsis", error=ValueError),
         Refused((T((1, 2, 32, 64)), (..., None)), match="Invalid slice type: None", error=TypeError),
-        Refused((T((1, 2, 32, 64)), (EVERY, EVERY, slice(40, None))), match="End 32 must be greater than or equal to start 40"),
+        Refused(
+            (T((1, 2, 32, 64)), (EVERY, EVERY, slice(40, None))),
+            match="End 32 must be greater than or equal to start 40",
+        ),
     ],
     "ttnn.Tensor.reshape": [
         Case((T((1, 1, 32, 64)), [1, 32, 1, 64]), reference=lambda x, shape: x.reshape(shape)),
