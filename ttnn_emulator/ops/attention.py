@@ -8,7 +8,7 @@ from .. import numerics
 from ..config import resolve
 from ..dtypes import NAME, TILE_BYTES, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, int32
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import BASE_ADDRESS, DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig
+from ..memory import BASE_ADDRESS, DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig, TensorMemoryLayout
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled
 from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
@@ -56,7 +56,7 @@ def _check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
                 "typecast first",
             )
         if t.is_sharded():
-            raise DeviceRejects("Operands to SDPA need to be in DRAM or L1 interleaved", "sharded_to_interleaved first")
+            raise DeviceRejects("Operands to SDPA need to be DRAM/L1 interleaved", "sharded_to_interleaved first")
         if at(t.shape, 3) != t.padded_shape[3]:
             raise DeviceRejects(
                 "Padding is not supported on the head_dim dimension",
@@ -169,9 +169,7 @@ def scaled_dot_product_attention(
         if mask.layout is not Layout.TILE:
             raise DeviceRejects("When mask is provided to SDPA, it must be tilized")
         if mask.dtype not in _DTYPES:
-            raise DeviceRejects(
-                "When mask is provided to SDPA, it must be in BFLOAT16, BFLOAT8_B, or BFLOAT4_B dataformat"
-            )
+            raise DeviceRejects("When mask is provided to SDPA, it must be in BF16, BFP8, or BFP4 dataformat")
         if mask.spec.memory_config.buffer_type is not BufferType.DRAM:
             raise DeviceRejects("When mask is provided to SDPA, it must be in DRAM")
         m = mask.shape
@@ -188,7 +186,9 @@ def scaled_dot_product_attention(
         if m[3] != sk:
             raise DeviceRejects("Mask sequence length must match K sequence length", f"{m[3]} and {sk}")
     q_chunk, k_chunk = _chunks(program_config)
-    if (cores := _cores(program_config)) > _CORES:
+    if not (cores := _cores(program_config)):
+        raise DeviceRejects("SDPA requires a non-empty core grid; got num_cores=0.")
+    if cores > _CORES:
         raise DeviceRejects(
             "Provided grid must not contain more cores than the device. "
             f"Got {cores} cores, expected at most {_CORES} cores."
@@ -200,10 +200,11 @@ def scaled_dot_product_attention(
     )
     refuse_unmodelled(
         name, attention_sink=attention_sink, cu_window_seqlens=cu_window_seqlens,
-        windowed_q_token_offset=windowed_q_token_offset or None, output_concat_heads=output_concat_heads,
+        windowed_q_token_offset=windowed_q_token_offset or None,
         windowed_q_token_offset_tensor=windowed_q_token_offset_tensor, attn_mask_block_map=attn_mask_block_map,
     )  # fmt: skip
-    out = spec(q.shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
+    shape = (b, 1, s, n_q * hd) if output_concat_heads else q.shape
+    out = spec(shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
     approx, dtype = _exp_approx(program_config), NAME[q.dtype]
 
     settings = dict(
@@ -212,11 +213,12 @@ def scaled_dot_product_attention(
     )  # fmt: skip
 
     def compute(qv, kv, vv, mv):
-        return numerics.now().attention(qv, kv, vv, mask=mv, **settings)
+        y = numerics.now().attention(qv, kv, vv, mask=mv, **settings)
+        return y.transpose(1, 2).reshape(b, 1, s, n_q * hd) if output_concat_heads else y
 
     def together(qs, ks, vs, masks):
         """The heads of all chips as those of one."""
-        if masks[0] is not None or len(qs) * n_q * s * sk > SMALL:
+        if masks[0] is not None or output_concat_heads or len(qs) * n_q * s * sk > SMALL:
             return None
         y = numerics.now().attention(*(torch.cat(each, 1) for each in (qs, ks, vs)), **settings)
         return [part.contiguous() for part in torch.split(y, n_q, 1)]
@@ -243,6 +245,8 @@ def _decode_chunk(program, length: int) -> int:
     given = 0 if program is None else program.k_chunk_size
     if given & (given - 1):
         raise DeviceRejects(f"User provided k_chunk_size must be power of 2, got: {given}")
+    if given % TILE:
+        raise DeviceRejects(f"User provided k_chunk_size must be multiple of {TILE}, got: {given}")
     chunk = given or _automatic_chunk(length)
     if chunk % TILE:
         raise DeviceRejects(
@@ -259,13 +263,18 @@ def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> No
     held = q.spec.memory_config
     for i, t in enumerate((k, v), 1):
         if t.layout is not Layout.TILE:
-            raise DeviceRejects(f"Input tensor {i} layout must be TILE but got {cpp(t.layout)}")
+            raise DeviceRejects("Inputs to SDPA must be tilized except for Q", f"operand {i} is {cpp(t.layout)}")
         if t.spec.memory_config.buffer_type is not BufferType.DRAM:
             raise DeviceRejects(
                 f"Input tensor {i} buffer type must be DRAM but got {cpp(t.spec.memory_config.buffer_type)}"
             )
     if held.is_sharded():
-        pass
+        out = memory_config or DRAM_MEMORY_CONFIG
+        if q.layout is not Layout.TILE and out.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+            raise DeviceRejects(
+                "ROW_MAJOR Q produces a ROW_MAJOR output, which requires a HEIGHT_SHARDED output memory config; got "
+                + cpp(out.memory_layout)
+            )
     elif q.layout is not Layout.TILE:
         raise DeviceRejects(
             "ROW_MAJOR Q is only supported when Q is HEIGHT_SHARDED in L1; interleaved ROW_MAJOR Q is not supported. "
@@ -275,6 +284,31 @@ def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> No
         raise DeviceRejects(
             f"Q tensor buffer type must be DRAM when not sharded but got {cpp(held.buffer_type)}",
             "to_memory_config(ttnn.DRAM_MEMORY_CONFIG), or height sharded in L1",
+        )
+
+
+def _check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
+    if k.shape[-1] != q.shape[-1]:
+        raise DeviceRejects(
+            f"K tensor hidden dimension ({k.shape[-1]}) must equal Q tensor hidden dimension ({q.shape[-1]})"
+        )
+    if k.shape[1] != v.shape[1]:
+        raise DeviceRejects(
+            f"Flash decode expects K and V to have same number of heads, but got {k.shape[1]} and {v.shape[1]}"
+        )
+
+
+def _check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
+    heads, span = at(on_device(mask).shape, 2), at(mask.shape, 3)
+    if mask.dtype not in _DTYPES:
+        raise DeviceRejects(f"Unsupported data type for mask tensor: {cpp(mask.dtype)}.")
+    if heads != q.shape[2]:
+        raise DeviceRejects(f"Expect same number of heads in mask as in Q, got {heads} and {q.shape[2]}")
+    if span != length:
+        raise DeviceRejects(f"Expect same sequence length in mask as in K, got {span} and {length}")
+    if mask.padded_shape[2] != q.padded_shape[2]:
+        raise DeviceRejects(
+            f"Expect same number of padded heads in mask as in Q, got {mask.padded_shape[2]} and {q.padded_shape[2]}"
         )
 
 
@@ -383,15 +417,20 @@ def scaled_dot_product_attention_decode(
     name = "ttnn.transformer.scaled_dot_product_attention_decode"
     k_chunk = _decode_chunk(program_config, at(k.shape, 2))
     _check_decode_operands(q, k, v, memory_config)
-    users, (batch, n_kv, length, _) = q.shape[1], k.padded_shape
+    users, (batch, n_kv, length, _) = q.padded_shape[1], k.padded_shape
     if k.padded_shape[2] != v.padded_shape[2]:
         raise DeviceRejects(f"K and V tensors must have the same sequence length. K: {k.shape[2]}, V: {v.shape[2]}")
     if is_causal and attn_mask is not None:
         raise DeviceRejects(
             "attn_mask must not be provided when is_causal=True. Pass is_causal=False to use an explicit mask."
         )
+    if share_cache and batch != 1:
+        raise DeviceRejects(f"Share cache expects K to have batch size of 1, but got {batch}")
     if not share_cache and batch != users:
         raise DeviceRejects(f"K tensor batch size ({batch}) must equal B ({users})")
+    _check_decode_pairs(q, k, v)
+    if attn_mask is not None:
+        _check_decode_mask(q, attn_mask, k.shape[2])
     if length % k_chunk:
         raise DeviceRejects(f"K sequence length must be multiple of chunk size, got: {length} and {k_chunk}")
     if cur_pos_tensor is not None:
@@ -403,6 +442,11 @@ def scaled_dot_product_attention_decode(
         if held[-1] < users:
             raise DeviceRejects(f"cur_pos tensor must have at least one position per batch ({users}), got shape {held}")
     elif is_causal:
+        if any(p < 0 for p in cur_pos):
+            raise TypeError(
+                f"{name}(): incompatible function arguments.\n  got    cur_pos = {list(cur_pos)}\n"
+                "  want   numbers that are not negative; a user is left out by -1 in cur_pos_tensor"
+            )
         if any(p >= length for p in cur_pos):
             raise DeviceRejects("cur_pos must be <= K sequence dim", f"{max(cur_pos)} and {length}")
         if len(cur_pos) < users:
@@ -442,6 +486,9 @@ def paged_scaled_dot_product_attention_decode(
     k_chunk = _decode_chunk(program_config, length)
     _check_decode_operands(q, k, v, memory_config)
     users = q.shape[1]
+    if k.shape[2] != v.shape[2]:
+        raise DeviceRejects("K and V must have same block size", f"{k.shape[2]} and {v.shape[2]}")
+    _check_decode_pairs(q, k, v)
     if table.dtype is not int32:
         raise DeviceRejects(
             "Error: SDPA currently only supports INT32 datatype", f"the page table is {cpp(table.dtype)}"
@@ -453,7 +500,7 @@ def paged_scaled_dot_product_attention_decode(
             raise DeviceRejects("Must have cur_pos tensor for paged attention in causal mode")
         count = cur_pos_tensor.padded_shape[-1]
         if cur_pos_tensor.dtype is not int32:
-            raise DeviceRejects("Error: SDPA currently only supports INT32 datatype", "of cur_pos")
+            raise DeviceRejects(f"Expect cur_pos to be INT32, got {cpp(cur_pos_tensor.dtype)}")
         if cur_pos_tensor.layout is not Layout.ROW_MAJOR:
             raise DeviceRejects(f"cur_pos tensor layout must be ROW_MAJOR but got {cpp(cur_pos_tensor.layout)}")
         if count != users or table.padded_shape[0] != users:
@@ -495,10 +542,21 @@ def chunked_scaled_dot_product_attention(
         attention_sink=attention_sink,
     )  # fmt: skip
     if chunk_start_idx is None:
-        raise TypeError(f"{name}: chunk_start_idx must be given")
+        raise DeviceRejects(
+            "chunk_start_idx (int) is required for legacy chunked SDPA. For flexible path use "
+            "chunk_start_idx_tensor=..."
+        )
     _check_prefill(q, k, v)
+    if chunk_start_idx < 0:
+        raise DeviceRejects("chunk_start_idx must be non-negative", f"it is {chunk_start_idx}")
     if table.dtype is not int32:
         raise DeviceRejects("Page table must be int32", f"it is {cpp(table.dtype)}")
+    if table.layout is not Layout.ROW_MAJOR:
+        raise DeviceRejects("Page table must be row major")
+    if table.shape[0] != q.shape[0]:
+        raise DeviceRejects(
+            f"Page table batch size must match input batch size. Got Page table: {table.shape[0]}, Input: {q.shape[0]}"
+        )
     b, n_q, s, hd = q.shape
     _check_heads(n_q, k.shape[1])
     length, start = k.shape[2] * table.shape[1], chunk_start_idx

@@ -28,6 +28,16 @@ def _rows(v: torch.Tensor, heads: int) -> torch.Tensor:
     return v[:, :heads] if n > heads else torch.nn.functional.pad(v, (0, 0, 0, heads - n))
 
 
+def _unsigned(name: str, **indices: int) -> None:
+    """The binding takes no negative number."""
+    for argument, value in indices.items():
+        if value < 0:
+            raise TypeError(
+                f"{name}(): incompatible function arguments.\n  got    {argument} = {value}\n  want   an int that is "
+                "not negative"
+            )
+
+
 def _check_kept(cache: Tensor, x: Tensor) -> None:
     if x.layout is not Layout.TILE or cache.layout is not Layout.TILE:
         raise DeviceRejects("Inputs to update_cache must be tilized")
@@ -63,6 +73,7 @@ def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, up
     Raises    a batch index, heads, width or length that do not fit; other dtypes
     Source    recorded contract, op `ttnn.fill_cache`
     """
+    _unsigned("ttnn.fill_cache", batch_idx=batch_idx, update_idx=update_idx)
     cache, x = on_device(cache_tensor, "Cache tensor"), on_device(input_tensor)
     _check_kept(cache, x)
     if x.dtype is not cache.dtype:
@@ -75,14 +86,16 @@ def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, up
     users, rows, length = cache.padded_shape[0], x.padded_shape[2], cache.padded_shape[2]
     if batch_idx >= users:
         raise DeviceRejects(f"Batch index ({batch_idx}) must be less than cache tensor batch size ({users})")
+    if update_idx % TILE:
+        raise DeviceRejects(f"Fill update_idx ({update_idx}) must be a multiple of TILE_HEIGHT ({TILE})")
     if rows + update_idx > length:
         raise DeviceRejects(
-            f"Input tensor sequence length ({rows}) plus update index ({update_idx}) must not exceed cache length "
-            f"({length})"
+            f"Fill update_idx ({update_idx}) + input tensor height ({rows}) must be <= cache tensor height ({length})"
         )
-    if update_idx % TILE:
-        raise NotEmulated(
-            f"fill_cache: update_idx {update_idx} is no multiple of 32; what the device does is not recorded"
+    if x.is_sharded() and rows % x.spec.memory_config.shard_spec.shape[0]:
+        raise DeviceRejects(
+            "Seq len must be divisible by shard height!",
+            f"{rows} rows in shards of {x.spec.memory_config.shard_spec.shape[0]}",
         )
     given = x.shape[2]
     last = min(update_idx + rows, cache.shape[2])
@@ -106,12 +119,21 @@ def update_cache(
     Layout    TILE
     Source    recorded contract, op `ttnn.update_cache`
     """
+    _unsigned("ttnn.update_cache", update_idx=update_idx, batch_offset=batch_offset)
     kept, x = on_device(cache, "Cache tensor"), on_device(input)
     _check_kept(kept, x)
     _check_geometry(kept, x)
+    if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+        raise DeviceRejects(
+            "Input tensor memory layout must not be WIDTH_SHARDED but got TensorMemoryLayout::WIDTH_SHARDED"
+        )
     users, length = kept.shape[0], kept.shape[2]
-    if x.dtype is bfloat8_b and kept.dtype is float32:
-        raise NotEmulated("update_cache of bfloat8_b into float32 has no model in the emulator")
+    if x.padded_shape[-2] != round_up(users, TILE):
+        raise DeviceRejects(
+            f"Input batch height ({x.padded_shape[-2]}) must equal cache batch ({users}) rounded up to a tile"
+        )
+    if batch_offset + users > TILE and batch_offset:
+        raise DeviceRejects(f"Batch offset ({batch_offset}) + cache tensor batch size ({users}) must be <= {TILE}")
     offset, given, dtypes = batch_offset, x.shape[2], (x.dtype, kept.dtype)
 
     def compute(held, v):
@@ -119,7 +141,7 @@ def update_cache(
             raise NotEmulated(
                 f"update_cache: row {update_idx} is beyond the cache's {length}; the device writes over what lies there"
             )
-        n = min(users, given - offset)
+        n = max(0, min(users, given - offset))
         held[:n, :, update_idx] = _stored(v[0, :, offset : offset + n].transpose(0, 1), *dtypes)
 
     return same(update("ttnn.update_cache", kept, (x,), compute))
@@ -132,6 +154,7 @@ def _indices(values, users: int) -> list[int]:
 
 def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update_idxs_tensor, page_table, share_cache):
     """The refusals of paged_update_cache, in the library's order."""
+    _unsigned(name, **{f"update_idxs[{i}]": p for i, p in enumerate(update_idxs) if p < 0})
     if (update_idxs_tensor is not None) == bool(len(update_idxs)):
         raise DeviceRejects("Only an update tensor or an update vector can be provided. Not both or neither.")
     if cache.dtype not in _KEPT and cache.dtype is not bfloat4_b:
@@ -157,7 +180,18 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
             raise DeviceRejects(
                 "Batch size between page_table and input_tensor must match", f"{page_table.padded_shape[0]} and {users}"
             )
-    elif not share_cache and users != cache.padded_shape[0]:
+        own = cache.padded_shape[1:]
+        block, view = own[0] * own[1] * own[2], own[0] * own[1] * x.padded_shape[-1]
+        if view != block:
+            raise DeviceRejects(
+                f"paged_update_cache geometry mismatch: cache has {block} elems/block (kv_heads={own[0]}, "
+                f"block_size={own[1]}, head_dim={own[2]}) but call view is {view} (kv_heads={own[0]}, "
+                f"block_size={own[1]}, head_dim={x.padded_shape[-1]})."
+            )
+    elif share_cache:
+        if cache.padded_shape[0] != 1:
+            raise DeviceRejects("Share cache feature expects cache tensor to have batch of 1", f"it is {cache.shape}")
+    elif users != cache.padded_shape[0]:
         raise DeviceRejects(
             "Expect batch in input tensor match the batch in cache tensor",
             f"input {x.shape} has {users} users, the cache {cache.padded_shape[0]}",
@@ -177,6 +211,18 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
         raise DeviceRejects("Expect input_tensor to be sharded", "to_memory_config with one user's heads a core")
     if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
         raise DeviceRejects("Expect input_tensor to NOT have memory layout WIDTH SHARDED")
+    if x.shape[0] != 1:
+        raise DeviceRejects("Dim 0 of input tensor must be 1", f"it is {x.shape}")
+    cores = x.spec.memory_config.shard_spec.num_cores()
+    if cores != users:
+        raise DeviceRejects(
+            f"Input tensor shard grid must have num_cores ({cores}) equal to the number of users / batch ({users}). "
+            "The "
+            "kernel dispatches one user per core; use a {num_users, 1} grid (or any CoreRangeSet whose num_cores == "
+            "num_users)."
+        )
+    if cache.is_sharded():
+        raise DeviceRejects("Only interleaved cache is supported")
 
 
 def _write_rows(name: str, held, rows, positions: list[int], table, share_cache, modulo) -> None:
@@ -244,6 +290,8 @@ def paged_update_cache(
     _check_paged_update(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache)
     if batch_offset:
         raise DeviceRejects("batch_offset must be 0")
+    if cache_position_modulo is not None and page_table is None:
+        raise DeviceRejects("cache_position_modulo is only supported in paged mode (when page_table is provided)")
     refuse_unmodelled(name, mesh_coords=mesh_coords, block_size=block_size, num_kv_heads=num_kv_heads)
     return _update_rows(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache, cache_position_modulo)
 
@@ -272,6 +320,11 @@ def paged_fused_update_cache(
         raise DeviceRejects(
             f"input_tensor1 ({grids[0]}) and input_tensor2 ({grids[1]}) must not overlap",
             "nlp_create_qkv_heads_decode(..., overlap_qk_coregrid=False) on a sharded operand puts k on other cores",
+        )
+    if pairs[0][0].dtype is not pairs[1][0].dtype:
+        raise DeviceRejects(
+            "Fused update requires matching cache tensor dtypes, got "
+            f"{cpp(pairs[0][0].dtype)} and {cpp(pairs[1][0].dtype)}"
         )
     for cache, x in pairs:
         _check_paged_update(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache)
@@ -305,6 +358,12 @@ def paged_fill_cache(
         on_device(page_table, "Page table"),
     )
     name = "ttnn.experimental.paged_fill_cache"
+    _unsigned(name, batch_idx=batch_idx)
+    if cache.dtype not in FLOATS:
+        raise DeviceRejects(
+            "Data type of cache tensor for paged_fill_cache must be FLOAT32, BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is "
+            + cpp(cache.dtype)
+        )
     if x.dtype is not cache.dtype:
         raise DeviceRejects(
             f"Input tensor dtype ({cpp(x.dtype)}) must match cache tensor dtype ({cpp(cache.dtype)}) for "
@@ -340,14 +399,19 @@ def paged_fill_cache(
                 "batch_idx_tensor "
                 "of size input_batch to fill multiple batch rows in one call."
             )
+    elif batch_idx_tensor.volume() != x.shape[0]:
+        raise DeviceRejects(
+            f"Batch idx tensor must have input_tensor batch dim ({x.shape[0]}) elements, got "
+            f"{batch_idx_tensor.volume()}"
+        )
+    if table.spec.memory_config.buffer_type is BufferType.L1 and 4 * per_user % 32:
+        raise DeviceRejects("page table page size in bytes must be a multiple of 32 due to address alignment")
     refuse_unmodelled(
         name, mesh_coords=mesh_coords, block_size=block_size, cache_position_modulo=cache_position_modulo,
         valid_seq_len_tensor=valid_seq_len_tensor,
     )  # fmt: skip
     if (heads, width) != (n, hd):
         raise NotEmulated(f"{name}: an input of {n} heads of {hd} into blocks of {heads} heads of {width} has no model")
-    if x.dtype not in FLOATS:
-        raise NotEmulated(f"{name}: {cpp(x.dtype)} has no model in the emulator")
 
     def compute(pool, v, pages, users):
         chosen = [batch_idx] if users is None else _indices(users, v.shape[0])

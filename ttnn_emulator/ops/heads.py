@@ -93,6 +93,8 @@ def nlp_create_qkv_heads(
     name, sections = "ttnn.experimental.nlp_create_qkv_heads", 1 if kv_tied else 2
     refuse_unmodelled(name, output_tensors=output_tensors, kv_tied=kv_tied and input_kv is None)
     width = at(x.padded_shape, 3)
+    if n_q <= 0:
+        raise DeviceRejects("num_q_heads must be greater than 0")
     if input_kv is None:
         if width % (n_q + 2 * n_kv):
             raise DeviceRejects(
@@ -115,6 +117,12 @@ def nlp_create_qkv_heads(
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
     if x.shape[1] != 1:
         raise DeviceRejects(f"Unsupported input sequence length {x.shape[1]} is not equal to 1")
+    if input_kv is not None and input_kv.dtype is not x.dtype:
+        raise DeviceRejects("KV tensor dtype must be same as Q tensor dtype!", f"{cpp(input_kv.dtype)}, {cpp(x.dtype)}")
+    if input_kv is not None and input_kv.shape[2] != x.shape[2]:
+        raise DeviceRejects(
+            "KV tensor seq_len dim must be same as Q tensor seq_len!", f"{input_kv.shape[2]} and {x.shape[2]}"
+        )
     memory = output_memory(x, memory_config)
     if memory.is_sharded() and not x.is_sharded():
         raise DeviceRejects(f"Output memory config layout must be INTERLEAVED but got {cpp(memory.memory_layout)}")
@@ -130,6 +138,11 @@ def nlp_create_qkv_heads(
         if rows != height:
             raise DeviceRejects(
                 f"Shard spec shape[0] ({rows}) must equal physical volume / padded shape[-1] ({height})"
+            )
+        if memory.memory_layout in (TensorMemoryLayout.INTERLEAVED, TensorMemoryLayout.WIDTH_SHARDED):
+            raise DeviceRejects(
+                "Output memory config must be sharded and not WIDTH_SHARDED but got memory_layout: "
+                f"{cpp(memory.memory_layout)}"
             )
     inputs, dtype = (x,) if input_kv is None else (x, on_device(input_kv)), x.dtype
     if whole != head_dim:  # the kernel copies whole tiles, which are not the heads then
@@ -237,6 +250,12 @@ def nlp_concat_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | None
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is none of float32, bfloat16, bfloat8_b")
     if x.layout is not Layout.TILE:
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
+    if len(x.shape) != 4:
+        raise NotEmulated(f"nlp_concat_heads of a tensor of rank {len(x.shape)} has no model in the emulator")
+    if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+        raise DeviceRejects(
+            "Input tensor memory layout must not be WIDTH_SHARDED but got TensorMemoryLayout::WIDTH_SHARDED"
+        )
     memory = output_memory(x, memory_config)
     b, n, s, head_dim = x.shape
     if memory.is_sharded():
@@ -260,6 +279,8 @@ def _concatenated_memory(x: Tensor, memory: MemoryConfig) -> MemoryConfig:
         raise DeviceRejects("bad optional access", "a sharded result needs a sharded operand")
     rows, head_dim = given.shape
     heads = rows // x.padded_shape[2]
+    if not heads:
+        raise DeviceRejects(f"shards of {rows} rows do not hold a head of {x.padded_shape[2]}")
     shard = ShardSpec(given.grid, (rows // heads, head_dim * heads), given.orientation)
     return MemoryConfig(memory.memory_layout, memory.buffer_type, shard)
 
@@ -300,16 +321,30 @@ def nlp_concat_heads_decode(
             f"Target number of cores {num_heads} is greater than total number of available cores {cores}"
         )
     (users, n, _), head_dim = x.shape[1:], x.padded_shape[3]
-    shard = ShardSpec(row_wise(num_heads), (TILE, head_dim))
+    if num_heads <= 0:
+        raise DeviceRejects("Cannot get bounding_box of an empty CoreRangeSet!", f"num_heads is {num_heads}")
+    lines = max(users, TILE)
+    shard = ShardSpec(row_wise(num_heads), (lines, head_dim))
     memory = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
-    out = spec((1, 1, TILE, num_heads * head_dim), x.dtype, Layout.TILE, memory)
+    out = spec((x.shape[0], 1, lines, num_heads * head_dim), x.dtype, Layout.TILE, memory)
+    buffer_bytes(out.padded_shape, x.dtype, Layout.TILE, memory)  # the shards of the result are checked first
+    rows = x.spec.memory_config.shard_spec.shape[0]
+    if rows != x.padded_shape[-2]:
+        raise DeviceRejects(
+            f"Shard spec shape[0] ({rows}) must match input tensor padded shape[-2] ({x.padded_shape[-2]})"
+        )
+    if num_heads > x.padded_shape[-2]:
+        raise DeviceRejects(
+            "head_dim must be multiple of TILE_WIDTH",
+            f"{num_heads} heads are more than the {x.padded_shape[-2]} there are",
+        )
 
     def compute(v):
         v = widened(v, head_dim)
         if num_heads > n:
             v = torch.nn.functional.pad(v, (0, 0, 0, num_heads - n))
         rows = v[0, :, :num_heads].reshape(users, num_heads * head_dim)
-        return torch.nn.functional.pad(rows, (0, 0, 0, TILE - users))[None, None]
+        return torch.nn.functional.pad(rows, (0, 0, 0, lines - users))[None, None]
 
     return launch("ttnn.experimental.nlp_concat_heads_decode", (x,), out, compute)
 

@@ -10,9 +10,9 @@ from .. import numerics
 from ..config import resolve
 from ..dtypes import FLOATS, NAME, Layout, bfloat16, cpp
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import MemoryConfig, TensorMemoryLayout
+from ..memory import BufferType, MemoryConfig, TensorMemoryLayout
 from ..op import launch, on_device, op, output_memory, unmodelled
-from ..shape import TILE
+from ..shape import TILE, at
 from ..tensor import Tensor, spec
 
 _DEFAULT = numerics.default_config("rotary")
@@ -100,6 +100,8 @@ def rotary_embedding(
             "Cosine cache must cover the input sequence length. "
             f"Input sequence length: {rows}, Cos cache sequence length: {length}."
         )
+    if cos.dtype is not sin.dtype:
+        raise DeviceRejects("Cos and Sin dtypes must match", f"{cpp(cos.dtype)} and {cpp(sin.dtype)}")
     held = x.spec.memory_config
     if held.is_sharded():
         if held.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
@@ -148,6 +150,8 @@ def rotary_embedding_hf(
     Source    recorded contract, op `ttnn.experimental.rotary_embedding_hf`
     """
     x, cos, sin = on_device(input_tensor), on_device(cos_cache), on_device(sin_cache)
+    if x.layout is not Layout.TILE:
+        raise DeviceRejects("Input must be tilized")
     width = x.padded_shape[-1]
     if width != TILE and width % (2 * TILE):
         raise DeviceRejects(
@@ -159,6 +163,22 @@ def rotary_embedding_hf(
         for name, t in (("Input", x), ("Cos", cos), ("Sin", sin)):
             if not t.is_sharded():
                 raise DeviceRejects(f"{name} must be sharded in decode mode")
+    if cos.shape != sin.shape:
+        raise DeviceRejects("Cos and Sin shapes must match", f"{cos.shape} and {sin.shape}")
+    if cos.padded_shape[-1] != width:
+        raise DeviceRejects("Cos dims must match input dims", f"{cos.shape} and {x.shape}")
+    if is_decode_mode:
+        if at(cos.shape, 1) != at(x.shape, 1):
+            raise DeviceRejects("Cos batch dim must match input", f"{cos.shape[1]} users of {x.shape[1]}")
+        if memory_config is not None and memory_config.buffer_type is not BufferType.L1:
+            raise DeviceRejects("Only L1 buffers can have an associated circular buffer!")
+    else:
+        if at(cos.shape, 1) != 1:
+            raise DeviceRejects("Cos must have batch dim = 1 in prefill mode", f"it has {cos.shape}")
+        if cos.shape[-2] < x.shape[-2]:
+            raise DeviceRejects(
+                f"Cos seq_len must be >= input seq_len. Input seq_len: {x.shape[-2]}, Cos seq_len: {cos.shape[-2]}."
+            )
     out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     inputs = (x, cos, sin)
     if any(t.dtype not in FLOATS for t in inputs):
@@ -200,15 +220,25 @@ def rotary_embedding_llama(
     """
     x, cos, sin, turn = (on_device(t) for t in (input_tensor, cos_cache, sin_cache, trans_mat))
     inputs = (x, cos, sin, turn)
-    for t in inputs:
+    for name, t in zip(("input", "cos", "sin", "trans_mat"), inputs, strict=True):
         if t.layout is not Layout.TILE:
-            raise DeviceRejects("input tensor to rotary embedding must be tilized")
+            raise DeviceRejects(f"{name} tensor to rotary embedding must be tilized")
     if any(t.dtype is not bfloat16 for t in inputs):
         raise DeviceRejects("All input tensors must have dtype = bfloat16")
     if is_decode_mode:
         for t in inputs:
             if t.spec.memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
                 raise DeviceRejects("Sharded inputs for RoPE must be HEIGHT_SHARDED.")
+    if cos.shape != sin.shape:
+        raise DeviceRejects("Cos and Sin dims must match", f"{cos.shape} and {sin.shape}")
+    if cos.shape[-1] != x.shape[-1]:
+        raise DeviceRejects(f"Cos dims must match input dims: cos.shape = {cos.shape}, head_dim = {x.shape[-1]}")
+    if x.shape[-1] > 256:
+        raise DeviceRejects("Head dim must be less than 256", f"it is {x.shape[-1]}; 256 itself is taken")
+    if turn.padded_shape[-1] != TILE:
+        raise DeviceRejects("Transformation matrix must have 4th dim equal to TILE_WIDTH", f"it is {turn.shape}")
+    if not is_decode_mode and x.is_sharded():
+        raise DeviceRejects("Input tensor must be interleaved in prefill mode")
     out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     config = resolve(compute_kernel_config, _DEFAULT)
     rows, hd, width = x.shape[-2], x.shape[-1], x.padded_shape[-1]
@@ -251,6 +281,8 @@ def rotate_half(input: Tensor, *, memory_config: MemoryConfig | None = None) -> 
     width = x.padded_shape[-1]
     if width % (2 * TILE):
         raise DeviceRejects(f"Input X dimension ({width}) must be divisible by 64 for tiling.")
+    if x.is_sharded():
+        raise DeviceRejects("RotateHalf does not currently support sharding")
     if x.shape[-1] != width:
         raise NotEmulated(
             f"rotate_half of a padded last dim ({x.shape[-1]}, in memory {width}) has no model in the emulator"

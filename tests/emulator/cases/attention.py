@@ -95,6 +95,10 @@ CASES = {
         Case((T((1, 4, 32, 64)), KV, KV), dict(is_causal=False), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(is_causal=False, attn_mask=MASK), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(sliding_window_size=16), sdpa, DEFAULT),
+        Case(
+            (Q, KV, KV), dict(output_concat_heads=True),
+            lambda q, k, v, output_concat_heads: sdpa(q, k, v).transpose(1, 2).reshape(1, 1, 96, 256), DEFAULT,
+        ),
         Case((Q, T((1, 2, 96, 64), ttnn.bfloat8_b), T((1, 2, 96, 64), ttnn.bfloat8_b)), {}, sdpa, DEFAULT),
         Refused((T((1, 4, 96, 64), ttnn.float32), KV, KV), {},
             "BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is DataType::FLOAT32"),
@@ -118,7 +122,7 @@ CASES = {
     ],
     DECODE: [
         Case((Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE), decode, DEFAULT),
-        Case((SHARDED_Q, CACHE, CACHE), dict(cur_pos=[5, 0, 64, -1]), decode, DEFAULT),
+        Case((SHARDED_Q, CACHE, CACHE), dict(cur_pos=[5, 0, 64, 7]), decode, DEFAULT),
         Case(
             (Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE, compute_kernel_config=CONFIG, program_config=program(k=64,
             exact=True)),
@@ -126,6 +130,9 @@ CASES = {
         ),
         Case((Q1, CACHE, CACHE), dict(is_causal=False, attn_mask=HOLES), decode, DEFAULT),
         Refused((Q1, CACHE, CACHE), {}, "_M_range_check", IndexError),
+        Refused((Q1, CACHE, CACHE), dict(cur_pos=[1, 2, 3, -1]), "incompatible", TypeError),
+        Refused((Q1, T((4, 2, 128, 32)), T((4, 2, 128, 32))), dict(cur_pos=[1] * 4), "K tensor hidden dimension"),
+        Refused((Q1, CACHE, T((4, 1, 128, 64))), dict(cur_pos=[1] * 4), "same number of heads, but got 2 and 1"),
         Refused((Q1, CACHE, CACHE), dict(cur_pos=[128] * 4), "cur_pos must be <= K sequence dim"),
         Refused((Q1, T((4, 3, 128, 64)), T((4, 3, 128, 64))), dict(cur_pos=[1] * 4),
             "a multiple of K heads, but got 8 and 3"),

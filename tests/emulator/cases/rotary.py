@@ -80,6 +80,8 @@ CASES = {
             (T((1, 8, 5, 64), memory_config=SHARDED), *[T((1, 8, 1, 64), memory_config=SHARDED, low=-1.0)] * 2),
             dict(is_decode_mode=True), by_rows, ROTARY, note="each user at its own position",
         ),
+        Refused((T((1, 8, 160, 64)), TABLE, TABLE), {}, "Input seq_len: 160, Cos seq_len: 128"),
+        Refused((T((1, 8, 32, 64)), T((1, 8, 32, 64)), T((1, 8, 32, 64))), {}, "batch dim = 1 in prefill"),
         Refused((T((1, 8, 5, 64)), T((1, 8, 1, 64)), T((1, 8, 1, 64))), dict(is_decode_mode=True),
             "Input must be sharded"),
         Refused(
