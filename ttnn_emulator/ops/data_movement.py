@@ -963,8 +963,9 @@ def _triangle(name: str, doc: str, function):
         if x.layout is not TILE_LAYOUT and inside != x.shape:
             raise DeviceRejects(
                 f"to_layout: Converting layout to Layout::TILE implicitly changed physical shape from "
-                f"{extent(x.shape)} to {extent(inside)} due to alignment constraints. This is currently unsupported. Please pad the tensor "
-                "explicitly before conversion."
+                f"{extent(x.shape)} to {extent(inside)} due to alignment constraints. This is currently "
+                "unsupported. Please "
+                "pad the tensor explicitly before conversion."
             )
         made = spec(x.shape, x.dtype, TILE_LAYOUT, output_memory(x, memory_config))
         return launch(name, (x,), made, moving(lambda v: function(v, diagonal), x.dtype))
