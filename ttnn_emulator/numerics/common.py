@@ -147,8 +147,9 @@ def _norm(x, weight, bias, eps, config, dtype, residual, centre):
     repeated = repeated_rows(x)
     x = x if repeated is None else repeated[0]
     weight, bias = (t if t is None else t.to(torch.bfloat16).reshape(1, -1) for t in (weight, bias))
-    if not (fp32 or centre) and bias is None and shape[-1] % 32 == 0 and x.device.type == "cpu":
-        y = stored(fpu.rms_norm(x, weight, operand(x, eps), fidelity, config.math_approx_mode), dtype)
+    one_pass = not centre and bias is None and shape[-1] % TILE == 0 and x.dtype == torch.bfloat16
+    if one_pass and x.device.type == "cpu" and (dtype == "bfloat16" or not fp32):
+        y = stored(fpu.rms_norm(x, weight, operand(x, eps), fidelity, config.math_approx_mode, fp32), dtype)
         return (y if repeated is None else y[repeated[1]]).reshape(shape)
     if centre:
         x = fpu.sub(x, _mean(x, fidelity, fp32), fp32)

@@ -108,10 +108,10 @@ def row_sum(x, fidelity: str, fp32: bool = False) -> torch.Tensor:
     return out.reshape(*x.shape[:-1], 1).to(x.device)
 
 
-def rms_norm(x, weight, eps, fidelity: str, approximate: bool) -> torch.Tensor:
-    """rms_norm of [M, W] with a bf16 destination in one compiled pass; W a multiple of 32 (the steps are `common._norm`'s)."""
+def rms_norm(x, weight, eps, fidelity: str, approximate: bool, fp32: bool) -> torch.Tensor:
+    """rms_norm of bfloat16 [M, W] to bfloat16 in one compiled pass; W a multiple of 32 (the steps are `common._norm`'s)."""
     from . import fused
 
     x, weight, eps = (t if t is None else t.contiguous().view(torch.int16).numpy().view("uint16") for t in (x, weight, eps))
-    out = fused.rms_norm(x, None if weight is None else weight.reshape(-1), int(eps) << 16, fidelity, approximate)
+    out = fused.rms_norm(x, None if weight is None else weight.reshape(-1), int(eps) << 16, fidelity, approximate, fp32)
     return torch.from_numpy(out.view("int16")).view(torch.bfloat16)

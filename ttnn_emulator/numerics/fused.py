@@ -75,13 +75,13 @@ def perturb(y, n, salt, gain, along, constant):
     loop(y, n, salt, np.float32(gain), np.float32(along), np.float32(constant))
 
 
-# ---------------------------------------------------------------- rms_norm with a bf16 destination
+# ---------------------------------------------------------------- rms_norm
 
 
 @intrinsic(prefer_literal=True)
-def _square(typingctx, words, at, xf, xe, phases):
+def _square(typingctx, words, at, xf, xe, phases, fp32):
     """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `_sum_tile` (xf [2, 32, 16], xe)."""
-    n_phases = phases.literal_value
+    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
 
     def codegen(context, builder, signature, args):
         t = signature.args
@@ -90,50 +90,52 @@ def _square(typingctx, words, at, xf, xe, phases):
             for i, kind in ((0, lanes.I32), (2, lanes.F32), (3, lanes.I32))
         )
         v = lanes.load(builder, pw, 0)
-        s = rules.mul(v, v, n_phases)
+        s = rules.mul(v, v, n_phases, is_fp32)
         e = (s >> 23) & 255
         high = (s & -(1 << 17)).as_float()
         lanes.store(builder, pf, 0, high)
-        lanes.store(builder, pf, 32 * 16, s.as_float().minus(high))
+        lanes.store(builder, pf, 32 * 16, (s & -(1 << 13)).as_float().minus(high))
         lanes.store(builder, pe, 0, (e > 0).choose(e, NOTHING))
         return context.get_dummy_value()
 
-    return types.void(words, at, xf, xe, phases), codegen
+    return types.void(words, at, xf, xe, phases, fp32), codegen
 
 
 @intrinsic(prefer_literal=True)
-def _scaled(typingctx, x, at, factor, weight, at_weight, out, phases, weighted):
-    """out[at : + 16] = x * factor (* weight), by the FPU; factor a bfloat16 pattern in the upper half."""
-    n_phases, has_weight = phases.literal_value, weighted.literal_value
+def _scaled(typingctx, x, at, factor, weight, at_weight, out, phases, weighted, fp32):
+    """out[at : + 16] = x * factor (* weight) by the FPU, packed to bfloat16; factor an fp32 or bf16 pattern."""
+    n_phases, has_weight, is_fp32 = phases.literal_value, weighted.literal_value, fp32.literal_value
 
     def codegen(context, builder, signature, args):
         t = signature.args
         px, po = (lanes.pointer(context, builder, t[i], args[i], args[1], lanes.I16) for i in (0, 5))
-        y = rules.mul(lanes.load_uint16(builder, px, 0) << 16, lanes.same(builder, args[2]), n_phases)
+        y = rules.mul(lanes.load_uint16(builder, px, 0) << 16, lanes.same(builder, args[2]), n_phases, is_fp32)
         if has_weight:
             pw = lanes.pointer(context, builder, t[3], args[3], args[4], lanes.I16)
-            y = rules.mul(y, lanes.load_uint16(builder, pw, 0) << 16, n_phases)
-        lanes.store_uint16(builder, po, 0, y >> 16)
+            y = rules.mul(y, lanes.load_uint16(builder, pw, 0) << 16, n_phases, is_fp32)
+        lanes.store_uint16(builder, po, 0, (y + 0x8000 if is_fp32 else y) >> 16)
         return context.get_dummy_value()
 
-    return types.void(x, at, factor, weight, at_weight, out, phases, weighted), codegen
+    return types.void(x, at, factor, weight, at_weight, out, phases, weighted, fp32), codegen
 
 
-@intrinsic
-def _add_one(typingctx, a, b):
+@intrinsic(prefer_literal=True)
+def _sum_of_two(typingctx, a, b, fp32):
     """The FPU's sum of two patterns."""
+    is_fp32 = fp32.literal_value
 
     def codegen(context, builder, signature, args):
-        va, vb = (lanes.same(builder, v) for v in args)
-        return builder.extract_element(rules.add(va, vb).value, ir.Constant(lanes.I32, 0))
+        va, vb = (lanes.same(builder, v) for v in args[:2])
+        return builder.extract_element(rules.add(va, vb, is_fp32).value, ir.Constant(lanes.I32, 0))
 
-    return types.int32(types.int32, types.int32), codegen
+    return types.int32(types.int32, types.int32, fp32), codegen
 
 
 @functools.cache
-def _rms(n_phases: int, approximate: bool, weighted: bool):
-    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _rms(n_phases: int, approximate: bool, weighted: bool, fp32: bool, threads: bool):
+    @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
     def kernel(x, weight, eps, out):
+        _ = threads  # numba's cache tells functions apart by their code and constants, not by `parallel`
         rows, width = x.shape
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
         share = np.float32(1 / width)
@@ -146,29 +148,32 @@ def _rms(n_phases: int, approximate: bool, weighted: bool):
                     for k in range(32):
                         words[16 * k + r] = np.int32(np.int64(x[16 * group + r, k0 + k]) << 16)
                 for k in range(0, 512, 16):
-                    _square(words, k, xf, xe, n_phases)
-                _sum_tile(xf, xe, dst, 0, n_phases, False)
+                    _square(words, k, xf, xe, n_phases, fp32)
+                _sum_tile(xf, xe, dst, 0, n_phases, fp32)
             for r in range(live):
-                mean = _bits(_float(dst[r]) * share) & np.int32(-0x10000)
-                v = _add_one(np.int32(mean), eps)
+                mean = _bits(_float(dst[r]) * share)
+                if not fp32:
+                    mean = np.int32(mean & np.int32(-0x10000))
+                v = _sum_of_two(np.int32(mean), eps, fp32)
                 f = _float(v)
                 if approximate:
                     guess = _float(np.int32(0x5F0B3892 - (v >> 1)))
                     c = np.float32(f * guess)
-                    inverse = np.float32(guess * np.float32(np.float64(np.float32(1.89099014875)) - np.float64(guess) * c))
+                    t = np.float32(np.float64(np.float32(1.89099014875)) - np.float64(guess) * np.float64(c))
+                    inverse = np.float32(guess * t)
                 else:
                     inverse = np.float32(1 / np.sqrt(np.float64(f)))
-                factor = np.int32(_flush(_rne(inverse)) << 16)
+                factor = _bits(inverse) if fp32 else np.int32(_flush(_rne(inverse)) << 16)
                 at = (16 * group + r) * width
                 for k in range(0, width, 16):
-                    _scaled(flat_x, at + k, factor, weight, k, flat_out, n_phases, weighted)
+                    _scaled(flat_x, at + k, factor, weight, k, flat_out, n_phases, weighted, fp32)
 
     return kernel
 
 
-def rms_norm(x, weight, eps, fidelity, approximate):
+def rms_norm(x, weight, eps, fidelity, approximate, fp32):
     """x [M, W], weight [W] or None: uint16 patterns, W a multiple of 32; eps a bfloat16 pattern in the upper half."""
     out = np.empty_like(x)
-    kernel = _rms(PHASES[fidelity], bool(approximate), weight is not None)
+    kernel = _rms(PHASES[fidelity], bool(approximate), weight is not None, bool(fp32), x.size > 1 << 16)
     kernel(x, x[0] if weight is None else weight, np.int32(eps), out)
     return out

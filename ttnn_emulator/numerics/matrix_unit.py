@@ -208,10 +208,15 @@ def _bf16(u):
     return _float(np.int32(np.int64(u) << 16))
 
 
-def _build(n_phases: int, fp32: bool):
+#: Fewer multiply-adds than this are not worth waking other threads for.
+SMALL = 1 << 21
+
+
+@functools.cache
+def _kernel(n_phases: int, fp32: bool, threads: bool):
     """The kernel of one fidelity and destination."""
 
-    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+    @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
     def kernel(x, w, transposed, tiles, sum_all, out):
         """out int32 [B, M, N] (destination bits) = x [B, M, K] (int32, fp32 patterns) @ w [B, K, N] (uint16, bf16).
 
@@ -220,6 +225,7 @@ def _build(n_phases: int, fp32: bool):
         tiles: the length of a block of K. Each block starts from zero, sums of blocks are kept in L1 (bf16 RNE or fp32); the
         last block continues from that sum, or with sum_all is added like the others.
         """
+        _ = threads  # numba's cache tells functions apart by their code and constants, not by `parallel`
         batch, m_size, k_size = x.shape
         n_size = w.shape[1] if transposed else w.shape[2]
         low = batch * m_size * k_size
@@ -283,9 +289,6 @@ def _build(n_phases: int, fp32: bool):
                     out[b, m, first + n] = done[m * PANEL + n]
 
     return kernel
-
-
-_kernel = functools.cache(_build)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -393,7 +396,10 @@ def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     stored = np.ascontiguousarray(w.swapaxes(-1, -2) if transposed else w)
     out = np.empty((math.prod(batch), m, n), np.int32)
     largest = int((x >> 23 & 255).max(initial=0)) + int((stored >> 7 & 255).max(initial=0)) - 127
-    kernel = _kernel(PHASES[fidelity], bool(fp32)) if largest <= LARGE_PRODUCT else _plain(PHASES[fidelity], bool(fp32))
+    if largest <= LARGE_PRODUCT:
+        kernel = _kernel(PHASES[fidelity], bool(fp32), out.size * k > SMALL)
+    else:
+        kernel = _plain(PHASES[fidelity], bool(fp32))
     kernel(
         np.ascontiguousarray(x).reshape(-1, m, k), stored.reshape(-1, *stored.shape[-2:]), transposed, tiles or k // 32,
         sum_all, out,
@@ -402,10 +408,11 @@ def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
 
 
 @functools.cache
-def _row_sum(n_phases: int, fp32: bool):
-    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _row_sum(n_phases: int, fp32: bool, threads: bool):
+    @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
     def kernel(x, out):
         """out int32 [16 n] = row sums of x int32 [M, K] (fp32 patterns)."""
+        _ = threads
         m_size, k_size = x.shape
         for group in prange(out.size // 16):
             xf = np.empty(2 * 32 * 16, np.float32)
@@ -429,7 +436,7 @@ def _row_sum(n_phases: int, fp32: bool):
 def row_sum(x, fidelity, fp32=False):
     """x [M, K] (int32, fp32 patterns) times a column of ones -> destination bits, int32 [M]."""
     out = np.zeros(-(-x.shape[0] // 16) * 16, np.int32)
-    _row_sum(PHASES[fidelity], bool(fp32))(np.ascontiguousarray(x), out)
+    _row_sum(PHASES[fidelity], bool(fp32), x.size > 1 << 18)(np.ascontiguousarray(x), out)
     return out[: x.shape[0]]
 
 
@@ -437,14 +444,14 @@ def row_sum(x, fidelity, fp32=False):
 def elementwise(phases: int, fp32: bool):
     """A function (a, b, out) of flat arrays of length 16 n, uint16 or (fp32) int32 patterns: a + b (phases 0) or a * b."""
 
-    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-    def long(a, b, out):
-        for i in prange(out.size // 16):
-            _pair(a, b, out, 16 * i, phases, fp32)
+    def build(threads):
+        @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
+        def loop(a, b, out):
+            _ = threads
+            for i in prange(out.size // 16):
+                _pair(a, b, out, 16 * i, phases, fp32)
 
-    @njit(cache=True, nogil=True, error_model="numpy")
-    def short(a, b, out):
-        for i in range(out.size // 16):
-            _pair(a, b, out, 16 * i, phases, fp32)
+        return loop
 
-    return lambda a, b, out: (long if out.size > 1 << 16 else short)(a, b, out)
+    short, long = build(False), build(True)
+    return lambda a, b, out: (long if out.size > 1 << 17 else short)(a, b, out)
