@@ -38,9 +38,7 @@ def test_prompt_and_decode_are_hfs(file):
         assert as_good_as_bf16(out.logits, want[:, :33], bf16[:, :33], model.mesh.chips)
         for i in range(33, 36):
             out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
-            assert as_good_as_bf16(out.logits[:, 0], want[:, i], bf16[:, i], model.mesh.chips, APPROXIMATE_EXP), (
-                f"position {i}"
-            )
+            assert as_good_as_bf16(out.logits[:, 0], want[:, i], bf16[:, i], model.mesh.chips, APPROXIMATE_EXP)
         text = model.generate(ids[:, :5], max_new_tokens=4, do_sample=False)
         assert text.shape[0] == 2
 
