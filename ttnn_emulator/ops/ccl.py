@@ -11,12 +11,12 @@ from functools import lru_cache
 import torch
 
 from ..device import FabricConfig
-from ..dtypes import BLOCK_FORMATS, FLOATS, NAME, Layout, bfloat16, cpp
-from ..errors import DeviceRejects, NotEmulated
+from ..dtypes import BLOCK_FORMATS, FLOATS, NAME, Layout, bfloat16
+from ..errors import DeviceRejects
 from ..memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
 from ..mesh import Topology
-from ..numerics.rounding import pack
-from ..op import keep, launch, on_device, op, output_memory, refuse_unmodelled, scratch
+from ..numerics.rounding import cast_integer, pack
+from ..op import keep, launch, on_device, op, output_memory, refuse_unmodelled, scratch, unmodelled
 from ..shape import TILE
 from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec
 
@@ -117,6 +117,12 @@ def _fabric(t: Tensor, topology: Topology | None = None, num_links: int | None =
     return device
 
 
+def _unsigned(name: str, axis: int | None) -> None:
+    """The binding takes no negative axis."""
+    if axis is not None and axis < 0:
+        raise TypeError(f"{name}(): incompatible function arguments.\n  got    cluster_axis = {axis}\n  want   0 or 1")
+
+
 def _check_axis(device, axis: int | None, num_links: int | None, topology: Topology | None) -> None:
     """An axis that the mesh does not have: which check meets it first depends on what else was given."""
     if axis is None or axis < len(device.shape):
@@ -129,6 +135,8 @@ def _check_axis(device, axis: int | None, num_links: int | None, topology: Topol
 
 
 def _check_links(device, axis: int | None, num_links: int | None) -> None:
+    if num_links is not None and num_links < 1:
+        raise DeviceRejects("num_links must be greater than 0")
     if num_links is None or num_links <= LINKS:
         return
     neighbour = device.shape[1] if axis == 0 else 1
@@ -180,7 +188,7 @@ def summed(values: list[torch.Tensor], dtype) -> torch.Tensor:
         total = (
             pack(total.to(torch.float32) + v.to(torch.float32), NAME[dtype]) if dtype in BLOCK_FORMATS else total + v
         )
-    return total
+    return total if dtype in FLOATS else cast_integer(total, NAME[dtype])
 
 
 def summed_over(values: list[torch.Tensor], device, axis: int | None, dtype) -> torch.Tensor:
@@ -207,6 +215,7 @@ def all_gather(
     Differs   `num_links`, `topology` and the tuning arguments change no value here, and no time
     Source    recorded contract, op `ttnn.all_gather`
     """
+    _unsigned("ttnn.all_gather", cluster_axis)
     x = on_device(input_tensor)
     device = _fabric(x)
     refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)
@@ -224,8 +233,6 @@ def all_gather(
             )
         raise DeviceRejects("all_gather collective will only work for num_devices > 1, got 1")
     memory = output_memory(x, memory_config)
-    if x.is_sharded() or memory.is_sharded():
-        raise NotEmulated("ttnn.all_gather: sharded tensors have no model in the emulator")
     shape = list(x.shape)
     shape[dim] *= ways
 
@@ -234,7 +241,7 @@ def all_gather(
 
     made = spec(shape, x.dtype, x.layout, memory)
     # What is not whole tiles along `dim`: all chips' tensors on each, put together (rows after they were untilized).
-    apart = x.layout is Layout.TILE and dim >= rank - 2 and x.shape[dim] % TILE != 0
+    apart = x.layout is Layout.TILE and dim >= rank - 2 and x.shape[dim] % TILE != 0 and not memory.is_sharded()
     through = [x.spec] * ways if apart else []
     if apart and dim == rank - 2:
         through += [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.shape] * ways, shape)]
@@ -265,11 +272,10 @@ def all_reduce(
               with it the last bit, varies along the tensor; all chips agree there as here
     Source    recorded contract, op `ttnn.all_reduce`
     """
+    _unsigned("ttnn.all_reduce", cluster_axis)
     x = on_device(input_tensor)
     device = _fabric(x, topology, num_links)
     refuse_unmodelled("ttnn.all_reduce", subdevice_id=subdevice_id)
-    if x.dtype not in FLOATS:
-        raise NotEmulated(f"ttnn.all_reduce: {cpp(x.dtype)} has no model in the emulator")
     _check_axis(device, cluster_axis, num_links, topology)
     ways = _ways(device, cluster_axis)
     if ways == 1:
@@ -281,16 +287,15 @@ def all_reduce(
         raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
     _check_links(device, cluster_axis, num_links)
     memory = output_memory(x, memory_config)
-    if x.is_sharded() or memory.is_sharded():
-        raise NotEmulated("ttnn.all_reduce: sharded tensors have no model in the emulator")
     dtype = x.dtype
 
     def reduce(values):
         return [summed_over(values, device, cluster_axis, dtype)] * ways
 
     made = spec(x.shape, dtype, x.layout, memory)
-    axes = _axes(device, cluster_axis)
-    _reduce_memory(device, axes[0], x.spec, made)
+    axes = [] if x.is_sharded() or memory.is_sharded() else _axes(device, cluster_axis)  # of shards: not known
+    if axes:
+        _reduce_memory(device, axes[0], x.spec, made)
     with scratch(device, *[made] * (len(axes) - 1)):  # the sum over the rows, which is then summed over the columns
         for a in axes[1:]:
             _reduce_memory(device, a, made, made)
@@ -344,6 +349,25 @@ def _keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: Te
     keep(device, (name, axis, x, out), BufferType.L1, *[SEMAPHORE_BYTES] * count)
 
 
+def _parts(x: Tensor, dim: int, ways: list[int]) -> list[int]:
+    """The size of a chip's part after each axis, or the refusal of one that does not divide."""
+    rank, size, sizes = len(x.shape), x.shape[dim], []
+    for n in ways:
+        if size % n:
+            if x.layout is not Layout.TILE and dim == rank - 1:
+                raise DeviceRejects("reduce_scatter currently requires aligned pages", f"{size} over {n} chips")
+            if x.layout is not Layout.TILE or dim < rank - 2:
+                raise DeviceRejects(f"Dimension {dim} must be divisible by ring_size", f"{size} over {n} chips")
+            if -(-size // TILE) % n:
+                raise DeviceRejects(
+                    f"Number of tiles at dimension {dim} must be divisible by ring_size",
+                    f"neither {size} nor its {-(-size // TILE)} tiles divide over {n} chips",
+                )
+        size //= n
+        sizes.append(size)
+    return sizes
+
+
 @op("ttnn.reduce_scatter")
 def reduce_scatter(
     input_tensor: Tensor, dim: int, *, cluster_axis: int | None = None, subdevice_id=None,
@@ -357,43 +381,37 @@ def reduce_scatter(
 
     Shapes    [..., n, ...] -> [..., n / chips of the group, ...]
     Numerics  as `all_reduce`
-    Raises    no fabric, one chip, a dim whose size (the last one: whose tiles) does not divide
+    Raises    no fabric, one chip, a dim of which neither the size nor (of the last two) the tiles divide
+    Differs   where only the tiles divide, the result has no contents
     Source    recorded contract, op `ttnn.reduce_scatter`
     """
+    _unsigned("ttnn.reduce_scatter", cluster_axis)
     x = on_device(input_tensor)
     device = _fabric(x, topology, num_links)
     refuse_unmodelled("ttnn.reduce_scatter", output_tensor=output_tensor, subdevice_id=subdevice_id)
     rank = len(x.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {dim}")
-    if x.dtype not in FLOATS:
-        raise NotEmulated(f"ttnn.reduce_scatter: {cpp(x.dtype)} has no model in the emulator")
     _check_axis(device, cluster_axis, num_links, topology)
     ways, dim = _ways(device, cluster_axis), dim % rank
     if ways == 1:
         raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
     _check_links(device, cluster_axis, num_links)
-    by_tiles = dim == rank - 1 and x.layout is Layout.TILE
-    uneven = by_tiles and (x.padded_shape[dim] // TILE) % ways != 0
-    if x.shape[dim] % ways and not uneven:
-        raise DeviceRejects(f"Dimension {dim} must be divisible by ring_size", f"{x.shape[dim]} over {ways} chips")
-    if uneven:
-        raise DeviceRejects(
-            f"Number of tiles at dimension {dim} must be divisible by ring_size",
-            f"{x.padded_shape[dim] // TILE} tiles over {ways} chips",
-        )
+    axes = _axes(device, cluster_axis)
+    sizes = _parts(x, dim, [device.shape[a] for a in axes])
     memory = output_memory(x, memory_config)
-    if x.is_sharded() or memory.is_sharded():
-        raise NotEmulated("ttnn.reduce_scatter: sharded tensors have no model in the emulator")
     shape, dtype = list(x.shape), x.dtype
-    shape[dim] //= ways
+    shape[dim] = sizes[-1]
+    if shape[dim] * ways != x.shape[dim]:  # whole tiles are dealt, which are not the rows that the result speaks of
+        return unmodelled((x,), spec(shape, dtype, x.layout, memory))
 
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed_over(values, device, cluster_axis, dtype), ways, dim)]
 
-    axes, first = _axes(device, cluster_axis), list(x.shape)
-    first[dim] //= device.shape[axes[0]]
-    steps = [spec(first, dtype, x.layout, memory)] if len(axes) > 1 else []
+    first = list(x.shape)
+    first[dim] = sizes[0]
+    shards = x.is_sharded() or memory.is_sharded()  # what the steps between take then is not known
+    steps = [spec(first, dtype, x.layout, memory)] if len(axes) > 1 and not shards else []
     with scratch(device, *steps):
         if steps:
             _scatter_memory(device, axes[0], x.spec, steps[0])
@@ -402,5 +420,6 @@ def reduce_scatter(
             scatter),
             topology=_scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
         )  # fmt: skip
-        _scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)
+        if not shards:
+            _scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)
     return out

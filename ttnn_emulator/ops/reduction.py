@@ -273,13 +273,15 @@ def argmax(
         )
     out = spec(shape, uint32, Layout.ROW_MAJOR, memory)
 
+    result = shape if output_tensor is None else output_tensor.shape
+
     def compute(v):
         # Not torch.argmax, which may name any of several largest values.
         if dim is None:
             v = v.reshape(1, -1)
         top = v.amax(-1 if dim is None else dim, keepdim=True)
         at = (v == top).to(torch.uint8).argmax(-1 if dim is None else dim, keepdim=True)
-        return at.reshape(shape if output_tensor is None else output_tensor.shape)
+        return at.reshape(result)
 
     return finish("ttnn.argmax", (x,), out, compute, output_tensor, flops=x.volume())
 
@@ -313,13 +315,13 @@ def topk(
     shape[dim] = k
     memory = memory_config or x.spec.memory_config
     index = uint32 if size > 65536 or x.dtype is float32 else uint16
-    held = rounding.HELD_AS[NAME[index]]
+    held, dtype = rounding.HELD_AS[NAME[index]], x.dtype
 
     def compute(v, ids=None):
         at = torch.argsort(v.to(torch.float32), dim=dim, descending=largest, stable=True).narrow(dim, 0, k)
         values = v.gather(dim, at)
-        if x.dtype in BLOCK_FORMATS:
-            values = rounding.pack(values, NAME[x.dtype])
+        if dtype in BLOCK_FORMATS:
+            values = rounding.pack(values, NAME[dtype])
         return values, (at if ids is None else ids.to(torch.int64).gather(dim, at)).to(held)
 
     if index is uint32 and indices_tensor is not None and indices_tensor.dtype is not uint32:

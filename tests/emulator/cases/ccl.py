@@ -91,11 +91,15 @@ CASES = {
     ],
     "ttnn.reduce_scatter": [
         case(add_and_cut, "n300", (3,), tolerance=SUM),
+        case(add_and_cut, "t3000", (2,), tolerance=SUM, shape=(1, 1, 40, 64)),
+        case(add_and_cut, "n300", (3,), dtype=ttnn.int32),
         case(add_and_cut, "t3000", (3,), tolerance=SUM),
         case(add_and_cut, "t3000", (2,), 0, tolerance=SUM),
         case(add_and_cut, "t3000_1x8", (3,), 1, tolerance=SUM),
         Refused((SHARED, 1), {}, "Dimension 1 must be divisible by ring_size", system="n300"),
-        Refused((T((1, 1, 32, 64), mapper=replicated), 3), {}, "Number of tiles at dimension 3", system="t3000"),
+        Refused((T((1, 1, 32, 100), mapper=replicated), 3), {}, "Number of tiles at dimension 3", system="t3000"),
+        Refused((SHARED, 3), dict(num_links=0), "num_links must be greater than 0", system="t3000"),
+        Refused((SHARED, 3), dict(cluster_axis=-1), "incompatible", TypeError, "t3000"),
         Refused((SHARED, 4), {}, "should be between 0 and 3 however is 4", system="n300"),
     ],
 }
