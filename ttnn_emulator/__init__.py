@@ -79,7 +79,15 @@ from .dtypes import (
     uint32,
 )
 from .errors import DeviceRejects, NotEmulated
-from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from .grid import (
+    CoreCoord,
+    CoreGrid,
+    CoreRange,
+    CoreRangeSet,
+    corerange_to_cores,
+    grid_to_cores,
+    num_cores_to_corerangeset,
+)
 from .memory import (
     DRAM_MEMORY_CONFIG,
     L1_BLOCK_SHARDED_MEMORY_CONFIG,
@@ -131,6 +139,7 @@ __version__ = "0.81.1+emulator"
 from . import ops as _ops  # noqa: E402  the ops register themselves
 from .names import attach as _attach  # noqa: E402
 from .names import unknown as _unknown  # noqa: E402
+from .ops.creation import DumpTensorMode, has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
 
 _attach(_sys.modules[__name__])
 

@@ -105,6 +105,14 @@ class CoreRangeSet:
                 for x in range(r.start.x, r.end.x + 1):
                     yield CoreCoord(x, y)
 
+    def merge(self, other: CoreRangeSet) -> CoreRangeSet:
+        """The cores of both, in rectangles."""
+        return _rectangles({*self.cores(), *other.cores()})
+
+    def subtract(self, other: CoreRangeSet) -> CoreRangeSet:
+        """The cores that are not in `other`, in rectangles."""
+        return _rectangles({*self.cores()} - {*other.cores()})
+
     def empty(self) -> bool:
         return not self._ranges
 
@@ -119,6 +127,46 @@ class CoreRangeSet:
 
     def __repr__(self) -> str:
         return "{" + ", ".join(map(repr, self._ranges)) + "}"
+
+
+def _rectangles(cores) -> CoreRangeSet:
+    """Cores as rectangles: runs of each row, runs that are alike in neighbouring rows put together.
+
+    Differs   the library may cut the same set into other rectangles
+    """
+    open_runs, done = {}, []  # (first, last column) -> first row
+    for y in range(max((c.y for c in cores), default=-1) + 2):
+        columns, runs = sorted(c.x for c in cores if c.y == y), []
+        for x in columns:
+            if runs and runs[-1][1] == x - 1:
+                runs[-1][1] = x
+            else:
+                runs.append([x, x])
+        runs = {tuple(r) for r in runs}
+        for run in [r for r in open_runs if r not in runs]:
+            done.append(CoreRange((run[0], open_runs.pop(run)), (run[1], y - 1)))
+        for run in runs:
+            open_runs.setdefault(run, y)
+    return CoreRangeSet(sorted(done, key=lambda r: (r.start.y, r.start.x)))
+
+
+def grid_to_cores(start, end, size_y=None, row_wise: bool = False) -> list[CoreCoord]:
+    """The cores from one corner to another, or (num_cores, size_x, size_y) the first of a grid; by columns."""
+    if isinstance(start, int):
+        return _walk((0, 0), (end - 1, size_y - 1), row_wise)[:start]
+    return _walk(start, end, row_wise if size_y is None else size_y)
+
+
+def corerange_to_cores(core_range_set: CoreRangeSet, max_cores: int | None = None, row_wise: bool = False) -> list:
+    """The cores of a set, range by range, each by columns unless said."""
+    return [c for r in core_range_set.ranges() for c in _walk(r.start, r.end, row_wise)][:max_cores]
+
+
+def _walk(start, end, row_wise: bool) -> list[CoreCoord]:
+    (x0, y0), (x1, y1) = start, end
+    if row_wise:
+        return [CoreCoord(x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
+    return [CoreCoord(x, y) for x in range(x0, x1 + 1) for y in range(y0, y1 + 1)]
 
 
 def num_cores_to_corerangeset(num_cores: int, grid, row_wise: bool = False) -> CoreRangeSet:

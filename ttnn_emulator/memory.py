@@ -105,6 +105,10 @@ class MemoryConfig:
         return self.memory_layout is not TensorMemoryLayout.INTERLEAVED
 
     @property
+    def nd_shard_spec(self) -> None:
+        """Shards of more than two dims are not emulated."""
+
+    @property
     def interleaved(self) -> bool:
         return self.memory_layout is TensorMemoryLayout.INTERLEAVED
 
@@ -250,9 +254,9 @@ def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig) -
             raise DeviceRejects(
                 f"Invalid shard grid: shard core ({core.x}, {core.y}) has no {where} bank on this device, which has "
                 f"{banks} of them. Derive the shard grid from the device (dram_grid_size() for DRAM, "
-                "compute_with_storage_grid_size() for L1) rather than assuming a fixed size -- a harvested device exposes "
-                "fewer banks than an unharvested one of the same type. An L1 shard core outside the compute grid is legal "
-                "only while it is claimed via ServiceCoreManager."
+                "compute_with_storage_grid_size() for L1) rather than assuming a fixed size -- a harvested device "
+                "exposes fewer banks than an unharvested one of the same type. An L1 shard core outside the compute "
+                "grid is legal only while it is claimed via ServiceCoreManager."
             )
 
 
@@ -327,7 +331,7 @@ class Allocator:
         return max((size for _, size in self.free_blocks), default=0)
 
     def allocate(self, size: int, total: int, cores: int | None = None) -> int:
-        """The address of `size` bytes in every bank; the whole buffer's `total` and a sharded one's `cores` are for the message."""
+        """The address of `size` bytes in every bank; `total` bytes, and the `cores` of shards, are for the message."""
         if not size:
             return 0
         blocks = self.free_blocks
@@ -339,7 +343,8 @@ class Allocator:
         else:
             raise DeviceRejects(
                 f"Out of Memory: Not enough space to allocate {total} B {self.buffer_type.name} buffer across "
-                f"{cores or self.banks} banks, where each bank needs to store {size} B, but bank size is {self.bank_bytes} B "
+                f"{cores or self.banks} banks, where each bank needs to store {size} B, but bank size is "
+                f"{self.bank_bytes} B "
                 f"(allocated: {self.allocated} B, free: {self.free} B, largest free block: {self.largest_free} B)."
             )
         block[1] -= size

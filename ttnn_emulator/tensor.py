@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .device import MeshShape
+from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
@@ -226,6 +226,21 @@ class Tensor:
 
     def device(self):
         return None if self.buffer is None else self.buffer.device
+
+    def devices(self) -> list:
+        return [] if self.buffer is None else [self.buffer.device]
+
+    def device_coords(self) -> list:
+        """The places in the mesh where the tensor has a share."""
+        if self.buffer is None:
+            raise DeviceRejects(f"{cpp(StorageType.HOST)} doesn't support device_coords")
+        columns = self.buffer.device.shape[-1]
+        chips = range(self.topology.size) if self.chip is None else (self.chip,)
+        return [MeshCoordinate(i // columns, i % columns) for i in chips]
+
+    @property
+    def tensor_id(self) -> int:
+        return id(self)
 
     def is_sharded(self) -> bool:
         return self.spec.memory_config is not None and self.spec.memory_config.is_sharded()

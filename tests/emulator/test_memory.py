@@ -360,6 +360,34 @@ def test_chips_that_hold_the_same_share_it():
     ttnn.close_mesh_device(device)
 
 
+@pytest.mark.parametrize("dtype", [b16, b8, u32])
+def test_files_keep_values_and_distribution(dtype, tmp_path):
+    device = ttnn.open_mesh_device(ttnn.MeshShape(1, 2))
+    values = torch.randint(0, 50, (1, 1, 32, 128))
+    values = values if dtype is u32 else values.float()
+    x = ttnn.from_torch(values, dtype=dtype, layout=T, device=device, mesh_mapper=ttnn.ShardTensorToMesh(device, 3))
+    ttnn.dump_tensor(tmp_path / "x.tensorbin", x)
+    y = ttnn.load_tensor(tmp_path / "x.tensorbin", device=device)
+    assert (y.spec, y.topology) == (x.spec, x.topology)
+    join = ttnn.ConcatMeshToTensor(device, 3)
+    assert torch.equal(ttnn.to_torch(y, mesh_composer=join), ttnn.to_torch(x, mesh_composer=join))
+    (tmp_path / "y.tensorbin").write_bytes(b"another format")
+    with pytest.raises(ttnn.NotEmulated, match="not written by the emulator"):
+        ttnn.load_tensor(tmp_path / "y.tensorbin")
+    ttnn.close_mesh_device(device)
+
+
+def test_sets_of_cores():
+    first, second = ttnn.CoreRange((0, 0), (2, 1)), ttnn.CoreRange((4, 4), (4, 5))
+    cores = ttnn.CoreRangeSet([first, second])
+    assert str(cores.merge(ttnn.CoreRangeSet([ttnn.CoreRange((3, 0), (3, 1))]))) == "{[0-0 - 3-1], [4-4 - 4-5]}"
+    assert {*cores.subtract(ttnn.CoreRangeSet([second])).cores()} == {*ttnn.CoreRangeSet([first]).cores()}
+    assert str(ttnn.corerange_to_cores(cores)) == "[0-0, 0-1, 1-0, 1-1, 2-0, 2-1, 4-4, 4-5]"
+    assert str(ttnn.corerange_to_cores(cores, 4, True)) == "[0-0, 1-0, 2-0, 0-1]"
+    assert str(ttnn.grid_to_cores(5, 8, 8, True)) == "[0-0, 1-0, 2-0, 3-0, 4-0]"
+    assert str(ttnn.num_cores_to_corerangeset(12, ttnn.CoreCoord(8, 8), True)) == "{[0-0 - 7-0], [0-1 - 3-1]}"
+
+
 # ---------------------------------------------------------------- text
 def test_tensors_print_as_in_the_library(device):
     x = ttnn.from_torch(torch.arange(12).reshape(3, 4).float())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import operator
+import os
 
 import torch
 
@@ -472,3 +474,55 @@ def copy_device_to_host_tensor(device_tensor: Tensor, host_tensor: Tensor, block
     if not state.spec_only:
         fresh = {id(v): v.clone() for v in device_tensor.contents()}
         host_tensor.host[:] = [fresh[id(v)] for v in device_tensor.contents()]
+
+
+def has_storage_type_of(tensor: Tensor, storage_type) -> bool:
+    """Whether the tensor is on the host, or on a device."""
+    return tensor.storage_type() == storage_type
+
+
+def is_tensor_storage_on_device(tensor: Tensor) -> bool:
+    """Whether the tensor is on a device."""
+    return tensor.buffer is not None
+
+
+# ---------------------------------------------------------------- files
+_FORMAT = "ttnn_emulator tensor 1"
+
+
+class DumpTensorMode(enum.Enum):
+    """How the chips of a mesh write a file; one process holds them all here."""
+
+    DISTRIBUTED_GATHER = 0
+    LOCAL = 1
+
+
+@op("ttnn.dump_tensor")
+def dump_tensor(file_name, tensor: Tensor, *, mode: DumpTensorMode = DumpTensorMode.DISTRIBUTED_GATHER) -> None:
+    """Writes a tensor to a `.tensorbin` file.
+
+    Differs   the file is the emulator's own, which the library does not read
+    """
+    if not str(file_name).endswith(".tensorbin"):
+        raise DeviceRejects(f"File {file_name} must have .tensorbin extension")
+    host = from_device(tensor)
+    shards = [p.dim if isinstance(p, PlacementShard) else None for p in host.topology.placements()]
+    fields = {"format": _FORMAT, "dtype": host.dtype.name, "layout": host.layout.name, "shape": list(host.shape)}
+    fields |= {"distribution": list(host.topology.distribution_shape()), "shards": shards}
+    torch.save(fields | {"values": [v.contiguous() for v in host.host]}, str(file_name))
+
+
+@op("ttnn.load_tensor")
+def load_tensor(file_name, *, device: MeshDevice | None = None) -> Tensor:
+    """Reads what `dump_tensor` wrote, onto a device if one is given."""
+    if not os.path.exists(file_name):
+        raise DeviceRejects(f"Unable to load the tensor from {file_name}.  The file does not exist.")
+    with open(file_name, "rb") as file:
+        ours = file.read(2) == b"PK"  # torch.save writes a zip archive
+    fields = torch.load(str(file_name), weights_only=True) if ours else {}
+    if fields.get("format") != _FORMAT:
+        raise NotEmulated(f"{file_name} was not written by the emulator; files of the library are not read")
+    placements = [PlacementReplicate() if d is None else PlacementShard(d) for d in fields["shards"]]
+    made = spec(tuple(fields["shape"]), DataType[fields["dtype"]], Layout[fields["layout"]], None)
+    tensor = Tensor(made, host=fields["values"], topology=TensorTopology(fields["distribution"], placements))
+    return tensor if device is None else to_device(tensor, device)

@@ -208,6 +208,16 @@ def untilize_with_unpadding(
     return _untilized("ttnn.untilize_with_unpadding", x, shape, memory_config)
 
 
+@op("ttnn.fill_implicit_tile_padding")
+def fill_implicit_tile_padding(
+    input_tensor: Tensor, fill_value: float, *, memory_config: MemoryConfig | None = None
+) -> Tensor:
+    """The tensor itself: what fills its padding is not held here."""
+    if memory_config not in (None, input_tensor.spec.memory_config):
+        refuse_unmodelled("ttnn.fill_implicit_tile_padding", memory_config=memory_config)
+    return same(device_tensor(input_tensor))
+
+
 # ---------------------------------------------------------------- memory
 def _moved(name: str, x: Tensor, memory: MemoryConfig, dtype: DataType | None, output_tensor=None) -> Tensor:
     if memory.is_sharded() and memory.shard_spec is None:

@@ -1,5 +1,8 @@
 """Cases of creation, and of transfers between host and device."""
 
+import os
+import tempfile
+
 import torch
 
 import ttnn_emulator as ttnn
@@ -39,6 +42,9 @@ def like(value):
 SHAPE, DEVICE = (1, 1, 20, 50), Device()
 ON_DEVICE = {"layout": TILE, "device": DEVICE}
 OTHER = T((1, 1, 32, 64), host=True)
+
+FILES = tempfile.mkdtemp()
+ttnn.dump_tensor(os.path.join(FILES, "whole.tensorbin"), ttnn.from_torch(WEIGHT, dtype=ttnn.bfloat16))
 
 CASES = {
     "ttnn.from_torch": [
@@ -166,6 +172,14 @@ CASES = {
         Refused(
             (T((1, 1, 32, 64)), T((1, 1, 32, 64))), match="Expected Tensor with HostStorage, got StorageType::DEVICE"
         ),
+    ],
+    "ttnn.dump_tensor": [
+        Case((os.path.join(FILES, "x.tensorbin"), T((1, 1, 20, 50))), note="test_memory.py reads the file back"),
+        Refused((os.path.join(FILES, "x.bin"), T((1, 1, 20, 50))), match="must have .tensorbin extension"),
+    ],
+    "ttnn.load_tensor": [
+        Case((os.path.join(FILES, "whole.tensorbin"),), reference=lambda _: WEIGHT.bfloat16().float()),
+        Refused((os.path.join(FILES, "none.tensorbin"),), match="The file does not exist"),
     ],
     "ttnn.copy_device_to_host_tensor": [
         Case((T((1, 1, 32, 64)), OTHER), reference=lambda x, _: x, changes=1),

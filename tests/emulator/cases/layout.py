@@ -69,6 +69,7 @@ CASES = {
         Case((T((1, 1, 32, 64)), (0, 0, 15, 31)), reference=lambda x, _: x[..., :16, :32]),
         Refused((T((1, 1, 32, 64), layout=RM), (0, 0, 15, 31)), match="Can only untilize tile major data"),
     ],
+    "ttnn.fill_implicit_tile_padding": [Case((T((1, 1, 20, 50)), 0.0), reference=alike)],
     "ttnn.to_memory_config": [
         Case((T((1, 1, 64, 128)), HEIGHT), reference=alike),
         Case((T((1, 1, 64, 128), memory_config=HEIGHT), WIDTH), reference=alike),
