@@ -79,11 +79,19 @@ class Job:
         self.max_seq_len = self._max_seq_len()
         self.cache_dir = s.cache_dir or default_cache_dir()
         self._hf_model = None
+        self._choose_threads()
         if hf_only:
             self.activation = backends.Activation("none", "mode hf", "the HF model on this machine")
         else:
             self.activation = backends.activate(s.backend, self.system, s.numerics)
             self.model_file = loading.load_model_file(s.model_py, self.system)
+
+    def _choose_threads(self):
+        """One thread for a tiny model: its products take less time than threads need to meet on a busy PC."""
+        if self.config.hidden_size < 1024 and "OMP_NUM_THREADS" not in os.environ:
+            import torch
+
+            torch.set_num_threads(1)
 
     @cached_property
     def tokenizer(self):
