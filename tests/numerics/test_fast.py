@@ -83,7 +83,8 @@ def test_same_row_same_result_wherever_it_is():
 @pytest.mark.parametrize("dtype", rounding.FLOATS)
 def test_results_are_on_their_grid(dtype):
     x, w = torch.randn(1, 1, 32, 64).bfloat16(), torch.randn(64, 96).bfloat16()
-    y = fast.matmul(x, w, numerics.default_config("matmul"), dtype=dtype, activation="silu", bias=torch.ones(1, 96).bfloat16())
+    bias = torch.ones(1, 1, 1, 96).bfloat16()
+    y = fast.matmul(x, w, numerics.default_config("matmul"), dtype=dtype, activation="silu", bias=bias)
     assert y.shape == (1, 1, 32, 96)
     assert y.dtype == rounding.HELD_AS[dtype]
     if dtype in rounding.BLOCK_FORMATS:
@@ -100,6 +101,27 @@ def test_batched_and_odd_shapes(shape):
         y = module.matmul(x, w, config, dtype="bfloat16")
         assert y.shape == (*batch, m, 9)
         torch.testing.assert_close(y.double(), x.double() @ w.double(), rtol=0.01, atol=0.02)
+
+
+def test_bias_and_padding_rows_together():
+    g = torch.Generator().manual_seed(9)
+    x, w = torch.zeros(1, 1, 32, 64).bfloat16(), torch.randn(48, 64, generator=g).bfloat16().T
+    x[0, 0, 0] = torch.randn(64, generator=g)
+    bias, config = torch.randn(1, 1, 1, 48, generator=g).bfloat16(), numerics.ComputeConfig("LoFi", False, True, False)
+    for module in (fast, exact):
+        y = module.matmul(x, w[None, None], config, dtype="bfloat16", bias=bias)
+        assert y.shape == (1, 1, 32, 48)
+        want = x.double() @ w.double() + bias.double()
+        assert float((y.double() - want).norm() / want.norm()) < 0.03
+
+
+def test_lofi_cut_keeps_the_layout_of_weights():
+    w = torch.randn(48, 64).bfloat16().T
+    cut = rounding.truncate(w, 5)
+    assert cut.stride() == w.stride()
+    x, config = torch.randn(4, 64).bfloat16(), numerics.ComputeConfig("LoFi", False, True, False)
+    ours = fast.matmul(x, w, config, dtype="bfloat16", w_truncated=cut)
+    assert torch.equal(ours, fast.matmul(x, w, config, dtype="bfloat16"))
 
 
 def test_integers_are_plain_arithmetic():

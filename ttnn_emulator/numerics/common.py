@@ -10,7 +10,8 @@ import builtins
 import torch
 
 from . import ComputeConfig, fpu, vector
-from .rounding import BLOCK_FORMATS, FLOATS, HELD_AS, cast_integer, pack, scalar, to_bf16_truncated
+from .rounding import BLOCK_FORMATS, FLOATS, HELD_AS, cast_integer, pack, scalar, to_bf16_rna, to_bf16_truncated
+from .rows import repeated_rows
 from .unary import look_up, unary
 
 TILE = 32
@@ -43,9 +44,9 @@ def operand(a, b):
 
 
 def stored(y, dtype):
-    """pack() of what the FPU left: a bf16 destination holds no denormal, -0 or nan, so it is bfloat16 as it stands."""
-    if dtype == "bfloat16" and y.dtype == torch.bfloat16:
-        return y
+    """pack() of what the FPU left: a destination holds no denormal, -0 or nan, so that bfloat16 takes little."""
+    if dtype == "bfloat16":
+        return y if y.dtype == torch.bfloat16 else to_bf16_rna(y)
     return pack(y, dtype) if dtype in FLOATS else cast_integer(y, dtype)
 
 
@@ -54,23 +55,6 @@ def activated(y, activation):
     if callable(activation):
         return activation(y)
     return unary(activation, y, "float32" if y.dtype == torch.float32 else "bfloat16")
-
-
-def repeated_rows(rows: torch.Tensor):
-    """Of rows [M, K]: those that differ from the last one, then the last; and where each row went. None if all differ.
-
-    In decode 31 rows of a tile are padding; they are computed once.
-    """
-    m = rows.shape[0]
-    if m == 1:
-        return None
-    words = rows.contiguous().view(torch.int64) if rows.shape[-1] % 4 == 0 and rows.dtype == torch.bfloat16 else rows
-    keep = (words != words[-1]).any(-1).nonzero().flatten()
-    if keep.numel() > m // 2:
-        return None
-    index = torch.full((m,), keep.numel(), device=rows.device)
-    index[keep] = torch.arange(keep.numel(), device=rows.device)
-    return torch.cat([rows[keep], rows[-1:]]), index
 
 
 # ---------------------------------------------------------------- element-wise
@@ -87,8 +71,11 @@ def _binary(op, a, b, dtype):
         return y.to(HELD_AS[dtype]) if dtype in FLOATS else cast_integer(y, dtype)
     if on_fpu(a, b):
         y = op(a, b)
-        return y if dtype == "bfloat16" else stored(y, dtype)
-    return stored(op(a.to(torch.float32), b.to(torch.float32) if torch.is_tensor(b) else b), dtype)
+        if dtype == "bfloat16":
+            return y
+    else:
+        y = op(a.to(torch.float32), b.to(torch.float32) if torch.is_tensor(b) else b)
+    return pack(y, dtype) if dtype in FLOATS else cast_integer(y, dtype)
 
 
 def add(a, b, dtype, a_dtype=None, b_dtype=None):

@@ -63,7 +63,7 @@ def matmul(x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activ
         y = fpu.matmul(x, w, config.math_fidelity, fp32, blocks, sum_all=bias is not None)
         if bias is not None:
             y = fpu.add(y, bias.to(torch.bfloat16), fp32)
-    return stored(y if activation is None else activated(y, activation), dtype)
+    return pack(y if activation is None else activated(y, activation), dtype)
 
 
 def _tf32(x):
@@ -210,7 +210,7 @@ def attention(
                 y = _l1_add(y, step.times(acc, c))
             m, total, acc = new, part, y
         total = fpu.row_sum(total, step.fidelity, step.fp32)
-        y = pack(fpu.mul(acc, step.inverse(total), step.fidelity, step.fp32), dtype)
+        y = stored(fpu.mul(acc, step.inverse(total), step.fidelity, step.fp32), dtype)
         out[:, :, rows] = y.reshape(b, nq, len(rows), -1)
     return out
 

@@ -22,7 +22,6 @@ from .common import (
     mean,
     min,
     mul,
-    repeated_rows,
     rms_norm,
     rotary,
     softmax,
@@ -32,6 +31,7 @@ from .common import (
     TILE,
 )
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, typecast
+from .rows import repeated_rows
 from .unary import unary
 
 __all__ = [
@@ -156,6 +156,7 @@ def matmul(
             blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc and single else 0
             y = _perturb(y, _passes(fidelity, w_dtype), k, blocks)
         if bias is not None:
+            bias = bias.reshape(1, n) if single else bias
             y = fpu.add(y, bias.to(torch.bfloat16), y.dtype == torch.float32)
         if activation is not None:
             y, activation = activated(y, activation), None

@@ -31,7 +31,7 @@ def rna(x: torch.Tensor, keep: int = 8) -> torch.Tensor:
 
 def truncate(x: torch.Tensor, keep: int) -> torch.Tensor:
     """bfloat16 cut to its `keep` leading significand bits (hidden bit included), as the matrix unit's passes see it."""
-    return (x.contiguous().view(torch.int16) & -(1 << (8 - keep))).view(torch.bfloat16)
+    return (x.view(torch.int16) & -(1 << (8 - keep))).view(torch.bfloat16)  # strides are kept
 
 
 def to_bf16_rna(x: torch.Tensor) -> torch.Tensor:
