@@ -172,3 +172,20 @@ def test_data_parallel_gives_each_chip_users_of_its_own(hf, mesh_device):
         want = hf(torch.cat([row, nexts[u]])[None]).logits[0]
         assert relative_l2(out.logits[u, 0], want[-2]) < TOLERANCE
         assert relative_l2(after[u, 0], want[-1]) < DECODE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("system", ["n150", "t3000"])
+def test_a_traced_step_is_bit_equal_and_survives_a_new_prompt(hf, system):
+    with backends.open_system(system, trace_region_size=16 << 20) as device:
+        model = load_model_file(FILE).build_model(hf, device, 64)
+        results = []
+        for traced in (False, True):
+            model.traced = traced
+            steps = []
+            for ids in (prompt(20, users=2, seed=1), prompt(33, users=3, seed=2)):
+                cache = model(ids[:, :16]).past_key_values
+                steps += [model(ids[:, i : i + 1], past_key_values=cache).logits for i in range(16, 20)]
+            results.append(torch.cat(steps))
+        assert torch.equal(*results)
+        model.release_trace()
