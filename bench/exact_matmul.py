@@ -2,8 +2,8 @@
 
     python bench/exact_matmul.py [--rows 1,32] [--k 2048] [--n 2048] [--threads 1] [--json FILE]
 
-Beside each figure: its ratio to the target of 100 million, and to a plain torch bfloat16 product on the same threads. `--check`
-first compares every kernel with the plain integer rule of the tests, bit for bit.
+Beside each figure: its ratio to the target of 100 million, and to a plain torch bfloat16 product on the same
+threads. `--check` first compares every kernel with the plain integer rule of the tests, bit for bit.
 """
 
 import argparse
@@ -49,7 +49,12 @@ def main():
     g = torch.Generator().manual_seed(0)
     w = (torch.randn(a.n, a.k, generator=g) * 0.02).bfloat16()  # [N, K], as HF stores weights
     w_bits = w.view(torch.int16).numpy().view(np.uint16).T
-    result = {"machine": f"{platform.processor() or platform.machine()}, {a.threads} threads", "k": a.k, "n": a.n, "cases": []}
+    result = {
+        "machine": f"{platform.processor() or platform.machine()}, {a.threads} threads",
+        "k": a.k,
+        "n": a.n,
+        "cases": [],
+    }
     for rows in map(int, a.rows.split(",")):
         x = torch.randn(rows, a.k, generator=g).bfloat16()
         x_bits = x.view(torch.int16).numpy().view(np.uint16)
@@ -80,7 +85,9 @@ def check(x, w, fidelity, fp32):
     want = fpu_reference.matmul(x, w, fidelity, fp32, raw=True)
     got = matrix_unit.matmul(x, w, fidelity, fp32).view(np.uint32).astype(np.int64)
     if not (want == got).all():
-        sys.exit(f"{fidelity}, {'fp32' if fp32 else 'bf16'} destination: {(want != got).sum()} of {want.size} bits differ")
+        sys.exit(
+            f"{fidelity}, {'fp32' if fp32 else 'bf16'} destination: {(want != got).sum()} of {want.size} bits differ"
+        )
 
 
 if __name__ == "__main__":

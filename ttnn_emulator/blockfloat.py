@@ -30,8 +30,8 @@ def quantise(x: torch.Tensor, dtype: str, rounding: str = "rne") -> torch.Tensor
     Numerics  The shared exponent is the block's largest (255 with an inf or nan); values of exponent 0 count as 0. A
               significand of 24 bits is shifted right to the shared exponent, dropping what falls off, then rounded to 7
               or 3 bits: `rne` to nearest even (host conversion), `rna` half away from zero (the packer), `trunc`. It
-              saturates and never raises the exponent, so 1.9999 becomes 1.984375. A zero has no sign. An infinity stays;
-              a nan stays unless rounding leaves only its hidden bit.
+              saturates and never raises the exponent, so 1.9999 becomes 1.984375. A zero has no sign. An infinity
+              stays; a nan stays unless rounding leaves only its hidden bit.
     """
     if dtype not in MAGNITUDE_BITS:
         raise ValueError(f"{dtype!r} is not a block format; they are {', '.join(MAGNITUDE_BITS)}")
@@ -56,8 +56,13 @@ def _quantise_compiled(x: torch.Tensor, bits: int, rounding: str) -> torch.Tenso
     pattern, kind = (torch.int32, "int32") if wide else (torch.int16, "uint16")
     turned = x.dim() > 1 and x.shape[-2] >= 16 and not x.is_contiguous() and x.mT.is_contiguous()
     stored = x.mT if turned else x.contiguous()
-    out = torch.from_numpy(np.empty(stored.shape, np.int16)).view(torch.bfloat16)  # numpy asks for huge pages: 8 times as fast
-    flat_x, flat_out = stored.view(pattern).view(-1).numpy().view(kind), out.view(torch.int16).view(-1).numpy().view("uint16")
+    out = torch.from_numpy(np.empty(stored.shape, np.int16)).view(
+        torch.bfloat16
+    )  # numpy asks for huge pages: 8 times as fast
+    flat_x, flat_out = (
+        stored.view(pattern).view(-1).numpy().view(kind),
+        out.view(torch.int16).view(-1).numpy().view("uint16"),
+    )
     if turned:
         block_kernel.across(bits, rounding, wide)(flat_x, flat_out, *stored.shape[-2:])
         return out.mT
@@ -100,10 +105,11 @@ def _from_parts(negative: torch.Tensor, q: torch.Tensor, shared: torch.Tensor, b
 
 
 def pack(x: torch.Tensor, dtype: str) -> torch.Tensor:
-    """A tensor of grid values [..., H, W] (multiples of 32) as uint8 [..., H / 32, W / 32, 1088 or 576], tiles row-major.
+    """A tensor of grid values [..., H, W] (multiples of 32) as uint8 [..., H / 32, W / 32, 1088 or 576], tiles
+    row-major.
 
-    A tile is its 64 shared exponents (16 rows of each 16x16 face; faces left to right, then down), then the values in the
-    same order: a byte each, sign and 7 bits; or half a byte, the earlier value in the low half.
+    A tile is its 64 shared exponents (16 rows of each 16x16 face; faces left to right, then down), then the values
+    in the same order: a byte each, sign and 7 bits; or half a byte, the earlier value in the low half.
     """
     bits = MAGNITUDE_BITS[dtype]
     *batch, h, w = x.shape
@@ -111,7 +117,9 @@ def pack(x: torch.Tensor, dtype: str) -> torch.Tensor:
         raise ValueError(f"pack needs whole tiles: the last two dims of {tuple(x.shape)} are not multiples of 32")
     faces = x.to(torch.float32).contiguous().view(torch.int32).reshape(*batch, h // 32, 2, 16, w // 32, 2, 16)
     n = len(batch)
-    faces = faces.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2, n + 5)  # tile row, tile col, face row, face col, row, col
+    faces = faces.permute(
+        *range(n), n, n + 3, n + 1, n + 4, n + 2, n + 5
+    )  # tile row, tile col, face row, face col, row, col
     exponent = (faces >> 23) & 255
     shared = exponent.amax(-1, keepdim=True)
     significand = torch.where(exponent > 0, (faces & 0x7FFFFF) | 0x800000, 0) >> (shared - exponent).clamp(max=24)

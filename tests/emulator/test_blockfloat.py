@@ -54,7 +54,9 @@ def test_known_values(dtype):
 
 def sample(seed, rows, width, spread, dtype):
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, width, generator=g) * torch.exp2(torch.randint(-spread, spread + 1, (rows, width), generator=g))
+    x = torch.randn(rows, width, generator=g) * torch.exp2(
+        torch.randint(-spread, spread + 1, (rows, width), generator=g)
+    )
     return x.to(dtype)
 
 
@@ -94,7 +96,9 @@ def test_bfloat16_input_is_the_oracle(seed, dtype, rounding):
     x = torch.from_numpy(u.view(np.int16)).view(torch.bfloat16)
     want = oracle.bfp_quantise(u, blockfloat.MAGNITUDE_BITS[dtype], rounding)
     keep = want & 0x7F80 != 0  # the oracle does not spell out denormal results
-    np.testing.assert_array_equal(patterns(blockfloat.quantise(x, dtype, rounding)).numpy().view(np.uint16)[keep], want[keep])
+    np.testing.assert_array_equal(
+        patterns(blockfloat.quantise(x, dtype, rounding)).numpy().view(np.uint16)[keep], want[keep]
+    )
 
 
 @pytest.mark.parametrize("rounding", blockfloat.ROUNDINGS)

@@ -1,4 +1,5 @@
 # ruff: noqa
+# fmt: off
 """Bit-exact numpy model of what ttnn 0.81.1 computes on a Wormhole B0 for the operations that run on the
 matrix/element-wise FPU and the packer.  Integer arithmetic throughout; arrays are bfloat16 bit patterns (uint16).
 

@@ -1,7 +1,8 @@
 """The recorded cases: real ttnn operations, bit for bit (ttnn 0.81.1 on the functional simulator v1.10, Wormhole B0).
 
-`tests/data/numerics/index.json` has a line a case: id, file, op, inputs, kwargs, compute_kernel_config, outputs. Arrays of
-uint16 are bfloat16 patterns; block-float inputs are stored before quantisation, outputs as the bfloat16 values they mean.
+`tests/data/numerics/index.json` has a line a case: id, file, op, inputs, kwargs, compute_kernel_config, outputs.
+Arrays of uint16 are bfloat16 patterns; block-float inputs are stored before quantisation, outputs as the bfloat16
+values they mean.
 """
 
 import functools
@@ -27,7 +28,11 @@ def _file(name):
 
 def tensor(array):
     """A torch tensor of an array as stored: uint16 is bfloat16."""
-    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if array.dtype == np.uint16 else torch.from_numpy(array)
+    return (
+        torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        if array.dtype == np.uint16
+        else torch.from_numpy(array)
+    )
 
 
 class Case:
@@ -45,7 +50,8 @@ class Case:
     def inputs(self):
         arrays = (tensor(_file(self.file)[i["array"]]).reshape(i["shape"]) for i in self.entry["inputs"])
         return [
-            blockfloat.quantise(t, d) if d in blockfloat.TILE_BYTES else t for t, d in zip(arrays, self.dtypes, strict=True)
+            blockfloat.quantise(t, d) if d in blockfloat.TILE_BYTES else t
+            for t, d in zip(arrays, self.dtypes, strict=True)
         ]
 
     def config(self, op):

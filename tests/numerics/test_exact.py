@@ -12,7 +12,8 @@ from ttnn_emulator import numerics
 from ttnn_emulator.numerics import exact, fpu, matrix_unit, rounding, rules, unary
 
 FILES = (
-    "matmul.npz", "eltwise.npz", "unary.npz", "cast.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa.npz", "sdpa_decode.npz",
+    "matmul.npz", "eltwise.npz", "unary.npz", "cast.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa.npz",
+    "sdpa_decode.npz",
 )  # fmt: skip
 
 
@@ -72,7 +73,8 @@ def test_matrix_unit_is_the_oracle(seed, fidelity, fp32, m, tiles, n, spread, tr
 
 
 def test_matrix_unit_rounds_twice_where_the_hardware_does():
-    """A group sum 14 or 15 binades below the destination is rounded to 24 bits and then to 11: 8191 / 16384 becomes 1."""
+    """A group sum 14 or 15 binades below the destination is rounded to 24 bits and then to 11: 8191 / 16384 becomes
+    1."""
     rng = np.random.default_rng(0)
     x, w = np.full((1, 64), 0x3F80, np.uint16), np.zeros((64, 48), np.uint16)
     w[0] = 0x3F80  # the destination: 1
@@ -112,7 +114,9 @@ def test_element_wise_fpu_is_the_oracle(name):
     np.testing.assert_array_equal((tensors.value.numpy().view(np.uint32) >> 16).astype(np.uint16), want)
 
 
-@pytest.mark.parametrize("shapes", [((3, 5), (5,)), ((2, 1, 7), (1, 4, 1)), ((1, 1, 32, 64), (1, 1, 32, 1)), ((17,), (17,))])
+@pytest.mark.parametrize(
+    "shapes", [((3, 5), (5,)), ((2, 1, 7), (1, 4, 1)), ((1, 1, 32, 64), (1, 1, 32, 1)), ((17,), (17,))]
+)
 def test_element_wise_fpu_broadcasts(shapes):
     a, b = (torch.randn(s).bfloat16() for s in shapes)
     got, (x, y) = fpu.add(a, b), torch.broadcast_tensors(a, b)

@@ -35,7 +35,9 @@ def test_error_is_the_devices(file):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("file", ["eltwise.npz", "unary.npz", "cast.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa_decode.npz"])
+@pytest.mark.parametrize(
+    "file", ["eltwise.npz", "unary.npz", "cast.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa_decode.npz"]
+)
 def test_bits_where_fast_is_exact(file):
     for case in recorded.cases(file):
         got, want = case.run().flatten().view(torch.int16), case.recorded().flatten().view(torch.int16)

@@ -1,7 +1,7 @@
 """Quantisation to block floats as a compiled kernel: the CPU's path of `blockfloat.quantise` for large tensors.
 
-Sixteen lanes are either the sixteen values of a block (blocks along the contiguous dimension) or sixteen blocks side by side
-(blocks along a strided dimension: weights that are transposed views), so that no transposition is needed.
+Sixteen lanes are either the sixteen values of a block (blocks along the contiguous dimension) or sixteen blocks side
+by side (blocks along a strided dimension: weights that are transposed views), so that no transposition is needed.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """Operations that are bit for bit the device's in both modes, because the rule is known and cheap to follow.
 
-Element-wise arithmetic, norms, softmax, reductions, rotary; and helpers of the two modes. Each is the sequence of steps of
-the library's own kernel, each step by the rule of the unit that does it: `fpu` (element-wise FPU and matrix unit), `vector`
-(the vector unit), `rounding.pack` (the packer).
+Element-wise arithmetic, norms, softmax, reductions, rotary; and helpers of the two modes. Each is the sequence of
+steps of the library's own kernel, each step by the rule of the unit that does it: `fpu` (element-wise FPU and matrix
+unit), `vector` (the vector unit), `rounding.pack` (the packer).
 """
 
 import builtins
@@ -89,7 +89,8 @@ def sub(a, b, dtype, a_dtype=None, b_dtype=None):
 
 
 def mul(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a * b; bfloat16 by bfloat16 or a number: one RNE; with a block-format tensor: the FPU's four phases. Bit for bit."""
+    """a * b; bfloat16 by bfloat16 or a number: one RNE; with a block-format tensor: the FPU's four phases. Bit for
+    bit."""
     if on_fpu(a, b) and torch.is_tensor(b) and {a_dtype, b_dtype} & set(BLOCK_FORMATS):
         return stored(fpu.mul(a, b, "HiFi4"), dtype)
     return _binary(torch.mul, a, b, dtype)
@@ -111,8 +112,9 @@ def _mean(x, fidelity, fp32):
 def rms_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
     """x / sqrt(mean(x^2) + eps) * weight + bias over the last dimension. Bit for bit in both modes.
 
-    Numerics  Each step in the fidelity's phases and kept in bfloat16, or in fp32 with an fp32 destination (read back with
-              11 significand bits); row sum by the matrix unit; 1 / W on the vector unit; math_approx_mode: 10-bit rsqrt.
+    Numerics  Each step in the fidelity's phases and kept in bfloat16, or in fp32 with an fp32 destination (read back
+              with 11 significand bits); row sum by the matrix unit; 1 / W on the vector unit; math_approx_mode:
+              10-bit rsqrt.
     Source    `layernorm.cpp` of the wheel; all recorded configs
     """
     return _norm(x, weight, bias, eps, config, dtype, residual, centre=False)
@@ -157,8 +159,8 @@ def _norm(x, weight, bias, eps, config, dtype, residual, centre):
 def softmax(x, dim, config: ComputeConfig, dtype, numeric_stable=True):
     """exp(x - max) / sum.
 
-    Numerics  math_approx_mode: the approximate exponential. fp32 destination: the exponentials are kept in fp32 (in bfloat16
-              when approximate), the sum's reciprocal in fp32. bf16 destination: bfloat16 after every step.
+    Numerics  math_approx_mode: the approximate exponential. fp32 destination: the exponentials are kept in fp32 (in
+              bfloat16 when approximate), the sum's reciprocal in fp32. bf16 destination: bfloat16 after every step.
     """
     x = x.transpose(dim, -1)
     fidelity, fp32, approximate = config.math_fidelity, config.fp32_dest_acc_en, config.math_approx_mode

@@ -1,10 +1,10 @@
 """Bit for bit what the chip computes, wherever its rule is known.
 
-Every operation is the sequence of steps of the library's own kernel, each step by the rule of the unit that does it: `fpu`
-(element-wise FPU and matrix unit), `vector` (the vector unit) and `rounding.pack` (the packer).
+Every operation is the sequence of steps of the library's own kernel, each step by the rule of the unit that does it:
+`fpu` (element-wise FPU and matrix unit), `vector` (the vector unit) and `rounding.pack` (the packer).
 
-Source    ttnn 0.81.1: kernel sources in the wheel; all recorded vectors of matmul, linear, element-wise, norms, softmax,
-          reductions, rotary and attention are reproduced bit for bit (`tests/numerics/test_exact.py`).
+Source    ttnn 0.81.1: kernel sources in the wheel; all recorded vectors of matmul, linear, element-wise, norms,
+          softmax, reductions, rotary and attention are reproduced bit for bit (`tests/numerics/test_exact.py`).
 """
 
 import builtins
@@ -14,6 +14,7 @@ import torch
 
 from . import ComputeConfig, fpu, vector
 from .common import (
+    TILE,
     activated,
     add,
     auto_block_w,
@@ -29,7 +30,6 @@ from .common import (
     stored,
     sub,
     sum,
-    TILE,
 )
 from .rounding import HELD_AS, pack, to_bf16_rna, to_bf16_truncated, typecast
 from .unary import tabulate, take, unary
@@ -43,14 +43,16 @@ __all__ = [
 # ---------------------------------------------------------------- matmul
 
 
-def matmul(x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None, w_dtype=None):
+def matmul(
+    x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None, w_dtype=None
+):
     """x @ w (+ bias), activation(...), stored as `dtype`.
 
     Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast; bias [..., 1, N]
-    Numerics  The matrix unit's integer rule. With packer_l1_acc, K goes in blocks of `block_w` tiles (None: the library's
-              choice; a batched w is one block) whose sums are added in L1; with a bias the last one too, and the bias is
-              an FPU add. The activation sees the destination register. A float32 operand has no recorded vectors: products
-              of 11 significand bits are summed in fp32.
+    Numerics  The matrix unit's integer rule. With packer_l1_acc, K goes in blocks of `block_w` tiles (None: the
+              library's choice; a batched w is one block) whose sums are added in L1; with a bias the last one too,
+              and the bias is an FPU add. The activation sees the destination register. A float32 operand has no
+              recorded vectors: products of 11 significand bits are summed in fp32.
     """
     if x.dtype == torch.float32 or w.dtype == torch.float32:
         y = _tf32(x) @ _tf32(w)
@@ -100,10 +102,15 @@ def _reciprocal(x):
 
 
 class _Flash:
-    """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32 dest)."""
+    """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32
+    dest)."""
 
     def __init__(self, config, scale, exp_approx, wide):
-        self.fidelity, self.fp32, self.approx_recip = config.math_fidelity, config.fp32_dest_acc_en, config.math_approx_mode
+        self.fidelity, self.fp32, self.approx_recip = (
+            config.math_fidelity,
+            config.fp32_dest_acc_en,
+            config.math_approx_mode,
+        )
         self.scale, self.exp_approx, self.wide = scale, exp_approx, wide
 
     def packed(self, y):
@@ -216,7 +223,8 @@ def attention(
 
 
 def _decode_chunks(position, k_chunk, sliding_window):
-    """The K chunk of decode and the first and one-past-last chunk: a power of 2 of up to 8 tiles when none is configured."""
+    """The K chunk of decode and the first and one-past-last chunk: a power of 2 of up to 8 tiles when none is
+    configured."""
     if not k_chunk:
         tiles = position // TILE + 1
         k_chunk = TILE * builtins.min(8, 1 << (tiles - 1).bit_length())
@@ -225,18 +233,20 @@ def _decode_chunks(position, k_chunk, sliding_window):
 
 
 def attention_decode(
-    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None, sliding_window=None,
-    dtype="bfloat16", cores=None,
+    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
+    sliding_window=None, dtype="bfloat16", cores=None,
 ):  # fmt: skip
     """One new token per user against a cache.
 
-    Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask broadcasts
-              to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
-    Numerics  bfloat16 after every step, also with an fp32 destination. K goes in chunks of `k_chunk` (0: the power of 2 of
-              tiles that covers the position, up to 8). A head's chunks are spread over `cores` (None: 64 / (B * nk),
-              1 to 16), last chunks first; a core's chunks are folded one by one, the cores' results by a tree.
-    Source    `sdpa_flash_decode.cpp` and `rt_args_common.hpp` of the wheel. One chunk per head is recorded (bit-exact); several are as
-              the source says, not recorded, and the number of cores is the rule of thumb above.
+    Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask
+              broadcasts to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
+    Numerics  bfloat16 after every step, also with an fp32 destination. K goes in chunks of `k_chunk` (0: the power
+              of 2 of tiles that covers the position, up to 8). A head's chunks are spread over `cores` (None: 64 /
+              (B * nk), 1 to 16), last chunks first; a core's chunks are folded one by one, the cores' results by a
+              tree.
+    Source    `sdpa_flash_decode.cpp` and `rt_args_common.hpp` of the wheel. One chunk per head is recorded
+              (bit-exact); several are as the source says, not recorded, and the number of cores is the rule of thumb
+              above.
     """
     users, nq, hd = q.shape[1:]
     nk, length = k.shape[1:3]

@@ -1,8 +1,8 @@
 """Device-like numerics at the speed of torch, on its bf16 units or on any device it has.
 
-The same functions as `exact`, and most of them are the same: only products and attention differ. They keep what decides a
-result's quality (dropped operand bits, the approximate exponential and cut reciprocal, bfloat16 between stages) and replace
-the many roundings of a bf16 destination by one error of the measured size.
+The same functions as `exact`, and most of them are the same: only products and attention differ. They keep what
+decides a result's quality (dropped operand bits, the approximate exponential and cut reciprocal, bfloat16 between
+stages) and replace the many roundings of a bf16 destination by one error of the measured size.
 """
 
 import builtins
@@ -13,6 +13,7 @@ import torch
 
 from . import ComputeConfig, exact, fpu, vector
 from .common import (
+    TILE,
     activated,
     add,
     auto_block_w,
@@ -28,7 +29,6 @@ from .common import (
     stored,
     sub,
     sum,
-    TILE,
 )
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, typecast
 from .rows import repeated_rows
@@ -41,9 +41,10 @@ __all__ = [
 
 # ---------------------------------------------------------------- matmul
 
-#: Measured on random normal operands with the exact matrix unit: the error that a bf16 destination adds to the product of
-#: the operands' kept bits, for K = 32 * 2^i in one block: relative rms about the mean gain, and gain - 1. By passes: 1 (LoFi; also
-#: HiFi2 with bfloat4_b weights), 2 (HiFi2), 4 (HiFi3 and HiFi4), 3 (those with bfloat4_b weights).
+#: Measured on random normal operands with the exact matrix unit: the error that a bf16 destination adds to the
+#: product of the operands' kept bits, for K = 32 * 2^i in one block: relative rms about the mean gain, and gain - 1.
+#: By passes: 1 (LoFi; also HiFi2 with bfloat4_b weights), 2 (HiFi2), 4 (HiFi3 and HiFi4), 3 (those with bfloat4_b
+#: weights).
 _ONE_BLOCK = {
     1: ((0.0021, 0.0027, 0.0037, 0.0051, 0.0080, 0.0118, 0.0196, 0.0343, 0.0652, 0.137),
         (0.0004, 0.0007, 0.0014, 0.0026, 0.0057, 0.0108, 0.0222, 0.0465, 0.0937, 0.201)),
@@ -92,8 +93,8 @@ def _column_salt(n: int, device: str) -> torch.Tensor:
 def _perturb(y, passes, k, block_w):
     """Give y [M, N] (bfloat16) the error of a bf16 destination: y (1 + gain + a h) + b h rms(row).
 
-    h is a pseudo-random number from a hash of y's bits and the column, +-[0.5, 2), mean square 1.46: the same input gives the
-    same output, whatever row it is in.
+    h is a pseudo-random number from a hash of y's bits and the column, +-[0.5, 2), mean square 1.46: the same input
+    gives the same output, whatever row it is in.
     """
     size, gain, constant = bf16_destination(passes, k, block_w)
     variance = size**2 - 2 * _ROUNDING**2  # torch rounds the product, and the sum below is rounded once more
@@ -122,14 +123,23 @@ def _passes(fidelity, w_dtype="bfloat16"):
 
 
 def matmul(
-    x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None, w_dtype="bfloat16"
+    x,
+    w,
+    config: ComputeConfig,
+    *,
+    dtype,
+    block_w=None,
+    bias=None,
+    activation=None,
+    w_truncated=None,
+    w_dtype="bfloat16",
 ):
     """x @ w (+ bias), activation(...), stored as `dtype`.
 
     Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast; bias [..., 1, N]
     Numerics  Operands lose the bits that the fidelity drops; torch sums products in fp32 and rounds once. An fp32
-              destination adds 3e-4 to that, which is left out. A bf16 destination's roundings are one pseudo-random error
-              with the measured size, gain and dependence on the element (`bf16_destination`).
+              destination adds 3e-4 to that, which is left out. A bf16 destination's roundings are one pseudo-random
+              error with the measured size, gain and dependence on the element (`bf16_destination`).
     Speed     Rows that repeat (a tile's padding) are computed once. On CPUs, w is best a transposed view of a
               contiguous [N, K], as HF stores it: one row is then 5 to 7 times as fast as with a contiguous [K, N]. The
               LoFi cut of w is a pass over it for each call: pass `w_truncated` to save it.
@@ -198,13 +208,13 @@ def attention(
 
 
 def attention_decode(
-    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None, sliding_window=None,
-    dtype="bfloat16", cores=None,
+    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
+    sliding_window=None, dtype="bfloat16", cores=None,
 ):  # fmt: skip
     """One new token per user against a cache.
 
-    Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask broadcasts
-              to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
+    Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask
+              broadcasts to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
     Numerics  On a CPU that of `exact`: bit for bit, and cheap for a token. Elsewhere `_attend` over the keys up to the
               farthest position.
     """
@@ -213,7 +223,7 @@ def attention_decode(
             q, k, v, positions, scale=scale, config=config, exp_approx=exp_approx, k_chunk=k_chunk, mask=mask,
             sliding_window=sliding_window, dtype=dtype, cores=cores,
         )  # fmt: skip
-    users, nq, hd = q.shape[1:]
+    users, nq = q.shape[1:3]
     here = [u for u, p in enumerate(positions) if p >= 0]
     out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
     if not here:
@@ -236,7 +246,9 @@ def attention_decode(
         mask = mask.expand(users, 1, nq, -1)[here][..., span].transpose(1, 2)
     tiles = (k_chunk or 8 * TILE) // TILE
     block_w = builtins.min(tiles, 1 << (builtins.max(last) // TILE).bit_length())
-    y = _attend(q[:, :, None], k[:, :, span], v[:, :, span], mask, hidden, scale, config, exp_approx, dtype, block_w, False)
+    y = _attend(
+        q[:, :, None], k[:, :, span], v[:, :, span], mask, hidden, scale, config, exp_approx, dtype, block_w, False
+    )
     out[0, here] = y[:, :, 0]
     return out
 
@@ -245,8 +257,8 @@ def _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, block_w, by
     """q [B, nq, S, hd]; hidden: booleans that broadcast to [B, nq, S, Sk].
 
     Numerics  Scores in bfloat16; exp((score - max) * scale) by the approximate exponential, cut to bfloat16; sums by
-              the matrix unit; the reciprocal cut (math_approx_mode) or rounded to bfloat16; operands lose the bits that the fidelity drops.
-              The product with v gets the error of a bf16 destination.
+              the matrix unit; the reciprocal cut (math_approx_mode) or rounded to bfloat16; operands lose the bits
+              that the fidelity drops. The product with v gets the error of a bf16 destination.
               With an fp32 destination scores and exponentials stay in fp32, the latter accurate without `exp_approx`.
     """
     b, nq, s, hd = q.shape

@@ -75,9 +75,7 @@ def matmul(x, w, fidelity: str, fp32: bool = False, block_w: int = 0, sum_all: b
     rows = _words(rows).cpu()
     w = w.to(torch.bfloat16).view(torch.int16).cpu()
     distinct, index = _distinct_rows(rows)
-    out = torch.from_numpy(
-        _unit().matmul(distinct.numpy(), w.numpy().view("uint16"), fidelity, fp32, block_w, sum_all)
-    )
+    out = torch.from_numpy(_unit().matmul(distinct.numpy(), w.numpy().view("uint16"), fidelity, fp32, block_w, sum_all))
     if index is not None:
         out = out[:, index]
     out = out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
@@ -109,9 +107,12 @@ def row_sum(x, fidelity: str, fp32: bool = False) -> torch.Tensor:
 
 
 def rms_norm(x, weight, eps, fidelity: str, approximate: bool, fp32: bool) -> torch.Tensor:
-    """rms_norm of bfloat16 [M, W] to bfloat16 in one compiled pass; W a multiple of 32 (the steps are `common._norm`'s)."""
+    """rms_norm of bfloat16 [M, W] to bfloat16 in one compiled pass; W a multiple of 32 (the steps are
+    `common._norm`'s)."""
     from . import fused
 
-    x, weight, eps = (t if t is None else t.contiguous().view(torch.int16).numpy().view("uint16") for t in (x, weight, eps))
+    x, weight, eps = (
+        t if t is None else t.contiguous().view(torch.int16).numpy().view("uint16") for t in (x, weight, eps)
+    )
     out = fused.rms_norm(x, None if weight is None else weight.reshape(-1), int(eps) << 16, fidelity, approximate, fp32)
     return torch.from_numpy(out.view("int16")).view(torch.bfloat16)

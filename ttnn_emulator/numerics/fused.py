@@ -80,7 +80,8 @@ def perturb(y, n, salt, gain, along, constant):
 
 @intrinsic(prefer_literal=True)
 def _square(typingctx, words, at, xf, xe, phases, fp32):
-    """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `_sum_tile` (xf [2, 32, 16], xe)."""
+    """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `_sum_tile` (xf [2, 32, 16],
+    xe)."""
     n_phases, is_fp32 = phases.literal_value, fp32.literal_value
 
     def codegen(context, builder, signature, args):

@@ -1,7 +1,7 @@
 """Sixteen 32-bit lanes in LLVM vectors, so that a compiled kernel can be written as plain expressions.
 
-numba widens 32-bit integers to 64 bits and leaves vectorising to chance; an intrinsic that builds vector code does neither.
-Inside one, `Lanes` gives operators to a vector of 16 int32 or float32.
+numba widens 32-bit integers to 64 bits and leaves vectorising to chance; an intrinsic that builds vector code does
+neither. Inside one, `Lanes` gives operators to a vector of 16 int32 or float32.
 """
 
 from llvmlite import ir

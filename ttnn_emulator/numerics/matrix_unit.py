@@ -1,17 +1,19 @@
 """The matrix unit's integer arithmetic as a compiled kernel (numba, parallel, cached), bit for bit.
 
-One step adds 16 products to the destination: two groups of eight. In a group every product of pieces (at most 12 bits) is
-rounded, half away from zero, to a grid of 2^-10 of the group's largest exponent; the group's sum is exact. The two sums and
-the destination are then aligned to the largest of their exponents and added: on a 24-bit grid into an fp32 destination, on
-an 11-bit grid into a bf16 destination, where the result is rounded to bf16. Operands come in pieces, one pair for each
-phase of the fidelity. Order: tiles of K (32) outermost, then phases, then halves of 16.
+One step adds 16 products to the destination: two groups of eight. In a group every product of pieces (at most 12
+bits) is rounded, half away from zero, to a grid of 2^-10 of the group's largest exponent; the group's sum is exact.
+The two sums and the destination are then aligned to the largest of their exponents and added: on a 24-bit grid into
+an fp32 destination, on an 11-bit grid into a bf16 destination, where the result is rounded to bf16. Operands come in
+pieces, one pair for each phase of the fidelity. Order: tiles of K (32) outermost, then phases, then halves of 16.
 
-How it is fast: a product of pieces is rounded to the group's grid by one fused multiply-add with 1.5 * 2^23 times the grid
-as addend; the low bits of the result are then the integer, so that a group's sum is an integer sum of bit patterns. A fused
-multiply-add rounds ties to even where the hardware rounds them up: the pieces of in1 are scaled by 1 + 2^-13, which lifts
-ties and, since products have 12 bits, nothing else. Sixteen columns go at a time, in vector lanes.
+How it is fast: a product of pieces is rounded to the group's grid by one fused multiply-add with 1.5 * 2^23 times
+the grid as addend; the low bits of the result are then the integer, so that a group's sum is an integer sum of bit
+patterns. A fused multiply-add rounds ties to even where the hardware rounds them up: the pieces of in1 are scaled by
+1 + 2^-13, which lifts ties and, since products have 12 bits, nothing else. Sixteen columns go at a time, in vector
+lanes.
 
-Source    the rule: official functional simulator v1.10, Wormhole B0; `tests/numerics/fpu_reference.py` states it plainly.
+Source    the rule: official functional simulator v1.10, Wormhole B0; `tests/numerics/fpu_reference.py` states it
+          plainly.
 """
 
 import functools
@@ -95,7 +97,8 @@ def _tile(typingctx, wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp3
 
 @intrinsic(prefer_literal=True)
 def _sum_tile(typingctx, xf, xe, dst, at_dst, phases, fp32):
-    """16 rows by a column of ones: dst[at_dst : + 16] += sums of x. xf float32 [2, 32, 16] (high, low), xe int32 [32, 16]."""
+    """16 rows by a column of ones: dst[at_dst : + 16] += sums of x. xf float32 [2, 32, 16] (high, low), xe int32
+    [32, 16]."""
     n_phases, is_fp32 = phases.literal_value, fp32.literal_value
 
     def codegen(context, builder, signature, args):
@@ -111,7 +114,9 @@ def _sum_tile(typingctx, xf, xe, dst, at_dst, phases, fp32):
             return lanes.load(builder, pf, (32 * (kind >> 1) + k) * 16, floats=True)
 
         def ones(kind, k):
-            return lanes.constant(builder, 0) if kind == "exponent" else lanes.constant(builder, 0.0 if kind & 1 else LIFT)
+            return (
+                lanes.constant(builder, 0) if kind == "exponent" else lanes.constant(builder, 0.0 if kind & 1 else LIFT)
+            )
 
         acc = _tile_code(builder, lanes.load(builder, pd, 0), x, ones, n_phases, is_fp32)
         lanes.store(builder, pd, 0, acc)
@@ -122,7 +127,8 @@ def _sum_tile(typingctx, xf, xe, dst, at_dst, phases, fp32):
 
 @intrinsic
 def _pieces(typingctx, u, at, wf, we):
-    """Sixteen weights, bfloat16 patterns u[at : + 16], into their place in wf [2, 32, PANEL] and we [32, PANEL], flat."""
+    """Sixteen weights, bfloat16 patterns u[at : + 16], into their place in wf [2, 32, PANEL] and we [32, PANEL],
+    flat."""
 
     def codegen(context, builder, signature, args):
         t = signature.args
@@ -222,8 +228,8 @@ def _kernel(n_phases: int, fp32: bool, threads: bool):
 
         w is stored [B, N, K] when transposed. Of an fp32 pattern the matrix unit takes 11 significand bits.
 
-        tiles: the length of a block of K. Each block starts from zero, sums of blocks are kept in L1 (bf16 RNE or fp32); the
-        last block continues from that sum, or with sum_all is added like the others.
+        tiles: the length of a block of K. Each block starts from zero, sums of blocks are kept in L1 (bf16 RNE or
+        fp32); the last block continues from that sum, or with sum_all is added like the others.
         """
         _ = threads  # numba's cache tells functions apart by their code and constants, not by `parallel`
         batch, m_size, k_size = x.shape
@@ -384,9 +390,9 @@ def _plain(n_phases: int, fp32: bool):
 def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     """x [..., M, K] @ w [..., K, N] -> destination bits, int32 [..., M, N]; the leading dimensions are equal.
 
-    x is uint16 (bfloat16 patterns) or int32 (float32 patterns, of which 11 significand bits count), w uint16, any strides;
-    K is a multiple of 32. tiles: the block length of K when partial sums are added in L1 (0: one block); sum_all: the last
-    block too.
+    x is uint16 (bfloat16 patterns) or int32 (float32 patterns, of which 11 significand bits count), w uint16, any
+    strides; K is a multiple of 32. tiles: the block length of K when partial sums are added in L1 (0: one block);
+    sum_all: the last block too.
     """
     *batch, m, k = x.shape
     n = w.shape[-1]
@@ -442,7 +448,8 @@ def row_sum(x, fidelity, fp32=False):
 
 @functools.cache
 def elementwise(phases: int, fp32: bool):
-    """A function (a, b, out) of flat arrays of length 16 n, uint16 or (fp32) int32 patterns: a + b (phases 0) or a * b."""
+    """A function (a, b, out) of flat arrays of length 16 n, uint16 or (fp32) int32 patterns: a + b (phases 0) or a *
+    b."""
 
     def build(threads):
         @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")

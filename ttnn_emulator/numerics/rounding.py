@@ -1,7 +1,7 @@
 """Roundings, packs and casts on torch tensors of any device, shared by `exact` and `fast`.
 
-RNE: to nearest even. RNA: half away from zero. Denormals are zero. Host conversions and vector-unit kernels round RNE; the
-packer, which carries a destination register to L1, rounds RNA.
+RNE: to nearest even. RNA: half away from zero. Denormals are zero. Host conversions and vector-unit kernels round
+RNE; the packer, which carries a destination register to L1, rounds RNA.
 """
 
 import torch
@@ -45,10 +45,11 @@ def to_bf16_truncated(x: torch.Tensor) -> torch.Tensor:
 
 
 def pack(x: torch.Tensor, dtype: str) -> torch.Tensor:
-    """What a kernel writes to L1 from a destination register that holds x (float32, or bfloat16 for a bf16 destination).
+    """What a kernel writes to L1 from a destination register that holds x (float32, or bfloat16 for a bf16
+    destination).
 
-    Numerics  to bfloat16: RNA, denormals and -0 to +0, nan to infinity. To bfloat8_b: RNA to 7 significand bits, then RNA to
-              the shared grid. To bfloat4_b: as bfloat8_b, then the low four magnitude bits are dropped.
+    Numerics  to bfloat16: RNA, denormals and -0 to +0, nan to infinity. To bfloat8_b: RNA to 7 significand bits,
+              then RNA to the shared grid. To bfloat4_b: as bfloat8_b, then the low four magnitude bits are dropped.
     """
     if dtype == "float32":
         return x.to(torch.float32)
@@ -80,8 +81,9 @@ def cast_integer(x: torch.Tensor, dtype: str) -> torch.Tensor:
 def typecast(x: torch.Tensor, from_dtype: str, to_dtype: str) -> torch.Tensor:
     """ttnn.typecast on the device.
 
-    Numerics  float32 -> bfloat16 RNE; -> bfloat8_b one RNA to the shared grid; -> bfloat4_b RNA to 7 significand bits, RNA to
-              the bfloat8_b grid, then the low four bits are dropped. Floats to integers truncate towards zero.
+    Numerics  float32 -> bfloat16 RNE; -> bfloat8_b one RNA to the shared grid; -> bfloat4_b RNA to 7 significand
+              bits, RNA to the bfloat8_b grid, then the low four bits are dropped. Floats to integers truncate
+              towards zero.
     """
     if to_dtype not in FLOATS:
         return cast_integer(x, to_dtype)

@@ -4,7 +4,8 @@ import torch
 
 
 def repeated_rows(rows: torch.Tensor):
-    """Of rows [M, K]: those that differ from the last one, then the last; and where each row went. None if most differ."""
+    """Of rows [M, K]: those that differ from the last one, then the last; and where each row went. None if most
+    differ."""
     m = rows.shape[0]
     if m == 1:
         return None

@@ -127,7 +127,8 @@ def accumulate(dst, terms, fp32, overflow=True):
 
 
 def _fields(u):
-    """fp32 pattern -> sign (0 or -1), exponent, significand of 11 bits (0 for zeros and denormals): what a source holds."""
+    """fp32 pattern -> sign (0 or -1), exponent, significand of 11 bits (0 for zeros and denormals): what a source
+    holds."""
     e = (u >> 23) & 255
     return u >> 31, e, (e > 0).choose(((u >> 13) & 0x3FF) | 0x400, 0)
 

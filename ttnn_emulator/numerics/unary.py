@@ -18,8 +18,8 @@ def _gelu(x, fast_and_approximate_mode=False):
     return torch.nn.functional.gelu(x)
 
 
-#: name -> function of a float32 tensor and the operation's parameters. Used for float32 tensors and for what has no table:
-#: then it is the function in float32, rounded once (RNE); the device's polynomial may differ in the last bit.
+#: name -> function of a float32 tensor and the operation's parameters. Used for float32 tensors and for what has no
+#: table: then it is the function in float32, rounded once (RNE); the device's polynomial may differ in the last bit.
 FORMULAS = {
     "identity": lambda x: x,
     "relu": torch.relu,
@@ -121,7 +121,8 @@ def _archive() -> dict:
 
 @functools.cache
 def table(name: str, device: str = "cpu") -> torch.Tensor:
-    """The recorded function as bfloat16 [65536], indexed by bit pattern + 32768 (so that int16 indices need one addition)."""
+    """The recorded function as bfloat16 [65536], indexed by bit pattern + 32768 (so that int16 indices need one
+    addition)."""
     array = _archive()[name].view("int16")
     return torch.from_numpy(array).view(torch.bfloat16).roll(32768).to(device)
 
@@ -165,9 +166,10 @@ def tabulate(function, *args, device: str = "cpu") -> torch.Tensor:
 def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
     """A unary function by its ttnn name.
 
-    Dtypes    bfloat16 and block formats by table where recorded; float32 by formula; integers: relu, abs, neg, square, ...
-    Numerics  With a table the bits are the device's. Without one: the float32 function, one RNE; its last bit may differ.
-              Results in a block format go through the packer.
+    Dtypes    bfloat16 and block formats by table where recorded; float32 by formula; integers: relu, abs, neg,
+              square, ...
+    Numerics  With a table the bits are the device's. Without one: the float32 function, one RNE; its last bit may
+              differ. Results in a block format go through the packer.
     """
     if name not in FORMULAS:
         raise NotImplementedError(f"unary {name!r} has neither a table nor a formula")

@@ -1,10 +1,11 @@
 """The vector unit's own functions, float32 in and out on torch tensors of any device, bit for bit.
 
-These are the variants that kernels call with constants or shortcuts of their own; the public unary functions are tables.
-A multiply-add rounds once (it is computed in float64 here, which is exact enough to round the same).
+These are the variants that kernels call with constants or shortcuts of their own; the public unary functions are
+tables. A multiply-add rounds once (it is computed in float64 here, which is exact enough to round the same).
 
-Source    ttnn 0.81.1, the kernels that the wheel ships: `ckernel_sfpu_exp.h`, `ckernel_sfpu_sdpa.h`, `ckernel_sfpu_recip.h`,
-          `ckernel_sfpu_sqrt.h` (wormhole_b0); checked against the recorded norms, softmax and attention.
+Source    ttnn 0.81.1, the kernels that the wheel ships: `ckernel_sfpu_exp.h`, `ckernel_sfpu_sdpa.h`,
+          `ckernel_sfpu_recip.h`, `ckernel_sfpu_sqrt.h` (wormhole_b0); checked against the recorded norms, softmax
+          and attention.
 """
 
 import math
@@ -36,7 +37,8 @@ def _schraudolph(v, scale):
 
 
 def exp_approx(v, scale: float = 1.0) -> torch.Tensor:
-    """exp(v * scale) by building the float's upper bits (Schraudolph); up to 3.4 % off. Inputs are clamped at -88.5 / scale."""
+    """exp(v * scale) by building the float's upper bits (Schraudolph); up to 3.4 % off. Inputs are clamped at -88.5
+    / scale."""
     u = _schraudolph(v.float().clamp(min=-88.5 / scale), scale).clamp(0, 65535).add(0.5).floor().to(torch.int32)
     return (u << 15).view(torch.float32)
 
