@@ -37,23 +37,30 @@ ANY = FLOATS | INTEGERS
 # ---------------------------------------------------------------- operands
 
 
+def check_subtiles(a, b) -> None:
+    """Refuses last two dims that differ and are not 1; vectors have no tiles to speak of."""
+    if a != b and max(len(a), len(b)) > 1:
+        for i in (1, 2):
+            p, q = a[-i] if len(a) >= i else 1, b[-i] if len(b) >= i else 1
+            if p != q and p != 1 and q != 1:
+                hint = "the last two dims must be equal, or 1 in one operand"
+                raise DeviceRejects("Invalid subtile broadcast type", hint)
+
+
 def broadcast(a, b):
     """The shape of the result of two shapes: leading dims as numpy, the last two only 1 against n."""
     if a == b:
         return a
+    check_subtiles(a, b)
     rank = max(len(a), len(b))
     left, right = (1,) * (rank - len(a)) + tuple(a), (1,) * (rank - len(b)) + tuple(b)
-    for i in (*range(rank - 1, rank - 3, -1), *range(rank - 2)):
-        if i >= 0 and left[i] != right[i] and left[i] != 1 and right[i] != 1:
-            if rank - i <= 2:
-                raise DeviceRejects(
-                    "Invalid subtile broadcast type", "the last two dims must be equal, or 1 in one operand"
-                )
+    for i, (p, q) in enumerate(zip(left, right, strict=True)):
+        if p != q and p != 1 and q != 1:
             raise DeviceRejects(
-                f"Broadcasting rule violation at dimension index {i - rank} (output rank {rank}), dim a: {left[i]}, "
-                f"dim b: {right[i]}"
+                f"Broadcasting rule violation at dimension index {i - rank} (output rank {rank}), dim a: {p}, "
+                f"dim b: {q}"
             )
-    return tuple(r if n == 1 else n for n, r in zip(left, right))
+    return tuple(q if p == 1 else p for p, q in zip(left, right, strict=True))
 
 
 def operand(x, label: str) -> Tensor:
@@ -87,19 +94,21 @@ def check_activations(name: str, *lists) -> None:
             )
 
 
-def check_dtypes(kind: str, a: DataType, b: DataType, accepted, mixed) -> None:
+def check_dtypes(kind: str, a: DataType, b: DataType, accepted, mixed, shapes=None) -> None:
     """Refuses what the binary op `kind` does not take: dtypes outside `accepted`, then pairs that are not `mixed`."""
     for label, dtype in (("A", a), ("B", b)):
         if dtype not in accepted:
             raise DeviceRejects(
                 f"Input tensor {label} dtype {cpp(dtype)} is not supported for binary operation BinaryOpType::{kind}"
             )
+    if shapes is not None:
+        check_subtiles(*shapes)
     if not mixed(a, b):
         if accepted is ANY:  # comparisons read bytes as uint16
             a, b = (uint16 if d is uint8 else d for d in (a, b))
         raise DeviceRejects(
-            f"Mixed dtype is not supported for binary operation BinaryOpType::{kind}, dtype A: {cpp(a)}, dtype "
-            f"B: {cpp(b)}"
+            f"Mixed dtype is not supported for binary operation BinaryOpType::{kind}, dtype A: {cpp(a)}, "
+            f"dtype B: {cpp(b)}"
         )
 
 
@@ -257,9 +266,9 @@ def run(
         )
     if two:
         operand(a, "A"), operand(b, "B")
-        shape = broadcast(a.shape, b.shape)
         natural = out_dtype(kind, a.dtype, b.dtype)
-        check_dtypes(kind, a.dtype, b.dtype, accepted, mixed)
+        check_dtypes(kind, a.dtype, b.dtype, accepted, mixed, (a.shape, b.shape))
+        shape = broadcast(a.shape, b.shape)
     else:
         b = number(name, b)
         if a.buffer is not None and not a.buffer.alive:

@@ -136,8 +136,14 @@ class Sizes(NamedTuple):
 
 
 @lru_cache(maxsize=65536)
-def sizes(ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool, by_grid: bool = False) -> Sizes:
-    """The sizes of a @ b, or the refusal of shapes that do not multiply."""
+def sizes(
+    ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool, by_grid: bool = False, in0_reuse: bool = True
+) -> Sizes:
+    """The sizes of a @ b, or the refusal of shapes that do not multiply.
+
+    by_grid     the library lays the product out over cores before it compares K, and words the refusal otherwise
+    in0_reuse   one batch of a may go with all batches of b
+    """
     vector_a, vector_b = len(ashape) == 1, len(bshape) == 1
     a, b = [1, *ashape] if vector_a else list(ashape), [*bshape, 1] if vector_b else list(bshape)
     if transpose_a:
@@ -163,7 +169,7 @@ def sizes(ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool, by
                 f"Batched (non-bcast) matmul requires inputs of the same rank, got a_shape rank: {len(a)} vs "
                 f"b_shape rank: {len(b)}"
             )
-        reuse = all(n == 1 for n in left)
+        reuse = in0_reuse and all(n == 1 for n in left)
         for i, (p, q) in enumerate(zip(left, right)):
             if p != q and not reuse:
                 raise DeviceRejects(
@@ -234,6 +240,7 @@ class Plan(NamedTuple):
     block: tuple | None = None  # tiles of an output block, where it is smaller than what a core computes
     fused_batch: bool = False  # the batches of the first operand count as rows
     name: str = ""
+    subblock: tuple | None = None  # tiles computed at once, where the library chooses them without regard to the result
 
     def cores(self, s: Sizes) -> CoreRangeSet:
         """The cores at work."""
@@ -284,6 +291,20 @@ def _divisor(limit: int, k: int) -> int:
     return next(d for d in range(max(min(limit, k), 1), 0, -1) if k % d == 0)
 
 
+#: Blocks of tiles that fit the destination register, in the order in which the library tries them.
+SUBBLOCKS = (
+    (4, 2), (2, 4), (8, 1), (1, 8), (7, 1), (1, 7), (3, 2), (2, 3), (6, 1), (1, 6), (5, 1), (1, 5), (2, 2), (4, 1),
+    (1, 4), (3, 1),
+    (1, 3), (2, 1), (1, 2), (1, 1),
+)  # fmt: skip
+
+
+def subblock(per_m: int, per_n: int, wide_first: bool = False) -> tuple[int, int]:
+    """The first block that divides what a core computes."""
+    choices = (SUBBLOCKS[1], SUBBLOCKS[0], *SUBBLOCKS[2:]) if wide_first else SUBBLOCKS
+    return next((h, w) for h, w in choices if per_m % h == 0 and per_n % w == 0)
+
+
 @lru_cache(maxsize=65536)
 def by_grid(s: Sizes, grid: tuple) -> Plan:
     """What the library chooses for a core grid."""
@@ -295,16 +316,23 @@ def by_grid(s: Sizes, grid: tuple) -> Plan:
     if not narrow:
         return Plan("2d", _divisor(4, s.k), -(-rows // y), -(-s.n // x), grid, fused_batch=True)
     k = _divisor(-(-s.k // (x * y)), s.k)
-    if rows > s.n:
-        return Plan("in1", k, -(-rows // (x * y)), s.n, grid, fused_batch=True)
-    return Plan("in0", k, rows, -(-s.n // (x * y)), grid, fused_batch=True)
+    kind, per_m, per_n = ("in1", -(-rows // (x * y)), s.n) if rows > s.n else ("in0", rows, -(-s.n // (x * y)))
+    return Plan(kind, k, per_m, per_n, grid, fused_batch=True, subblock=subblock(per_m, per_n, True))
 
 
 def by_shards(s: Sizes, a: TensorSpec) -> Plan:
     """What the library chooses for a sharded first operand."""
     shard, kind = a.memory_config.shard_spec, a.memory_config.memory_layout
     if s.batched:
-        return Plan("reuse", s.k, max(shard.shape[0] // TILE, 1), s.n, shard.grid.bounding_box().grid_size())
+        per_m = max(shard.shape[0] // TILE, 1)
+        high = subblock(per_m, s.n)[0]
+        if s.m % high:
+            raise DeviceRejects(
+                f"MatmulMultiCoreReuseProgramConfig: out_subblock_h ({high}) needs to divide M ({s.m}) evenly "
+                "and does not. "
+                "Please update your program config."
+            )
+        return Plan("reuse", s.k, per_m, s.n, shard.grid.bounding_box().grid_size())
     rows, cores = s.m * s.batch, shard.num_cores()
     box = shard.grid.bounding_box().grid_size()
     tiles = max(shard.shape[1] // TILE, 1)
@@ -330,9 +358,11 @@ def automatic(s: Sizes, layout, tile_bytes: tuple) -> Plan:
         down, across = -(-s.m // per), -(-s.n // per)
         fits = (down, across) != (1, 1) and down <= gy and across <= gx
         if (fits and down == 1) or (not fits and layout is WIDTH):
-            return Plan("in0", pair, s.m, -(-s.n // (gx * gy)))
+            per_n = -(-s.n // (gx * gy))
+            return Plan("in0", pair, s.m, per_n, subblock=subblock(s.m, per_n))
         if (fits and across == 1) or (not fits and layout is HEIGHT):
-            return Plan("in1", pair, -(-s.m // (gx * gy)), s.n)
+            per_m = -(-s.m // (gx * gy))
+            return Plan("in1", pair, per_m, s.n, subblock=subblock(per_m, s.n))
         return Plan("2d", pair, min(per, s.m), min(per, s.n), fused_batch=True)
     if max(rows, s.n) > 8 * min(rows, s.n) or s.m == 1 or s.n == 1:
         if rows > s.n:
@@ -544,6 +574,13 @@ def output_memory(p: Plan, s: Sizes, shape: tuple, memory_config: MemoryConfig, 
             orientation = ShardOrientation.COL_MAJOR
     made = MemoryConfig(kind, memory_config.buffer_type, ShardSpec(grid, (p.per_m * TILE, p.per_n * TILE), orientation))
     buffer_bytes(padded(Shape(shape), Layout.TILE, None), bfloat16, Layout.TILE, made)
+    if p.subblock and p.subblock[1] != p.per_n and p.subblock[0] != 1:
+        raise DeviceRejects(
+            f"MatmulMultiCoreReuseMultiCast1DProgramConfig: out_subblock_w ({p.subblock[1]}) must equal "
+            f"per_core_N ({p.per_n}) "
+            f"or out_subblock_h ({p.subblock[0]}) must be 1",
+            "give a program_config, or take an interleaved result",
+        )
     for way, wanted, line in (("in0", WIDTH, "row"), ("in1", HEIGHT, "column")):
         if p.kind == way and kind is not wanted:
             raise DeviceRejects(
@@ -569,6 +606,14 @@ def check_operands(a: Tensor, b: Tensor) -> None:
             raise DeviceRejects(f"Unsupported data format for input {label}: {cpp(t.dtype)}")
 
 
+def added(y, bias, dtype: str, act):
+    """y + bias as `ttnn.add` computes it, then a fused activation."""
+    y = numerics.now().add(y, bias.to(y.dtype), dtype, dtype, dtype)
+    if act is None:
+        return y
+    return act(y) if callable(act) else numerics.now().unary(act, y, dtype)
+
+
 def _matmul(
     name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
     compute_kernel_config, core_grid,
@@ -581,7 +626,15 @@ def _matmul(
             raise DeviceRejects("Cannot use both user core grid/coordinates and a program config")
         if not isinstance(core_grid, CoreGrid):
             raise TypeError(f"{name}(): incompatible function arguments.\n  got    core_grid = {describe(core_grid)}")
-    s = sizes(a.shape, b.shape, transpose_a, transpose_b, core_grid is not None)
+    own, other = a.spec.memory_config, b.spec.memory_config
+    if program_config is None and own.is_sharded() and own.memory_layout is WIDTH and any(n != 1 for n in b.shape[:-2]):
+        raise DeviceRejects(f"Input A memory layout must not be WIDTH_SHARDED, got: {cpp(own.memory_layout)}")
+    if program_config is None:
+        in0_reuse = core_grid is None and all(m in (None, DRAM_MEMORY_CONFIG) for m in (own, other, memory_config))
+    else:
+        one_d = isinstance(program_config, MatmulMultiCoreReuseMultiCast1DProgramConfig)
+        in0_reuse = one_d and not (program_config.fuse_batch or program_config.mcast_in0)
+    s = sizes(a.shape, b.shape, transpose_a, transpose_b, core_grid is not None or own.is_sharded(), in0_reuse)
     shape = s.shape
     if bias is not None:
         if bias.buffer is None:
@@ -600,10 +653,7 @@ def _matmul(
         compute_kernel_config,
         default_config(a.dtype, b.dtype, dtype, program_config is not None or core_grid is not None),
     )
-    own, other = a.spec.memory_config, b.spec.memory_config
     if program_config is None and own.is_sharded():
-        if s.batched and own.memory_layout is WIDTH:
-            raise DeviceRejects(f"Input A memory layout must not be WIDTH_SHARDED, got: {cpp(own.memory_layout)}")
         if other.is_sharded() and not s.batched:
             raise DeviceRejects(f"Input tensor B must have INTERLEAVED memory layout, got: {cpp(other.memory_layout)}")
         if memory_config.is_sharded() and memory_config.memory_layout is not own.memory_layout:
@@ -648,6 +698,9 @@ def _matmul(
     separate = act is not None and program_config is None and core_grid is None  # an op of its own, on the product
     vector_a, vector_b, flat = len(a.shape) == 1, len(b.shape) == 1, len(s.shape) < 2
 
+    # A bias of more than one row is added by an op of its own.
+    apart = bias is not None and (vector_b or bias.shape[-1] != s.shape[-1] or bias.volume() != bias.shape[-1])
+
     def compute(x, w, c=None):
         if vector_a:
             x = x[None]
@@ -657,7 +710,12 @@ def _matmul(
             x = x.mT
         if transpose_b:
             w = w.mT
-        y = numerics.now().matmul(x, w, config, dtype=made, block_w=block_w, bias=c, activation=act, w_dtype=w_dtype)
+        y = numerics.now().matmul(
+            x, w, config, dtype=made, block_w=block_w, bias=None if apart else c, activation=None if apart else act,
+            w_dtype=w_dtype,
+        )  # fmt: skip
+        if apart:
+            y = added(y.reshape(s.shape), c, made, act)
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
     return finish(

@@ -35,19 +35,23 @@ def plane(padded_shape) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def spread(shape, kind: TensorMemoryLayout, buffer_type: BufferType = BufferType.L1) -> MemoryConfig:
-    """`kind` over as many cores as share the tiles evenly rounded up, row by row from the first core."""
+def spread(
+    shape, kind: TensorMemoryLayout, buffer_type: BufferType = BufferType.L1, layout: Layout = Layout.TILE
+) -> MemoryConfig:
+    """`kind` over as many cores as share the tiles (or the elements) evenly rounded up, row by row from the "
+    "first core."""
     gx, gy = GRID
-    height, width = plane(padded(shape, Layout.TILE, None))
-    rows, columns = height // TILE, width // TILE
+    height, width = plane(padded(shape, layout, None))
+    unit = TILE if layout is Layout.TILE else 1
+    rows, columns = height // unit, width // unit
     if kind is BLOCK:
         down, across = -(-rows // gy), -(-columns // gx)
         grid = CoreRangeSet([CoreRange((0, 0), (-(-columns // across) - 1, -(-rows // down) - 1))])
-        return MemoryConfig(kind, buffer_type, ShardSpec(grid, (down * TILE, across * TILE)))
+        return MemoryConfig(kind, buffer_type, ShardSpec(grid, (down * unit, across * unit)))
     tiles = rows if kind is HEIGHT else columns
     each = -(-tiles // (gx * gy))
     grid = num_cores_to_corerangeset(-(-tiles // each), GRID, row_wise=True)
-    shard = (each * TILE, width) if kind is HEIGHT else (height, each * TILE)
+    shard = (each * unit, width) if kind is HEIGHT else (height, each * unit)
     return MemoryConfig(kind, buffer_type, ShardSpec(grid, shard))
 
 
@@ -76,26 +80,29 @@ def unary_memory(x: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:
         return memory_config
     if own.is_sharded():
         return MemoryConfig(memory_config.memory_layout, memory_config.buffer_type, own.shard_spec)
-    return spread(x.shape, memory_config.memory_layout, memory_config.buffer_type)
+    return spread(x.shape, memory_config.memory_layout, memory_config.buffer_type, x.layout)
 
 
 def binary_memory(a: Tensor, b: Tensor | None, shape, memory_config: MemoryConfig | None) -> MemoryConfig:
     """Where the result of a binary op of shape `shape` goes.
 
     As asked. Else like the sharded operand on more cores (the first of equals), its shards scaled by the broadcast;
-    a first operand in interleaved L1 keeps the result there.
+    a first operand in interleaved L1 keeps the result there. Shards that were left open are the first operand's.
     """
     if memory_config is not None and not unspecified(memory_config):
         return memory_config
-    like, own = a, a.spec.memory_config
-    if b is not None:
-        other = b.spec.memory_config
-        if own.is_sharded():
-            if other.is_sharded() and other.shard_spec.num_cores() > own.shard_spec.num_cores():
-                like = b
-        elif other.is_sharded() and (own.buffer_type is BufferType.DRAM or memory_config is not None):
+    if b is None:
+        return unary_memory(a, memory_config)
+    like, own, other = a, a.spec.memory_config, b.spec.memory_config
+    if own.is_sharded():
+        if memory_config is None and other.is_sharded() and other.shard_spec.num_cores() > own.shard_spec.num_cores():
             like = b
+    elif other.is_sharded() and (own.buffer_type is BufferType.DRAM or memory_config is not None):
+        like = b
     own = like.spec.memory_config
     if own.is_sharded():
         return rescaled(own, like.padded_shape, padded(shape, like.layout, None))
-    return own if memory_config is None else spread(shape, memory_config.memory_layout, memory_config.buffer_type)
+    if memory_config is None:
+        return own
+    layout = like.layout if b.layout is like.layout else Layout.TILE
+    return spread(shape, memory_config.memory_layout, memory_config.buffer_type, layout)
