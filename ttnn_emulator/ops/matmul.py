@@ -699,7 +699,7 @@ def _matmul(
     vector_a, vector_b, flat = len(a.shape) == 1, len(b.shape) == 1, len(s.shape) < 2
 
     # A bias of more than one row is added by an op of its own.
-    apart = bias is not None and (vector_b or bias.shape[-1] != s.shape[-1] or bias.volume() != bias.shape[-1])
+    apart = bias is not None and (vector_b or bias.shape[-1] != s.shape[-1] or bias.shape.volume() != bias.shape[-1])
 
     def compute(x, w, c=None):
         if vector_a:
