@@ -18,7 +18,6 @@ from .config import (
     LayerNormDefaultProgramConfig,
     LayerNormShardedMultiCoreProgramConfig,
     MathFidelity,
-    MatmulMultiCoreProgramConfig,
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
     MatmulMultiCoreReuseMultiCastBatchedDRAMShardedProgramConfig,
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
@@ -118,7 +117,7 @@ from .mesh import (
     shard_tensor_to_mesh_mapper,
 )
 from .op import record, spec_only
-from .shape import Shape
+from .shape import PublicShape as Shape
 from .tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, Tile
 from .trace import (
     MeshEvent,
