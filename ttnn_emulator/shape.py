@@ -6,7 +6,7 @@ TILE = 32
 
 
 class Shape(tuple):
-    """A tensor's shape: a tuple that also equals a list, as `ttnn.Shape` does."""
+    """A tensor's shape inside the emulator: a tuple that also equals a list."""
 
     __slots__ = ()
 
@@ -43,6 +43,57 @@ class Shape(tuple):
         return f"Shape([{', '.join(map(str, self))}])"
 
     __str__ = __repr__
+
+
+class PublicShape:
+    """`ttnn.Shape`: a sequence of integers that equals tuples and lists, but is no tuple: no slices, no `+`, no size for torch.
+
+    Source    ttnn 0.81.1
+    """
+
+    __slots__ = ("_dims",)
+
+    def __init__(self, shape):
+        dims = tuple(shape)
+        if not all(isinstance(n, int) and n >= 0 for n in dims):
+            raise TypeError(f"__init__(): incompatible function arguments.\n  got    shape = {list(dims)}")
+        self._dims = dims
+
+    def __getitem__(self, index: int) -> int:
+        if isinstance(index, slice):
+            raise TypeError(
+                "__getitem__(): incompatible function arguments. The following argument types are supported:\n    1. "
+                "__getitem__(self, arg: int, /) -> int\n  hint   a ttnn.Shape takes no slices: tuple(shape)[...]"
+            )
+        rank = len(self._dims)
+        if not -max(rank, 4) <= index < rank:
+            raise RuntimeError(f"ShapeBase[] index out of range. {index} not in [{-max(rank, 4)}, {rank})")
+        return self._dims[index] if index >= -rank else 1  # shorter shapes are kept with leading ones
+
+    def __iter__(self):
+        return iter(self._dims)
+
+    def __len__(self) -> int:
+        return len(self._dims)
+
+    @property
+    def rank(self) -> int:
+        return len(self._dims)
+
+    def to_rank(self, rank: int) -> PublicShape:
+        return PublicShape(Shape(self._dims).to_rank(rank))
+
+    def __eq__(self, other) -> bool:
+        return self._dims == tuple(other) if isinstance(other, (tuple, list, PublicShape)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._dims)
+
+    def __repr__(self) -> str:
+        return f"Shape([{', '.join(map(str, self._dims))}])"
+
+
+PublicShape.__name__ = PublicShape.__qualname__ = "Shape"
 
 
 def round_up(n: int, multiple: int) -> int:

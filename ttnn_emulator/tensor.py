@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from sys import _getframe
 
 from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
-from .shape import TILE, Shape, round_up, tile_padded
+from .shape import TILE, PublicShape, Shape, round_up, tile_padded
 
 
 class Tile:
@@ -164,6 +165,9 @@ def replicated(chips: int) -> TensorTopology:
     return TensorTopology((chips,), (PlacementReplicate(),))
 
 
+_OWN = frozenset((__package__, f"{__package__}.ops", f"{__package__}.numerics"))
+
+
 class Tensor:
     """A tensor on the host or on a device. Arithmetic operators are the ops of the same name.
 
@@ -188,13 +192,16 @@ class Tensor:
             self.buffer.drop()
 
     # -- what it is
+    # A program gets the library's shape, which is no tuple; the emulator's own code works on tuples.
     @property
     def shape(self) -> Shape:
-        return self.spec.shape
+        shape = self.spec.shape
+        return shape if _getframe(1).f_globals.get("__package__") in _OWN else PublicShape(shape)
 
     @property
     def padded_shape(self) -> Shape:
-        return self.spec.padded_shape
+        shape = self.spec.padded_shape
+        return shape if _getframe(1).f_globals.get("__package__") in _OWN else PublicShape(shape)
 
     @property
     def dtype(self):

@@ -19,7 +19,7 @@ from ttnn_emulator.memory import (
     TensorMemoryLayout,
     buffer_bytes,
 )  # fmt: skip
-from ttnn_emulator.tensor import padded, spec
+from ttnn_emulator.tensor import spec
 
 T, RM, DRAM, L1 = ttnn.TILE_LAYOUT, ttnn.ROW_MAJOR_LAYOUT, ttnn.DRAM_MEMORY_CONFIG, ttnn.L1_MEMORY_CONFIG
 b16, b8, b4, f32, u32, u16, u8 = (
@@ -147,7 +147,7 @@ def test_bytes_of_a_shard(shape, kind, shard, cores, dtype, layout, where, want)
     memory = MemoryConfig(
         getattr(TensorMemoryLayout, f"{kind}_SHARDED"), getattr(BufferType, where), ShardSpec(grid, shard)
     )
-    assert buffer_bytes(padded(ttnn.Shape(shape), layout, memory), dtype, layout, memory)[0] == want
+    assert buffer_bytes(spec(shape, dtype, layout, memory).padded_shape, dtype, layout, memory)[0] == want
 
 
 shapes = st.lists(st.integers(1, 80), min_size=0, max_size=4).map(tuple)
@@ -386,6 +386,25 @@ def test_sets_of_cores():
     assert str(ttnn.corerange_to_cores(cores, 4, True)) == "[0-0, 1-0, 2-0, 0-1]"
     assert str(ttnn.grid_to_cores(5, 8, 8, True)) == "[0-0, 1-0, 2-0, 3-0, 4-0]"
     assert str(ttnn.num_cores_to_corerangeset(12, ttnn.CoreCoord(8, 8), True)) == "{[0-0 - 7-0], [0-1 - 3-1]}"
+
+
+def test_a_shape_is_no_tuple(device):
+    shape = make(device, (1, 2, 32, 64)).shape
+    assert shape == (1, 2, 32, 64) == shape
+    assert shape == [1, 2, 32, 64]
+    assert (len(shape), shape[-1], list(shape), shape.rank, shape.to_rank(5)) == (
+        4,
+        64,
+        [1, 2, 32, 64],
+        4,
+        [1, 1, 2, 32, 64],
+    )
+    assert ttnn.reshape(make(device, (1, 2, 32, 64)), ttnn.Shape([2, 32, 64])).shape == (2, 32, 64)
+    for wrong in (lambda: shape[1:], lambda: shape + (1,), lambda: torch.zeros(shape), lambda: ttnn.Shape([-1, 2])):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(RuntimeError, match=r"index out of range. 5 not in \[-4, 4\)"):
+        shape[5]
 
 
 # ---------------------------------------------------------------- text
