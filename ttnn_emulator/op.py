@@ -369,14 +369,12 @@ def _run(inputs, buffers, compute, collective=False, together=None) -> None:
         done = together(*zip(*distinct.values())) if together is not None and len(distinct) > 1 else None
         done = dict(zip(distinct, done or [compute(*args) for args in distinct.values()]))
         results = [[done[key] for key in keys]] if len(buffers) == 1 else list(zip(*(done[key] for key in keys)))
-    sources = [(t.data_ptr(), t.nbytes) for v in values if v is not None for t in v]
+    sources = {t.untyped_storage().data_ptr() for v in values if v is not None for t in v}
     for buffer, result in zip(buffers, results):
         own = {}
         for r in result:
             if id(r) not in own:
-                at = r.data_ptr()
-                shared = any(start <= at < start + size for start, size in sources)
-                own[id(r)] = r.clone() if shared else r
+                own[id(r)] = r.clone() if r.untyped_storage().data_ptr() in sources else r
         if len(own) == 1:
             buffer.data = list(own.values())
         else:

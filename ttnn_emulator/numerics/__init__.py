@@ -84,6 +84,12 @@ def use(mode: str):
         set_mode(before)
 
 
+_modules: dict = {}
+
+
 def now():
     """The module that computes in the present mode: `numerics.exact` or `numerics.fast`."""
-    return importlib.import_module(f"{__name__}.{_mode}")
+    module = _modules.get(_mode)
+    if module is None:
+        module = _modules[_mode] = importlib.import_module(f"{__name__}.{_mode}")
+    return module

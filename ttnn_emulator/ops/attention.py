@@ -371,7 +371,8 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
         end = min(length, round_up(max(found) + 1, max(given, 8 * TILE)))  # whole chunks
         if len(qs) * len(live) * ks[0].shape[1] * end * ks[0].shape[3] > SMALL:
             return None
-        every = slice(None) if len(live) == users else live
+        adjacent = live[-1] - live[0] + 1 == len(live)
+        every = slice(live[0], live[-1] + 1) if adjacent else live
         kv, vv = (torch.cat([t[every, :, :end] for t in each], 1) for each in (ks, vs))
         qv = torch.cat([t[:, every] for t in qs], 2)
         y = numerics.now().attention_decode(qv, kv, vv, [found[u] for u in live], **settings)

@@ -239,6 +239,10 @@ def _write_rows(name: str, held, rows, positions: list[int], table, share_cache,
         raise NotEmulated(
             f"{name}: position {max(where)} is beyond the cache's {limit}; the device writes over what lies there"
         )
+    if table is None and len(live) <= 4:  # plain slices are quicker than indices
+        for u, p in zip(live, where, strict=True):
+            held[0 if share_cache else u, :, p] = rows[u]
+        return
     at = torch.tensor(where, device=held.device)
     if table is None:
         batch = torch.zeros_like(at) if share_cache else torch.tensor(live, device=held.device)
