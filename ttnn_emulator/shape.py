@@ -46,7 +46,7 @@ class Shape(tuple):
 
 
 class PublicShape:
-    """`ttnn.Shape`: a sequence of integers that equals tuples and lists, but is no tuple: no slices, no `+`, no size for torch.
+    """`ttnn.Shape`: integers that equal a tuple or list of them, but no tuple: no slices, no `+`, no size for torch.
 
     Source    ttnn 0.81.1
     """
