@@ -3,6 +3,7 @@
 parallel   which chip holds what, and the collectives
 weights    HF linear layers as device tensors
 precision  formats and compute configs of one model
+memory     does it fit, before anything is loaded
 config     the HF configs a model file covers, the systems it serves
 embedding  token table
 norm       RMSNorm

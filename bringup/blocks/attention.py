@@ -8,11 +8,10 @@ import torch
 import ttnn
 
 from bringup.blocks import weights
-from bringup.blocks.parallel import TILE, Heads, Mesh, round_up
+from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import Rope
 
-USERS = 32  # rows of a decode step, and users of a cache
 MAX_CHUNK = 128  # of the flash attention: 512 x head_dim 128 is beyond a core's L1 (ttnn 0.81.1, recorded contract)
 
 

@@ -13,8 +13,9 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from bringup.blocks.attention import USERS
-from bringup.blocks.parallel import TILE, Mesh, round_up
+from bringup.blocks.memory import check_fits
+from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
+from bringup.blocks.precision import Precision
 from bringup.blocks.rope import RopeTables
 
 
@@ -55,7 +56,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     main_input_name = "input_ids"
     _is_stateful = True  # one cache, on the device: no assisted decoding
 
-    def __init__(self, hf_model: torch.nn.Module, mesh: Mesh, max_seq_len: int):
+    def __init__(self, hf_model: torch.nn.Module, config, mesh: Mesh, max_seq_len: int, precision: Precision):
         super().__init__()
         if max_seq_len < 1:
             raise ValueError(f"max_seq_len must be at least 1, not {max_seq_len}")
@@ -66,6 +67,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self.max_seq_len = max_seq_len
         self.cache_len = round_up(max_seq_len, TILE)
         self.max_users = USERS * mesh.data_ways
+        check_fits(hf_model, config, self.cache_len, mesh, precision)
         self.rope = RopeTables(hf_model.model.rotary_emb, hf_model.config, self.cache_len, mesh)
         self.decode_inputs = [
             mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})

@@ -10,6 +10,7 @@ import torch
 import ttnn
 
 TILE = 32
+USERS = 32  # rows of a decode step, and users of a cache
 
 
 def round_up(n: int, multiple: int) -> int:

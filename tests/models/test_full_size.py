@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import ttnn_emulator
 from bringup import backends
+from bringup.blocks import Precision, read_config
+from bringup.blocks.memory import cache_bytes, weight_bytes
 from bringup.loading import CONFIGS
 from tests.blocks.common import load_model_file
 from tests.models.test_small import FILES
@@ -42,3 +44,34 @@ def prompt_and_decode(model, hf, device, longest):
         assert out.logits.shape == (1, 1, hf.config.vocab_size)
     memory = backends.memory(device)
     return memory["dram"]["allocated"], memory["l1"]["allocated"]
+
+
+def test_a_model_that_does_not_fit_says_so_before_loading():
+    module = load_model_file("mistralai/Mistral-7B-Instruct-v0.3/n150")
+    hf = meta_model("mistralai", "Mistral-7B-Instruct-v0.3")
+    with ttnn_emulator.spec_only(), backends.open_system("n150") as device:
+        empty = backends.memory(device)["dram"]["allocated"]
+        bf16 = Precision.of(ttnn_emulator.bfloat16)
+        with pytest.raises(
+            ValueError, match=r"(?s)does not fit: 18.79 GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
+        ):
+            module.build_model(hf, device, 1024, precision=bf16)
+        with pytest.raises(ValueError, match="max_seq_len up to about 1184 fits"):
+            module.build_model(hf, device, 2048)
+        assert backends.memory(device)["dram"]["allocated"] == empty
+    with ttnn_emulator.spec_only(), backends.open_system("t3000") as mesh:
+        module.build_model(hf, mesh, 1024, precision=bf16)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_count_before_loading_is_what_loading_takes(file):
+    org, name, system = file.split("/")
+    module, hf = load_model_file(file), meta_model(org, name)
+    with ttnn_emulator.spec_only(), backends.open_system(system) as device:
+        model = module.build_model(hf, device)
+        config = module.FULL.Config if hasattr(module, "FULL") else module.Config
+        config = read_config(config, hf.config)
+        counted = weight_bytes(hf, model.mesh, module.PRECISION)
+        counted += model.cache_len * cache_bytes(config, model.mesh, module.PRECISION)
+        # Heads of zeros, whole tiles, rotary tables and the small inputs are not counted.
+        assert 0 <= backends.memory(device)["dram"]["allocated"] / counted - 1 < 0.03

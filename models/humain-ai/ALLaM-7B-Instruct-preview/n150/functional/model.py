@@ -85,7 +85,7 @@ class Decoder(torch.nn.Module):
 
 class Allam(CausalLM):
     def __init__(self, hf_model, config: Config, mesh: Mesh, max_seq_len: int, precision: Precision):
-        super().__init__(hf_model, mesh, max_seq_len)
+        super().__init__(hf_model, config, mesh, max_seq_len, precision)
         self.model = Decoder(hf_model.model, config, self.cache_len, mesh, precision)
         self.lm_head = LMHead(hf_model.lm_head.weight, mesh, precision)
 
