@@ -2,7 +2,6 @@
 
 import torch
 
-
 _last: tuple = (None, -1, None)  # rows, their version, and the answer: the chips of a mesh ask one after the other
 
 
