@@ -152,8 +152,8 @@ class OpRecord:
         return sum(each.bytes for each in self.launches)
 
     def as_dict(self) -> dict:
-        d = {"op": self.op, "inputs": [spec_dict(s) for s in self.inputs],
-        "outputs": [spec_dict(s) for s in self.outputs]}
+        ins, outs = ([spec_dict(s) for s in specs] for specs in (self.inputs, self.outputs))
+        d = {"op": self.op, "inputs": ins, "outputs": outs}
         for each in self.launches:
             d.update(each.attrs)
         return d | {k: getattr(self, k) for k in ("flops", "bytes", "dram_bytes", "l1_bytes", "line", "chips")}
@@ -189,8 +189,8 @@ def _recorded(name, fn, args, kwargs):
 
 def spec_dict(s: TensorSpec) -> dict:
     """A spec as plain JSON, with the field names of the recorded contract."""
-    d = {"shape": list(s.shape), "padded_shape": list(s.padded_shape), "dtype": dtypes.NAME[s.dtype],
-    "layout": s.layout.name}
+    d = {"shape": list(s.shape), "padded_shape": list(s.padded_shape)}
+    d |= {"dtype": dtypes.NAME[s.dtype], "layout": s.layout.name}
     m = s.memory_config
     if m is not None:
         d["memory_config"] = {"memory_layout": m.memory_layout.name, "buffer_type": m.buffer_type.name}
@@ -291,8 +291,7 @@ def merge_topology(tensors) -> TensorTopology:
 
 @functools.lru_cache(maxsize=4096)
 def _merged(topologies: tuple) -> TensorTopology:
-    """Of the tensors that are spread (if none is, the first) those with the most axes count; on each axis the first
-    shard."""
+    """Of the tensors that are spread (if none is, the first) those with most axes count; on each axis the first shard."""
     spread = [t for t in topologies if any(isinstance(p, PlacementShard) for p in t.placements())] or topologies[:1]
     axes = max(len(t.distribution_shape()) for t in spread)
     counted = [t for t in spread if len(t.distribution_shape()) == axes]
@@ -314,8 +313,7 @@ def launch(
     compute     values of one chip -> value(s) of one chip, already on the grid of the result's dtype;
                 with `collective`, lists with the values of all chips -> list(s) for all chips
     together    the same for several chips at once, of ops with one result: lists of values -> list of values, or
-    None where
-                chip by chip is better
+                None where chip by chip is better
     topology    how the result is spread; by default as the operands are
     flops       floating-point operations on one chip, for the log
     attrs       what else the log should say (fidelity, and so on)
@@ -350,8 +348,8 @@ def launch(
 
 _NOTHING = contextlib.nullcontext()
 _COLD_PROGRAM = (
-    "Cannot load new binaries during trace capture.This program is not yet in program cache. Warm up before capturing
-    a " "trace.See the operation's hash signature for arguments that must match.",
+    "Cannot load new binaries during trace capture.This program is not yet in program cache. "
+    "Warm up before capturing a trace.See the operation's hash signature for arguments that must match.",
     "run the same ops on tensors of the same specs once before begin_trace_capture",
 )
 
@@ -456,8 +454,8 @@ def run_into(inputs, output: Tensor, compute) -> None:
         return
     device = output.buffer.device
     if device.capture is not None:
-        device.capture.add(_run, (inputs, [output.buffer], compute), None, [output.buffer] if output.buffer.root else
-        ())
+        own = [output.buffer] if output.buffer.root else ()  # a view that shows padding
+        device.capture.add(_run, (inputs, [output.buffer], compute), None, own)
     else:
         _run(inputs, [output.buffer], compute)
 
