@@ -291,7 +291,7 @@ def merge_topology(tensors) -> TensorTopology:
 
 @functools.lru_cache(maxsize=4096)
 def _merged(topologies: tuple) -> TensorTopology:
-    """Of the tensors that are spread (if none is, the first) those with most axes count; on each axis the first shard."""
+    """Of the tensors that are spread (if none is, the first) those with most axes count; on each the first shard."""
     spread = [t for t in topologies if any(isinstance(p, PlacementShard) for p in t.placements())] or topologies[:1]
     axes = max(len(t.distribution_shape()) for t in spread)
     counted = [t for t in spread if len(t.distribution_shape()) == axes]
