@@ -665,7 +665,7 @@ def concat(
     at = axis(dim, rank)
     memory = memory_config or MemoryConfig()
     if len(tensors) == 1 and memory == first.memory_config():
-        return same(allocated(first))
+        return same(device_tensor(first))
     if groups != 1:
         refuse_unmodelled("ttnn.concat", groups=groups)
     for t in tensors[1:]:
@@ -683,7 +683,8 @@ def concat(
             raise DeviceRejects("All Tensors should have same dtypes.")
         if t.is_sharded() != first.is_sharded():
             raise DeviceRejects("All tensors must be sharded or all must be interleaved")
-        if t.is_sharded() and t.spec.memory_config.shard_spec.grid != first.spec.memory_config.shard_spec.grid:
+        tiled = first.layout is TILE_LAYOUT and t.is_sharded()
+        if tiled and t.spec.memory_config.shard_spec.grid != first.spec.memory_config.shard_spec.grid:
             raise DeviceRejects("Sharded tensors must have the same grid.")
     dtype = first.dtype
     if (

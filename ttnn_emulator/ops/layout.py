@@ -162,9 +162,10 @@ def tilize_with_zero_padding(
     use_multicore: bool = True, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
     """ROW_MAJOR to TILE, padded with zeros; a TILE tensor comes back as it is."""
-    x = device_tensor(input_tensor)
+    x = allocated(input_tensor)
     if x.layout is TILE_LAYOUT:
         return same(x)
+    device_tensor(x)
     if x.dtype not in TILIZED:
         raise DeviceRejects(TILIZE_DTYPES)
     return _tilized("ttnn.tilize_with_zero_padding", x, output_dtype or x.dtype, memory_config)
@@ -316,6 +317,8 @@ def sharded_to_interleaved(
         raise DeviceRejects("Output memory config must be Interleaved")
     if output_dtype not in (None, x.dtype) and x.layout is not TILE_LAYOUT:
         raise DeviceRejects("If diff output type, tensor must be TILED")
+    if page_bytes(x, x.spec.memory_config) % 16:
+        raise DeviceRejects("Shard page size must be aligned to 16B for L1 Tensor")
     return _moved("ttnn.sharded_to_interleaved", x, memory, output_dtype)
 
 
