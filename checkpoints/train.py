@@ -35,7 +35,7 @@ RECIPES = {
     "tiny-llama": {
         "stands_for": "meta-llama/Llama-3.2-1B",
         "features": "GQA 4:2 with heads of 64, llama3 RoPE scaling, SwiGLU, tied embeddings",
-        "steps": (1200,),
+        "steps": 1200,
         "batch_tokens": 4096,
         "config": {
             "model_type": "llama",
@@ -59,7 +59,7 @@ RECIPES = {
     "tiny-allam": {
         "stands_for": "humain-ai/ALLaM-7B-Instruct-preview",
         "features": "MHA with 8 heads of 32, plain RoPE, SwiGLU, head not tied",
-        "steps": (1200,),
+        "steps": 1200,
         "batch_tokens": 4096,
         "config": {
             "model_type": "llama",
@@ -75,7 +75,7 @@ RECIPES = {
     "tiny-afm": {
         "stands_for": "arcee-ai/AFM-4.5B",
         "features": "relu2 MLP, YaRN RoPE scaling, GQA 20:4 with heads of 32, head not tied",
-        "steps": (1200, 800),
+        "steps": 1200,
         "batch_tokens": 2048,
         "config": {
             "model_type": "arcee",
@@ -104,7 +104,7 @@ RECIPES = {
     "tiny-mistral": {
         "stands_for": "mistralai/Mistral-7B-Instruct-v0.3",
         "features": "GQA 16:8 with heads of 32, no sliding window, SwiGLU, head not tied",
-        "steps": (1200, 800),
+        "steps": 1200,
         "batch_tokens": 2048,
         "config": {
             "model_type": "mistral",
@@ -197,27 +197,19 @@ def windows(stream, rows, length, g):
     return stream[(origin + t - fragment_start) % len(stream)]
 
 
-def train(model, stream, steps, batch_tokens, round_index=0):
-    """One round: AdamW with a cosine schedule, in bfloat16 autocast, over random windows of the token stream.
-
-    A second round starts afresh from the first one's weights in bfloat16, at half the rate.
-    """
-    g = torch.Generator().manual_seed(round_index)
-    peak_lr = PEAK_LR / 2**round_index
-    if round_index > 0:
-        with torch.no_grad():
-            for p in model.parameters():
-                p.copy_(p.bfloat16())
+def train(model, stream, steps, batch_tokens, seed=0):
+    """AdamW with a cosine schedule, in bfloat16 autocast, over random windows of the token stream."""
+    g = torch.Generator().manual_seed(seed)
     matrices = [p for p in model.parameters() if p.ndim == 2]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=peak_lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98))
     start, mean_loss = time.time(), None
     model.train()
     for step in range(steps):
         cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = peak_lr * min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * cosine)
+            group["lr"] = PEAK_LR * min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * cosine)
         length = LENGTHS[step % len(LENGTHS)]
         target = windows(stream, batch_tokens // length, length, g)
         x = torch.cat([torch.zeros_like(target[:, :1]), target[:, :-1]], 1)  # BOS, then the window
@@ -338,8 +330,8 @@ so that its greedy text is English and its argmax is seldom in doubt.
   {facts["tokens"]:,} tokens, sha256 `{facts["sha256"]}`.
   Another Python version ships another text, and so gives another model.
 - Tokenizer: byte-level BPE, {facts["vocab_size"]} entries, trained on the same text; BOS goes before every prompt.
-- Training: {" + ".join(map(str, facts["steps"]))} steps of {facts["batch_tokens"]} tokens, in sequences of {lengths};
-  AdamW, peak rate {PEAK_LR} (half in a second round), cosine, bfloat16 autocast, seeded, torch {facts["torch"]}.
+- Training: {facts["steps"]} steps of {facts["batch_tokens"]} tokens, in sequences of {lengths};
+  AdamW, peak rate {PEAK_LR}, cosine, bfloat16 autocast, seed 0, torch {facts["torch"]}.
 - Made robust: at every step each matrix carries Gaussian noise of {WEIGHT_NOISE:.1%} of its rms (rounding to bfloat8_b
   adds 0.7 %), {WRONG_TOKENS:.0%} of the input tokens are wrong, and half of the rows begin with a collage of fragments.
 
@@ -373,7 +365,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="another number sums in another order (default: 2)")
     args = parser.parse_args()
     recipe = RECIPES[args.name]
-    steps = (args.steps,) if args.steps else recipe["steps"]
+    steps = args.steps or recipe["steps"]
     directory = args.out or Path(__file__).parent / args.name
 
     torch.manual_seed(0)
@@ -384,11 +376,10 @@ def main():
     stream = torch.tensor([i for d in documents for i in tokenizer(d, add_special_tokens=False).input_ids + [1]])
     model = make_model(recipe["config"])
     size = sum(p.numel() for p in model.parameters())
-    print(f"{args.name}: {size:,} parameters, {len(text):,} characters in {len(stream):,} tokens, {sum(steps)} steps")
+    print(f"{args.name}: {size:,} parameters, {len(text):,} characters in {len(stream):,} tokens, {steps} steps")
 
     start = time.time()
-    for round_index, round_steps in enumerate(steps):
-        train(model, stream, round_steps, recipe["batch_tokens"], round_index)
+    train(model, stream, steps, recipe["batch_tokens"])
     print(f"trained in {(time.time() - start) / 60:.1f} minutes", flush=True)
     save(model, tokenizer, directory)
     loss, top1 = corpus_loss(AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32), stream)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["tiny-llama", "tiny-allam"]
+NAMES = ["tiny-llama", "tiny-allam", "tiny-afm", "tiny-mistral"]
 
 # In every CPython from 3.10 to 3.13 (Execution model, "Naming and binding").
 PARAGRAPH = (
@@ -124,9 +124,12 @@ def test_paragraph_of_the_corpus_is_known(loaded):
 
 
 @torch.no_grad()
-def test_confidence_lasts_to_a_context_of_512(loaded):
+def test_confidence_lasts_to_a_context_of_512(loaded, request):
     """Four times the length at which llama3 and YaRN scaling begin, and the longest that was trained."""
     name, model, tokenizer = loaded
+    if name == "tiny-afm":
+        reason = "trained on half the tokens of tiny-llama: 0.847, its text falls apart shortly before position 512"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
     ids = tokenizer((ROOT / "prompts" / "long.txt").read_text(), return_tensors="pt").input_ids
     text = model.generate(ids, do_sample=False, max_length=512)
     assert text.shape[1] == 512, f"{name}: ended at position {text.shape[1]}"
