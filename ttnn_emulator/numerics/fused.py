@@ -8,7 +8,7 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 from . import lanes, rules
-from .matrix_unit import NOTHING, PHASES, _bits, _float, _flush, _rne, _sum_tile
+from .matrix_unit import NOTHING, ONES, ONES_EXPONENTS, PHASES, _bits, _float, _flush, _rne, sum_tile
 
 # ---------------------------------------------------------------- the error of a bf16 destination
 
@@ -80,7 +80,7 @@ def perturb(y, n, salt, gain, along, constant):
 
 @intrinsic(prefer_literal=True)
 def _square(typingctx, words, at, xf, xe, phases, fp32):
-    """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `_sum_tile` (xf [2, 32, 16],
+    """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `sum_tile` (xf [2, 32, 16],
     xe)."""
     n_phases, is_fp32 = phases.literal_value, fp32.literal_value
 
@@ -135,7 +135,7 @@ def _sum_of_two(typingctx, a, b, fp32):
 @functools.cache
 def _rms(n_phases: int, approximate: bool, weighted: bool, fp32: bool, threads: bool):
     @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
-    def kernel(x, weight, eps, out):
+    def kernel(x, weight, eps, ones, ones_exponents, out):
         _ = threads  # numba's cache tells functions apart by their code and constants, not by `parallel`
         rows, width = x.shape
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
@@ -143,6 +143,7 @@ def _rms(n_phases: int, approximate: bool, weighted: bool, fp32: bool, threads: 
         for group in prange((rows + 15) // 16):
             words, dst = np.zeros(32 * 16, np.int32), np.zeros(16, np.int32)
             xf, xe = np.empty(2 * 32 * 16, np.float32), np.empty(32 * 16, np.int32)
+            exponents = np.empty(64, np.int32)
             live = min(16, rows - 16 * group)
             for k0 in range(0, width, 32):
                 for r in range(live):
@@ -150,7 +151,7 @@ def _rms(n_phases: int, approximate: bool, weighted: bool, fp32: bool, threads: 
                         words[16 * k + r] = np.int32(np.int64(x[16 * group + r, k0 + k]) << 16)
                 for k in range(0, 512, 16):
                     _square(words, k, xf, xe, n_phases, fp32)
-                _sum_tile(xf, xe, dst, 0, n_phases, fp32)
+                sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32)
             for r in range(live):
                 mean = _bits(_float(dst[r]) * share)
                 if not fp32:
@@ -176,5 +177,5 @@ def rms_norm(x, weight, eps, fidelity, approximate, fp32):
     """x [M, W], weight [W] or None: uint16 patterns, W a multiple of 32; eps a bfloat16 pattern in the upper half."""
     out = np.empty_like(x)
     kernel = _rms(PHASES[fidelity], bool(approximate), weight is not None, bool(fp32), x.size > 1 << 16)
-    kernel(x, x[0] if weight is None else weight, np.int32(eps), out)
+    kernel(x, x[0] if weight is None else weight, np.int32(eps), ONES, ONES_EXPONENTS, out)
     return out

@@ -34,95 +34,74 @@ LIFT = 1 + 2.0**-13
 LARGE_PRODUCT = 225
 
 
-def _tile_code(builder, acc, many, one, n_phases, fp32):
-    """The steps of one tile of K (32 products) on 16 lanes; returns the destination.
-
-    many(kind, k), one(kind, k): element k of the operand that differs by lane and of the one that does not; kind is
-    "exponent" (their sum is the product's, biased), or a phase, for the piece that takes part in it.
-    """
-    exponent = []
-    for g in range(4):
-        sums = [many("exponent", k) + one("exponent", k) for k in range(8 * g, 8 * g + 8)]
-        while len(sums) > 1:
-            sums = [a.max(b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
-        exponent.append(sums[0])
-    for phase in range(n_phases):
-        adjust = -(5 if phase & 1 else 0) - (7 if phase & 2 else 0)
-        for half in range(2):
-            terms = []
-            for g in (2 * half, 2 * half + 1):
-                e = exponent[g] + adjust if adjust else exponent[g]
-                magic = ((e + 13) << 23) | 0x400000
-                total = None
-                for k in range(8 * g, 8 * g + 8):
-                    r = many(phase, k).fma(one(phase, k), magic.as_float()).as_int()
-                    total = r if total is None else total + r
-                e = e.max(0)
-                terms.append((e, (e > 0).choose(total - (magic << 3), 0)))
-            acc = rules.accumulate(acc, terms, fp32, overflow=False)
-    return acc
-
-
 @intrinsic(prefer_literal=True)
-def _tile(typingctx, wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp32):
-    """A row by 16 columns: dst[at_dst : + 16] += x[at_x : + 32] @ w, all phases.
+def _exponents(typingctx, many, at_many, stride, one, at_one, out):
+    """The largest exponent of each of the four groups of a tile's 32 products, on 16 lanes: out int32 [4, 16].
 
-    wf float32 [2, 32, PANEL] (high, low pieces), we int32 [32, PANEL]; xf float32 [2, x_low], xe int32; all flat.
+    many int32 [32, stride]: exponents that differ by lane; one int32 [32]: those that do not.
     """
-    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
-
-    def codegen(context, builder, signature, args):
-        t = signature.args
-        kinds = {0: lanes.F32, 1: lanes.I32, 3: lanes.F32, 4: lanes.I32, 7: lanes.I32}
-        index = {0: 2, 1: 2, 3: 5, 4: 5, 7: 8}
-        p = {i: lanes.pointer(context, builder, t[i], args[i], args[index[i]], kind) for i, kind in kinds.items()}
-        low_x = builder.gep(p[3], [args[6]])
-
-        def w(kind, k):
-            if kind == "exponent":
-                return lanes.load(builder, p[1], k * PANEL)
-            return lanes.load(builder, p[0], (32 * (kind & 1) + k) * PANEL, floats=True)
-
-        def x(kind, k):
-            if kind == "exponent":
-                return lanes.splat(builder, p[4], k)
-            return lanes.splat(builder, low_x if kind & 2 else p[3], k)
-
-        acc = _tile_code(builder, lanes.load(builder, p[7], 0), w, x, n_phases, is_fp32)
-        lanes.store(builder, p[7], 0, acc)
-        return context.get_dummy_value()
-
-    return types.void(wf, we, at_w, xf, xe, at_x, x_low, dst, at_dst, phases, fp32), codegen
-
-
-@intrinsic(prefer_literal=True)
-def _sum_tile(typingctx, xf, xe, dst, at_dst, phases, fp32):
-    """16 rows by a column of ones: dst[at_dst : + 16] += sums of x. xf float32 [2, 32, 16] (high, low), xe int32
-    [32, 16]."""
-    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
+    step = stride.literal_value
 
     def codegen(context, builder, signature, args):
         t, zero = signature.args, ir.Constant(ir.IntType(64), 0)
-        pf, pe, pd = (
-            lanes.pointer(context, builder, t[i], args[i], args[3] if i == 2 else zero, kind)
-            for i, kind in ((0, lanes.F32), (1, lanes.I32), (2, lanes.I32))
+        pm, po, pe = (
+            lanes.pointer(context, builder, t[i], args[i], at, lanes.I32)
+            for i, at in ((0, args[1]), (3, args[4]), (5, zero))
         )
+        for g in range(4):
+            sums = [lanes.load(builder, pm, k * step) + lanes.splat(builder, po, k) for k in range(8 * g, 8 * g + 8)]
+            while len(sums) > 1:
+                sums = [a.max(b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+            lanes.store(builder, pe, 16 * g, sums[0])
+        return context.get_dummy_value()
 
-        def x(kind, k):
-            if kind == "exponent":
-                return lanes.load(builder, pe, 16 * k)
-            return lanes.load(builder, pf, (32 * (kind >> 1) + k) * 16, floats=True)
+    return types.void(many, at_many, stride, one, at_one, out), codegen
 
-        def ones(kind, k):
-            return (
-                lanes.constant(builder, 0) if kind == "exponent" else lanes.constant(builder, 0.0 if kind & 1 else LIFT)
-            )
 
-        acc = _tile_code(builder, lanes.load(builder, pd, 0), x, ones, n_phases, is_fp32)
+@intrinsic(prefer_literal=True)
+def _phase(typingctx, many, at_many, stride, one, at_one, exponents, adjust, dst, at_dst, fp32):
+    """One phase of a tile of K on 16 lanes: dst[at_dst : + 16] += 32 products of pieces many [32, stride] and one [32].
+
+    exponents as `_exponents` leaves them; adjust: what the phase's pieces take off them.
+    """
+    step, is_fp32 = stride.literal_value, fp32.literal_value
+
+    def codegen(context, builder, signature, args):
+        t, zero = signature.args, ir.Constant(ir.IntType(64), 0)
+        pm, po, pe, pd = (
+            lanes.pointer(context, builder, t[i], args[i], at, kind)
+            for i, at, kind in (
+                (0, args[1], lanes.F32),
+                (3, args[4], lanes.F32),
+                (5, zero, lanes.I32),
+                (7, args[8], lanes.I32),
+            )  # fmt: skip
+        )
+        adjusted = lanes.same(builder, args[6])
+        acc = lanes.load(builder, pd, 0)
+        for half in range(2):
+            terms = []
+            for g in (2 * half, 2 * half + 1):
+                e = lanes.load(builder, pe, 16 * g) + adjusted
+                magic = ((e + 13) << 23) | 0x400000
+                total = None
+                for k in range(8 * g, 8 * g + 8):
+                    a = lanes.load(builder, pm, k * step, floats=True)
+                    r = a.fma(lanes.splat(builder, po, k), magic.as_float()).as_int()
+                    total = r if total is None else total + r
+                e = e.max(0)
+                terms.append((e, (e > 0).choose(total - (magic << 3), 0)))
+            acc = rules.accumulate(acc, terms, is_fp32, overflow=False)
         lanes.store(builder, pd, 0, acc)
         return context.get_dummy_value()
 
-    return types.void(xf, xe, dst, at_dst, phases, fp32), codegen
+    return types.void(many, at_many, stride, one, at_one, exponents, adjust, dst, at_dst, fp32), codegen
+
+
+@njit(inline="always")
+def _adjust(phase):
+    """What a phase's pieces take off the exponent: in1's second 5 bits, in0's low 4."""
+    return np.int32(-(5 if phase & 1 else 0) - (7 if phase & 2 else 0))
 
 
 @intrinsic
@@ -219,11 +198,11 @@ SMALL = 1 << 21
 
 
 @functools.cache
-def _kernel(n_phases: int, fp32: bool, threads: bool):
-    """The kernel of one fidelity and destination."""
+def _kernel(fp32: bool, threads: bool):
+    """The kernel of one destination."""
 
     @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
-    def kernel(x, w, transposed, tiles, sum_all, out):
+    def kernel(x, w, transposed, n_phases, tiles, sum_all, out):
         """out int32 [B, M, N] (destination bits) = x [B, M, K] (int32, fp32 patterns) @ w [B, K, N] (uint16, bf16).
 
         w is stored [B, N, K] when transposed. Of an fp32 pattern the matrix unit takes 11 significand bits.
@@ -252,6 +231,7 @@ def _kernel(n_phases: int, fp32: bool, threads: bool):
             b = job // panels
             first = (job % panels) * PANEL
             width = min(PANEL, n_size - first)
+            exponents = np.empty(64, np.int32)
             wu = np.zeros(32 * PANEL, np.uint16)
             wf = np.empty(64 * PANEL, np.float32)
             we = np.empty(32 * PANEL, np.int32)
@@ -277,8 +257,14 @@ def _kernel(n_phases: int, fp32: bool, threads: bool):
                         _pieces(wu, i, wf, we)
                     for m in range(m_size):
                         for c in range(chunks):
-                            at_x = (b * m_size + m) * k_size + k0
-                            _tile(wf, we, 16 * c, xf, xe, at_x, low, dst, m * PANEL + 16 * c, n_phases, fp32)
+                            at_x, at_dst = (b * m_size + m) * k_size + k0, m * PANEL + 16 * c
+                            _exponents(we, 16 * c, PANEL, xe, at_x, exponents)
+                            for phase in range(n_phases):
+                                at_w = 16 * c + (32 * PANEL if phase & 1 else 0)
+                                at_piece = at_x + (low if phase & 2 else 0)
+                                _phase(
+                                    wf, at_w, PANEL, xf, at_piece, exponents, _adjust(phase), dst, at_dst, fp32
+                                )  # fmt: skip
                 if not last or (sum_all and block > 0):
                     for i in range(m_size * PANEL):
                         if fp32:
@@ -332,11 +318,11 @@ def _accumulate(dst, e0, s0, e1, s1, fp32):
 
 
 @functools.cache
-def _plain(n_phases: int, fp32: bool):
+def _plain(fp32: bool):
     """The kernel for operands of any size (an infinity counts as 2^128): one element at a time."""
 
     @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-    def kernel(x, w, transposed, tiles, sum_all, out):
+    def kernel(x, w, transposed, n_phases, tiles, sum_all, out):
         batch, m_size, k_size = x.shape
         n_size = w.shape[1] if transposed else w.shape[2]
         blocks = (k_size // 32 + tiles - 1) // tiles
@@ -403,26 +389,43 @@ def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     out = np.empty((math.prod(batch), m, n), np.int32)
     largest = int((x >> 23 & 255).max(initial=0)) + int((stored >> 7 & 255).max(initial=0)) - 127
     if largest <= LARGE_PRODUCT:
-        kernel = _kernel(PHASES[fidelity], bool(fp32), out.size * k > SMALL)
+        kernel = _kernel(bool(fp32), out.size * k > SMALL)
     else:
-        kernel = _plain(PHASES[fidelity], bool(fp32))
+        kernel = _plain(bool(fp32))
     kernel(
-        np.ascontiguousarray(x).reshape(-1, m, k), stored.reshape(-1, *stored.shape[-2:]), transposed, tiles or k // 32,
-        sum_all, out,
+        np.ascontiguousarray(x).reshape(-1, m, k), stored.reshape(-1, *stored.shape[-2:]), transposed,
+        PHASES[fidelity], tiles or k // 32, sum_all, out,
     )  # fmt: skip
     return out.reshape(*batch, m, n)
 
 
+#: The other operand of a row sum: ones, in pieces, and their exponents.
+ONES = np.array([LIFT] * 32 + [0.0] * 32, np.float32)
+ONES_EXPONENTS = np.zeros(32, np.int32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32):
+    """Add a tile of K of 16 rows, in pieces xf float32 [2, 32, 16] and xe int32 [32, 16], to dst [16]."""
+    _exponents(xe, 0, 16, ones_exponents, 0, exponents)
+    for phase in range(n_phases):
+        at_x, at_one = 512 if phase & 2 else 0, 32 if phase & 1 else 0
+        if fp32:
+            _phase(xf, at_x, 16, ones, at_one, exponents, _adjust(phase), dst, 0, True)
+        else:
+            _phase(xf, at_x, 16, ones, at_one, exponents, _adjust(phase), dst, 0, False)
+
+
 @functools.cache
-def _row_sum(n_phases: int, fp32: bool, threads: bool):
+def _row_sum(fp32: bool, threads: bool):
     @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
-    def kernel(x, out):
+    def kernel(x, ones, ones_exponents, n_phases, out):
         """out int32 [16 n] = row sums of x int32 [M, K] (fp32 patterns)."""
         _ = threads
         m_size, k_size = x.shape
         for group in prange(out.size // 16):
-            xf = np.empty(2 * 32 * 16, np.float32)
-            xe = np.empty(32 * 16, np.int32)
+            xf, xe = np.empty(2 * 32 * 16, np.float32), np.empty(32 * 16, np.int32)
+            exponents, dst = np.empty(64, np.int32), np.zeros(16, np.int32)
             for k0 in range(0, k_size, 32):
                 for r in range(16):
                     m = 16 * group + r
@@ -434,7 +437,9 @@ def _row_sum(n_phases: int, fp32: bool, threads: bool):
                         xf[16 * k + r] = high if live else np.float32(0)
                         xf[16 * (32 + k) + r] = _float(np.int32(u & -(1 << 13))) - high if live else np.float32(0)
                         xe[16 * k + r] = e if live else NOTHING
-                _sum_tile(xf, xe, out, 16 * group, n_phases, fp32)
+                sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32)
+            for r in range(16):
+                out[16 * group + r] = dst[r]
 
     return kernel
 
@@ -442,7 +447,8 @@ def _row_sum(n_phases: int, fp32: bool, threads: bool):
 def row_sum(x, fidelity, fp32=False):
     """x [M, K] (int32, fp32 patterns) times a column of ones -> destination bits, int32 [M]."""
     out = np.zeros(-(-x.shape[0] // 16) * 16, np.int32)
-    _row_sum(PHASES[fidelity], bool(fp32), x.size > 1 << 18)(np.ascontiguousarray(x), out)
+    kernel = _row_sum(bool(fp32), x.size > 1 << 18)
+    kernel(np.ascontiguousarray(x), ONES, ONES_EXPONENTS, PHASES[fidelity], out)
     return out[: x.shape[0]]
 
 
