@@ -166,7 +166,12 @@ def matmul(
             blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc and single else 0
             y = _perturb(y, _passes(fidelity, w_dtype), k, blocks)
         if bias is not None:
-            bias = bias.reshape(1, n) if single else bias
+            if single:
+                bias = bias.reshape(-1, bias.shape[-1])
+                if bias.shape[0] > 1 and repeated is not None:  # a bias for every row
+                    y, repeated = y[repeated[1]], None
+                if 1 < bias.shape[0] < y.shape[0]:
+                    bias = bias.repeat(y.shape[0] // bias.shape[0], 1)
             y = fpu.add(y, bias.to(torch.bfloat16), y.dtype == torch.float32)
         if activation is not None:
             y, activation = activated(y, activation), None

@@ -68,15 +68,8 @@ def _phase(typingctx, many, at_many, stride, one, at_one, exponents, adjust, dst
 
     def codegen(context, builder, signature, args):
         t, zero = signature.args, ir.Constant(ir.IntType(64), 0)
-        pm, po, pe, pd = (
-            lanes.pointer(context, builder, t[i], args[i], at, kind)
-            for i, at, kind in (
-                (0, args[1], lanes.F32),
-                (3, args[4], lanes.F32),
-                (5, zero, lanes.I32),
-                (7, args[8], lanes.I32),
-            )  # fmt: skip
-        )
+        places = ((0, args[1], lanes.F32), (3, args[4], lanes.F32), (5, zero, lanes.I32), (7, args[8], lanes.I32))
+        pm, po, pe, pd = (lanes.pointer(context, builder, t[i], args[i], at, kind) for i, at, kind in places)
         adjusted = lanes.same(builder, args[6])
         acc = lanes.load(builder, pd, 0)
         for half in range(2):
