@@ -43,6 +43,7 @@ CHECKPOINTS := meta-llama/Llama-3.2-1B=tiny-llama humain-ai/ALLaM-7B-Instruct-pr
 results: $(STAMP)
 	@set -e; for pair in $(CHECKPOINTS); do for system in n150 n300 t3000; do \
 	  $(PYTHON) eval.py models/$${pair%=*}/$$system/functional/model.py --model checkpoints/$${pair#*=} \
+	    --min_new_tokens 100 \
 	    --json results/$${pair#*=}-$$system.json; \
 	done; done
 	@$(PYTHON) -m bringup.cli models
