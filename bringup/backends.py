@@ -167,8 +167,8 @@ def _require_wheel(name):
         raise BadInput(
             f"the {name} backend needs the ttnn wheel, and this Python has none",
             got=f"Python {sys.version_info[0]}.{sys.version_info[1]}, no ttnn package",
-            hint="Python 3.10 or 3.12, pip install 'ttnn-bringup[ttnn]' (`make test-ttnn` makes such an environment); or "
-            "--backend emulator",
+            hint="Python 3.10 or 3.12, pip install 'ttnn-bringup[ttnn]' (`make test-ttnn` makes such an environment); "
+            "or --backend emulator",
         )
 
 
