@@ -10,7 +10,6 @@ import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
-
 LIBRARIES = {"site-packages", "ttnn_emulator", "contextlib.py"}
 
 

@@ -187,7 +187,7 @@ def load_hf_model(source, dtype="auto"):
 
 
 def _fold_head(model):
-    """Give the output head rows, not a slice of a prompt: for [1, 1, H] cut out of [1, S, H] torch 2.13 copies the weight.
+    """Give the output head rows, not a slice of a prompt: for [1, 1, H] cut out of [1, S, H] torch 2.13 copies it.
 
     On a PC that copy takes ten times as long as the rest of a prompt of 128 tokens (Llama-3.2-1B in bfloat16).
     """

@@ -62,7 +62,8 @@ INTEGERS = frozenset((uint8, uint16, uint32, int32))
 
 #: Bytes of one 32x32 tile (ttnn 0.81.1: `Buffers` in the recorded limits; block formats carry 64 shared exponents).
 TILE_BYTES = {
-    bfloat16: 2048, float32: 4096, uint32: 4096, int32: 4096, uint16: 2048, uint8: 1024, bfloat8_b: 1088, bfloat4_b: 576,
+    bfloat16: 2048, float32: 4096, uint32: 4096, int32: 4096, uint16: 2048, uint8: 1024, bfloat8_b: 1088,
+    bfloat4_b: 576,
 }  # fmt: skip
 #: Bytes of one element in a row-major buffer; block formats have no row-major form.
 ELEMENT_BYTES = {bfloat16: 2, float32: 4, uint32: 4, int32: 4, uint16: 2, uint8: 1}

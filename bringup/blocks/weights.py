@@ -49,7 +49,8 @@ def fused_qkv(q, k, v, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.T
 
 def attention_output(o: torch.Tensor, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
     """HF o_proj [out, n * head_dim] -> row-parallel, the inputs in the order of the chips' query heads."""
-    return _put(torch.cat([_heads(o.T, query, head_dim) for query in heads.query]).T, mesh, dtype, ROW)
+    shares = [_heads(o.T, query, head_dim).T for query in heads.query]
+    return _put(shares[0] if len(shares) == 1 else torch.cat(shares, dim=1), mesh, dtype, ROW)
 
 
 def _heads(weight: torch.Tensor, which: tuple[int | None, ...], head_dim: int) -> torch.Tensor:

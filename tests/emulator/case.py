@@ -27,7 +27,9 @@ class T:
         if self.values is not None:
             return self.values
         if self.dtype in (ttnn.uint32, ttnn.int32, ttnn.uint16, ttnn.uint8):
-            return torch.randint(0, int(self.high) if self.high > 1 else 8, self.shape, generator=generator, dtype=torch.int32)
+            return torch.randint(
+                0, int(self.high) if self.high > 1 else 8, self.shape, generator=generator, dtype=torch.int32
+            )
         if self.low is not None:
             return self.low + (self.high - self.low) * torch.rand(self.shape, generator=generator)
         return torch.randn(self.shape, generator=generator)

@@ -129,7 +129,7 @@ def test_random_weights_need_a_kept_configuration():
 
 
 def test_a_sliced_prompt_meets_the_head_as_rows(tmp_path):
-    """[1, 1, H] with the strides of [1, S, H] makes torch copy the head's weight; the logits are the same either way."""
+    """[1, 1, H] with the strides of [1, S, H] makes torch copy the head's weight; the logits are the same."""
     model = loading.load_hf_model(loading.find_source(str(tiny.save(tmp_path / "checkpoint"))))
     seen = []
     model.lm_head.register_forward_pre_hook(lambda head, arguments: seen.append(arguments[0]))

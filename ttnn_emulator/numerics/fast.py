@@ -161,7 +161,7 @@ def matmul(
             x, w = x if repeated is None else repeated[0], w.reshape(k, n)
         if fidelity in ("LoFi", "HiFi2"):
             x = truncate(x, 7)
-        y = _plain(x, w) if fp32 and dtype == "float32" else x @ w
+        y = _plain(x, w) if fp32 and dtype == "float32" else _product(x, w)
         if not fp32:
             blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc and single else 0
             y = _perturb(y, _passes(fidelity, w_dtype), k, blocks)
@@ -179,6 +179,16 @@ def matmul(
         y = y if repeated is None else y[repeated[1]]
         return y.reshape(*batch, m, n) if single else y
     return pack(y if activation is None else activated(y, activation), dtype)
+
+
+def _product(x, w):
+    """x @ w, a large w read once for one or two rows."""
+    if x.dim() == 2 and x.shape[0] <= 2 and w.dim() == 2 and x.device.type == "cpu":
+        from . import few_rows  # numba and its compiler: imported when first needed
+
+        if few_rows.fits(x, w):
+            return few_rows.product(x, w)
+    return x @ w
 
 
 def _plain(x, w):

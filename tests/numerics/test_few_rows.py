@@ -1,0 +1,40 @@
+"""One or two rows times a large matrix: the compiled loop against torch in float64."""
+
+import pytest
+import torch
+
+from ttnn_emulator.numerics import few_rows
+
+
+def weights(k, n):
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(1)).bfloat16().T
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_is_the_product_rounded_once(rows):
+    x, w = torch.randn(rows, 1024, generator=torch.Generator().manual_seed(0)).bfloat16(), weights(1024, 1024)
+    assert few_rows.fits(x, w)
+    want = x.double() @ w.double()
+    # Half a bfloat16 step of the result, and fp32 sums of 1024 products of size one.
+    assert ((few_rows.product(x, w).double() - want).abs() <= want.abs() * 2**-8 + 1024 * 2**-23).all()
+
+
+def test_infinities_and_nans_stay():
+    x, w = torch.zeros(1, 1024).bfloat16(), weights(1024, 1024)
+    x[0, 3] = torch.inf
+    assert torch.equal(few_rows.product(x, w), x @ w)
+    x[0, 3] = torch.nan
+    assert few_rows.product(x, w).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [
+        (torch.zeros(3, 1024).bfloat16(), weights(1024, 1024)),  # more rows: torch's blocked product
+        (torch.zeros(1, 1024).bfloat16(), weights(1024, 1024).contiguous()),  # held the other way round
+        (torch.zeros(1, 32).bfloat16(), weights(32, 32)),  # small
+        (torch.zeros(1, 1024), weights(1024, 1024)),  # float32
+    ],
+)
+def test_other_products_are_left_to_torch(x, w):
+    assert not few_rows.fits(x, w)
