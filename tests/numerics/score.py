@@ -15,9 +15,7 @@ from tests.numerics.test_fast import error
 from ttnn_emulator import numerics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "numerics.md"
-FILES = (
-    "matmul.npz", "eltwise.npz", "unary.npz", "cast.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa.npz", "sdpa_decode.npz",
-)  # fmt: skip
+FILES = tuple(f"{name}.npz" for name in "matmul eltwise unary cast norm softmax rope sdpa sdpa_decode".split())
 WITH_IDEAL = {"matmul.npz", "norm.npz", "sdpa.npz", "sdpa_decode.npz"}
 
 TEXT = """# Numerics
