@@ -8,6 +8,7 @@ import sys as _sys
 
 from . import numerics
 from .config import (
+    CONFIG,
     BlackholeComputeKernelConfig,
     DispatchCoreAxis,
     DispatchCoreConfig,
@@ -132,6 +133,7 @@ from .trace import (
     wait_for_event,
 )
 
+Device = MeshDevice
 TILE_SIZE = 32
 __version__ = "0.81.1+emulator"
 

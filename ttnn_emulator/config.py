@@ -227,3 +227,26 @@ class DispatchCoreConfig:
 
     def __init__(self, type=None, axis=None, fabric_tensix_config=None):
         self.type, self.axis = type, axis
+
+
+class Config:
+    """ttnn.CONFIG: the library's run-time settings with their defaults in 0.81.1.
+
+    Differs   they are held and have no effect: there are no reports, no model cache and no comparison mode here
+    """
+
+    __slots__ = (
+        "cache_path", "comparison_mode_pcc", "comparison_mode_should_raise_exception", "enable_comparison_mode",
+        "enable_detailed_buffer_report", "enable_detailed_tensor_report", "enable_fast_runtime_mode",
+        "enable_graph_python_stack_traces", "enable_graph_report", "enable_logging", "enable_model_cache",
+        "model_cache_path", "report_name", "report_path", "root_report_path", "strict_ccl_topology",
+        "throw_exception_on_fallback", "tmp_dir", "validate_program_args",
+    )  # fmt: skip
+
+    def __init__(self):
+        for name in self.__slots__:
+            setattr(self, name, None if name.endswith(("path", "name", "dir")) else False)
+        self.enable_fast_runtime_mode, self.comparison_mode_pcc = True, 0.9999
+
+
+CONFIG = Config()

@@ -39,6 +39,28 @@ def namespace(name: str) -> types.ModuleType:
     return module
 
 
+#: Modules of the library that hold under another name what also stands at the top: they lead there.
+MIRRORS = (
+    "types", "core", "distributed", "operations", "operations.binary", "operations.ccl", "operations.comparison",
+    "operations.core", "operations.creation", "operations.data_movement", "operations.embedding", "operations.matmul",
+    "operations.normalization", "operations.reduction", "operations.ternary", "operations.transformer",
+    "operations.unary",
+)  # fmt: skip
+
+
+def mirror(root: types.ModuleType, path: str) -> None:
+    """Hangs a module at `path` whose names are those of `root` (of `root.transformer` for operations.transformer)."""
+    *parents, last = path.split(".")
+    module = types.ModuleType(f"{__package__}.{path}", f"What ttnn.{path} has is at the top of ttnn.")
+    source = root.transformer if path == "operations.transformer" else root
+    module.__getattr__ = lambda name: getattr(source, name)
+    sys.modules[module.__name__] = module
+    owner = root
+    for part in parents:
+        owner = vars(owner)[part]
+    setattr(owner, last, module)
+
+
 def attach(root: types.ModuleType) -> None:
     """Hangs every registered op where its name says."""
     for name, call in REGISTRY.items():
@@ -49,3 +71,5 @@ def attach(root: types.ModuleType) -> None:
                 setattr(at, part, namespace(part))
             at = vars(at)[part]
         setattr(at, last, call)
+    for path in MIRRORS:
+        mirror(root, path)

@@ -44,3 +44,20 @@ def test_generate_is_hfs(path, hf):
         model = loading.build(loading.load_model_file(path), hf, device, 128)
         ours = model.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert ours.tolist() == hf.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0).tolist()
+
+
+def test_other_ways_to_the_same_names():
+    backends.activate("emulator")
+    import ttnn
+    from ttnn.operations.matmul import linear
+    from ttnn.operations.transformer import scaled_dot_product_attention
+    from ttnn.types import MemoryConfig
+
+    assert linear is ttnn.linear
+    assert scaled_dot_product_attention is ttnn.transformer.scaled_dot_product_attention
+    assert MemoryConfig is ttnn.MemoryConfig
+    assert ttnn.operations.normalization.rms_norm is ttnn.rms_norm
+    ttnn.CONFIG.enable_logging = True
+    with pytest.raises(AttributeError):
+        ttnn.CONFIG.no_such_setting = True
+    ttnn.CONFIG.enable_logging = False
