@@ -22,7 +22,7 @@ class Precision:
 
     The library's defaults (HiFi2 products, a bfloat16 running sum, an approximate exp in attention) are most of a
     device's distance from the HF model. HiFi4 with an fp32 destination leaves the rounding to bfloat16 itself; a decode
-    step waits for the weights from DRAM, so that the four phases cost it nothing.
+    step mostly waits for the weights from DRAM, so the four phases should cost it little (not measured on a board).
     """
 
     attention: Any
