@@ -9,13 +9,11 @@ import sys as _sys
 from . import numerics
 from .config import (
     CONFIG,
-    BlackholeComputeKernelConfig,
     DispatchCoreAxis,
     DispatchCoreConfig,
     DispatchCoreType,
     EmbeddingsType,
     GeluVariant,
-    GrayskullComputeKernelConfig,
     LayerNormDefaultProgramConfig,
     LayerNormShardedMultiCoreProgramConfig,
     MathFidelity,

@@ -72,10 +72,6 @@ class WormholeComputeKernelConfig(_Config):
         return ComputeConfig(fidelity, self.math_approx_mode, self.fp32_dest_acc_en, self.packer_l1_acc)
 
 
-#: On Wormhole the name for a Grayskull config gives the same class.
-GrayskullComputeKernelConfig = BlackholeComputeKernelConfig = WormholeComputeKernelConfig
-
-
 def resolve(config: WormholeComputeKernelConfig | None, default: ComputeConfig) -> ComputeConfig:
     return default if config is None else config.resolve(default)
 

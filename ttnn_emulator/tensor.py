@@ -20,9 +20,6 @@ class Tile:
             raise NotEmulated(f"Tile({tuple(tile_shape)}): only 32x32 tiles are emulated")
         self.tile_shape = list(tile_shape)
 
-    def get_tile_shape(self) -> list[int]:
-        return list(self.tile_shape)
-
     def __eq__(self, other) -> bool:
         return isinstance(other, Tile)
 
@@ -263,8 +260,6 @@ class Tensor:
     def volume(self) -> int:
         """Elements with padding, as the library counts them."""
         return self.padded_shape.volume()
-
-    physical_volume = volume
 
     def logical_volume(self) -> int:
         return self.shape.volume()

@@ -23,6 +23,7 @@ from ..dtypes import (
 )
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
+from ..names import library_names
 from ..numerics import rounding
 from ..op import describe, op
 from ..tensor import Tensor
@@ -397,7 +398,7 @@ def in_integers(kind, a, b):
 
 
 def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dtype=wide_flag):
-    """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and its in-place form."""
+    """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and its in-place form, if any."""
     full, compute = f"ttnn.{name}", _plain(function)
 
     @op(full)
@@ -414,7 +415,8 @@ def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dty
         )  # fmt: skip
 
     call.__doc__ = doc
-    in_place(name, kind, doc, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
+    if f"{name}_" in library_names()["ttnn"]:
+        in_place(name, kind, doc, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
     return call
 
 
