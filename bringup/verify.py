@@ -258,7 +258,7 @@ class _EmulatorLog:
 
     def memory(self, first):
         found = {f"{kind}_peak": a.peak * a.banks for kind, a in self.allocators.items()}
-        last = self.records[-1] if self.records else None
+        last = next((r for r in reversed(self.records) if r.chips), None)  # a call on the host says nothing of a chip
         return found | {f"{kind}_bytes": getattr(last, f"{kind}_bytes", 0) for kind in KINDS}
 
 

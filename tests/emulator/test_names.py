@@ -16,7 +16,7 @@ def test_every_name_is_the_librarys():
             module = getattr(module, part)
         mine = {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
         assert mine - OURS <= set(theirs), (
-            f"{namespace} of ttnn 0.81.1 does not have {sorted(mine - OURS - set(theirs))}"
+            f"{namespace}: ttnn 0.81.1 lacks {sorted(mine - OURS - set(theirs))}"
         )
 
 

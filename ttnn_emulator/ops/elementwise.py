@@ -398,7 +398,7 @@ def in_integers(kind, a, b):
 
 
 def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dtype=wide_flag):
-    """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and its in-place form, if any."""
+    """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and in place."""
     full, compute = f"ttnn.{name}", _plain(function)
 
     @op(full)
