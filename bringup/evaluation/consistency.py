@@ -1,0 +1,306 @@
+"""Does a model agree with itself, and with HF wherever it is asked? Prefill, decode, boundaries, a second prompt, batches.
+
+Only what the HF-facing contract has is used, so that any model.py can be asked. One text runs through the HF model once,
+in float32 and in bfloat16; the logits of both at every position are what the device is held against.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from bringup.errors import BadInput, BringupError
+from bringup.evaluation.pcc import rel_l2
+from bringup.evaluation.teacher_forcing import Session
+
+BOUNDARIES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129)
+LENGTHS = (1, 2, 31, 32, 33, 100)
+# HF in bfloat16 is the yardstick of what a 16-bit format explains. A small trained Llama run whole on the functional
+# simulator: 0.0067 for HF in bfloat16, 0.0189 with bfloat8_b weights and the library's default configs, 2.8 times that.
+OF_BF16 = 5.0
+# One position may be this much worse than the median one (the four small checkpoints: at most 2.9)...
+OF_MEDIAN = 4.0
+# ...or than HF's own worst position in bfloat16, whose outliers are the text's and not the device's.
+OF_WORST_BF16 = 2.0
+ASSUMED_BF16 = 0.0067  # where HF in float32 does not fit into memory
+
+
+@dataclass
+class ConsistencyResult:
+    """One question: `ok` is None where it could not be asked, and `detail` says why."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    figures: dict = field(default_factory=dict)
+
+
+@dataclass
+class Text:
+    """Token `ids` [n] and HF's logits [n, vocabulary] after each: in float32, and how far bfloat16 is from it."""
+
+    ids: list
+    logits: object
+    bf16: float  # relative L2, over all positions
+    bf16_worst: float  # of one position
+
+    @classmethod
+    def through(cls, hf_model, ids, length):
+        """`ids`, repeated to `length`, through the HF model."""
+        import torch
+
+        from bringup.evaluation.reference import parameters_as
+
+        ids = (list(ids) * (length // len(ids) + 1))[:length]
+
+        def logits(dtype):
+            with parameters_as(hf_model, dtype), torch.inference_mode():
+                return hf_model(torch.tensor([ids]), use_cache=False).logits[0].float()
+
+        narrow = logits(torch.bfloat16)
+        try:
+            wide = logits(torch.float32)
+        except BadInput:
+            return cls(ids, narrow, ASSUMED_BF16, 2 * ASSUMED_BF16)
+        return cls(ids, wide, rel_l2(wide, narrow), float(distances(wide, narrow).max()))
+
+
+def distances(expected, actual):
+    """Relative L2 distance of each row."""
+    return (actual.double() - expected.double()).norm(dim=-1) / expected.double().norm(dim=-1)
+
+
+class Probe:
+    """A model, a text, and what was measured so far. Each method named in CHECKS asks one question."""
+
+    def __init__(self, model, text, max_seq_len, *, values=True, deterministic=False, quick=False):
+        self.model, self.text, self.max_seq_len = model, text, max_seq_len
+        self.values, self.deterministic, self.quick = values, deterministic, quick
+        self.decoded = None  # logits of the token-by-token run
+
+    # what is fair
+
+    def judge(self, name, positions, logits, other=None):
+        """Logits [n, vocabulary] after `positions` tokens each, against HF; and against `other` ways to them."""
+        import torch
+
+        if not self.values:
+            return ConsistencyResult(name, None, "the calls were accepted; there are no values to compare")
+        rows = [p - 1 for p in positions]
+        want = self.text.logits[rows]
+        error = distances(want, logits)
+        whole, median = rel_l2(want, logits), float(error.median())
+        each = max(OF_MEDIAN * median, OF_WORST_BF16 * self.text.bf16_worst)
+        figures = {
+            "positions": list(positions),
+            "rel_l2": whole,
+            "rel_l2_each": [round(float(e), 6) for e in error],
+            "bf16": self.text.bf16,
+            "bound_whole": OF_BF16 * self.text.bf16,
+            "bound_each": min(each, OF_BF16 * max(self.text.bf16, self.text.bf16_worst)),
+        }
+        wrong = []
+        if not math.isfinite(whole) or whole > figures["bound_whole"]:
+            wrong.append(f"{whole / self.text.bf16:.1f} times HF's own bfloat16 error; {OF_BF16:.0f} are explained")
+        far = [p for p, e in zip(positions, error.tolist(), strict=True) if not e <= figures["bound_each"]]
+        if far:
+            wrong.append(f"far off at {_some(far)} tokens")
+        flips = self._flips(want, logits, positions, figures["bound_each"])
+        if flips:
+            wrong.append(f"another prediction than HF, which is not close, at {_some(flips)} tokens")
+        if other is not None:
+            apart = distances(other, logits)
+            figures["rel_l2_between"] = float(apart.max())
+            apart = [p for p, e in zip(positions, apart.tolist(), strict=True) if not e <= figures["bound_each"]]
+            if apart:
+                wrong.append(f"the two ways differ at {_some(apart)} tokens")
+        figures["same_prediction"] = int(torch.eq(want.argmax(-1), logits.argmax(-1)).sum())
+        found = f"relative L2 {whole:.4f} (HF in bfloat16 {self.text.bf16:.4f}), worst position {float(error.max()):.4f}"
+        if other is not None:
+            found += f", between the two ways at most {figures['rel_l2_between']:.4f}"
+        found += f"; same prediction at {figures['same_prediction']} of {len(rows)}"
+        return ConsistencyResult(name, not wrong, "; ".join([*wrong, found]), figures)
+
+    def _flips(self, want, logits, positions, explained):
+        """Positions with another argmax where HF's lead is 4 times what the format explains of a logit."""
+        best = want.topk(2).values
+        lead = best[:, 0] - best[:, 1]
+        noise = explained * want.square().mean(-1).sqrt()
+        wrong = (want.argmax(-1) != logits.argmax(-1)) & (lead > 4 * noise)
+        return [p for p, w in zip(positions, wrong.tolist(), strict=True) if w]
+
+    # ways to logits
+
+    def prefilled(self, positions):
+        """The last logits of a prompt of each of these lengths."""
+        import torch
+
+        return torch.cat([Session(self.model)(self.text.ids[:n]) for n in positions])
+
+    def token_by_token(self):
+        """Logits of the text run one token at a time, as far as the sweep goes."""
+        import torch
+
+        if self.decoded is None:
+            session = Session(self.model)
+            self.decoded = torch.cat([session([i]) for i in self.text.ids[: self._fitting(BOUNDARIES)[-1]]])
+        return self.decoded
+
+    def _fitting(self, positions):
+        return [p for p in positions if p <= self.max_seq_len]
+
+    # the questions
+
+    def decode(self):
+        """The text token by token, through 32, 64 and 128."""
+        logits = self.token_by_token()
+        return self.judge("decode, token by token", range(1, len(logits) + 1), logits)
+
+    def prefill_against_decode(self):
+        """The same positions as one prompt and token by token."""
+        positions = self._fitting(BOUNDARIES)
+        logits, decoded = self.prefilled(positions), self.token_by_token()
+        return self.judge("prefill against decode", positions, logits, decoded[[p - 1 for p in positions]])
+
+    def prompt_lengths(self):
+        """A prompt of each length and the step after it."""
+        import torch
+
+        positions, found = [], []
+        for n in self._fitting(n + 1 for n in LENGTHS):
+            session = Session(self.model)
+            found += [session(self.text.ids[: n - 1]), session([self.text.ids[n - 1]])]
+            positions += [n - 1, n]
+        return self.judge("prompt lengths " + ", ".join(map(str, LENGTHS)), positions, torch.cat(found))
+
+    def cache_end(self):
+        """A prompt that nearly fills the cache, and steps to its last position."""
+        import torch
+
+        end, steps = self.max_seq_len, min(3, self.max_seq_len - 1)
+        session = Session(self.model)
+        found = [session(self.text.ids[: end - steps])]
+        found += [session([self.text.ids[p]]) for p in range(end - steps, end)]
+        return self.judge(f"the end of the cache ({end})", range(end - steps, end + 1), torch.cat(found))
+
+    def second_prompt(self):
+        """A short prompt and two steps, then a long prompt, then the short one again: nothing of the long one is left."""
+        import torch
+
+        short, long = 33 if self.max_seq_len > 35 else 1, self.max_seq_len - 1
+
+        def run():
+            session = Session(self.model)
+            return torch.cat([session(self.text.ids[:short])] + [session([i]) for i in self.text.ids[short : short + 2]])
+
+        first = run()
+        session = Session(self.model)
+        session(self.text.ids[:long])
+        session([self.text.ids[long]])
+        again = run()
+        result = self.judge("a second prompt", range(short, short + 3), again, first)
+        return self._same_bits(result, first, again, "after a longer prompt the same prompt gives other logits")
+
+    def same_seed(self):
+        """Sampling twice with the same seed."""
+        import torch
+
+        prompt = torch.tensor([self.text.ids[:33]])
+
+        def run():
+            torch.manual_seed(7)
+            return self._generate(prompt, do_sample=True)[0].tolist()
+
+        first, again = run(), run()
+        if not self.values:
+            return ConsistencyResult("the same seed twice", None, "the calls were accepted; there are no values")
+        n = next((i for i, (a, b) in enumerate(zip(first, again, strict=True)) if a != b), None)
+        detail = f"{len(first)} sampled tokens are the same" if n is None else f"they differ from token {n} on"
+        return ConsistencyResult("the same seed twice", n is None, detail, {"first_difference": n})
+
+    def batch(self):
+        """Users with prompts of different lengths in one batch, padded on the left as generate() wants it."""
+        import torch
+
+        lengths = [n for n in (5, 33, 20) if n + 4 <= self.max_seq_len]
+        prompts = [self.text.ids[i : i + n] for i, n in enumerate(lengths)]
+        name, steps = f"a batch of {len(lengths)} against each alone", 3
+        alone = [self._steps(torch.tensor([p]), None, steps) for p in prompts]
+        wide = max(lengths)
+        ids = torch.tensor([[0] * (wide - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (wide - len(p)) + [1] * len(p) for p in prompts])
+        try:
+            tokens, logits = self._steps(ids, mask, steps)
+        except BringupError:
+            raise
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return ConsistencyResult(name, None, f"the file takes no batch: {type(error).__name__}: {first}")
+        if not self.values:
+            return ConsistencyResult(name, None, "the calls were accepted; there are no values to compare")
+        worst, wrong = 0.0, []
+        for user, (own_tokens, own) in enumerate(alone):
+            for step in range(steps):
+                distance = rel_l2(own[0, step], logits[user, step])
+                worst = max(worst, distance)
+                if not distance <= OF_WORST_BF16 * self.text.bf16_worst:
+                    wrong.append(f"user {user} (prompt of {lengths[user]}) differs at step {step}: {distance:.4f}")
+                    break
+                if tokens[user][step] != own_tokens[0][step]:
+                    break  # undecided, and free to go on differently
+        detail = "; ".join([*wrong, f"prompts of {lengths}: logits at most {worst:.4f} apart"])
+        return ConsistencyResult(name, not wrong, detail, {"lengths": lengths, "rel_l2": worst})
+
+    def _steps(self, ids, mask, steps):
+        """Greedy tokens and logits [users, steps, vocabulary] through HF's generate()."""
+        import torch
+
+        mask = torch.ones_like(ids) if mask is None else mask
+        out = self._generate(ids, mask, max_new_tokens=steps, output_logits=True, return_dict_in_generate=True)
+        return out.sequences[:, ids.shape[1] :].tolist(), torch.stack([x.float() for x in out.logits], 1)
+
+    def _generate(self, ids, mask=None, max_new_tokens=8, do_sample=False, **kwargs):
+        import torch
+
+        with torch.inference_mode():
+            return self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids) if mask is None else mask,
+                max_new_tokens=max_new_tokens,
+                min_new_tokens=max_new_tokens,
+                do_sample=do_sample,
+                pad_token_id=0,
+                **kwargs,
+            )
+
+    def _same_bits(self, result, first, again, problem):
+        """On a device that computes the same every time, the same logits to the last bit."""
+        import torch
+
+        if self.values:
+            result.figures["same_bits"] = torch.equal(first, again)
+            if self.deterministic and not result.figures["same_bits"]:
+                result.ok, result.detail = False, f"{problem}; {result.detail}"
+        return result
+
+
+CHECKS = {
+    "decode": Probe.decode,
+    "cache_end": Probe.cache_end,
+    "prefill_against_decode": Probe.prefill_against_decode,
+    "prompt_lengths": Probe.prompt_lengths,
+    "second_prompt": Probe.second_prompt,
+    "batch": Probe.batch,
+    "same_seed": Probe.same_seed,
+}
+
+
+def run(model, hf_model, ids, max_seq_len, *, names=tuple(CHECKS), values=True, deterministic=False):
+    """Ask a model the questions `names` about the text `ids` (repeated until it fills the cache)."""
+    probe = Probe(
+        model, Text.through(hf_model, ids, max_seq_len), max_seq_len, values=values, deterministic=deterministic
+    )
+    return [CHECKS[name](probe) for name in names]
+
+
+def _some(positions):
+    shown = ", ".join(map(str, positions[:6]))
+    return shown + (f" and {len(positions) - 6} more" if len(positions) > 6 else "")
