@@ -19,11 +19,19 @@ def hf():
     return AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("path", sorted(HERE.glob("*_by_hand.py")), ids=lambda p: p.stem)
+FILES = pytest.mark.parametrize("path", sorted(HERE.glob("*_by_hand.py")), ids=lambda p: p.stem)
+
+
+def system_of(path):
+    return "n300" if "MESH_SHAPE" in path.read_text() else "n150"
+
+
+@FILES
 def test_runs_and_agrees(path, hf):
-    backends.activate("emulator")
-    model_file = loading.load_model_file(path)
-    with backends.open_system("n150") as device, torch.no_grad():
+    system = system_of(path)
+    backends.activate("emulator", system)
+    model_file = loading.load_model_file(path, system)
+    with backends.open_system(system) as device, torch.no_grad():
         model = loading.build(model_file, hf, device, 128)
         tokens, cache = PROMPT, None
         reference = hf.generate(PROMPT, max_new_tokens=24, do_sample=False, pad_token_id=0)
@@ -38,11 +46,12 @@ def test_runs_and_agrees(path, hf):
     assert sum(distances) / len(distances) < 0.03, f"{path.name}: {distances} from HF in fp32"
 
 
-@pytest.mark.parametrize("path", sorted(HERE.glob("*_by_hand.py")), ids=lambda p: p.stem)
+@FILES
 def test_generate_is_hfs(path, hf):
-    backends.activate("emulator")
-    with backends.open_system("n150") as device:
-        model = loading.build(loading.load_model_file(path), hf, device, 128)
+    system = system_of(path)
+    backends.activate("emulator", system)
+    with backends.open_system(system) as device:
+        model = loading.build(loading.load_model_file(path, system), hf, device, 128)
         ours = model.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert ours.tolist() == hf.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0).tolist()
 
