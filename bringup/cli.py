@@ -14,6 +14,7 @@ COMMANDS = {
     "bench": "bringup.bench",
     "verify": "bringup.verify",
     "doctor": "bringup.doctor",
+    "report": "bringup.report.html",
     "models": "bringup.report.models",
 }
 
