@@ -1,4 +1,4 @@
-"""Every model file on the vendor's library, on its system at its true width, and the emulator's account of the same."""
+"""Every model file on the vendor's library, ours at their true width, and the emulator's account of the same."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from bringup import loading, verify
 from tests.mock.test_mock import ROOT, needs_wheel
 
 FILES = sorted(ROOT.glob("models/*/*/*/functional/model.py"))
+FOREIGN = sorted(ROOT.glob("tests/foreign/*_by_hand.py"))
 
 
 def test_there_are_model_files():
@@ -18,7 +19,19 @@ def test_there_are_model_files():
 def test_the_library_takes_it_and_the_emulators_log_agrees(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = loading.describe(path)
-    plan = {"path": str(path), "model": found.hf_id, "system": found.system, "layers": verify.LAYERS}
+    agree(path, found.hf_id, found.system)
+
+
+@needs_wheel
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FOREIGN, ids=lambda p: p.stem)
+def test_files_written_straight_against_ttnn_agree_too(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    agree(path, "checkpoints/tiny-llama", "n300" if "MESH_SHAPE" in path.read_text() else "n150")
+
+
+def agree(path, model, system):
+    plan = {"path": str(path), "model": model, "system": system, "layers": verify.LAYERS}
     plan |= {"lengths": verify.LENGTHS, "steps": verify.STEPS, "max_seq_len": verify.MAX_SEQ_LEN}
     results = {side: verify.run_side(side, plan, timeout=900) for side in ("mock", "emulator")}
     verdict = verify.judge(results)
