@@ -35,32 +35,39 @@ class ConsistencyResult:
 
 @dataclass
 class Text:
-    """Token `ids` [n] and HF's logits [n, vocabulary] after each: in float32, and how far bfloat16 is from it."""
+    """Token `ids` and HF's logits [n, vocabulary] in float32 after each of `positions` tokens; how far bfloat16 is."""
 
     ids: list
+    positions: list
     logits: object
     bf16: float  # relative L2, over all positions
     bf16_worst: float  # of one position
 
     @classmethod
     def through(cls, hf_model, ids, length):
-        """`ids`, repeated to `length`, through the HF model."""
+        """`ids`, repeated to `length`, through the HF model; the positions kept are those that CHECKS ask about."""
         import torch
 
         from bringup.evaluation.reference import parameters_as
 
         ids = (list(ids) * (length // len(ids) + 1))[:length]
+        positions = sorted({p for p in (*range(1, BOUNDARIES[-1] + 1), *range(length - 3, length + 1)) if 1 <= p <= length})
+        keep = torch.tensor(positions) - 1
 
         def logits(dtype):
             with parameters_as(hf_model, dtype), torch.inference_mode():
-                return hf_model(torch.tensor([ids]), use_cache=False).logits[0].float()
+                return hf_model(torch.tensor([ids]), use_cache=False, logits_to_keep=keep).logits[0].float()
 
         narrow = logits(torch.bfloat16)
         try:
             wide = logits(torch.float32)
         except BadInput:
-            return cls(ids, narrow, ASSUMED_BF16, 2 * ASSUMED_BF16)
-        return cls(ids, wide, rel_l2(wide, narrow), float(distances(wide, narrow).max()))
+            return cls(ids, positions, narrow, ASSUMED_BF16, 2 * ASSUMED_BF16)
+        return cls(ids, positions, wide, rel_l2(wide, narrow), float(distances(wide, narrow).max()))
+
+    def after(self, positions):
+        """HF's logits after each of these many tokens."""
+        return self.logits[[self.positions.index(p) for p in positions]]
 
 
 def distances(expected, actual):
@@ -84,13 +91,13 @@ class Probe:
 
         if not self.values:
             return ConsistencyResult(name, None, "the calls were accepted; there are no values to compare")
-        rows = [p - 1 for p in positions]
-        want = self.text.logits[rows]
+        positions = list(positions)
+        want = self.text.after(positions)
         error = distances(want, logits)
         whole, median = rel_l2(want, logits), float(error.median())
         each = max(OF_MEDIAN * median, OF_WORST_BF16 * self.text.bf16_worst)
         figures = {
-            "positions": list(positions),
+            "positions": positions,
             "rel_l2": whole,
             "rel_l2_each": [round(float(e), 6) for e in error],
             "bf16": self.text.bf16,
@@ -116,7 +123,7 @@ class Probe:
         found = f"relative L2 {whole:.4f} (HF in bfloat16 {self.text.bf16:.4f}), worst position {float(error.max()):.4f}"
         if other is not None:
             found += f", between the two ways at most {figures['rel_l2_between']:.4f}"
-        found += f"; same prediction at {figures['same_prediction']} of {len(rows)}"
+        found += f"; same prediction at {figures['same_prediction']} of {len(positions)}"
         return ConsistencyResult(name, not wrong, "; ".join([*wrong, found]), figures)
 
     def _flips(self, want, logits, positions, explained):
