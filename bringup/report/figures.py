@@ -17,7 +17,7 @@ def span(interval):
 
 def small(value):
     """Three significant digits over many magnitudes: 0.0123, 4.56e-5."""
-    if value is None or isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return NONE
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"

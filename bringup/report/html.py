@@ -37,7 +37,9 @@ def read(path):
         raise BadInput(f"cannot read {shown(path)}", got=f"{type(error).__name__}: {error}") from error
     if not isinstance(check, dict) or check.get("format") != FORMAT:
         got = check.get("format") if isinstance(check, dict) else type(check).__name__
-        raise BadInput(f"{shown(path)} is not a check", got=f"format {got}", want=f"format {FORMAT}: bringup check --out")
+        raise BadInput(
+            f"{shown(path)} is not a check", got=f"format {got}", want=f"format {FORMAT}: bringup check --out"
+        )
     return check
 
 

@@ -1,8 +1,8 @@
 """Pictures for reports as inline SVG: small, in the page's own colours, legible on paper and on a phone.
 
-`picture(draw, label)` runs `draw(figure, narrow)` twice, for wide and for narrow pages; the page's style shows one. Text
-stays text, and ink, grid and background are the page's, so that a dark page has dark pictures. The other functions
-here return such a `draw`. Colours are Okabe and Ito's, which colour-blind readers tell apart; dashes and markers differ too.
+`picture(draw, label)` runs `draw(figure, narrow)` twice, for wide and for narrow pages; the page's style shows one.
+Text stays text, and ink, grid and background are the page's, so that a dark page has dark pictures. The other functions
+here return such a `draw`. Colours are Okabe and Ito's, which colour-blind readers tell apart; dashes differ too.
 """
 
 import html
@@ -200,7 +200,7 @@ def _mark(axes, x, text):
 
 def _thinned(texts, most):
     step = -(-len(texts) // most)
-    return [t if i % step == 0 or i == len(texts) - 1 and (len(texts) - 1) % step > step // 2 else ""
+    return [t if i % step == 0 or (i == len(texts) - 1 and (len(texts) - 1) % step > step // 2) else ""
             for i, t in enumerate(texts)]  # fmt: skip
 
 

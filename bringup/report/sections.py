@@ -175,9 +175,7 @@ def profile(layers, phase):
         at = [i for i, p in enumerate(points) if (p.get("layer"), p["point"]) == (first.get("layer"), first["point"])]
         mark = (at[0], "first divergence: " + place(first).replace(", ", ",\n")) if at else None
     xlabel = "layer" if any(p.get("layer") is not None for p in points) else "point"
-    return plots.lines(
-        series, xlabel, "relative L2", floor=1e-7, mark=mark, ticks=(centres, names), bands=bands
-    )
+    return plots.lines(series, xlabel, "relative L2", floor=1e-7, mark=mark, ticks=(centres, names), bands=bands)
 
 
 def _band(points, i):
