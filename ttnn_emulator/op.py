@@ -19,6 +19,7 @@ from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import BANKS, Buffer, BufferType, MemoryConfig, buffer_bytes
+from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 
 #: Every public op by its ttnn name; the tests ask that each has a case.
@@ -304,8 +305,9 @@ def _merged(topologies: tuple) -> TensorTopology:
 
 
 def launch(
-    name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=(), together=None
-):
+    name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=(), together=None,
+    rows: Slices | None = None,
+):  # fmt: skip
     """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
 
     inputs      tensors or None, in the order in which `compute` takes their values
@@ -318,6 +320,8 @@ def launch(
     flops       floating-point operations on one chip, for the log
     attrs       what else the log should say (fidelity, and so on)
     through     specs of what the device's own steps hand to one another: allocated before the results, freed after
+    rows        where `compute` treats slices one by one: along which dims (`numerics.rows`); what repeats is then
+                computed once
     """
     several = isinstance(specs, list)
     tensors = [t for t in inputs if t is not None]
@@ -339,10 +343,10 @@ def launch(
         state.current.launches.append(Launch(name, ins, outs, flops, attrs or {}))
     buffers = [o.buffer for o in outputs]
     if capture is not None:
-        work = (inputs, buffers, compute, collective, together)
+        work = (inputs, buffers, compute, collective, together, rows)
         capture.add(_run, work, Launch(name, ins, outs, flops, attrs or {}), buffers)
     elif not state.spec_only:
-        _run(inputs, buffers, compute, collective, together)
+        _run(inputs, buffers, compute, collective, together, rows)
     return outputs if several else outputs[0]
 
 
@@ -354,8 +358,14 @@ _COLD_PROGRAM = (
 )
 
 
-def _run(inputs, buffers, compute, collective=False, together=None) -> None:
-    values = [None if t is None else t.contents() for t in inputs]
+def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -> None:
+    if rows is None:
+        values = [None if t is None else t.contents() for t in inputs]
+    else:
+        values = [None if t is None else t.held() for t in inputs]
+        if rows is not HELD and (rows.search or any(v is not None and type(v[0]) is Repeated for v in values)):
+            compute = (slice_wise_over_chips if collective else slice_wise)(compute, rows)
+            together = together and slice_wise_over_chips(together, rows)
     chips = max((len(v) for v in values if v is not None), default=1)
     if collective:
         n = buffers[0].device.chips
@@ -371,20 +381,31 @@ def _run(inputs, buffers, compute, collective=False, together=None) -> None:
         done = together(*zip(*distinct.values())) if together is not None and len(distinct) > 1 else None
         done = dict(zip(distinct, done or [compute(*args) for args in distinct.values()]))
         results = [[done[key] for key in keys]] if len(buffers) == 1 else list(zip(*(done[key] for key in keys)))
-    sources = {t.untyped_storage().data_ptr() for v in values if v is not None for t in v}
+    sources = {_storage(t) for v in values if v is not None for t in v}
     for buffer, result in zip(buffers, results):
         own = {}
         for r in result:
             if id(r) not in own:
-                own[id(r)] = r.clone() if r.untyped_storage().data_ptr() in sources else r
+                own[id(r)] = _copy(r) if _storage(r) in sources else r
         if len(own) == 1:
             buffer.data = list(own.values())
         else:
             buffer.data = [own[id(r)] for r in result]
 
 
-def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, through=()) -> Tensor:
-    """Runs an op that writes into `target`: `compute(target value, *values)` changes the first in place."""
+def _storage(value) -> int:
+    return (value.kept if type(value) is Repeated else value).untyped_storage().data_ptr()
+
+
+def _copy(value):
+    return Repeated(value.kept.clone(), value.index, value.dim) if type(value) is Repeated else value.clone()
+
+
+def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, through=(), rows=None) -> Tensor:
+    """Runs an op that writes into `target`: `compute(target value, *values)` changes the first in place.
+
+    Its operands come whole, whatever `rows` says, which is `launch`'s.
+    """
     on_device(target)
     for t in inputs:
         if t is not None and (t.buffer is None or not t.buffer.alive):
@@ -411,6 +432,7 @@ def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, throug
 def _run_update(target: Tensor, inputs, compute) -> None:
     target.contents()  # raises where there is nothing to write into
     root = target.buffer.store
+    root.data = all_whole(root.data)
     values = [None if t is None else t.contents() for t in inputs]
     chips = max(len(v) for v in (root.data, *values) if v is not None)
     arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]

@@ -9,6 +9,7 @@ from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
+from .numerics.rows import all_whole
 from .shape import TILE, PublicShape, Shape, round_up, tile_padded
 
 
@@ -281,6 +282,10 @@ class Tensor:
 
     def contents(self) -> list:
         """The torch values: one tensor when all chips hold the same, else one per chip, in logical shape."""
+        return self.host if self.buffer is None else all_whole(self.held())
+
+    def held(self) -> list:
+        """As `contents`; a value of which many slices are the same may be `Repeated`."""
         if self.buffer is None:
             return self.host
         buffer = self.buffer
@@ -295,10 +300,7 @@ class Tensor:
                 f"{self.spec} has no contents: it was made under spec_only(), inside a trace capture that has not been "
                 "executed, or by an op that takes this dtype and has no model for it"
             )
-        if self.chip is not None:
-            data = [data[0 if len(data) == 1 else self.chip]]
-        shape = self.spec.shape
-        return data if data[0].shape == shape else [d.reshape(shape) for d in data]
+        return share(data, self.chip, self.spec.shape)
 
     def __repr__(self) -> str:
         """The values as the library prints them, those of the first chip on a mesh."""
@@ -310,6 +312,16 @@ class Tensor:
             except NotEmulated:
                 shown = "<no contents>"
         return f"ttnn.Tensor({shown}, shape={self.shape}, dtype={cpp(self.dtype)}, layout={cpp(self.layout)})"
+
+
+def share(data: list, chip: int | None, shape: Shape) -> list:
+    """The values of one chip, or of all, in a shape."""
+    if chip is not None:
+        data = [data[0 if len(data) == 1 else chip]]
+    if data[0].shape == shape:
+        return data
+    alike = {id(d): d.reshape(shape) for d in data}
+    return [alike[id(d)] for d in data]
 
 
 def _shown(values, indent: int) -> str:

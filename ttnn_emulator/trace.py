@@ -11,7 +11,8 @@ from typing import NamedTuple
 from .device import MeshCoordinate, MeshDevice
 from .errors import DeviceRejects, NotEmulated
 from .memory import Buffer
-from .tensor import Tensor
+from .numerics.rows import all_whole
+from .tensor import Tensor, share
 
 #: What one program adds to a trace at the very least: its launch and its runtime arguments, one 1024-byte page of
 #: commands. A lower bound, not a measure: a region that is refused here is too small on the device, the reverse does
@@ -49,15 +50,15 @@ class Held:
         self.buffer, self.spec, self.chip = tensor.buffer, tensor.spec, tensor.chip
 
     def contents(self) -> list:
+        return all_whole(self.held())
+
+    def held(self) -> list:
         data = self.buffer.store.data
         if data is None:
             raise NotEmulated(
                 f"execute_trace: {self.spec} was freed after the capture; a device reads whatever is there by then"
             )
-        if self.chip is not None:
-            data = [data[0 if len(data) == 1 else self.chip]]
-        shape = self.spec.shape
-        return data if data[0].shape == shape else [d.reshape(shape) for d in data]
+        return share(data, self.chip, self.spec.shape)
 
 
 def _held(value):

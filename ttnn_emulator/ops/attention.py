@@ -9,6 +9,8 @@ from ..config import resolve
 from ..dtypes import NAME, TILE_BYTES, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, int32
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import BASE_ADDRESS, DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig, TensorMemoryLayout
+from ..numerics.rounding import HELD_AS
+from ..numerics.rows import FEW, HELD, Repeated, numbered, whole
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled
 from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
@@ -336,7 +338,7 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
             length, is_causal):  # fmt: skip
     """The launch of decode; `positions` is a list, or None where the tensor `where` holds them."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), _exp_approx(program), NAME[q.dtype]
-    users, given = q.shape[1], 0 if program is None else program.k_chunk_size
+    users, heads, given = q.shape[1], tuple(q.shape[2:]), 0 if program is None else program.k_chunk_size
     most = 16 if program is None else program.max_cores_per_head_batch
     cores = max(1, min(most, _cores(program) // (users * k.shape[1])))  # that share a head
     out = spec(q.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
@@ -352,12 +354,25 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
             raise NotEmulated(f"{name}: position {max(found)} is beyond the cache's {length}")
         return found
 
-    def compute(qv, kv, vv, mv, wv, tv):
-        found = positions_of(wv)
-        if tv is not None:
+    def attend(qv, kv, vv, mv, found, table):
+        if table is not None:
             pages = (max(found) // kv.shape[2] + 1) if found else 0
-            kv, vv = _gathered(kv, tv, pages), _gathered(vv, tv, pages)
+            kv, vv = _gathered(kv, table, pages), _gathered(vv, table, pages)
         return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, **settings)
+
+    def compute(qv, kv, vv, mv, wv, tv):
+        kv, vv, mv, wv, tv = map(whole, (kv, vv, mv, wv, tv))
+        found = positions_of(wv)
+        live = [u for u, p in enumerate(found[:users]) if p >= 0]
+        if mv is not None or users < FEW or 2 * len(live) >= users:
+            return attend(whole(qv), kv, vv, mv, found, tv)
+        if not live:
+            return Repeated(vv.new_zeros(1, 1, *heads, dtype=HELD_AS[dtype]), (0,) * users, -3)
+        if tv is None:
+            kv, vv = _of_users(kv, live), _of_users(vv, live)
+        else:
+            tv = tv[live]
+        return _with_absent(attend(_of_users(qv, live, 1), kv, vv, None, [found[u] for u in live], tv), live, users)
 
     def together(qs, ks, vs, masks, wheres, tables):
         """The heads of all chips as those of one, for the users that are there and the keys up to the farthest
@@ -365,28 +380,41 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
         if masks[0] is not None or tables[0] is not None or any(w is not wheres[0] for w in wheres):
             return None
         found = positions_of(wheres[0])
-        live = [u for u, p in enumerate(found) if p >= 0]
+        live = [u for u, p in enumerate(found[:users]) if p >= 0]
         if not live:
             return None
         end = min(length, round_up(max(found) + 1, max(given, 8 * TILE)))  # whole chunks
         if len(qs) * len(live) * ks[0].shape[1] * end * ks[0].shape[3] > SMALL:
             return None
-        adjacent = live[-1] - live[0] + 1 == len(live)
-        every = slice(live[0], live[-1] + 1) if adjacent else live
-        kv, vv = (torch.cat([t[every, :, :end] for t in each], 1) for each in (ks, vs))
-        qv = torch.cat([t[:, every] for t in qs], 2)
+        kv, vv = (torch.cat([_of_users(whole(t), live)[:, :, :end] for t in each], 1) for each in (ks, vs))
+        qv = torch.cat([_of_users(t, live, 1) for t in qs], 2)
         y = numerics.now().attention_decode(qv, kv, vv, [found[u] for u in live], **settings)
-        heads = qs[0].shape[2]
-        out = torch.zeros(len(qs), *qs[0].shape, dtype=y.dtype, device=y.device)
-        for chip in range(len(qs)):
-            out[chip][:, every] = y[:, :, chip * heads : (chip + 1) * heads]
-        return out.unbind(0)
+        return [_with_absent(part.contiguous(), live, users) for part in torch.split(y, heads[0], 2)]
 
     flops = 4 * q.shape[1] * q.shape[2] * length * q.shape[3]
     return launch(
         name, (q, k, v, mask, where, table), out, compute, flops=flops, topology=q.topology,
-        attrs={"math_fidelity": config.math_fidelity}, together=together,
+        attrs={"math_fidelity": config.math_fidelity}, together=together, rows=HELD,
     )  # fmt: skip
+
+
+def _of_users(value, live: list[int], dim: int = 0) -> torch.Tensor:
+    """The slices of some users, without a copy where they are neighbours."""
+    if type(value) is Repeated:
+        return value.slices(live)
+    if live[-1] - live[0] + 1 == len(live):
+        return value.narrow(dim, live[0], len(live))
+    return value.index_select(dim, torch.tensor(live, device=value.device))
+
+
+def _with_absent(y: torch.Tensor, live: list[int], users: int):
+    """[1, live, n, hd] as [1, users, n, hd], with zeros for the users that are not there."""
+    if len(live) == users:
+        return y
+    index, first = numbered([live.index(u) if u in live else -1 for u in range(users)])
+    zeros = torch.zeros_like(y[:, :1])
+    parts = [y.narrow(1, live.index(u), 1) if u in live else zeros for u in first]
+    return Repeated(torch.cat(parts, 1), index, -3)
 
 
 def _gathered(pool: torch.Tensor, table: torch.Tensor, blocks: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from ..errors import DeviceRejects
 from ..memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
 from ..mesh import Topology
 from ..numerics.rounding import cast_integer, pack
+from ..numerics.rows import EACH, Slices
 from ..op import keep, launch, on_device, op, output_memory, refuse_unmodelled, scratch, unmodelled
 from ..shape import TILE
 from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec
@@ -24,6 +25,7 @@ from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, Ten
 LINKS = 2
 #: What a global semaphore takes in a bank of L1 (ttnn 0.81.1, allocated bytes): 16 bytes, in units of 32.
 SEMAPHORE_BYTES = 32
+_ROWS = Slices((-2,), -2)
 
 
 # ---------------------------------------------------------------- groups and topologies
@@ -248,6 +250,7 @@ def all_gather(
     out = launch(
         "ttnn.all_gather", (x,), made, _each_group(device, cluster_axis, gather),
         topology=_gathered_topology(x, device, cluster_axis, dim), collective=True, through=through,
+        rows=_ROWS if dim != rank - 2 else None,
     )  # fmt: skip
     if apart:
         for a in _axes(device, cluster_axis):
@@ -302,6 +305,7 @@ def all_reduce(
         return launch(
             "ttnn.all_reduce", (x,), made, _each_group(device, cluster_axis, reduce),
             topology=_reduced_topology(x, device, cluster_axis), collective=True, flops=(ways - 1) * x.volume(),
+            rows=EACH,
         )  # fmt: skip
 
 
@@ -419,6 +423,7 @@ def reduce_scatter(
             "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), _each_group(device, cluster_axis,
             scatter),
             topology=_scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
+            rows=_ROWS if dim != rank - 2 else None,
         )  # fmt: skip
         if not shards:
             _scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)

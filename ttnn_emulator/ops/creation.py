@@ -25,6 +25,7 @@ from ..dtypes import (
 )  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
+from ..numerics.rows import Repeated
 from ..op import allocate, on_device, op, refuse_unmodelled, same, state, update
 from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
 
@@ -207,7 +208,7 @@ def to_torch(
     if state.spec_only:
         values = [torch.zeros(tuple(shape), dtype=kind)]
     else:
-        values = [v.to(kind, copy=True) for v in tensor.contents()]
+        values = [v.whole(kind) if type(v) is Repeated else v.to(kind, copy=True) for v in tensor.held()]
     if mesh_composer is not None:
         values = [mesh_composer.join(values * chips if len(values) == 1 else values)]
     out = values[0]

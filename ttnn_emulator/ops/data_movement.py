@@ -43,6 +43,7 @@ from ..memory import (
     with_shards,
 )  # fmt: skip
 from ..numerics import rounding
+from ..numerics.rows import HELD
 from ..op import (
     keep,
     launch,
@@ -190,7 +191,10 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
         if page_bytes(x, memory) % 16:
             raise DeviceRejects("Shard page size must be aligned to 16B for L1 Tensor")
     made = spec(shape, x.dtype, x.layout, memory)
-    out = launch(name, (x,), made, moving(lambda v: v.reshape(shape), x.dtype), through=through_bfloat16(x, made))
+    out = launch(
+        name, (x,), made, moving(lambda v: v.reshape(shape), x.dtype), through=through_bfloat16(x, made),
+        rows=None if x.dtype in BLOCK_FORMATS else HELD,
+    )  # fmt: skip
     if x.layout is TILE_LAYOUT and 0 not in shape:
         dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
         program = ("reshape", dtype, x.shape, old, shape, memory)

@@ -25,6 +25,7 @@ from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
 from ..names import library_names
 from ..numerics import rounding
+from ..numerics.rows import EACH
 from ..op import describe, op
 from ..tensor import Tensor
 from .sharding import binary_memory, result
@@ -305,7 +306,7 @@ def run(
         function, made, first, NAME[b.dtype] if two else None, _fused(on_a), _fused(on_b), _fused(activations),
         None if two else b, reverse,
     )  # fmt: skip
-    return finish(name, (a, b) if two else (a,), out, compute, output_tensor, flops=out.shape.volume())
+    return finish(name, (a, b) if two else (a,), out, compute, output_tensor, flops=out.shape.volume(), rows=EACH)
 
 
 def scalar_dtype(kind, out_dtype, a: DataType, value) -> DataType:

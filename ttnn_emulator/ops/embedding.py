@@ -9,6 +9,7 @@ from ..dtypes import NAME, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, uin
 from ..errors import DeviceRejects
 from ..memory import MemoryConfig
 from ..numerics import rounding
+from ..numerics.rows import FEW, MANY, Repeated, numbered
 from ..op import on_device, op, refuse_unmodelled
 from ..shape import TILE
 from ..tensor import Tensor, spec
@@ -58,8 +59,13 @@ def embedding(
 
     def compute(i, w):
         i = i.reshape(-1, i.shape[-1])[: shape[0]] if len(shape) == 2 else i
-        y = torch.nn.functional.embedding(i.reshape(shape).to(torch.int64), w.reshape(-1, w.shape[-1]))
-        return y if out.dtype is bfloat16 else rounding.typecast(y, "bfloat16", made)
+        i, index = i.reshape(shape).to(torch.int64), None
+        if len(shape) == 2 and shape[0] == 1 and FEW <= shape[1] <= MANY:  # of a decode step most are padding
+            index, first = numbered(i[0].tolist())
+            i = i[:, first]
+        y = torch.nn.functional.embedding(i, w.reshape(-1, w.shape[-1]))
+        y = y if out.dtype is bfloat16 else rounding.typecast(y, "bfloat16", made)
+        return y if index is None else Repeated(y, index, -2)
 
     through = []  # untilized tables, rows that are not whole tiles, and bfloat16 before another dtype
     if table.layout is Layout.TILE:

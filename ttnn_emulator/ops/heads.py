@@ -11,6 +11,7 @@ from ..dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, floa
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
 from ..memory import GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
+from ..numerics.rows import Slices
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled, unmodelled
 from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
@@ -230,9 +231,10 @@ def nlp_create_qkv_heads_decode(
         v, k = widened(v, width)[0, 0], n_q * head_dim
         kv = n_kv * head_dim
         parts = ((n_q, v[:, :k]), (n_kv, v[:, k : k + kv]), (n_kv, v[:, k + kv :]))
-        return tuple(p.reshape(1, users, n, head_dim) for n, p in parts)
+        return tuple(p.reshape(1, -1, n, head_dim) for n, p in parts)
 
-    return tuple(launch("ttnn.experimental.nlp_create_qkv_heads_decode", (x,), specs, compute))
+    rows = Slices((-2,), -3)
+    return tuple(launch("ttnn.experimental.nlp_create_qkv_heads_decode", (x,), specs, compute, rows=rows))
 
 
 @op("ttnn.experimental.nlp_concat_heads")
@@ -343,10 +345,11 @@ def nlp_concat_heads_decode(
         v = widened(v, head_dim)
         if num_heads > n:
             v = torch.nn.functional.pad(v, (0, 0, 0, num_heads - n))
-        rows = v[0, :, :num_heads].reshape(users, num_heads * head_dim)
+        rows = v[0, :, :num_heads].reshape(-1, num_heads * head_dim)
         return torch.nn.functional.pad(rows, (0, 0, 0, lines - users))[None, None]
 
-    return launch("ttnn.experimental.nlp_concat_heads_decode", (x,), out, compute)
+    rows = Slices((-3,), -2) if users == lines else None
+    return launch("ttnn.experimental.nlp_concat_heads_decode", (x,), out, compute, rows=rows)
 
 
 @op("ttnn.transformer.concatenate_heads")

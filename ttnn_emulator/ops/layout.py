@@ -26,6 +26,7 @@ from ..memory import (
     with_shards,
 )  # fmt: skip
 from ..numerics import rounding
+from ..numerics.rows import EACH
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
 from ..shape import TILE, Shape, tile_padded
 from ..tensor import Tensor, padded, spec
@@ -92,7 +93,7 @@ def to_layout(
 
 def _tilized(name: str, x: Tensor, dtype: DataType, memory_config) -> Tensor:
     made = spec(x.shape, dtype, TILE_LAYOUT, output_memory(x, memory_config))
-    return launch(name, (x,), made, converted(x, dtype))
+    return launch(name, (x,), made, converted(x, dtype), rows=EACH)
 
 
 def _unpadded_shards(x: Tensor) -> MemoryConfig:
@@ -110,7 +111,7 @@ def _untilized(name: str, x: Tensor, shape, memory_config) -> Tensor:
     memory = output_memory(x, memory_config)
     made = spec(shape, dtype, ROW_MAJOR_LAYOUT, memory)
     if tuple(shape) == tuple(x.shape):
-        return launch(name, (x,), made, lambda v: v)
+        return launch(name, (x,), made, lambda v: v, rows=EACH)
     outer = x.padded_shape
     cut = tuple(slice(0, n) for n in shape)
     return launch(name, (x,), made, lambda v: _padded_to(v, outer)[cut].contiguous())
@@ -227,7 +228,7 @@ def _moved(name: str, x: Tensor, memory: MemoryConfig, dtype: DataType | None, o
         )
     made = spec(x.shape, dtype or x.dtype, x.layout, memory)
     if output_tensor is None:
-        return launch(name, (x,), made, converted(x, made.dtype))
+        return launch(name, (x,), made, converted(x, made.dtype), rows=EACH)
     if output_tensor.spec != made:
         raise DeviceRejects(f"Output tensor must be {made}, not {output_tensor.spec}")
     compute = converted(x, made.dtype)
@@ -395,7 +396,7 @@ def typecast(
             f"{cpp(x.spec.memory_config.memory_layout)}, Output layout: {cpp(memory.memory_layout)}"
         )
     made = spec(x.shape, dtype, x.layout, memory)
-    return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.shape.volume())
+    return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.shape.volume(), rows=EACH)
 
 
 def _cast_on_host(x: Tensor, dtype: DataType) -> Tensor:

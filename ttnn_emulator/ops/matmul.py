@@ -33,6 +33,7 @@ from ..memory import (
     buffer_bytes,
 )
 from ..numerics import ComputeConfig
+from ..numerics.rows import Slices
 from ..op import describe, op, refuse_unmodelled
 from ..shape import TILE, Shape
 from ..tensor import Tensor, TensorSpec, padded, spec
@@ -614,6 +615,10 @@ def added(y, bias, dtype: str, act):
     return act(y) if callable(act) else numerics.now().unary(act, y, dtype)
 
 
+#: Rows of the first operand, without and with a bias.
+_ROWS = (Slices((-2, None), -2, search=True), Slices((-2, None, None), -2, search=True))
+
+
 def _matmul(
     name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
     compute_kernel_config, core_grid,
@@ -718,7 +723,11 @@ def _matmul(
             y = added(y.reshape(s.shape), c, made, act)
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
+    # Rows are independent, unless they are what is summed over, or have a weight or bias of their own.
+    shared = s.batch == 1 and not (flat or transpose_a or vector_a or vector_b or apart) and len(a.shape) == len(shape)
+
     return finish(
         name, (a, b) if bias is None else (a, b, bias), out, compute, target, flops=2 * math.prod(s.shape) * s.inner,
         attrs={"math_fidelity": config.math_fidelity}, through=(out,) if separate else (),
+        rows=_ROWS[bias is not None] if shared else None,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from ..errors import DeviceRejects, NotEmulated
 from ..grid import num_cores_to_corerangeset
 from ..memory import GRID, MemoryConfig, ShardOrientation
 from ..numerics import rounding
+from ..numerics.rows import Slices
 from ..op import launch, on_device, op, update, view
 from ..shape import TILE, round_up
 from ..tensor import Tensor, spec
@@ -68,6 +69,9 @@ def layer_norm(
     )  # fmt: skip
 
 
+_ROWS = Slices((-2, None, None, -2), -2, search=True)
+
+
 def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_config, config) -> Tensor:
     name = f"ttnn.{function}"
     on_device(x)
@@ -109,7 +113,7 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
 
     return launch(
         name, (x, weight, bias, residual), spec(x.shape, x.dtype, x.layout, out), compute, flops=6 * x.volume(),
-        attrs={"math_fidelity": c.math_fidelity},
+        attrs={"math_fidelity": c.math_fidelity}, rows=_ROWS,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from ..config import resolve
 from ..dtypes import FLOATS, NAME, Layout, bfloat16, cpp
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import BufferType, MemoryConfig, TensorMemoryLayout
+from ..numerics.rows import Slices
 from ..op import launch, on_device, op, output_memory, unmodelled
 from ..shape import TILE, at
 from ..tensor import Tensor, spec
@@ -42,6 +43,8 @@ def _heads_together(compute):
 
 #: Elements up to which a call costs more than its work.
 SMALL = 1 << 20
+#: In decode every operand has a slice per user.
+_USERS = Slices((-3, -3, -3), -3)
 
 
 @op("ttnn.experimental.rotary_embedding")
@@ -197,7 +200,7 @@ def rotary_embedding_hf(
 
     return launch(
         "ttnn.experimental.rotary_embedding_hf", inputs, out, compute, flops=3 * x.volume(),
-        together=_heads_together(compute),
+        together=_heads_together(compute), rows=_USERS if is_decode_mode else None,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from ..dtypes import BLOCK_FORMATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, int3
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
 from ..numerics import rounding
+from ..numerics.rows import EACH, whole
 from ..numerics.unary import FORMULAS
 from ..op import launch, on_device, op, refuse_unmodelled, same, update
 from ..tensor import Tensor
@@ -25,7 +26,7 @@ def finish(name, inputs, out, compute, output_tensor=None, **how) -> Tensor:
     """`launch`, or where the call named an output tensor, the same computation written into that."""
     if output_tensor is None:
         return launch(name, inputs, out, compute, **how)
-    update(name, output_tensor, inputs, lambda target, *values: target.copy_(compute(*values)), **how)
+    update(name, output_tensor, inputs, lambda target, *values: target.copy_(whole(compute(*values))), **how)
     return same(output_tensor)
 
 
@@ -55,6 +56,7 @@ def apply_unary(
         lambda v: numerics.now().unary(function, v, made, **params),
         output_tensor,
         flops=out.shape.volume(),
+        rows=EACH,
     )
 
 
