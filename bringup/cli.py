@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": "bringup.evaluation.command",
     "demo": "bringup.demo",
     "bench": "bringup.bench",
+    "random-checkpoint": "bringup.random_weights",
     "verify": "bringup.verify",
     "doctor": "bringup.doctor",
     "report": "bringup.report.html",

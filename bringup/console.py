@@ -1,20 +1,54 @@
-"""Progress for people on stderr, so that stdout stays the result."""
+"""Progress for people on stderr, so that stdout stays the result: a bar on a terminal, else a line now and then."""
 
+import sys
+import time
 from contextlib import contextmanager
+
+SECONDS_PER_LINE = 15
 
 
 @contextmanager
 def progress(text, total):
-    """A bar that advances by one per call of what it yields."""
+    """Yields `advance(by=1)`, to be called as the work goes on."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        yield _Lines(text, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda by=1: bar.advance(task, by)
+
+
+class _Lines:
+    """`text: 12 of 32, about 40 s left`, a line every SECONDS_PER_LINE; nothing where the work is done sooner."""
+
+    def __init__(self, text, total):
+        self.text, self.total, self.done = text, total, 0
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, by=1):
+        self.done += by
+        now = time.monotonic()
+        if now - self.last >= SECONDS_PER_LINE and self.done < self.total:
+            self.last = now
+            left = duration((now - self.start) * (self.total - self.done) / self.done)
+            print(f"{self.text}: {self.done:.0f} of {self.total:.0f}, about {left} left", file=sys.stderr, flush=True)
+
+
+def duration(seconds):
+    """As people say it: 40 s, 3 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def mib(n_bytes):
     return f"{n_bytes / 2**20:,.1f} MiB"
+
+
+def gib(n_bytes):
+    return f"{n_bytes / 2**30:,.1f} GiB"

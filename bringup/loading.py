@@ -3,16 +3,22 @@
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bringup import systems
+from bringup import random_weights, systems
+from bringup.console import progress
 from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
+from bringup.random_weights import model as random_model
+from bringup.random_weights import prompt_ids as random_prompt_ids  # noqa: F401
+from bringup.random_weights import zeros as zero_model  # noqa: F401
 
 CONFIGS = Path(__file__).parent / "configs"
+IN_MEMORY_BYTES = 4 << 30  # larger random weights are written to the cache directory, and mapped from there
 PATH_RULE = "models/<org>/<model>/<system>/functional/model.py"
 
 
@@ -123,9 +129,25 @@ class Source:
     def fingerprint(self, cache_dir):
         """A string that changes when the weights do."""
         if self.random_seed is not None:
-            text = known_config_path(self.name).read_text() + f" seed {self.random_seed} {RANDOM_RULE}"
+            text = known_config_path(self.name).read_text() + f" seed {self.random_seed} {random_weights.RULE}"
             return hashlib.sha256(text.encode()).hexdigest()
-        return _directory_fingerprint(self.directory, Path(cache_dir))
+        return _directory_fingerprint(self.directory, Path(cache_dir).expanduser())
+
+    def weight_files(self, cache_dir=None):
+        """The files that hold the weights; none for random weights in memory."""
+        directory = self.directory or random_directory(self, cache_dir)
+        return sorted(p for p in directory.glob("*") if p.suffix in (".safetensors", ".bin"))
+
+
+def default_cache_dir():
+    """Where references and large random weights are kept."""
+    return os.environ.get("BRINGUP_CACHE", "~/.cache/ttnn-bringup")
+
+
+def random_directory(source, cache_dir=None):
+    """Where the random weights of a large model are."""
+    name = f"{source.name.replace('/', '--')}-seed{source.random_seed}"
+    return Path(cache_dir or default_cache_dir()).expanduser() / "random" / name
 
 
 def known_ids():
@@ -173,17 +195,26 @@ def load_config(source):
         return AutoConfig.from_pretrained(source.directory)
 
 
-def load_hf_model(source, dtype="auto"):
-    """The HF model for inference; `dtype` "auto" is what the checkpoint (or the known configuration) says."""
+def load_hf_model(source, dtype="auto", cache_dir=None):
+    """The HF model for inference; `dtype` "auto" is what the checkpoint (or the known configuration) says.
+
+    Parameters of safetensors in that dtype are mapped from the files: they take memory as they are read, and
+    `bringup.mapped.release` gives it back. Random weights of more than IN_MEMORY_BYTES are written to disk first.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     if dtype != "auto":
         dtype = getattr(torch, dtype)
+    directory = source.directory
     if source.random_seed is not None:
-        return _fold_head(random_model(load_config(source), source.random_seed, None if dtype == "auto" else dtype))
+        config = load_config(source)
+        if random_weights.size_bytes(config) <= IN_MEMORY_BYTES:
+            return _fold_head(random_model(config, source.random_seed, None if dtype == "auto" else dtype))
+        directory = random_directory(source, cache_dir)
+        random_weights.write(config, directory, source.random_seed)
     with _reading(source):
-        return _fold_head(AutoModelForCausalLM.from_pretrained(source.directory, dtype=dtype).eval())
+        return _fold_head(AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval())
 
 
 def _fold_head(model):
@@ -263,100 +294,20 @@ def _directory_fingerprint(directory, cache_dir):
     note = cache_dir / "fingerprints" / hashlib.sha256(json.dumps(stats).encode()).hexdigest()
     if note.is_file():
         return note.read_text()
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 24):
-                digest.update(block)
+    digest, gibibytes = hashlib.sha256(), sum(size for _, size, _ in stats) >> 30
+    with progress("fingerprint of the weights, GiB", gibibytes) as advance:
+        for path in files:
+            digest.update(path.name.encode())
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 24):
+                    digest.update(block)
+                    advance(len(block) / 2**30)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(digest.hexdigest())
     return digest.hexdigest()
 
 
-# -- random weights ---------------------------------------------------------------------------------------------------
-
-RANDOM_RULE = (
-    "normal(0, initializer_range) per parameter in order; o_proj and down_proj / sqrt(2 layers); norms 1, biases 0"
-)
-
-
-def random_model(config, seed=0, dtype=None):
-    """An HF model of `config` with deterministic random weights, made without ever holding a second copy of them.
-
-    What writes into the residual stream is scaled by 1/sqrt(2 layers), so that it grows no more than a trained model's.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    dtype = dtype or getattr(config, "dtype", None) or torch.bfloat16
-    with _parameters_on_meta():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.tie_weights()
-    generator = torch.Generator().manual_seed(seed)
-    small = config.initializer_range / (2 * config.num_hidden_layers) ** 0.5
-    for name, parameter in list(model.named_parameters()):
-        owner, _, leaf = name.rpartition(".")
-        owner = model.get_submodule(owner)
-        # Drawn in bfloat16 for every dtype, so that a float32 reference has the weights of the bfloat16 model.
-        value = torch.empty(parameter.shape, dtype=torch.bfloat16)
-        if leaf == "bias":
-            value.zero_()
-        elif parameter.dim() == 1:
-            value.fill_(1.0)
-        else:
-            residual = re.search(r"\.(o_proj|down_proj)\.", name)
-            value.normal_(0.0, small if residual else config.initializer_range, generator=generator)
-        owner._parameters[leaf] = torch.nn.Parameter(value.to(dtype), requires_grad=False)
-    model.tie_weights()
-    return model.eval()
-
-
-def zero_model(config, dtype=None):
-    """An HF model of `config` whose parameters are zeros that take no memory (one element, expanded); to read only."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    dtype = dtype or getattr(config, "dtype", None) or torch.bfloat16
-    with _parameters_on_meta():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    for name, parameter in list(model.named_parameters()):
-        owner, _, leaf = name.rpartition(".")
-        zeros = torch.zeros((), dtype=dtype).expand(parameter.shape)
-        model.get_submodule(owner)._parameters[leaf] = torch.nn.Parameter(zeros, requires_grad=False)
-    model.tie_weights()
-    return model.eval()
-
-
-@contextmanager
-def _parameters_on_meta():
-    """Parameters made inside go to the meta device at once; buffers (the rotary frequencies) stay real."""
-    import torch
-
-    register = torch.nn.Module.register_parameter
-
-    def register_on_meta(module, name, parameter):
-        register(module, name, parameter)
-        if parameter is not None and not parameter.is_meta:
-            module._parameters[name] = torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    torch.nn.Module.register_parameter = register_on_meta
-    try:
-        yield
-    finally:
-        torch.nn.Module.register_parameter = register
-
-
-def random_prompt_ids(config, length, seed=0):
-    """Seeded prompt ids for a model that has no tokenizer; starts with BOS where there is one."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, config.vocab_size, (length,), generator=generator).tolist()
-    if isinstance(config.bos_token_id, int):
-        ids[0] = config.bos_token_id
-    return ids
-
+# -- building -------------------------------------------------------------------------------------------------------
 
 # What generate() of transformers 5.23 asks of `self` and version 4 did not: a GenerationMixin written for 4 lacks it.
 # "Remote code" means there: pass `cache_position` as version 4 did, where forward names it.

@@ -1,5 +1,6 @@
 """`bringup eval` and `eval.py`: teacher-forced accuracy of one model.py against its HF model."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,10 +12,13 @@ HELP = "teacher-forced accuracy of one model.py against its HF model"
 def add_arguments(parser):
     add_model_arguments(parser)
     add_prompt_arguments(parser)
+    parser.add_argument("--text_file", metavar="FILE", help="lead both through this text (default: their own words)")
     parser.add_argument("--min_new_tokens", type=int, default=0, metavar="N", help="no end of text before N tokens")
     parser.add_argument("--prefill_decode", action="store_true", help="run the prompt token by token through decode")
     parser.add_argument("--batch", type=int, default=1, metavar="B", help="users (1 to 32), all with the same prompt")
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
+    parser.add_argument("--three_way", action=argparse.BooleanOptionalAction, default=True,
+                        help="HF in bf16 beside the device: what the format costs (default: on)")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the result, with one record per position")
 
 
@@ -31,8 +35,14 @@ def add_model_arguments(parser):
     parser.add_argument(
         "--max_seq_len", type=int, metavar="N", help="cache length (default: a power of two, at least 256)"
     )
+    parser.add_argument("--trace", action="store_true", help="capture the decode step once, and replay it")
+    parser.add_argument("--trace_region_size", type=int, default=64 << 20, metavar="BYTES",
+                        help="DRAM for the captured step (default: 64 MiB)")  # fmt: skip
     parser.add_argument(
-        "--cache_dir", default="", metavar="DIR", help="where references are kept (default: ~/.cache/ttnn-bringup)"
+        "--cache_dir",
+        default="",
+        metavar="DIR",
+        help="of references and large random weights (default: ~/.cache/ttnn-bringup)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of random weights, random prompts and sampling"
@@ -47,6 +57,8 @@ def add_prompt_arguments(parser):
 
 
 def run(args):
+    from bringup.console import duration
+    from bringup.evaluation import estimate
     from bringup.evaluation.run import Job, Settings, lines
 
     quiet_libraries()
@@ -54,15 +66,18 @@ def run(args):
     job = Job(Settings(**{k: v for k, v in vars(args).items() if k in names}))
     print(job.activation)
     print(job.describe(), flush=True)
+    if guess := estimate.of(job):
+        print(guess, flush=True)
     reference = job.reference()
-    kept = "from the cache" if reference.cached else f"{reference.seconds:.1f} s"
-    print(f"reference: HF {reference.dtype}, {len(reference.tokens)} tokens, {kept}", flush=True)
+    kept = "from the cache" if reference.cached else duration(reference.seconds)
+    beside = " and bfloat16" * (reference.bf16 is not None)
+    print(f"reference: HF {reference.dtype}{beside}, {len(reference.tokens)} tokens, {kept}", flush=True)
     with job.open_model() as (model, device):
         result = job.measure(model, device, reference)
     print("\n".join(lines(result)))
     print(
-        f"Took {result['seconds_total']:.1f} s"
-        + (" of this machine, not of a device" if job.activation.emulated else "")
+        f"Took {result['seconds_build']:.1f} s to build, {result['seconds_total']:.1f} s to run"
+        + (" on this machine, not on a device" if job.activation.emulated else "")
     )
     write_json(result, args.json)
 
@@ -72,7 +87,12 @@ def write_json(result, path):
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "positions"}))
+    print(json.dumps(short(result)))
+
+
+def short(result):
+    """A result without its records per position."""
+    return {k: short(v) if isinstance(v, dict) else v for k, v in result.items() if k != "positions"}
 
 
 def quiet_libraries():

@@ -41,14 +41,18 @@ def wilson(hits, n, z=1.959963984540054):
 class Comparison:
     """A device against a reference, over n steps. Each list holds one value per step.
 
+    tokens      what really came next: the reference's own greedy tokens, or those of a given text
+    expected    the reference's argmax, the "reference token"; in its own greedy text the same as `tokens`
     top1        the device's argmax is the reference token
     top5        the reference token is among the device's five best (the headline)
     top5_of_reference   the device's argmax is among the reference's five best
     garbage     steps where the device's argmax is not among the reference's hundred best
     kl          KL(reference || device), in nats
+    perplexity  of each on `tokens`
     """
 
     tokens: list
+    expected: list
     predicted: list
     top1_hits: list
     top5_hits: list
@@ -114,9 +118,10 @@ class Comparison:
 
     def positions(self):
         """One record per step."""
-        names = ("token", "predicted", "top1", "top5", "top5_of_reference", "garbage", "kl")
+        names = ("token", "expected", "predicted", "top1", "top5", "top5_of_reference", "garbage", "kl")
         columns = (
             self.tokens,
+            self.expected,
             self.predicted,
             self.top1_hits,
             self.top5_hits,
@@ -137,7 +142,7 @@ def compare(reference, device, tokens):
     n, vocabulary = reference.shape
     if device.shape != reference.shape or len(tokens) != n:
         raise ValueError(f"reference {list(reference.shape)}, device {list(device.shape)}, {len(tokens)} tokens")
-    predicted, top1, top5, top5_of_reference, garbage, kl = [], [], [], [], [], []
+    expected, predicted, top1, top5, top5_of_reference, garbage, kl = [], [], [], [], [], [], []
     nll_reference = nll_device = 0.0
     sums = torch.zeros(6, dtype=torch.float64)  # n, x, y, xx, yy, xy over the allowed logits, for PCC
     distance = 0.0
@@ -145,10 +150,11 @@ def compare(reference, device, tokens):
         r, d = r.double(), d.double()
         allowed = torch.isfinite(r)
         d = d.masked_fill(~allowed, float("-inf"))
-        best = int(d.argmax())
+        wanted, best = int(r.argmax()), int(d.argmax())
+        expected.append(wanted)
         predicted.append(best)
-        top1.append(best == token)
-        top5.append(rank(d, token) < 5)
+        top1.append(best == wanted)
+        top5.append(rank(d, wanted) < 5)
         top5_of_reference.append(rank(r, best) < 5)
         garbage.append(rank(r, best) >= min(100, vocabulary))
         log_r, log_d = r.log_softmax(-1), d.log_softmax(-1)
@@ -162,6 +168,7 @@ def compare(reference, device, tokens):
     spread = math.sqrt(max(0.0, sxx - sx * sx / count) * max(0.0, syy - sy * sy / count))
     return Comparison(
         list(tokens),
+        expected,
         predicted,
         top1,
         top5,

@@ -5,21 +5,21 @@ import os
 import shlex
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from bringup import backends, loading, systems
-from bringup.console import mib, progress
+from bringup import backends, loading, mapped, systems
 from bringup.errors import BadInput, blame, shown
+from bringup.evaluation import texts
+from bringup.evaluation.lines import lines, memory_line  # noqa: F401  (of this module for its users)
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_PROMPT = ROOT / "prompts" / "long.txt"
-RANDOM_PROMPT_TOKENS = 100
 
-
-def default_cache_dir():
-    return os.environ.get("BRINGUP_CACHE", "~/.cache/ttnn-bringup")
+# DRAM for the commands of a captured decode step; without it a board refuses the capture. A choice, not a measure: the
+# largest step here launches about 1,100 programs a chip (Mistral-7B on t3000, counted on the emulator), so that each
+# has 60 KB, and it is 0.5 % of a chip's DRAM. A region that is too small is refused with the size that was needed.
+TRACE_REGION_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Settings:
     prompt: str | None = None
     prompt_file: str | None = None
     prompt_ids_file: str | None = None
+    text_file: str | None = None
     prompt_tokens: int | None = None  # cut or repeat the prompt to this many tokens
     max_new_tokens: int = 100
     min_new_tokens: int = 0
@@ -43,8 +44,10 @@ class Settings:
     prefill_decode: bool = False
     batch: int = 1
     trace: bool = False
+    trace_region_size: int = TRACE_REGION_BYTES
     device_id: int = 0
     hf_dtype: str = "float32"
+    three_way: bool = True
     cache_dir: str = ""
 
 
@@ -75,10 +78,15 @@ class Job:
             raise BadInput("which checkpoint?", want="--model DIR_OR_HF_ID, or a path like " + loading.PATH_RULE)
         self.source = loading.find_source(self.checkpoint, s.random_weights, s.seed)
         self.config = loading.load_config(self.source)
-        self.prompt_ids = self._prompt_ids()
+        texts.check_one(s)
+        self.given_tokens = None  # of a text that the models are led through
+        if s.text_file is None:
+            self.prompt_ids = texts.prompt_ids(s, self.config, self.source, self.tokenizer)
+        else:
+            self.prompt_ids, self.given_tokens = self.given_text(s.text_file)
         self.max_seq_len = self._max_seq_len()
-        self.cache_dir = s.cache_dir or default_cache_dir()
-        self._hf_model = None
+        self.cache_dir = s.cache_dir or loading.default_cache_dir()
+        self._hf_model, self.seconds_build = None, None
         self._choose_threads()
         if hf_only:
             self.activation = backends.Activation("none", "mode hf", "the HF model on this machine")
@@ -102,43 +110,16 @@ class Job:
         eos = self.config.eos_token_id
         return () if eos is None else tuple(eos) if isinstance(eos, (list, tuple)) else (eos,)
 
-    def _prompt_ids(self):
-        s = self.settings
-        given = [n for n in ("prompt", "prompt_file", "prompt_ids_file") if getattr(s, n) is not None]
-        if len(given) > 1:
-            raise BadInput("one prompt, please", got=" and ".join("--" + n for n in given))
-        if s.prompt_ids_file is not None:
-            text = _read(s.prompt_ids_file).replace(",", " ").strip().strip("[]")
-            try:
-                ids = [int(word) for word in text.split()]
-            except ValueError as error:
-                raise BadInput(f"{s.prompt_ids_file}: {error}", want="token ids, as in 1 2 3 or [1, 2, 3]") from error
-            if bad := [i for i in ids if not 0 <= i < self.config.vocab_size]:
-                raise BadInput(
-                    "token ids outside the vocabulary", got=bad[:5], want=f"0 to {self.config.vocab_size - 1}"
-                )
-        elif self.tokenizer is None:
-            if given:
-                raise BadInput(f"{self.source.name} has no tokenizer for --{given[0]}", hint="--prompt_ids_file")
-            ids = loading.random_prompt_ids(self.config, s.prompt_tokens or RANDOM_PROMPT_TOKENS, s.seed)
-        else:
-            text = s.prompt if s.prompt is not None else _read(s.prompt_file or DEFAULT_PROMPT).strip()
-            ids = self.tokenizer(text)["input_ids"] if text else []
-        if not ids:
-            raise BadInput("the prompt is empty")
-        if s.prompt_tokens is not None:
-            ids = (ids * (s.prompt_tokens // len(ids) + 1))[: s.prompt_tokens]
-        return ids
-
     def _max_seq_len(self):
         """The cache length: as asked; else 256 or the next power of two that holds the prompt and what follows it.
 
         A power of two keeps decode attention's chunks legal (ttnn 0.81.1: a chunk is a power of two that divides it).
         """
         s, limit = self.settings, self.config.max_position_embeddings
-        needed = len(self.prompt_ids) + s.max_new_tokens - 1  # the last token is never fed
+        new = s.max_new_tokens if self.given_tokens is None else len(self.given_tokens)
+        needed = len(self.prompt_ids) + new - 1  # the last token is never fed
         length = s.max_seq_len or min(limit, max(256, 1 << (needed - 1).bit_length()))
-        asked = f"{len(self.prompt_ids)} prompt tokens + {s.max_new_tokens} new - 1 = {needed}"
+        asked = f"{len(self.prompt_ids)} prompt tokens + {new} new - 1 = {needed}"
         if length > limit:
             raise BadInput(
                 "the model has no positions for that cache", got=f"--max_seq_len {length}", want=f"<= {limit}"
@@ -154,9 +135,19 @@ class Job:
             )
         return length
 
+    def given_text(self, path):
+        """The text of a file as (prompt ids, the tokens that follow), cut to what the model and its cache can hold."""
+        s, longest = self.settings, getattr(self, "max_seq_len", self.config.max_position_embeddings)
+        return texts.given_text(path, self.tokenizer, s.max_new_tokens, s.prompt_tokens, longest)
+
     def describe(self):
         """What is about to run, in two lines."""
         numbers = f"{len(self.prompt_ids)} prompt tokens, {self.settings.max_new_tokens} new, cache {self.max_seq_len}"
+        if self.given_tokens is not None:
+            numbers = (
+                f"{len(self.prompt_ids)} tokens of {self.settings.text_file} as the prompt, the next "
+                f"{len(self.given_tokens)} given one by one, cache {self.max_seq_len}"
+            )
         weights = "random weights of " * (self.source.random_seed is not None) + self.source.name
         path = "HF" if self.activation.name == "none" else shown(self.model_file.path)
         return f"system: {self.system}\nmodel: {path} with {weights}; {numbers}"
@@ -164,32 +155,55 @@ class Job:
     def hf_model(self):
         """The HF model in its checkpoint's dtype, loaded once."""
         if self._hf_model is None:
-            self._hf_model = loading.load_hf_model(self.source)
+            self._hf_model = loading.load_hf_model(self.source, cache_dir=self.cache_dir)
         return self._hf_model
 
-    def reference(self):
+    def reference(self, text_file=None):
+        """What the HF model says: of the text in `text_file` (default: the settings'), else of its own greedy text.
+
+        With `three_way`, the same model in bfloat16 on the same tokens comes with it.
+        """
         from bringup.evaluation import reference
 
-        s = self.settings
-        return reference.get(
-            self.source,
-            self.prompt_ids,
-            s.max_new_tokens,
-            eos=self.eos,
-            min_new_tokens=s.min_new_tokens,
-            dtype=s.hf_dtype,
-            cache_dir=self.cache_dir,
-            load=self.hf_model,
-        )
+        s, text_file = self.settings, text_file or self.settings.text_file
+        common = {"cache_dir": self.cache_dir, "load": self.hf_model}
+        if text_file is None:
+            found = reference.get(
+                self.source,
+                self.prompt_ids,
+                s.max_new_tokens,
+                eos=self.eos,
+                min_new_tokens=s.min_new_tokens,
+                dtype=s.hf_dtype,
+                **common,
+            )
+        else:
+            found = reference.score(
+                self.source, *self.given_text(text_file), dtype=s.hf_dtype, text_file=shown(text_file), **common
+            )
+        if s.three_way and s.hf_dtype == "float32":
+            narrow = reference.score(self.source, found.prompt_ids, found.tokens, dtype="bfloat16", **common)
+            found = replace(found, bf16=narrow.logits, seconds=found.seconds + narrow.seconds)
+        return found
 
     @contextmanager
     def open_model(self):
         """The model on its open device, as (model, device); the HF model is released once it is built."""
-        with backends.open_system(self.system, self.settings.device_id) as device:
-            model = loading.build(self.model_file, self.hf_model(), device, self.max_seq_len)
+        from bringup.evaluation.uploads import watched
+
+        s, options = self.settings, {}
+        if s.trace:
+            options["trace_region_size"] = s.trace_region_size
+            if self.activation.name == "mock":
+                raise BadInput("the library cannot capture a trace on its mock cluster", hint="leave --trace out")
+        with backends.open_system(self.system, s.device_id, **options) as device:
+            start = time.perf_counter()
+            with watched(self.hf_model(), self.source.weight_files(self.cache_dir)):
+                model = loading.build(self.model_file, self.hf_model(), device, self.max_seq_len)
             self._hf_model = None
             gc.collect()
-            if self.settings.trace:
+            self.seconds_build = time.perf_counter() - start
+            if s.trace:
                 if not hasattr(model, "traced"):
                     raise BadInput(f"{shown(self.model_file.path)} has no traced decode", hint="leave --trace out")
                 model.traced = True
@@ -198,21 +212,21 @@ class Job:
             gc.collect()
 
     def measure(self, model, device, reference):
-        """Teacher-force the model with the reference's tokens; the result as plain data."""
+        """Lead the model through the reference's tokens and compare; the result as plain data."""
         from bringup.evaluation import metrics, teacher_forcing
 
         s = self.settings
         start = time.perf_counter()
-        with progress(f"teacher forcing ({self.activation.name})", len(reference.tokens)) as advance:
-            with blame(self.model_file.path, "running the model"):
-                logits, session = teacher_forcing.run(
-                    model,
-                    self.prompt_ids,
-                    reference.tokens,
-                    prefill_decode=s.prefill_decode,
-                    batch=s.batch,
-                    advance=advance,
-                )
+        layers = teacher_forcing.layers_of(model, self.config.num_hidden_layers)
+        with blame(self.model_file.path, "running the model"):
+            logits, session = teacher_forcing.run(
+                model,
+                reference.prompt_ids,
+                reference.tokens,
+                prefill_decode=s.prefill_decode,
+                batch=s.batch,
+                watch=teacher_forcing.Watch(f"teacher forcing ({self.activation.name})", layers),
+            )
         seconds = time.perf_counter() - start
         if logits.shape[1] != reference.logits.shape[1]:
             raise BadInput(
@@ -220,15 +234,21 @@ class Job:
                 got=logits.shape[1],
                 want=reference.logits.shape[1],
             )
-        result = self.facts() | {"seconds_total": seconds, "memory": device and backends.memory(device)}
-        prefill = len(self.prompt_ids) if s.prefill_decode else 1
+        result = self.facts() | {"prompt_tokens": len(reference.prompt_ids), "text_file": reference.text_file}
+        result |= {"seconds_total": seconds, "memory": device and backends.memory(device)}
+        prefill = len(reference.prompt_ids) if s.prefill_decode else 1
         decode = session.seconds[prefill:]
+        result["seconds_build"] = self.seconds_build
         result["seconds_prefill"] = sum(session.seconds[:prefill])
         result["seconds_per_decode_step"] = sorted(decode)[len(decode) // 2] if decode else None
-        result["reference"] = {"dtype": s.hf_dtype, "cached": reference.cached, "seconds": reference.seconds}
+        result["reference"] = {"dtype": reference.dtype, "cached": reference.cached, "seconds": reference.seconds}
+        result["peak_rss_bytes"] = mapped.peak_rss_bytes()
         if self.activation.values:
             comparison = metrics.compare(reference.logits, logits, reference.tokens)
-            result |= comparison.figures() | {"positions": comparison.positions()}
+            result |= comparison.figures() | {"positions": comparison.positions(), "bf16": None}
+            if reference.bf16 is not None:
+                bf16 = metrics.compare(reference.logits, reference.bf16, reference.tokens)
+                result["bf16"] = bf16.figures() | {"positions": bf16.positions()}
         return result
 
     def facts(self):
@@ -257,8 +277,10 @@ class Job:
             value = getattr(self.settings, field.name)
             if field.name in ("model_py", "cache_dir") or value == field.default:
                 continue
-            flag = "--" + (field.name.replace("_", "-") if field.name in ("random_weights", "hf_dtype") else field.name)
-            words += [flag] if value is True else [flag, shlex.quote(str(value))]
+            flag = "--" + "no-" * (value is False) + field.name
+            if field.name in ("random_weights", "hf_dtype"):
+                flag = flag.replace("_", "-")
+            words += [flag] if isinstance(value, bool) else [flag, shlex.quote(str(value))]
         return " ".join(words)
 
 
@@ -268,44 +290,3 @@ def numerics_in_use(activation):
     import ttnn_emulator.numerics
 
     return ttnn_emulator.numerics.mode()
-
-
-def lines(result):
-    """The result for people."""
-    from bringup.evaluation.metrics import Rate
-
-    out = []
-    if "top1" in result:
-        n = result["n"]
-        top1, top5, of_reference = (Rate(round(result[k] * n), n) for k in ("top1", "top5", "top5_of_reference"))
-        out += [
-            f"Top-1 accuracy: {top1}",
-            f"Top-5 accuracy: {top5}",
-            f"  n = {n}, 95 % intervals: top-1 {top1.spread()}, top-5 {top5.spread()}",
-            f"  top-5 is the reference token in the device's five best; the device's best in the reference's five: "
-            f"{of_reference}",
-            f"KL(reference || device): mean {result['kl_mean']:.2e}, 99th percentile {result['kl_p99']:.2e}, "
-            f"worst {result['kl_worst']:.2e} nats",
-            f"Logits: relative L2 {result['rel_l2']:.4f}, PCC {result['pcc']:.6f}, predictions outside the reference's "
-            f"best 100: {result['garbage']}",
-            f"Perplexity on the reference's tokens: device {result['perplexity_device']:.4f}, "
-            f"reference {result['perplexity_reference']:.4f}",
-        ]
-    else:
-        out.append(f"The calls were accepted; {result['backend']} holds no values, so there is no accuracy")
-    if result["memory"]:
-        out.append(memory_line(result["memory"]))
-    return out
-
-
-def memory_line(memory):
-    dram = memory["dram"]
-    peak = f", peak {mib(dram['peak'])}" if "peak" in dram else ""
-    return f"DRAM per chip: {mib(dram['allocated'])}{peak} of {mib(dram['total'])}"
-
-
-def _read(path):
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read the prompt: {error}") from error

@@ -36,6 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--model-dir", metavar="DIR", help="a local checkpoint instead of the hub's")
     parser.add_argument("--model-py", metavar="FILE", help="another model.py than models/ID/SYSTEM/functional/model.py")
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
+    parser.add_argument("--text-file", metavar="FILE", help="lead both through this text instead of their own words")
     parser.add_argument("--prompt-file", metavar="FILE", help="text, cut or repeated (default: prompts/long.txt)")
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
     parser.add_argument("--cache-dir", default="", metavar="DIR", help="where references are kept")
@@ -62,6 +63,7 @@ def run(args):
             random_weights=args.random_weights,
             seed=args.seed,
             prompt_file=args.prompt_file,
+            text_file=args.text_file,
             prompt_tokens=args.prefill_len,
             max_new_tokens=args.decode_len,
             min_new_tokens=args.decode_len,
@@ -87,6 +89,8 @@ def run(args):
 
 def metrics(args, job, result):
     """The agreed keys first, then what else was measured."""
+    from bringup.evaluation.command import short
+
     agreed = {
         "mode": args.mode,
         "trace": args.trace,
@@ -98,5 +102,5 @@ def metrics(args, job, result):
         "batch": args.batch,
         "total": result.get("n"),
     }
-    left_out = ("positions", "command", "n", *agreed)
-    return agreed | {k: v for k, v in result.items() if k not in left_out}
+    left_out = ("command", "n", *agreed)
+    return agreed | {k: v for k, v in short(result).items() if k not in left_out}

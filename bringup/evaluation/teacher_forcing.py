@@ -2,7 +2,9 @@
 
 import inspect
 import time
+from contextlib import contextmanager
 
+from bringup.console import progress
 from bringup.errors import ModelFailed
 
 
@@ -56,15 +58,51 @@ class Session:
         return logits.float().cpu()
 
 
-def run(model, prompt_ids, tokens, *, prefill_decode=False, batch=1, advance=lambda: None):
+class Watch:
+    """Progress of a run on stderr: the layers of the prompt as they are done, then the tokens. Without text: none."""
+
+    def __init__(self, text=None, layers=()):
+        self.text, self.layers = text, layers
+
+    @contextmanager
+    def prompt(self, passes=1):
+        if self.text is None or not self.layers:
+            yield
+            return
+        with progress(f"{self.text}, prompt, layers", len(self.layers) * passes) as advance:
+            hooks = [layer.register_forward_hook(lambda *_: advance()) for layer in self.layers]
+            try:
+                yield
+            finally:
+                for hook in hooks:
+                    hook.remove()
+
+    @contextmanager
+    def tokens(self, total):
+        if self.text is None:
+            yield lambda: None
+            return
+        with progress(f"{self.text}, tokens", total) as advance:
+            yield advance
+
+
+def layers_of(model, n_layers):
+    """The decoder layers of a model: its ModuleList of `n_layers` modules, or none."""
+    import torch
+
+    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n_layers)
+    return next(lists, ())
+
+
+def run(model, prompt_ids, tokens, *, prefill_decode=False, batch=1, watch=None):
     """Logits [n, vocabulary] with which the model meets each of the n `tokens`, and the `Session` that they came from.
 
-    The prompt goes in as one prefill pass, or with `prefill_decode` token by token. `advance` is called after each
-    step. With a batch every user gets the same tokens, and it is an error if they do not get the same prediction.
+    The prompt goes in as one prefill pass, or with `prefill_decode` token by token. With a batch every user gets the
+    same tokens, and it is an error if they do not get the same prediction.
     """
     import torch
 
-    session = Session(model, batch)
+    session, watch = Session(model, batch), watch or Watch()
     found = []
 
     def take(logits):
@@ -76,36 +114,56 @@ def run(model, prompt_ids, tokens, *, prefill_decode=False, batch=1, advance=lam
                 f"users with the same tokens get different predictions at step {len(found)}", got=best.tolist()
             )
         found.append(logits[0].clone())
-        advance()
 
-    if prefill_decode:
-        for token in prompt_ids[:-1]:
-            session([token])
-        take(session(prompt_ids[-1:]))
-    else:
-        take(session(list(prompt_ids)))
-    for token in tokens[:-1]:
-        take(session([token]))
+    with watch.prompt(len(prompt_ids) if prefill_decode else 1):
+        if prefill_decode:
+            for token in prompt_ids[:-1]:
+                session([token])
+            take(session(prompt_ids[-1:]))
+        else:
+            take(session(list(prompt_ids)))
+    with watch.tokens(len(tokens) - 1) as advance:
+        for token in tokens[:-1]:
+            take(session([token]))
+            advance()
     return torch.stack(found), session
 
 
-def greedy(model, prompt_ids, new_tokens, *, eos=(), min_new_tokens=0, advance=lambda: None):
+def one_pass(model, prompt_ids, tokens, *, watch=None):
+    """What `run` gives, of an HF model that takes prompt and tokens in a single forward pass."""
+    import torch
+
+    ids, n = torch.tensor([[*prompt_ids, *tokens[:-1]]]), len(tokens)
+    keep = {"logits_to_keep": n} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    with (watch or Watch()).prompt(), torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False, **keep).logits[0, -n:]
+    return logits.float()
+
+
+def greedy(model, prompt_ids, new_tokens, *, eos=(), min_new_tokens=0, begun=None, keep=None, watch=None):
     """The model's own greedy continuation: its tokens, and the logits [n, vocabulary] that chose them.
 
-    It stops after an `eos` token; before `min_new_tokens` such a token is forbidden, and its logit is -inf.
+    It stops after an `eos` token; before `min_new_tokens` such a token is forbidden, and its logit is -inf. `begun`
+    (tokens, logits) is where an earlier run stopped; `keep(tokens, logits)` is called after each token.
     """
     import torch
 
-    session = Session(model)
+    session, watch = Session(model), watch or Watch()
     tokens, found = [], []
-    logits = session(list(prompt_ids))
-    while True:
-        logits = logits[0].clone()
-        if len(tokens) < min_new_tokens:
-            logits[list(eos)] = float("-inf")
-        tokens.append(int(logits.argmax()))
-        found.append(logits)
-        advance()
-        if len(tokens) == new_tokens or tokens[-1] in eos:
-            return tokens, torch.stack(found)
-        logits = session(tokens[-1:])
+    if begun is not None:
+        tokens, found = list(begun[0]), list(begun[1])
+    with watch.prompt():
+        logits = session([*prompt_ids, *tokens])
+    with watch.tokens(new_tokens - len(tokens)) as advance:
+        while True:
+            logits = logits[0].clone()
+            if len(tokens) < min_new_tokens:
+                logits[list(eos)] = float("-inf")
+            tokens.append(int(logits.argmax()))
+            found.append(logits)
+            advance()
+            if len(tokens) == new_tokens or tokens[-1] in eos:
+                return tokens, torch.stack(found)
+            if keep is not None:
+                keep(tokens, found)
+            logits = session(tokens[-1:])

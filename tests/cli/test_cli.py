@@ -64,8 +64,10 @@ def test_eval_prints_the_figures_and_writes_them(folder):
     last = json.loads(lines[-1])
     assert (last["top1"], last["n"], last["system"], last["prompt_tokens"]) == (1.0, 8, "n150", 5)
     kept = json.loads((folder / "out" / "result.json").read_text())
-    assert len(kept.pop("positions")) == 8
+    assert len(kept.pop("positions")) == len(kept["bf16"].pop("positions")) == 8
     assert kept == last
+    assert 0 < last["bf16"]["rel_l2"] < 0.02
+    assert last["peak_rss_bytes"] > 1 << 27
     again = call(*args)
     assert json.loads(again.stdout.splitlines()[-1])["reference"]["cached"] is True
     assert "from the cache" in again.stdout
@@ -137,7 +139,7 @@ BAD = [
     ("no number", [WRAPPED, "MODEL", "--prompt_ids_file", "bad_ids.txt"], 2, "invalid literal.*'x'"),
     ("outside the vocabulary", [WRAPPED, "MODEL", "--prompt_ids_file", "far_ids.txt"], 2, "9999.*0 to 255"),
     ("unknown configuration", [WRAPPED, "--model", "org/name", "--random-weights"], 2, "no configuration is kept"),
-    ("no traced decode", [WRAPPED, "OPTIONS", "--trace"], 2, "unrecognized"),
+    ("no traced decode", [WRAPPED, "OPTIONS", "--trace"], 2, "wrapped_hf.py has no traced decode"),
     ("other numerics", [WRAPPED, "OPTIONS", "--numerics", "double"], 2, "invalid choice"),
     (
         "fails on import",

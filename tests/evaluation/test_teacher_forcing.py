@@ -5,7 +5,7 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from bringup import loading
-from bringup.errors import BringupError, ModelFailed
+from bringup.errors import ModelFailed
 from bringup.evaluation import reference, teacher_forcing
 from tests.evaluation import tiny
 
@@ -137,26 +137,3 @@ def test_an_interrupted_reference_leaves_nothing(checkpoint, tmp_path, monkeypat
         get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint))
     monkeypatch.undo()
     assert not get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint)).cached
-
-
-@pytest.mark.parametrize(("kept", "other"), [("bfloat16", "float32"), ("float32", "bfloat16")])
-def test_parameters_come_back_as_they_were(kept, other):
-    model = tiny.hf_model(getattr(torch, kept))
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    frequencies = model.model.rotary_emb.inv_freq.clone()
-    with reference.parameters_as(model, getattr(torch, other)):
-        assert {p.dtype for p in model.parameters()} == {getattr(torch, other)}
-        assert model(torch.tensor([PROMPT])).logits.dtype == getattr(torch, other)
-    for name, p in model.named_parameters():
-        assert torch.equal(p, before[name]), name
-    assert model.lm_head.weight is model.model.embed_tokens.weight
-    assert torch.equal(model.model.rotary_emb.inv_freq, frequencies)
-
-
-def test_a_reference_that_cannot_fit_says_what_would(monkeypatch):
-    monkeypatch.setattr(reference, "_free_bytes", lambda: 1000)
-    with (
-        pytest.raises(BringupError, match="--hf-dtype bfloat16"),
-        reference.parameters_as(tiny.hf_model(torch.bfloat16), torch.float32),
-    ):
-        pass

@@ -1,0 +1,69 @@
+"""What goes into the models: a prompt that they continue themselves, or a given text that they are led through."""
+
+from pathlib import Path
+
+from bringup import loading
+from bringup.errors import BadInput
+
+DEFAULT_PROMPT = Path(__file__).resolve().parents[2] / "prompts" / "long.txt"
+RANDOM_PROMPT_TOKENS = 100
+GIVEN_PROMPT_TOKENS = 128  # of a given text, at most, before the first token that is compared
+
+
+def prompt_ids(settings, config, source, tokenizer):
+    """The prompt that the settings mean as token ids: a text, a file, ids, or random ids for want of a tokenizer."""
+    s, given = settings, check_one(settings)
+    if s.prompt_ids_file is not None:
+        text = _read(s.prompt_ids_file).replace(",", " ").strip().strip("[]")
+        try:
+            ids = [int(word) for word in text.split()]
+        except ValueError as error:
+            raise BadInput(f"{s.prompt_ids_file}: {error}", want="token ids, as in 1 2 3 or [1, 2, 3]") from error
+        if bad := [i for i in ids if not 0 <= i < config.vocab_size]:
+            raise BadInput("token ids outside the vocabulary", got=bad[:5], want=f"0 to {config.vocab_size - 1}")
+    elif tokenizer is None:
+        if given:
+            raise BadInput(f"{source.name} has no tokenizer for --{given[0]}", hint="--prompt_ids_file")
+        ids = loading.random_prompt_ids(config, s.prompt_tokens or RANDOM_PROMPT_TOKENS, s.seed)
+    else:
+        text = s.prompt if s.prompt is not None else _read(s.prompt_file or DEFAULT_PROMPT).strip()
+        ids = tokenizer(text)["input_ids"] if text else []
+    if not ids:
+        raise BadInput("the prompt is empty")
+    if s.prompt_tokens is not None:
+        ids = (ids * (s.prompt_tokens // len(ids) + 1))[: s.prompt_tokens]
+    return ids
+
+
+def check_one(settings):
+    """The names of the prompt that was given, one at most."""
+    given = [n for n in ("prompt", "prompt_file", "prompt_ids_file", "text_file") if getattr(settings, n) is not None]
+    if len(given) > 1:
+        raise BadInput("one prompt, please", got=" and ".join("--" + n for n in given))
+    return given
+
+
+def given_text(path, tokenizer, new_tokens, prompt_tokens=None, longest=None):
+    """A text as (prompt ids, the tokens that follow): at most `new_tokens` of them, `longest` of both together.
+
+    The prompt is the first `prompt_tokens`; by default half of what there is, at most GIVEN_PROMPT_TOKENS.
+    """
+    if tokenizer is None:
+        raise BadInput(f"no tokenizer for the text {path}", hint="a checkpoint with a tokenizer")
+    text = _read(path).strip()
+    ids = (tokenizer(text)["input_ids"] if text else [])[:longest]
+    start = prompt_tokens or min(GIVEN_PROMPT_TOKENS, len(ids) // 2)
+    if not 0 < start < len(ids):
+        raise BadInput(
+            "the text is too short",
+            got=f"{len(ids)} tokens in {path}",
+            want=f"more than the {max(start, 1)} of its prompt",
+        )
+    return ids[:start], ids[start : start + new_tokens]
+
+
+def _read(path):
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the prompt: {error}") from error
