@@ -13,6 +13,7 @@ EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 FORMATS = ("bfloat8_b", "bfloat4_b")
 
 
+@torch.no_grad()
 def explain(hf_model, device, own, divergence):
     """What the device computed instead at the point of `divergence`, in words with the number; None for no idea."""
     case = Case(hf_model, device, own, divergence)
@@ -123,8 +124,9 @@ class Case:
         y = self.value(branch)
         yield f"the output of {branch} alone: the residual is not added", y
         yield f"the residual alone: the output of {branch} is not added", x
-        yield "the normalised input plus the branch: the residual is taken after the norm", y + self.value(
-            "input_layernorm" if branch == "self_attn" else "post_attention_layernorm"
+        yield (
+            "the normalised input plus the branch: the residual is taken after the norm",
+            y + self.value("input_layernorm" if branch == "self_attn" else "post_attention_layernorm"),
         )
         yield f"the output of {branch} added twice", x + 2 * y
         if branch == "mlp":
@@ -139,16 +141,21 @@ class Case:
         kind = self.hf.config.rope_parameters["rope_type"]
         right = _rotate(x, cos, sin)
         yield f"{which} without rotation", flat(x)
-        yield f"{which} rotated in adjacent pairs (Meta's layout), where HF pairs the two halves of a head", flat(
-            _rotate_pairs(x, cos, sin)
+        yield (
+            f"{which} rotated in adjacent pairs (Meta's layout), where HF pairs the two halves of a head",
+            flat(_rotate_pairs(x, cos, sin)),
         )
-        yield "HF's value with a head's dims in Meta's order (harmless where q and k both are)", flat(_interleave(right))
+        yield (
+            "HF's value with a head's dims in Meta's order (harmless where q and k both are)",
+            flat(_interleave(right)),
+        )
         yield f"{which} rotated backwards", flat(_rotate(x, cos, -sin))
         for by in (-1, 1):
             yield f"{which} rotated for position p {by:+d}", flat(_rotate(x, *self.tables(by)))
         if kind != "default":
-            yield f"{which} rotated at plain frequencies: the {kind} scaling is left out", flat(
-                _rotate(x, *self.plain_tables(x.shape[-1]))
+            yield (
+                f"{which} rotated at plain frequencies: the {kind} scaling is left out",
+                flat(_rotate(x, *self.plain_tables(x.shape[-1]))),
             )
         factor = getattr(self.hf.model.rotary_emb, "attention_scaling", 1.0)
         if factor != 1.0:
@@ -157,7 +164,9 @@ class Case:
             v = self.own.points[self.prefix + "self_attn.v_cache"].unflatten(1, (x.shape[1], -1)).transpose(0, 1)[None]
             yield "v rotated: keys and values are swapped", flat(_rotate(v, cos, sin))
         yield from self.other_heads(x.shape[1])
-        yield from self.other_weights(f"{which}_proj", lambda linear, h: flat(_rotate(_as_heads(linear(h), x), cos, sin)))
+        yield from self.other_weights(
+            f"{which}_proj", lambda linear, h: flat(_rotate(_as_heads(linear(h), x), cos, sin))
+        )
 
     def tables(self, shift):
         positions = (torch.arange(len(self.device.ids)) + shift).clamp(min=0)[None]
@@ -222,11 +231,14 @@ class Case:
         itself = causal.tril(-1)
         itself[0, 0] = True
         yield "attention that misses a token's own key: the causal mask is off by one", out(mask=itself)
-        yield "attention that sees one position too many: the causal mask is off by one", self.one_more(q, k, v, pairs, out)
+        yield (
+            "attention that sees one position too many: the causal mask is off by one",
+            self.one_more(q, k, v, pairs, out),
+        )
         yield "attention without a causal mask", out(mask=torch.ones_like(causal))
         if group > 1:
             yield (
-                "attention where query head i reads KV head i % n, and not i // group: the heads are in the wrong order",
+                "attention with its heads in the wrong order: query head i reads KV head i % n, not i // group",
                 out(pairs=[i % len(k) for i in range(len(q))]),
             )
         yield from self.pairing(q, k, v, causal, scale)
@@ -250,13 +262,15 @@ class Case:
         return self.module.o_proj(self._attended(q, k, v, mask, self.module.scaling, pairs))
 
     def pairing(self, q, k, v, mask, scale, limit=512):
-        """Which KV head each query head reads, and where its output goes in o_proj: by least squares over all choices."""
+        """Which KV head each query head reads, or whose columns of o_proj it meets: least squares over all choices."""
         n, hd = len(q), q.shape[2]
         if n * max(n, len(k)) > limit:
             return
         weight = self.module.o_proj.weight.float().unflatten(1, (n, hd))  # [hidden, slot, head_dim]
         got = self.device.points[self.name][self.rows].flatten()
-        read = torch.stack([_attend(q, k[[j]].expand(n, -1, -1), v[[j]].expand(n, -1, -1), mask, scale) for j in range(len(k))])
+        read = torch.stack(
+            [_attend(q, k[[j]].expand(n, -1, -1), v[[j]].expand(n, -1, -1), mask, scale) for j in range(len(k))]
+        )
         read = read[:, :, self.rows]  # [kv, q, rows, head_dim]
         group = n // len(k)
         own = torch.stack([read[i // group, i] for i in range(n)])  # [q, rows, head_dim]
@@ -267,7 +281,9 @@ class Case:
             (by_slot, "the columns of o_proj for head {} meet head {}"),
         ):
             matrix = options.flatten(2).flatten(0, 1)
-            fit = torch.linalg.lstsq(matrix @ matrix.T + 1e-6 * matrix.square().mean() * torch.eye(len(matrix)), matrix @ got)
+            fit = torch.linalg.lstsq(
+                matrix @ matrix.T + 1e-6 * matrix.square().mean() * torch.eye(len(matrix)), matrix @ got
+            )
             choice = fit.solution.unflatten(0, options.shape[:2]).argmax(dim=1)
             right = [i // group for i in range(n)] if options is by_pair else list(range(n))
             wrong = [(i, j) for i, j in enumerate(choice.tolist()) if j != right[i]]

@@ -1,0 +1,236 @@
+"""Where a device first leaves its HF model: every point of every layer compared, inherited errors told from own ones.
+
+Plain figures compare the device with HF in float32, beside HF in bfloat16: they grow from layer to layer, because every
+point inherits the errors before it. The verdict looks at each point's own error instead. The HF model is run again with
+every module given the device's own input (`record_reference(given=...)`), once in float32 and once as the model file
+says it computes: bfloat16 activations, weights and cache in their declared formats. The second run's distance from the
+first is what the format explains; a point that is several times farther away has a fault of its own.
+"""
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bringup.evaluation.activations import Activations, record_device, record_reference, split
+
+__all__ = ["Activations", "Profile", "compare", "profile", "record_device", "record_reference"]
+
+# How far beyond what the format explains a point may be. Four small trained models on one, two and eight chips, in
+# fast and exact numerics, as shipped and with bfloat8_b weights or cache, stay below 0.41 of the bounds that follow
+# from these numbers; with the library's default compute configs (HiFi2 products, a bfloat16 running sum) below 0.86.
+# A file without named submodules says nothing of its formats, and its points sum up whole layers or the whole model.
+MARGIN = {"submodules": 3.0, "hidden_states": 5.0, "logits": 8.0}
+FLOOR = 0.005  # relative L2: a few roundings to bfloat16 (1.7e-3 each), where the format run happens to be exact
+# Attention with an approximate exp is 2.0e-2 from fp32 attention (relative rms, ttnn 0.81.1 on the functional
+# simulator). Decode attention of up to 16 query heads a chip takes it whatever is asked for, a prompt's by default.
+APPROXIMATE_EXP = 0.022
+PHASES = ("prefill", "decode")
+
+
+@dataclass
+class Profile:
+    """The comparison of all points. `first` prints as "layer 3, self_attn.k_rope"; None where nothing diverges."""
+
+    points: list
+    depth: str
+    first: "Divergence | None" = None
+    ids: list = field(default_factory=list)
+    decode_from: int = 0
+
+    def as_dict(self):
+        return {
+            "points": self.points,
+            "first_divergence": self.first and self.first.as_dict(),
+            "depth": self.depth,
+            "prefill_tokens": self.decode_from,
+            "decode_tokens": len(self.ids) - self.decode_from,
+        }
+
+
+@dataclass
+class Divergence:
+    layer: int | None
+    point: str
+    phase: str
+    why: str
+
+    def __str__(self):
+        return self.point if self.layer is None else f"layer {self.layer}, {self.point}"
+
+    def as_dict(self):
+        return {"layer": self.layer, "point": self.point, "phase": self.phase, "why": self.why}
+
+
+def profile(model, hf_model, ids, decode_from, precision=None):
+    """Run the device and the HF model over one sequence of token ids, `decode_from` of them as a prompt.
+
+    `precision` is what the model file declares (bringup.blocks.Precision): the formats of its weights and cache.
+    """
+    return judge(hf_model, record_device(model, ids, decode_from), precision, model)
+
+
+def judge(hf_model, device, precision=None, model=None):
+    """The profile of a recorded device. With the device's `model` the reason can name the formats of its weights."""
+    import torch
+
+    from bringup.evaluation import suspects
+    from bringup.evaluation.compute_dtype import computing_in
+
+    run = (device.ids, device.decode_from)
+    with computing_in(hf_model, torch.bfloat16):
+        bf16 = record_reference(hf_model, *run)
+        with weights_as(hf_model, precision):
+            explained = record_reference(hf_model, *run, given=device, cache_format=cache_format(precision))
+    with computing_in(hf_model, torch.float32):
+        fp32 = record_reference(hf_model, *run)
+        own = record_reference(hf_model, *run, given=device)
+        found = compare(fp32, bf16, device, own=(own, explained))
+        if found.first:
+            formats = suspects.formats(model, found.first.layer, found.first.point, precision)
+            reason = suspects.explain(hf_model, device, own, found.first)
+            found.first.why = "; ".join(filter(None, (found.first.why, reason, formats)))
+    return found
+
+
+def compare(fp32, bf16, device, own=None):
+    """The profile of recorded activations. `own`: the two runs on the device's inputs; without them a point is judged
+    with all that it inherited."""
+    exact, explained = own or (fp32, bf16)
+    points, first = [], None
+    for phase in PHASES:
+        for name in device.names():
+            if name not in fp32.points or fp32.points[name].shape != device.points[name].shape:
+                continue
+            rows = _rows(device, name, phase)
+            if not len(rows):
+                continue
+            layer, point = split(name)
+            values = device.points[name][rows]
+            row = {"layer": layer, "point": point, "phase": phase, **figures(values, fp32.points[name][rows])}
+            row["bf16"] = figures(bf16.points[name][rows], fp32.points[name][rows])
+            row["ratio"] = _ratio(row["rel_l2"], row["bf16"]["rel_l2"])
+            approximation = APPROXIMATE_EXP if point == "self_attn" or device.depth != "submodules" else 0.0
+            exact_values, explained_values = exact.points[name][rows], explained.points[name][rows]
+            row["own"] = verdict = _own(
+                values, exact_values, explained_values, rows, MARGIN[device.depth], approximation
+            )
+            verdict["chips_apart"] = apart = device.spread.get(name)
+            verdict["ok"] = verdict["ok"] and (apart or 0.0) <= verdict["bound"]
+            points.append(row)
+            if not verdict["ok"] and first is None:
+                first = Divergence(layer, point, phase, _why(verdict))
+    return Profile(points, device.depth, first, device.ids, device.decode_from)
+
+
+def _rows(device, name, phase):
+    import torch
+
+    rows = torch.arange(len(device.ids))[device.rows(phase)]
+    known = device.known.get(name)
+    return rows if known is None else rows[known[rows]]
+
+
+def figures(got, want):
+    """PCC, relative L2, largest and mean error of `got` against `want`; None where there is no finite number."""
+    x, y = got.double().flatten(), want.double().flatten()
+    error = x - y
+    dx, dy = x - x.mean(), y - y.mean()
+    spread = float(dx.norm() * dy.norm())
+    found = {
+        "pcc": float(dx @ dy) / spread if spread else (1.0 if float(error.abs().max()) == 0 else math.nan),
+        "rel_l2": _relative(error.norm(), y.norm()),
+        "max_error": float(error.abs().max()),
+        "bias": float(error.mean()),
+    }
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _relative(error, size):
+    error, size = float(error), float(size)
+    return error / size if size else (0.0 if error == 0 else math.inf)
+
+
+def _ratio(error, yardstick):
+    if error is None or not yardstick:
+        return None
+    return error / yardstick
+
+
+def _own(device, exact, explained, rows, margin, approximation):
+    """A point's own error over all positions and at its worst one, against what the format explains of each.
+
+    Every position is judged by itself too, so that one wrong token among many shows.
+    """
+    error, noise = _relative((device - exact).norm(), exact.norm()), _relative((explained - exact).norm(), exact.norm())
+    size = exact.norm(dim=-1).clamp(min=0.1 * float(exact.norm(dim=-1).mean()))
+    by_row, noise_by_row = ((x - exact).norm(dim=-1) / size for x in (device, explained))
+    worst = int(by_row.nan_to_num(nan=math.inf).argmax())
+    bound = margin * noise + FLOOR + approximation
+    row_bound = margin * float(noise_by_row.max()) + FLOOR + 2 * approximation
+    finite = bool(device.isfinite().all())
+    return {
+        "rel_l2": error if math.isfinite(error) else None,
+        "explained": noise if math.isfinite(noise) else None,
+        "bound": bound if math.isfinite(bound) else None,
+        "ok": finite and error <= bound and float(by_row[worst]) <= row_bound,
+        "worst_position": int(rows[worst]),
+        "worst_rel_l2": float(by_row[worst]) if finite and math.isfinite(float(by_row[worst])) else None,
+        "worst_bound": row_bound if math.isfinite(row_bound) else None,
+    }
+
+
+def _why(own):
+    """The numbers that decided."""
+    if own["rel_l2"] is None:
+        return f"the values are not finite, first at position {own['worst_position']}"
+    times = f" ({own['rel_l2'] / own['explained']:.0f} times)" if own["explained"] else ""
+    text = f"relative L2 {own['rel_l2']:.2g} from HF in float32 on the device's own input, where the format explains "
+    text += f"{own['explained']:.2g}{times}; worst at position {own['worst_position']} ({own['worst_rel_l2']:.2g})"
+    if (own["chips_apart"] or 0.0) > own["bound"]:
+        text += f"; the chips hold different values ({own['chips_apart']:.2g} apart) where each needs the sum of all"
+    return text
+
+
+# -- the model as declared --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def weights_as(hf_model, precision):
+    """The HF model's matrices on the grids of the declared formats inside the block."""
+    import torch
+
+    kept = []
+    try:
+        for name, module in hf_model.named_modules() if precision is not None else ():
+            dtype = declared(name, precision)
+            if isinstance(module, torch.nn.Linear) and dtype is not None:
+                kept.append((module, module.weight))
+                value = through(module.weight.detach().T, dtype).T.to(module.weight.dtype)
+                module.weight = torch.nn.Parameter(value, requires_grad=False)  # a tied head gets its own
+        yield hf_model
+    finally:
+        for module, weight in kept:
+            module.weight = weight
+
+
+def declared(name, precision):
+    """The weight format that a `Precision` declares for the HF module of that name."""
+    groups = {"self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
+    group = next((group for part, group in groups.items() if part in name.split(".")), None)
+    return getattr(precision, group, None) if group else None
+
+
+def cache_format(precision):
+    """Rounds keys or values [.., width] as the declared cache does; None where that is what activations are anyway."""
+    import ttnn
+
+    dtype = getattr(precision, "cache", None)
+    return None if dtype in (None, ttnn.bfloat16, ttnn.float32) else lambda x: through(x, dtype).to(x.dtype)
+
+
+def through(x, dtype):
+    """x [.., n, m] rounded to the grid of `dtype` along its last dim, as a tiled device tensor holds it."""
+    import ttnn
+
+    flat = x.float().reshape(-1, x.shape[-1]).contiguous()
+    return ttnn.to_torch(ttnn.from_torch(flat, dtype=dtype, layout=ttnn.TILE_LAYOUT)).float().reshape(x.shape)
