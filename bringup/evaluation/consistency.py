@@ -51,7 +51,9 @@ class Text:
         from bringup.evaluation.reference import parameters_as
 
         ids = (list(ids) * (length // len(ids) + 1))[:length]
-        positions = sorted({p for p in (*range(1, BOUNDARIES[-1] + 1), *range(length - 3, length + 1)) if 1 <= p <= length})
+        positions = sorted(
+            {p for p in (*range(1, BOUNDARIES[-1] + 1), *range(length - 3, length + 1)) if 1 <= p <= length}
+        )
         keep = torch.tensor(positions) - 1
 
         def logits(dtype):
@@ -120,7 +122,9 @@ class Probe:
             if apart:
                 wrong.append(f"the two ways differ at {_some(apart)} tokens")
         figures["same_prediction"] = int(torch.eq(want.argmax(-1), logits.argmax(-1)).sum())
-        found = f"relative L2 {whole:.4f} (HF in bfloat16 {self.text.bf16:.4f}), worst position {float(error.max()):.4f}"
+        found = (
+            f"relative L2 {whole:.4f} (HF in bfloat16 {self.text.bf16:.4f}), worst position {float(error.max()):.4f}"
+        )
         if other is not None:
             found += f", between the two ways at most {figures['rel_l2_between']:.4f}"
         found += f"; same prediction at {figures['same_prediction']} of {len(positions)}"
@@ -196,7 +200,9 @@ class Probe:
 
         def run():
             session = Session(self.model)
-            return torch.cat([session(self.text.ids[:short])] + [session([i]) for i in self.text.ids[short : short + 2]])
+            return torch.cat(
+                [session(self.text.ids[:short])] + [session([i]) for i in self.text.ids[short : short + 2]]
+            )
 
         first = run()
         session = Session(self.model)

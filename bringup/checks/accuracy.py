@@ -1,0 +1,167 @@
+"""The whole model against HF: token by token, teacher-forced, free-running, as one prompt, through generate()."""
+
+import dataclasses
+
+from bringup.checks import layers
+from bringup.checks.modules import prefill_modules
+from bringup.checks.outcome import FAIL, PASS, Outcome, skipped, verdict
+
+TOP1, TOP5 = 0.90, 0.95
+
+
+def full_decode(context):
+    """A text token by token through the whole model, past every boundary, to the end of the cache."""
+    results = context.ask("decode", "cache_end")
+    outcome = layers.lead(context, _asked(context, results), "decode")
+    if outcome.status == PASS:
+        place, why = layers.first_divergence(context, "decode")
+        outcome.evidence += layers.summary(context)
+        if place is not None:
+            return Outcome(FAIL, f"{place}: {why}", outcome.evidence)
+    return outcome
+
+
+def teacher_forcing(context):
+    """The bars of a bring-up: top-1 >= 90 %, top-5 >= 95 %, and no prediction outside the reference's best 100."""
+    result = context.measured
+    if not context.values:
+        return skipped(f"{result['prompt_tokens']} prompt tokens and the steps after it ran; {context.no_values}")
+    from bringup.evaluation.metrics import Rate
+    from bringup.evaluation.run import lines
+
+    n = result["n"]
+    top1, top5 = (Rate(round(result[k] * n), n) for k in ("top1", "top5"))
+    problems = [f"top-1 {top1} is below {100 * TOP1:.0f} %"] * (top1.value < TOP1)
+    problems += [f"top-5 {top5} is below {100 * TOP5:.0f} %"] * (top5.value < TOP5)
+    if result["garbage"]:
+        problems.append(f"{result['garbage']} predictions are outside the reference's best 100")
+    given = context.measured_on_text
+    context.sections["accuracy"] = _figures(result) | {"given_text": given and _figures(given)}
+    evidence = [line.strip() for line in lines(result)]
+    if given:
+        evidence.append(
+            f"on a given text of {given['n']} tokens: top-1 {given['top1']:.1%}, top-5 {given['top5']:.1%}, KL mean "
+            f"{given['kl_mean']:.1e}; HF in bfloat16 {given['bf16']['top1']:.1%}, {given['bf16']['top5']:.1%}, "
+            f"{given['bf16']['kl_mean']:.1e}"
+        )
+    summary = f"top-1 {100 * top1.value:.1f} %, top-5 {100 * top5.value:.1f} % of {n}, KL mean {result['kl_mean']:.1e}"
+    outcome = verdict(problems, summary, evidence, "`decode_modules` and `prefill` name the first part that is wrong")
+    return layers.lead(context, outcome)
+
+
+def _figures(result):
+    """The figures of a measured run and of HF in bfloat16, without what was run."""
+    return {name: result[name] for name in (*result["bf16"], "bf16")}
+
+
+def generation(context):
+    """The model's own greedy text beside HF's: identical, or apart from a token that HF found nearly as good."""
+    from bringup.demo import common_prefix
+    from bringup.errors import blame
+    from bringup.evaluation import metrics, teacher_forcing
+
+    job, reference = context.job, context.reference
+    with blame(job.model_file.path, "generating"):
+        tokens, _ = teacher_forcing.greedy(
+            context.model,
+            job.prompt_ids,
+            len(reference.tokens),
+            eos=job.eos,
+            min_new_tokens=min(job.settings.min_new_tokens, len(reference.tokens)),
+        )
+    if not context.values:
+        return skipped(f"{len(tokens)} tokens were generated; {context.no_values}")
+    same = common_prefix(tokens, reference.tokens)
+    whole = same == len(tokens) == len(reference.tokens)
+    context.sections["texts"] = {
+        "prompt": _text(job, job.prompt_ids),
+        "reference": _pieces(job, reference.tokens),
+        "device": _pieces(job, tokens),
+        "first_difference": None if whole else same,
+    }
+    evidence = [f"HF:     {_shown(job, reference.tokens)}", f"device: {_shown(job, tokens)}"]
+    if whole:
+        return Outcome(PASS, f"all {len(tokens)} tokens are HF's", evidence)
+    if same == len(tokens):
+        return Outcome(FAIL, f"the text ends after {same} tokens, HF's goes on", evidence)
+    logits, token = reference.logits[same], tokens[same]
+    behind = float(logits.max() - logits[token])
+    place = metrics.rank(logits, token)
+    problems = [f"token {same} is another than HF's, and {place + 1}th best for HF"] * (place >= 5)
+    summary = f"the first {same} of {len(reference.tokens)} tokens are HF's; then HF's {place + 1}th best"
+    evidence.append(f"at token {same} HF has the device's token {behind:.3f} behind its own")
+    return verdict(problems, summary, evidence)
+
+
+def prefill(context):
+    """Prompts of all lengths in one pass: the blocks, the whole model against decode and HF, and a second prompt."""
+    blocks = prefill_modules(context)
+    results = context.ask("prefill_against_decode", "prompt_lengths", "second_prompt")
+    outcome = _asked(context, results)
+    evidence = outcome.evidence + [f"blocks: {blocks.summary}"]
+    if blocks.status == FAIL:
+        outcome = Outcome(FAIL, blocks.summary, [outcome.summary, *blocks.evidence, *outcome.evidence], blocks.hint)
+    else:
+        outcome = dataclasses.replace(outcome, evidence=evidence)
+    return layers.lead(context, outcome, "prefill")
+
+
+def end_to_end(context):
+    """HF's generate(): the same text as step by step, a batch of users, sampling with a seed."""
+    import torch
+
+    from bringup.demo import common_prefix
+    from bringup.errors import blame
+
+    job, reference = context.job, context.reference
+    n = min(16, len(reference.tokens))
+    ids = torch.tensor([job.prompt_ids])
+    with blame(job.model_file.path, "in generate()"), torch.inference_mode():
+        out = context.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=n,
+            min_new_tokens=min(job.settings.min_new_tokens, n),
+            do_sample=False,
+            pad_token_id=job.eos[0] if job.eos else 0,
+        )[0].tolist()
+    if not context.values:
+        context.ask("batch", "same_seed")
+        return skipped(f"generate() ran; {context.no_values}")
+    tokens, problems = out[ids.shape[1] :], []
+    if out[: ids.shape[1]] != job.prompt_ids:
+        problems.append("what generate() returns does not begin with the prompt")
+    own = [piece["id"] for piece in (context.sections.get("texts") or {}).get("device", [])][:n]
+    if own and tokens != own:
+        problems.append(f"generate() and the same steps one by one differ from token {common_prefix(tokens, own)} on")
+    agreeing = common_prefix(tokens, reference.tokens)
+    results = context.ask("batch", "same_seed")
+    problems += [f"{r.name}: {r.detail}" for r in results if r.ok is False]
+    evidence = [f"{r.name}: {r.detail}" for r in results if r.ok is not False]
+    return verdict(problems, f"generate() gives {len(tokens)} tokens; HF's are the first {agreeing}", evidence)
+
+
+def _asked(context, results):
+    """One outcome of several consistency questions."""
+    if not context.values:
+        return skipped(f"{len(results)} runs; {context.no_values}")
+    bad = [f"{r.name}: {r.detail}" for r in results if r.ok is False]
+    good = [f"{r.name}: {r.detail}" for r in results if r.ok is not False]
+    worst = max(results, key=lambda r: r.figures.get("rel_l2", 0.0))
+    far = worst.figures.get("rel_l2", 0.0) / worst.figures.get("bf16", 1.0)
+    return verdict(
+        bad, f"{len(results)} questions; at most {far:.1f} times HF's own bfloat16 error ({worst.name})", good
+    )
+
+
+def _text(job, ids):
+    return job.tokenizer.decode(ids) if job.tokenizer else " ".join(map(str, ids))
+
+
+def _pieces(job, ids):
+    return [{"id": i, "text": _text(job, [i])} for i in ids]
+
+
+def _shown(job, ids):
+    text = " ".join(_text(job, ids).split())
+    return text if len(text) <= 240 else text[:237] + "..."

@@ -1,0 +1,99 @@
+"""The checklist: ten items in the guide's order, each a function of the `Context` that returns an `Outcome`.
+
+A new item is a function in a file of its family and a line in ITEMS.
+"""
+
+import datetime
+import time
+from dataclasses import dataclass
+
+from bringup.checks import accuracy, modules, multi_device, performance, reference
+from bringup.checks.context import Context
+from bringup.checks.outcome import FAIL, PASS, SKIPPED, Outcome
+from bringup.errors import BadInput, BringupError, indent, where
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the checklist: `ask(context)` answers it."""
+
+    name: str
+    title: str
+    ask: object
+
+
+ITEMS = (
+    Item("baseline", "The HF model generates sane text", reference.baseline),
+    Item("decode_modules", "Every block agrees with HF's, decode", modules.decode_modules),
+    Item("decoder_layer", "A whole decoder layer agrees", modules.decoder_layer),
+    Item("full_decode", "The whole model agrees, token by token", accuracy.full_decode),
+    Item("teacher_forcing", "Top-1 and top-5 on the reference's tokens", accuracy.teacher_forcing),
+    Item("generation", "Its own text beside HF's", accuracy.generation),
+    Item("prefill", "A prompt in one pass agrees with decode", accuracy.prefill),
+    Item("end_to_end", "HF's generate() drives it", accuracy.end_to_end),
+    Item("performance", "What makes it fast is there", performance.performance),
+    Item("multi_device", "Other meshes give the same", multi_device.multi_device),
+)
+NAMES = tuple(item.name for item in ITEMS)
+
+
+def run(job, *, quick=False, items=None, build=None, watch=None):
+    """The record of `run_with_context` alone."""
+    return run_with_context(job, quick=quick, items=items, build=build, watch=watch)[0]
+
+
+def run_with_context(job, *, quick=False, items=None, build=None, watch=None):
+    """Run the checklist on a `Job` (or its `Settings`); the record that check.json holds, and the closed `Context`.
+
+    items   names of those to run (default: all)
+    build   a `build_model` in place of the file's: (hf_model, device, max_seq_len) -> model
+    watch   called with the list of results so far, before and after each item; a result has status None while it runs
+    """
+    start, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
+    results = []
+    with Context(job, quick=quick, build=build) as context:
+        for item in chosen(items):
+            results.append({"name": item.name, "title": item.title, "status": None, "seconds": None})
+            if watch:
+                watch(results)
+            before = time.perf_counter()
+            outcome = _answer(item, context)
+            results[-1] |= {"status": outcome.status, "seconds": time.perf_counter() - before}
+            results[-1] |= {"summary": outcome.summary, "evidence": outcome.evidence, "hint": outcome.hint}
+            if watch:
+                watch(results)
+        bad = any(r["status"] == FAIL for r in results)
+        check = {
+            "format": 1,
+            **context.facts(),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": time.perf_counter() - start,
+            "verdict": FAIL if bad or all(r["status"] == SKIPPED for r in results) else PASS,
+            "items": results,
+            **context.found(),
+        }
+        return check, context
+
+
+def chosen(names):
+    """The items of these names, in the checklist's order; all for None."""
+    if names is None:
+        return ITEMS
+    if unknown := [n for n in names if n not in NAMES]:
+        raise BadInput("no such item", got=", ".join(unknown), want=", ".join(NAMES))
+    return [item for item in ITEMS if item.name in names]
+
+
+def _answer(item, context):
+    """The item's outcome; what it raises is a fail that names the line of the model file."""
+    if context.broken is not None and item.name != "baseline":
+        return Outcome(SKIPPED, f"the model was not built: {context.broken}")
+    try:
+        return item.ask(context)
+    except BringupError as error:
+        first, *rest = str(error).splitlines()
+        return Outcome(FAIL, first, rest)
+    except Exception as error:
+        path = context.job.model_file.path
+        lines = indent(error).splitlines()
+        return Outcome(FAIL, f"{where(error, path)}: {type(error).__name__}: {lines[0].strip()}", lines[1:])

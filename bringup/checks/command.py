@@ -1,0 +1,74 @@
+"""`bringup check`: the bring-up guide's ten-item checklist on one model.py, with evidence for each item."""
+
+import json
+from pathlib import Path
+
+from bringup import backends
+
+HELP = "the bring-up checklist on one model.py: pass, fail or skipped, with evidence and a report"
+NEW_TOKENS, QUICK_NEW_TOKENS = 100, 48
+
+
+def add_arguments(parser):
+    parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
+    parser.add_argument(
+        "--model", metavar="DIR_OR_ID", help="HF checkpoint directory or hub id (default: as the path says)"
+    )
+    parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
+    parser.add_argument("--system", help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")
+    backends.add_arguments(parser)
+    parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks: under two minutes")
+    parser.add_argument("--items", metavar="A,B", help="only these items")
+    parser.add_argument("--out", metavar="DIR", help="the report's folder (default: reports/<model>-<system>)")
+    parser.add_argument(
+        "--write", action="store_true", help="write the results into MODEL_BRINGUP.md, results/ and MODELS.md"
+    )
+    parser.add_argument(
+        "--max_seq_len", type=int, metavar="N", help="cache length (default: holds the prompt and text)"
+    )
+    parser.add_argument("--cache_dir", default="", metavar="DIR", help="where references are kept")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights, prompts and activations")
+
+
+def run(args):
+    from bringup.checks import checklist, results, table
+    from bringup.errors import BadInput, shown
+    from bringup.evaluation.command import quiet_libraries
+    from bringup.evaluation.run import Job, Settings
+
+    quiet_libraries()
+    items = args.items.split(",") if args.items else None
+    chosen = checklist.chosen(items)
+    if args.write and items:
+        raise BadInput("--write takes the whole checklist", got=f"--items {args.items}")
+    tokens = QUICK_NEW_TOKENS if args.quick else NEW_TOKENS
+    names = Settings.__dataclass_fields__
+    given = {k: v for k, v in vars(args).items() if k in names}
+    job = Job(Settings(**given, max_new_tokens=tokens, min_new_tokens=tokens))
+    print(job.activation)
+    print(job.describe(), flush=True)
+    with table.watched(len(chosen)) as watch:
+        check, context = checklist.run_with_context(job, quick=args.quick, items=items, watch=watch)
+    print(table.text(check))
+    folder = Path(args.out or Path("reports") / f"{(check['hf_id'] or check['checkpoint']).rpartition('/')[2]}-"
+                  f"{check['system']}")  # fmt: skip
+    for path in write_folder(check, context.records, folder):
+        print(f"wrote {shown(path)}")
+    if args.write:
+        for path in results.write(check, context.__dict__.get("measured"), job):
+            print(f"wrote {shown(path)}")
+    return 0 if check["verdict"] == "pass" else 1
+
+
+def write_folder(check, records, folder):
+    """check.json, report.html and, where there is an op log, ops.sqlite; their paths."""
+    from bringup.report import html, visualizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "check.json", folder / "report.html"]
+    paths[0].write_text(json.dumps(check, indent=1) + "\n")
+    html.write(check, paths[1])
+    if records:
+        paths.append(folder / "ops.sqlite")
+        visualizer.write(records["prefill"] + records["decode"], paths[2], check["system"])
+    return paths

@@ -1,0 +1,218 @@
+"""What the items of the checklist share: each thing is made when the first item asks for it, and kept."""
+
+import dataclasses
+import gc
+import platform
+import shlex
+from contextlib import ExitStack
+from functools import cached_property
+from types import SimpleNamespace
+
+from bringup.errors import BringupError, shown
+
+SECTIONS = ("accuracy", "layers", "modules", "consistency", "texts", "memory", "ops", "predicted")
+PROFILE_TOKENS, PROFILE_STEPS = 48, 16  # of the text that is watched layer by layer: a prompt, and decode steps
+
+
+class Context:
+    """The job, the HF model and what it says, the open device with the built model, and what was measured."""
+
+    def __init__(self, job, quick=False, build=None):
+        from bringup.evaluation.run import Job, Settings
+
+        self.job = Job(job) if isinstance(job, Settings) else job
+        if build is not None:
+            file = self.job.model_file
+            module = SimpleNamespace(**{**vars(file.module), "build_model": build})
+            self.job.model_file = dataclasses.replace(file, module=module)
+        self.given_build = build
+        self.quick = quick
+        self.broken = None  # why there is no model, once that is known
+        self.sections = {"consistency": []}
+        self.records = {}  # the op log of a prompt and of a decode step, where the backend keeps one
+        self._open = ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.__dict__.pop("built", None)  # the model goes before its device closes
+        gc.collect()
+        self._open.close()
+
+    # HF
+
+    @cached_property
+    def hf(self):
+        """The HF model in its checkpoint's dtype."""
+        return self.job.hf_model()
+
+    @cached_property
+    def reference(self):
+        """The HF model's own greedy tokens, and their logits in float32."""
+        return self.job.reference()
+
+    @cached_property
+    def in_bf16(self):
+        """HF in bfloat16 on the reference's tokens, as a `Comparison`: what the format costs without a device."""
+        from bringup.evaluation import metrics
+
+        reference = self.reference
+        return metrics.compare(reference.logits, reference.bf16, reference.tokens)
+
+    @cached_property
+    def text(self):
+        """The text of the consistency questions, through HF."""
+        from bringup.evaluation.consistency import Text
+
+        return Text.through(self.hf, self.job.prompt_ids + self.reference.tokens, self.job.max_seq_len)
+
+    # the device
+
+    @cached_property
+    def built(self):
+        """(model, device); a failure is remembered, so that one item reports it and the others are skipped."""
+        try:
+            return self._open.enter_context(self.job.open_model())
+        except BringupError as error:
+            self.broken = str(error).splitlines()[0]
+            raise
+
+    @property
+    def model(self):
+        return self.built[0]
+
+    @property
+    def device(self):
+        return self.built[1]
+
+    @property
+    def values(self):
+        return self.job.activation.values
+
+    @property
+    def emulator(self):
+        return self.job.activation.name == "emulator"
+
+    @property
+    def no_values(self):
+        return f"the calls were accepted; {self.job.activation.name} holds no values"
+
+    @cached_property
+    def uses_blocks(self):
+        """Is the model made of bringup.blocks, whose parts have HF's names? Else why not, as (False, reason)."""
+        from bringup.evaluation.modules import made_of_blocks
+
+        return made_of_blocks(self.model)
+
+    # what was measured
+
+    @cached_property
+    def measured(self):
+        """The teacher-forced run, as `eval.py --json` writes it."""
+        reference = self.reference
+        return self.job.measure(self.model, self.device, reference)
+
+    @cached_property
+    def measured_on_text(self):
+        """The same over a given text, the harder test; None where there is no tokenizer for it."""
+        from bringup.evaluation.texts import DEFAULT_PROMPT
+
+        if self.job.tokenizer is None or not self.values:
+            return None
+        return self.job.measure(self.model, self.device, self.job.reference(text_file=DEFAULT_PROMPT))
+
+    @cached_property
+    def profile(self):
+        """Every point of every layer against HF, as `layers.Profile`."""
+        import torch
+
+        from bringup.errors import blame
+        from bringup.evaluation import layers
+
+        ids = (self.job.prompt_ids + self.reference.tokens)[: PROFILE_TOKENS + PROFILE_STEPS]
+        precision = getattr(self.job.model_file.module, "PRECISION", None)
+        with blame(self.job.model_file.path, "watched layer by layer"), torch.inference_mode():
+            found = layers.profile(self.model, self.hf, ids, max(1, len(ids) - PROFILE_STEPS), precision)
+        self.sections["layers"] = found.as_dict()
+        return found
+
+    @cached_property
+    def modules(self):
+        """Every block against HF's: a list of `ModuleResult`."""
+        from bringup.errors import blame
+        from bringup.evaluation import modules
+
+        last = self.job.config.num_hidden_layers - 1
+        layers = [0] if self.quick or last == 0 else [0, last]
+        found = []
+        for layer in layers:
+            with blame(self.job.model_file.path, f"run block by block, layer {layer}"):
+                found += modules.run(self.model, self.hf, layer=layer, seed=self.job.settings.seed, values=self.values)
+        self.sections["modules"] = [r.as_dict() for r in found]
+        return found
+
+    @cached_property
+    def probe(self):
+        from bringup.evaluation.consistency import Probe
+
+        return Probe(
+            self.model,
+            self.text,
+            self.job.max_seq_len,
+            values=self.values,
+            deterministic=self.emulator,
+        )
+
+    def ask(self, *names):
+        """Consistency questions by name; their results, also kept for the record."""
+        from bringup.errors import blame
+        from bringup.evaluation.consistency import CHECKS
+
+        found = []
+        for name in names:
+            with blame(self.job.model_file.path, f"asked about {name.replace('_', ' ')}"):
+                found.append(CHECKS[name](self.probe))
+            self.sections["consistency"].append(dataclasses.asdict(found[-1]))
+        return found
+
+    # the record
+
+    def facts(self):
+        """What was run, on what."""
+        facts = self.job.facts()
+        names = ("hf_id", "checkpoint", "random_weights", "system", "backend", "numerics")
+        return {
+            "model_py": shown(self.job.model_file.path),
+            **{name: facts[name] for name in names},
+            "quick": self.quick,
+            "command": self.command(),
+            "versions": versions(self.job.activation),
+        }
+
+    def command(self):
+        """The command line that repeats this check."""
+        s, job = self.job.settings, self.job
+        words = ["bringup check", shlex.quote(shown(job.model_file.path))]
+        words += ["--model " + shlex.quote(s.model)] if s.model else []
+        words += ["--random-weights"] * s.random_weights
+        words += [f"--system {s.system}"] if s.system else []
+        words += [f"--backend {s.backend}"] if s.backend else []
+        words += [f"--numerics {s.numerics}"] if s.numerics else []
+        words += [f"--max_seq_len {s.max_seq_len}"] if s.max_seq_len else []
+        words += [f"--seed {s.seed}"] if s.seed else []
+        return " ".join(words + ["--quick"] * self.quick)
+
+    def found(self):
+        """The sections of the record; None where nothing was measured."""
+        return {name: self.sections.get(name) for name in SECTIONS}
+
+
+def versions(activation):
+    import torch
+    import transformers
+
+    from bringup import __version__
+
+    found = {"ttnn-bringup": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return found | {"transformers": transformers.__version__, "ttnn": activation.detail}

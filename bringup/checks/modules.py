@@ -1,0 +1,37 @@
+"""Blocks and one decoder layer against HF's modules of the same names."""
+
+from bringup.checks import layers
+from bringup.checks.outcome import skipped, verdict
+
+
+def decode_modules(context):
+    """Norms, products, RoPE, cache, attention, MLP and head, for 32 users who decode one token each."""
+    return _judged(context, lambda r: r.phase == "decode" and not _is_layer(r), "blocks")
+
+
+def decoder_layer(context):
+    """A whole decoder layer, decode and prefill."""
+    return _judged(context, _is_layer, "layers")
+
+
+def prefill_modules(context):
+    """The blocks over a prompt: part of the item `prefill`."""
+    return _judged(context, lambda r: r.phase == "prefill" and not _is_layer(r), "blocks")
+
+
+def _is_layer(result):
+    return result.name.rpartition(".")[2].isdigit()
+
+
+def _judged(context, wanted, what):
+    usable, why = context.uses_blocks
+    if not usable:
+        return skipped(why)
+    found = [r for r in context.modules if wanted(r)]
+    if not context.values:
+        return skipped(f"{len(found)} {what} were called; {context.no_values}")
+    bad = [r for r in found if not r.ok]
+    worst = min(found, key=lambda r: (1 - r.bound) / max(1 - r.pcc, 1e-12))
+    good = f"{len(found)} {what}; nearest to its bar: {worst.name}, PCC {worst.pcc:.6f} (bar {worst.bound})"
+    hint = bad[0].hint if bad else None
+    return layers.lead(context, verdict(map(str, bad), good, [str(r) for r in found if r.ok], hint))

@@ -1,0 +1,112 @@
+"""The same model on the other meshes: the file itself, or its siblings for the other systems."""
+
+import gc
+
+from bringup.checks.outcome import PASS, Outcome, skipped, verdict
+from bringup.errors import BringupError, shown
+
+MESHES = ("n150", "n300", "t3000")
+STEPS = 8  # tokens that each mesh is led through
+
+
+def multi_device(context):
+    """Every other mesh is led through the same tokens, and must be as near to HF as this one is."""
+    if context.job.activation.name == "mock":
+        return skipped("the mock cluster is one system per process: `bringup verify` runs a file on any of them")
+    others = [name for name in MESHES if name != context.job.system.name]
+    files, reasons = {}, []
+    for name in others:
+        build, what = _build_for(context, name)
+        if build is None:
+            reasons.append(f"{name}: {what}")
+        else:
+            files[name] = build, what
+    if not files:
+        return skipped("; ".join(reasons))
+    own = _rel_l2(context, context.model)
+    results, problems = [], []
+    for name, (build, what) in files.items():
+        try:
+            figures = _run(context, name, build)
+        except BringupError as error:
+            problems.append(f"{name} ({what}): {error}")
+            continue
+        except Exception as error:
+            problems.append(f"{name} ({what}): {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            continue
+        line, wrong = _judge(context, name, figures, own)
+        results.append(f"{line}; {what}")
+        problems += wrong
+    good = f"{', '.join(files)}: as near to HF as {context.job.system.name}" if context.values else ""
+    if not context.values and not problems:
+        return Outcome(PASS, f"{', '.join(files)}: the calls were accepted", results)
+    return verdict(problems, good, [*results, *reasons])
+
+
+def _build_for(context, name):
+    """(build_model of the model on another system, where it is from), or (None, why there is none)."""
+    from bringup import loading
+
+    file = context.job.model_file
+    if _too_few_chips(context, name):
+        return None, "this machine has fewer chips"
+    if context.given_build is not None:
+        return context.given_build, "the given build_model"
+    if file.system is not None:
+        sibling = file.path.resolve().parents[2] / name / "functional" / "model.py"
+        if sibling.is_file():
+            return loading.load_model_file(sibling, name).module.build_model, shown(sibling)
+    usable, why = context.uses_blocks
+    if usable:
+        return file.module.build_model, "the same file"
+    return None, f"no {name} folder beside the file, and {why}"
+
+
+def _too_few_chips(context, name):
+    from bringup import host, systems
+
+    if context.job.activation.name == "emulator":
+        return False
+    return sum(board.chips for board in host.visible(host.boards())) < systems.get(name).chips
+
+
+def _run(context, name, build):
+    """The comparison with HF of the model built on another system."""
+    from bringup import backends, systems
+    from bringup.errors import blame
+
+    job = context.job
+    with backends.open_system(systems.get(name)) as device:
+        with blame(job.model_file.path, f"building it on {name}"):
+            model = build(context.hf, device, job.max_seq_len)
+        try:
+            with blame(job.model_file.path, f"running it on {name}"):
+                return _rel_l2(context, model)
+        finally:
+            del model
+            gc.collect()
+
+
+def _rel_l2(context, model):
+    """Compared with HF over the first tokens, or None where there are no values."""
+    from bringup.evaluation import metrics, teacher_forcing
+
+    reference = context.reference
+    tokens = reference.tokens[:STEPS]
+    logits, _ = teacher_forcing.run(model, context.job.prompt_ids, tokens)
+    return metrics.compare(reference.logits[: len(tokens)], logits, tokens) if context.values else None
+
+
+def _judge(context, name, figures, own):
+    """The figures in words, and what is wrong with them."""
+    from bringup.evaluation.consistency import OF_BF16
+
+    if figures is None:
+        return f"{name}: the calls were accepted", []
+    line = f"{name}: relative L2 of the logits {figures.rel_l2:.4f} ({context.job.system.name} {own.rel_l2:.4f})"
+    line += f", top-1 {figures.top1.hits} of {figures.n}"
+    explained = OF_BF16 * context.text.bf16
+    wrong = []
+    if not figures.rel_l2 <= explained:
+        wrong.append(f"{line}: {figures.rel_l2 / context.text.bf16:.1f} times HF's own bfloat16 error")
+    return line, wrong

@@ -1,0 +1,65 @@
+"""The checklist on the screen while it runs: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+from contextlib import contextmanager
+
+from bringup.checks.outcome import FAIL, PASS, SKIPPED
+
+MARKS = {PASS: "green", FAIL: "bold red", SKIPPED: "yellow", None: "cyan"}
+
+
+@contextmanager
+def watched(total):
+    """Yields a `watch` for `checklist.run`."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        from rich.live import Live
+
+        with Live(console=console, refresh_per_second=4) as live:
+            yield lambda results: live.update(table(results, total))
+        return
+    yield line
+
+
+def table(results, total):
+    """The results so far as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = Table(box=None, pad_edge=False, title_justify="left", expand=True)
+    for name, style in (("item", ""), ("", ""), ("seconds", "dim"), ("what was found", "")):
+        found.add_column(name, style=style, no_wrap=name != "what was found", justify="right" if style else "left")
+    for r in results:
+        status = Text(r["status"] or "running", MARKS[r["status"]])
+        seconds = "" if r["seconds"] is None else f"{r['seconds']:.1f}"
+        found.add_row(r["name"], status, seconds, Text(r.get("summary") or r["title"]))
+    found.caption = f"{sum(r['status'] is not None for r in results)} of {total}"
+    return found
+
+
+def line(results):
+    """One line to stderr as an item ends."""
+    r = results[-1]
+    if r["status"] is not None:
+        print(f"{r['name']:<16} {r['status']:<8} {r['seconds']:5.1f} s  {r['summary']}", file=sys.stderr, flush=True)
+
+
+def text(check):
+    """The whole check for people: every item that did not pass with its evidence, then the verdict."""
+    lines = []
+    for r in check["items"]:
+        if r["status"] == FAIL:
+            lines += [f"FAIL {r['name']}: {r['summary']}"] + [f"     {e}" for e in r["evidence"][:12]]
+            lines += [f"     hint: {r['hint']}"] if r["hint"] else []
+        elif r["status"] == SKIPPED:
+            lines.append(f"skipped {r['name']}: {r['summary']}")
+        else:
+            lines += [f"{r['name']}: {e}" for e in r["evidence"] if e.startswith("warning: ")]
+    count = {s: sum(r["status"] == s for r in check["items"]) for s in (PASS, FAIL, SKIPPED)}
+    lines.append(
+        f"{check['verdict'].upper()}: {count[PASS]} passed, {count[FAIL]} failed, {count[SKIPPED]} skipped, "
+        f"in {check['seconds']:.0f} s"
+    )
+    return "\n".join(lines)
