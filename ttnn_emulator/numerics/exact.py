@@ -264,63 +264,69 @@ def attention_decode(
             alike.setdefault(_decode_chunks(last, k_chunk, sliding_window), []).append((user, last))
     for (chunk, first, end), group in alike.items():
         here = [user for user, _ in group]
-        last = torch.tensor([position for _, position in group], device=q.device)[:, None]
-        every = slice(None) if len(here) == users else here
+        every = slice(here[0], here[-1] + 1) if here[-1] - here[0] + 1 == len(here) else here
         queries = q[0, every].reshape(-1, nq // nk, hd)
-        results = []
-        for chunks in _spread(first, end, cores):
-            result = None
-            for c in chunks:
-                at, stop = c * chunk, builtins.min((c + 1) * chunk, length)
-                keys, values = (t[every, :, at:stop].flatten(0, 1) for t in (k, v))
-                columns = torch.arange(at, (c + 1) * chunk, device=q.device)
-                hidden = columns > last
-                if sliding_window:
-                    hidden = hidden | (columns <= last - sliding_window)
-                if stop < (c + 1) * chunk:
-                    pad = (0, 0, 0, (c + 1) * chunk - stop)
-                    keys, values = torch.nn.functional.pad(keys, pad), torch.nn.functional.pad(values, pad)
-                hidden = hidden.repeat_interleave(nk, 0)[:, None] if bool(hidden.any()) else None
-                extra = None
-                if mask is not None:
-                    extra = mask.expand(users, 1, nq, -1)[every, 0, :, at:stop].reshape(-1, nq // nk, stop - at)
-                    extra = torch.nn.functional.pad(extra, (0, chunk - extra.shape[-1]), value=-math.inf)
-                result = _decode_step(step, queries, keys, values, hidden, extra, result)
-            results.append(result)
-        _, total, acc = _tree(step, results)
+        # Behind the farthest position nothing is computed: what is hidden there comes to the same.
+        farthest = builtins.max(position for _, position in group)
+        start, stop = first * chunk, builtins.min(end * chunk, length)
+        live = builtins.min(stop, (farthest // TILE + 1) * TILE)
+        last = torch.tensor([position for _, position in group], device=q.device)[:, None]
+        columns = torch.arange(start, live, device=q.device)
+        hidden = columns > last
+        if sliding_window:
+            hidden = hidden | (columns <= last - sliding_window)
+        hidden = hidden.repeat_interleave(nk, 0)[:, None] if bool(hidden.any()) else None
+        scores = step.scores(queries, k[every, :, start:live].flatten(0, 1), hidden)
+        if mask is not None:
+            extra = mask.expand(users, 1, nq, -1)[every, 0, :, start:live].reshape(scores.shape)
+            scores = step.packed(fpu.add(scores, extra.to(torch.bfloat16), step.fp32))
+        if end * chunk > live:
+            scores = torch.nn.functional.pad(scores, (0, end * chunk - live), value=-math.inf)
+        scores = scores.unflatten(-1, (end - first, chunk)).transpose(1, 2)  # [users nk, chunks, group, chunk]
+        values = v[every, :, start:stop]
+        if end * chunk > stop:
+            values = torch.nn.functional.pad(values, (0, 0, 0, end * chunk - stop))
+        values = values.unflatten(2, (end - first, chunk)).flatten(0, 1)
+        _, total, acc = _folded(step, scores, values, _spread(end - first, cores))
         y = stored(fpu.mul(acc, step.packed(step.inverse(total)), step.fidelity, step.fp32), dtype)
         out[0, every] = y.reshape(-1, nq, y.shape[-1])
     return out
 
 
-def _spread(first, end, cores):
-    """The chunks of each core; core 0, the root, has the last ones."""
-    n = end - first
+def _folded(step, scores, values, spread):
+    """(max, sum, output) of a row over all chunks: every core folds its own one by one, a tree folds the cores'.
+
+    Shapes    scores [B, chunks, rows, keys], values [B, chunks, keys, hd] -> [B, rows, 1] twice, [B, rows, hd]
+    """
+    m = step.row_max(scores)
+    for chunks in spread:
+        if len(chunks) > 1:
+            at = slice(chunks[0], chunks[-1] + 1)
+            m[:, at] = m[:, at].cummax(1).values
+    p = step.exponentials(scores, m)
+    total = step.packed(fpu.row_sum(p, step.fidelity, step.fp32))
+    y = step.product(p, values)
+    results = []
+    for chunks in spread:
+        t, acc = total[:, chunks[0]], y[:, chunks[0]]
+        for i in chunks[1:]:
+            c = step.correction(m[:, i - 1], m[:, i])
+            t = step.packed(fpu.add(total[:, i], step.times(t, c), step.fp32))
+            acc = step.packed(fpu.add(step.times(acc, c), y[:, i], step.fp32))
+        results.append((m[:, chunks[-1]], t, acc))
+    return _tree(step, results)
+
+
+def _spread(n, cores):
+    """Which of n chunks each core has; core 0, the root, has the last ones."""
     cores = builtins.min(cores, n)
     share, rest = divmod(n, cores)
-    spans, at = [], first
+    spans, at = [], 0
     for i in range(cores):
         size = share + (i < rest)
         spans.append(range(at, at + size))
         at += size
     return spans[::-1]
-
-
-def _decode_step(step, q, k, v, hidden, extra, before):
-    s = step.scores(q, k, hidden)
-    if extra is not None:
-        s = step.packed(fpu.add(s, extra.to(torch.bfloat16), step.fp32))
-    m = step.row_max(s)
-    if before is not None:
-        m = torch.maximum(m, before[0])
-    p = step.exponentials(s, m)
-    total = step.packed(fpu.row_sum(p, step.fidelity, step.fp32))
-    y = step.product(p, v)
-    if before is not None:
-        c = step.correction(before[0], m)
-        total = step.packed(fpu.add(total, step.times(before[1], c), step.fp32))
-        y = step.packed(fpu.add(step.times(before[2], c), y, step.fp32))
-    return m, total, y
 
 
 def _tree(step, results):
