@@ -1,5 +1,6 @@
 """`bringup demo` and `demo.py`: HF's generate() with a model.py, as the text comes."""
 
+import argparse
 import sys
 import time
 
@@ -17,10 +18,14 @@ def add_arguments(parser):
     )
     parser.add_argument("--eval", action="store_true", help="then compare with the HF model, as eval.py does")
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
+    parser.add_argument("--three_way", action=argparse.BooleanOptionalAction, default=True,
+                        help="with --eval: HF in bf16 beside the device (default: on)")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures")
 
 
 def run(args):
+    from bringup import mapped
+    from bringup.console import gib
     from bringup.evaluation.run import Job, Settings, lines, memory_line
 
     command.quiet_libraries()
@@ -42,6 +47,8 @@ def run(args):
             result["memory"] = backends.memory(device)
             if result["memory"]:
                 print(memory_line(result["memory"]))
+            result |= {"seconds_build": job.seconds_build, "peak_rss_bytes": mapped.peak_rss_bytes()}
+            print(f"This process: peak {gib(result['peak_rss_bytes'])} resident")
         else:
             agreeing = common_prefix(result["token_ids"], reference.tokens)
             print(f"free-running text: the first {agreeing} of {len(reference.tokens)} tokens are the HF model's own")

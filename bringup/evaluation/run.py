@@ -17,8 +17,8 @@ from bringup.evaluation.lines import lines, memory_line  # noqa: F401  (of this 
 ROOT = Path(__file__).resolve().parents[2]
 
 # DRAM for the commands of a captured decode step; without it a board refuses the capture. A choice, not a measure: the
-# largest step here launches about 1,100 programs a chip (Mistral-7B on t3000, counted on the emulator), so that each
-# has 60 KB, and it is 0.5 % of a chip's DRAM. A region that is too small is refused with the size that was needed.
+# largest step here launches 693 programs a chip (AFM-4.5B on t3000, counted on the emulator), so that each has 95 KiB,
+# and it is 0.5 % of a chip's DRAM. A region that is too small is refused with the size that was needed.
 TRACE_REGION_BYTES = 64 << 20
 
 
