@@ -27,12 +27,13 @@ REGISTRY: dict[str, object] = {}
 
 
 class _State:
-    """What is in force: `spec_only`, the log being written (or None), and the record of the call being made."""
+    """What is in force: `spec_only`, the log being written (or None), the record of the call being made, and what
+    notes the memory in use (or None)."""
 
-    __slots__ = ("spec_only", "log", "current")
+    __slots__ = ("spec_only", "log", "current", "recorder")
 
     def __init__(self):
-        self.spec_only, self.log, self.current = False, None, None
+        self.spec_only, self.log, self.current, self.recorder = False, None, None, None
 
 
 state = _State()
@@ -135,14 +136,17 @@ class Launch(NamedTuple):
 
 
 class OpRecord:
-    """One call of a public op: specs in and out, the programs it launched, memory after it, the line that made it."""
+    """One call of a public op: specs in and out, the programs it launched, memory after it, the line that made it.
 
-    __slots__ = ("op", "inputs", "outputs", "launches", "dram_bytes", "l1_bytes", "line", "chips")
+    `held` says which tensors and which memory (`record(buffers=True)`), else None.
+    """
+
+    __slots__ = ("op", "inputs", "outputs", "launches", "dram_bytes", "l1_bytes", "line", "chips", "held")
 
     def __init__(self, op: str, inputs: tuple):
         self.op, self.inputs, self.outputs, self.launches = op, inputs, (), []
         self.dram_bytes = self.l1_bytes = self.chips = 0
-        self.line = caller()
+        self.line, self.held = caller(), None
 
     @property
     def flops(self) -> int:
@@ -184,6 +188,10 @@ def _recorded(name, fn, args, kwargs):
     if device is not None:
         rec.chips = device.chips
         rec.dram_bytes, rec.l1_bytes = (a.allocated * a.banks for a in device.allocators.values())
+    if state.recorder is not None:
+        named = [*zip(inspect.signature(fn).parameters, args), *kwargs.items()]
+        others = [(k, describe(v)) for k, v in named if v is not None and next(_tensors((v,)), None) is None]
+        rec.held = state.recorder.after(given, made, others, device)
     state.log.append(rec)
     return result
 
@@ -220,13 +228,19 @@ def caller() -> str:
 
 
 @contextlib.contextmanager
-def record():
-    """Collects an OpRecord for every call of an op that is made inside; what an op calls in turn is part of it."""
-    before, state.log = state.log, []
+def record(buffers: bool = False):
+    """Collects an OpRecord for every call of an op that is made inside; what an op calls in turn is part of it.
+
+    With `buffers` each says in `held` which tensors it took and made, and what is where in memory after it.
+    """
+    from .held import Recorder
+
+    before = state.log, state.recorder
+    state.log, state.recorder = [], Recorder() if buffers else None
     try:
         yield state.log
     finally:
-        state.log = before
+        state.log, state.recorder = before
 
 
 # ---------------------------------------------------------------- running
