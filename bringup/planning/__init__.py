@@ -1,0 +1,9 @@
+"""The two questions before any board: does it fit, and how fast will it be.
+
+formats      which dtype each group of weights has, as the command line says it
+shapes       the tensors of one chip, from an HF configuration alone
+spec_run     a model file run by shapes alone: its memory and its op log
+memory       bytes per chip, the longest context, whether tensor parallelism divides
+roofline     predicted time of an op log
+calibration  the few constants of the prediction, fitted to published rows
+"""

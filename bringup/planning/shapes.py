@@ -1,0 +1,176 @@
+"""The tensors that one chip holds of a decoder, from its HF configuration: names, shapes, dtypes, bytes in the banks.
+
+They are laid out as `bringup.blocks` does it: the token table in rows, everything else in tiles; q, k and v in one
+matrix; q/k/v, gate, up and the head cut by their outputs over the chips, o and down by their inputs, the rest on every
+chip. A weight that no rule knows is counted on every chip, and named.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from bringup.planning.formats import DTYPES
+
+TILE, USERS, BLOCK = 32, 32, 64  # rows of a tile, users of a step, positions of a block of a paged cache
+ROW_PARALLEL = ("o_proj", "down_proj", "dense_4h_to_h")
+
+
+def meta_model(config):
+    """The HF model of a configuration, without memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor of one chip. `exact` is how many elements it would have if the shares needed no padding and no copy."""
+
+    name: str
+    group: str  # attention, mlp, head, embedding, norms, other
+    shape: tuple
+    dtype: str  # bf16, bfp8, bfp4
+    rows: bool = False  # row-major
+    exact: float = 0
+
+    @cached_property
+    def bytes(self):
+        return bank_bytes(self.shape, self.dtype, self.rows)
+
+    @property
+    def padding_bytes(self):
+        """What whole tiles per chip, heads of zeros and copies of heads cost."""
+        elements = self.shape[-1] * self.shape[-2]
+        return round(self.bytes * (1 - self.exact / elements)) if elements else 0
+
+
+def bank_bytes(shape, dtype, rows=False):
+    """Bytes that an interleaved DRAM tensor takes on a chip: its pages dealt over the banks, all banks alike."""
+    import ttnn_emulator
+    from ttnn_emulator.memory import BANKS, DRAM_MEMORY_CONFIG, BufferType, buffer_bytes
+
+    *lead, height, width = shape
+    if not rows:
+        height, width = round_up(height, TILE), round_up(width, TILE)
+    layout = ttnn_emulator.ROW_MAJOR_LAYOUT if rows else ttnn_emulator.TILE_LAYOUT
+    dtype = getattr(ttnn_emulator, {**DTYPES, "int32": "int32"}[dtype])
+    return buffer_bytes((*lead, height, width), dtype, layout, DRAM_MEMORY_CONFIG)[0] * BANKS[BufferType.DRAM]
+
+
+def round_up(n, multiple):
+    return -(-n // multiple) * multiple
+
+
+class Shapes:
+    """The tensors of a configuration on `ways` tensor-parallel chips."""
+
+    def __init__(self, config, ways, formats):
+        self.config, self.ways, self.formats = config, ways, formats
+        self.hidden, self.layers, self.vocabulary = config.hidden_size, config.num_hidden_layers, config.vocab_size
+        self.n_heads = config.num_attention_heads
+        self.n_kv_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.head_dim = getattr(config, "head_dim", None) or self.hidden // self.n_heads
+        self.n_query, self.n_kv = heads_per_chip(ways, self.n_heads, self.n_kv_heads)
+
+    @cached_property
+    def weights(self):
+        """All weights of a chip, as a list of `Held`."""
+        found, qkv = [], {}
+        parameters = dict(meta_model(self.config).named_parameters(remove_duplicate=False))
+        if "lm_head.weight" not in parameters and "model.embed_tokens.weight" in parameters:
+            parameters["lm_head.weight"] = parameters["model.embed_tokens.weight"]  # tied: a copy on the device
+        for name, weight in parameters.items():
+            module, _, leaf = name.removesuffix(".weight").rpartition(".")
+            if leaf in ("q_proj", "k_proj", "v_proj") and weight.dim() == 2:
+                qkv.setdefault(module, {})[leaf] = weight.shape
+            else:
+                found.append(self._held(name, leaf, tuple(weight.shape)))
+        return [self._fused(module, parts) for module, parts in qkv.items()] + found
+
+    def _fused(self, module, parts):
+        width = sum((self.n_query if leaf == "q_proj" else self.n_kv) * self.head_dim for leaf in parts)
+        columns = parts["q_proj"][1]
+        exact = columns * sum(shape[0] for shape in parts.values()) / self.ways
+        return Held(f"{module}.qkv_proj", "attention", (1, 1, columns, width), self.formats.attention, exact=exact)
+
+    def _held(self, name, leaf, shape):
+        count = 1
+        for n in shape:
+            count *= n
+        if "embed_tokens" in name:
+            return Held(name, "embedding", shape, "bf16", rows=True, exact=count)
+        if len(shape) == 1:
+            return Held(name, "norms", (1, 1, 1, *shape), "bf16", exact=count)
+        group = next((g for g, part in (("attention", "attn"), ("mlp", "mlp"), ("head", "lm_head")) if part in name), "")
+        if not group:
+            return Held(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
+        outputs, inputs = (shape[-2], shape[-1]) if len(shape) == 2 else (count // shape[-1], shape[-1])
+        if leaf == "o_proj":
+            inputs = self.n_query * self.head_dim
+        elif leaf in ROW_PARALLEL:
+            inputs = self._share(inputs)
+        else:
+            outputs = self._share(outputs)
+        dtype = getattr(self.formats, group)
+        return Held(name, group, (1, 1, inputs, outputs), dtype, exact=count / self.ways)
+
+    def _share(self, n):
+        return n if self.ways == 1 else round_up(n, TILE * self.ways) // self.ways
+
+    def weight_bytes(self):
+        """Bytes of one chip by group."""
+        groups = {}
+        for held in self.weights:
+            groups[held.group] = groups.get(held.group, 0) + held.bytes
+        return groups
+
+    def cache_bytes(self, context):
+        """Keys and values of 32 users, `context` positions each, whether used or not."""
+        shape = (USERS, self.n_kv, context, self.head_dim)
+        return 2 * self.layers * bank_bytes(shape, self.formats.cache)
+
+    def paged_cache_bytes(self, context, users):
+        """Blocks of 64 positions for `users` users, and the page table of 32 rows."""
+        blocks = -(-context // BLOCK)
+        pages = 2 * self.layers * bank_bytes((users * blocks, self.n_kv, BLOCK, self.head_dim), self.formats.cache)
+        return pages + bank_bytes((USERS, blocks), "int32", rows=True)
+
+    def rope_bytes(self, context):
+        """cos and sin, in tiles for a prompt and in rows for look-up; every chip has all of them."""
+        tiles, rows = (1, 1, context, self.head_dim), (context, self.head_dim)
+        return 2 * (bank_bytes(tiles, "bf16") + bank_bytes(rows, "bf16", rows=True))
+
+    def activation_bytes(self, rows):
+        """An estimate where nothing can be run: two hidden states, and the MLP's gate, up and product."""
+        inner = max((h.shape[-1] for h in self.weights if h.group == "mlp"), default=self.hidden)
+        return 2 * round_up(rows, TILE) * (2 * self.hidden + 3 * inner)
+
+    def unknown(self):
+        """Weights that no rule knows."""
+        return [held.name for held in self.weights if held.group == "other"]
+
+    def tensor_parallel(self):
+        """Whether each dimension divides over the chips, and what padding or copies of it cost, as plain data."""
+        ways, head_bytes = self.ways, {"attention": 0, "mlp": 0, "head": 0}
+        for held in self.weights:
+            if held.group in head_bytes:
+                head_bytes[held.group] += held.padding_bytes
+        inner = getattr(self.config, "intermediate_size", 0)
+        rows = [("query heads", self.n_heads, self.n_query, head_bytes["attention"])]
+        rows += [("KV heads", self.n_kv_heads, self.n_kv, None)]  # in the row above
+        rows += [("MLP", inner, self._share(inner), head_bytes["mlp"])]
+        rows += [("vocabulary", self.vocabulary, self._share(self.vocabulary), head_bytes["head"])]
+        return [
+            {"what": what, "size": size, "per_chip": each, "divides": each * ways == size, "padding_bytes": cost}
+            for what, size, each, cost in rows
+        ]
+
+
+def heads_per_chip(ways, n_heads, n_kv_heads):
+    """(query heads, KV heads) of each chip: whole KV heads with their queries, or a copy of one and some of its queries."""
+    group = n_heads // n_kv_heads
+    if n_kv_heads >= ways:
+        n_kv = -(-n_kv_heads // ways)
+        return n_kv * group, n_kv
+    return -(-group // (ways // n_kv_heads)), 1

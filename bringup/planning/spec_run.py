@@ -1,0 +1,89 @@
+"""A model file run by shapes alone: no weights, no values, the memory and the op log of its true configuration."""
+
+import gc
+import inspect
+from dataclasses import dataclass
+
+from bringup import backends, loading, systems
+from bringup.errors import BadInput, blame, shown
+
+
+@dataclass(frozen=True)
+class SpecRun:
+    """Bytes of one chip, and the calls of a prompt and of a decode step once their programs are cached."""
+
+    built: dict  # `backends.memory` after build_model
+    peaks: dict  # phase -> {"dram": bytes, "l1": bytes}
+    prefill: list  # of op.OpRecord
+    decode: list
+
+    def activations(self, phase):
+        """What a phase takes beyond what is there after building, at its peak."""
+        return self.peaks[phase]["dram"] - self.built["dram"]["allocated"]
+
+
+def find_model_file(hf_id, system):
+    """The model file of a known id and system below the current or the project's models/, or None."""
+    from pathlib import Path
+
+    tail = Path("models") / str(hf_id) / system / "functional" / "model.py"
+    roots = (Path.cwd(), Path(loading.__file__).resolve().parents[1])
+    return next((root / tail for root in roots if (root / tail).is_file()), None)
+
+
+def spec_run(model_py, config, system, *, max_seq_len, prompt, formats=None, settings=None, steps=True):
+    """Build `model_py` for `config` on `system`, run a prompt of `prompt` tokens and a decode step, twice.
+
+    `formats` and `settings` (fields of `blocks.Precision`) change the file's own precision. With `steps` False it is
+    only built. Raises what the model raises, as ModelFailed.
+    """
+    import ttnn_emulator
+    from bringup.planning.shapes import meta_model
+
+    backends.activate("emulator")
+    system = systems.get(system)
+    file = loading.load_model_file(model_py, system)
+    hf_model = meta_model(config)
+    with ttnn_emulator.spec_only(), backends.open_system(system) as device:
+        with blame(file.path, "building the model by shapes"):
+            options = precision_option(file, formats, settings)
+            model = file.module.build_model(hf_model, device, max_seq_len, **options)
+        built = backends.memory(device)
+        peaks, logs = {}, {}
+        with blame(file.path, "running the model by shapes"):
+            for _ in range(2 if steps else 0):  # the second time nothing is new to the program cache
+                _pass(model, device, prompt, peaks, logs)
+        del model
+        gc.collect()
+    return SpecRun(built, peaks, logs.get("prefill", []), logs.get("decode", []))
+
+
+def precision_option(file, formats, settings):
+    """The keyword `precision` for build_model: the file's own one with those changes; none where nothing changes."""
+    from dataclasses import replace
+
+    changes = (formats.changes() if formats else {}) | (settings or {})
+    if not changes:
+        return {}
+    own = getattr(file.module, "PRECISION", None)
+    if own is None or "precision" not in inspect.signature(file.module.build_model).parameters:
+        raise BadInput(
+            f"{shown(file.path)} has one precision",
+            want="PRECISION, and build_model(..., precision=PRECISION), as the files made of bringup.blocks have",
+        )
+    return {"precision": replace(own, **changes)}
+
+
+def _pass(model, device, prompt, peaks, logs):
+    from bringup.evaluation.teacher_forcing import Session
+    from ttnn_emulator.op import record
+
+    session = Session(model)
+    for phase, tokens in (("prefill", [0] * prompt), ("decode", [0])):
+        for allocator in device.allocators.values():
+            allocator.peak = allocator.allocated
+        with record() as logs[phase]:
+            session(tokens)
+        memory = backends.memory(device)
+        before = peaks.get(phase, {"dram": 0, "l1": 0})
+        peaks[phase] = {kind: max(before[kind], memory[kind]["peak"]) for kind in before}
