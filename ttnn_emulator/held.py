@@ -15,7 +15,7 @@ from .tensor import Tensor, TensorSpec
 
 
 class Handle(NamedTuple):
-    """A tensor: its number in this process, its spec, and the address of its memory in every bank (None: on the host)."""
+    """A tensor: its number in this process, its spec, and its address in every bank (None: on the host)."""
 
     number: int
     spec: TensorSpec
@@ -72,7 +72,9 @@ class Recorder:
 
     def __init__(self):
         self._device = None  # of the latest call that had one
-        self._blocks: dict[int, tuple[Buffer, Block]] = {}  # by the id of the buffer, which is kept so that it stays its
+        self._blocks: dict[
+            int, tuple[Buffer, Block]
+        ] = {}  # by the id of the buffer, which is kept so that it stays its
         for each in gc.get_objects():
             if type(each) is Tensor:
                 self._see(each)
@@ -85,7 +87,10 @@ class Recorder:
             spec, shards = tensor.spec, tensor.spec.memory_config.shard_spec
             whole = spec.padded_shape if shards is None else shards.shape
             pages = _page(whole, spec.dtype, spec.layout, buffer.buffer_type, None if shards is None else whole[1])
-            self._blocks[id(buffer)] = (buffer, Block(buffer.buffer_type, buffer.address, buffer.bank_bytes, spec, *pages))
+            self._blocks[id(buffer)] = (
+                buffer,
+                Block(buffer.buffer_type, buffer.address, buffer.bank_bytes, spec, *pages),
+            )
 
     def after(self, given, made, arguments, device) -> Held:
         """What to note of a call; `given` and `made` are its tensors, `arguments` (name, text) of the others."""

@@ -1,11 +1,12 @@
 """The emulator's op log as a memory report that `ttnn-visualizer` opens.
 
-    with ttnn_emulator.op.record(buffers=True) as records: ...
-    visualizer.write(records, "reports/visualizer", "n150")     # then: ttnn-visualizer --profiler-path reports/visualizer
+    with ttnn_emulator.op.record(buffers=True) as records:
+        ...
+    visualizer.write(records, "reports/visualizer", "n150")  # then: ttnn-visualizer --profiler-path reports/visualizer
 
-The tables are those that ttnn 0.81.1 writes (`visualizer.sql`). Addresses, sizes and lifetimes are the emulator's, which
-are the library's. As in a report of the library, a mesh is one device, since its chips allocate alike. Left out: what
-programs take of L1 while they run, and graphs inside an op. Durations are predictions where they are given, else 0.
+The tables are those that ttnn 0.81.1 writes (`visualizer.sql`). Addresses, sizes and lifetimes are the emulator's,
+which are the library's. As in a report of the library, a mesh is one device, since its chips allocate alike. Left out:
+what programs take of L1 while they run, and graphs inside an op. Durations are predictions where given, else 0.
 """
 
 import json
@@ -18,8 +19,8 @@ from bringup import systems
 from bringup.errors import BadInput, shown
 
 SCHEMA_VERSION = "3.5"
-#: (x, y) of the core behind each bank of L1. Source: ttnn 0.81.1, buffer_chunks of a buffer with a page in every bank on
-#: n150, n300 and t3000.
+#: (x, y) of the core behind each bank of L1.
+#: Source: ttnn 0.81.1, buffer_chunks of a buffer with a page in every bank, on n150, n300 and t3000
 CORE_OF_BANK = [
     (1, 4), (4, 4), (4, 1), (2, 2), (6, 0), (7, 3), (3, 0), (5, 2), (2, 5), (5, 4), (3, 2), (6, 7), (3, 3), (7, 4),
     (2, 1), (6, 4), (6, 5), (5, 6), (0, 5), (7, 1), (0, 1), (4, 3), (3, 1), (5, 7), (1, 3), (4, 2), (2, 4), (4, 5),
@@ -47,7 +48,9 @@ def write(records, folder, system, seconds=None):
     else:
         phases = [None] * len(records)
     if not any(r.held for r in records):
-        raise BadInput("the op log says nothing of memory", want="ttnn_emulator.op.record(buffers=True) around the calls")
+        raise BadInput(
+            "the op log says nothing of memory", want="ttnn_emulator.op.record(buffers=True) around the calls"
+        )
     if seconds is not None and len(seconds) != len(records):
         raise BadInput("a duration for each call", got=f"{len(seconds)}", want=f"{len(records)}")
     folder = Path(folder)
@@ -172,7 +175,7 @@ def _buffer(operation, block):
 
 
 def _chunks(operation, block):
-    """Where the pages of a tensor in L1 are: (operation, ..., bank, core, bytes, pages); the library lists no others."""
+    """A row for each bank that has pages of a tensor in L1; the library lists none in DRAM."""
     if block.spec is None or block.buffer_type.name != "L1":
         return []
     kind, address, page = block.buffer_type.value, block.address, block.page_bytes
@@ -209,9 +212,7 @@ def _lifetimes(records, tensors, inputs, outputs):
         file, number = _split(records[operation - 1].line) if operation else (None, None)
         return shown(file) if file else None, number
 
-    return [
-        (t, made.get(t), used.get(t), freed.get(t), *line(made.get(t)), *line(used.get(t)), RANK) for t in tensors
-    ]
+    return [(t, made.get(t), used.get(t), freed.get(t), *line(made.get(t)), *line(used.get(t)), RANK) for t in tensors]
 
 
 def _graph(record):
