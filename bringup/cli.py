@@ -9,6 +9,8 @@ from bringup.errors import guarded
 
 # Heavy imports belong inside `run`, so that --help answers at once.
 COMMANDS = {
+    "check": "bringup.checks.command",
+    "layers": "bringup.evaluation.layers_command",
     "eval": "bringup.evaluation.command",
     "demo": "bringup.demo",
     "bench": "bringup.bench",

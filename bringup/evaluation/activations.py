@@ -223,9 +223,11 @@ def record_device(model, ids, decode_from):
                 out.depth = "hidden_states"
                 recorder.hidden_states(result.hidden_states)
     if out.depth == "submodules":
-        for name, module in modules.items():
+        for name in named:
             if name.endswith(".self_attn"):
-                recorder.cache(name, module)
+                recorder.stop = len(ids)
+                for kind, rows in recorder.cached(name, len(ids)).items():
+                    recorder.put(f"{name}.{kind}", rows)
     return out
 
 
@@ -251,6 +253,11 @@ def _call(model, names, ids, start, stop, past, states):
     if states:
         given["output_hidden_states"] = True
     return model(input_ids=torch.tensor([list(ids[start:stop])]), past_key_values=past, **given)
+
+
+def device_cache(model, layer):
+    """{"k_cache", "v_cache"} of the first user in one layer: the whole row that it has on the device now."""
+    return _Recorder(Activations([], 0), model).cached(f"model.layers.{layer}.self_attn")
 
 
 class _Recorder:
@@ -324,26 +331,28 @@ class _Recorder:
         where.pop(None, None)
         return torch.stack([chips[c][:, s] for _, (c, s) in sorted(where.items())], dim=1).flatten(1)
 
-    def cache(self, name, attention):
-        """The first user's keys and values, as the device holds them after the run: in its row, or in its blocks."""
+    def cached(self, name, n=None):
+        """The first user's keys and values, [n, all heads * head_dim] each, as the device holds them now: in its row,
+        or in its blocks. The first n positions; with None all of a row. Nothing where there is no such cache."""
         import torch
         import ttnn
 
-        held = getattr(attention, "cache", attention)
-        if not (hasattr(held, "keys") and hasattr(held, "values")):
-            return
-        n = self.stop = len(self.out.ids)
-        for kind, tensor in (("k_cache", held.keys), ("v_cache", held.values)):
+        held = getattr(self.modules[name], "cache", self.modules[name])
+        table = getattr(getattr(self.model, "cache", None), "table", None)
+        found = {}
+        for kind, tensor in (("k_cache", getattr(held, "keys", None)), ("v_cache", getattr(held, "values", None))):
+            if not isinstance(tensor, ttnn.Tensor):
+                continue
             _, heads, length, head_dim = tensor.shape
-            table = getattr(getattr(self.model, "cache", None), "table", None)
-            blocks = [0] if table is None else table[0, : -(-n // length)].tolist()
+            end = length if n is None else n
+            blocks = [0] if table is None else table[0, : -(-end // length)].tolist()
             parts = []
             for block in blocks:
-                part = ttnn.slice(tensor, (block, 0, 0, 0), (block + 1, heads, min(length, n + -n % 32), head_dim))
+                part = ttnn.slice(tensor, (block, 0, 0, 0), (block + 1, heads, min(length, end + -end % 32), head_dim))
                 parts.append([chip[0].transpose(0, 1).float() for chip in self.chips(part)])
-                ttnn.deallocate(part)
-            chips = [torch.cat(of_chip)[:n] for of_chip in zip(*parts, strict=True)]
-            self.put(f"{name}.{kind}", self.collect(name, False, chips))
+            chips = [torch.cat(of_chip)[:end] for of_chip in zip(*parts, strict=True)]
+            found[kind] = self.collect(name, False, chips)
+        return found
 
     def hidden_states(self, states):
         """HF's convention: the embeddings, the output of each layer, and for the last one that of the final norm."""

@@ -87,7 +87,7 @@ def judge(hf_model, device, precision=None, model=None):
         found = compare(fp32, bf16, device, own=(own, explained))
         if found.first:
             formats = suspects.formats(model, found.first.layer, found.first.point, precision)
-            reason = suspects.explain(hf_model, device, own, found.first)
+            reason = suspects.explain(hf_model, device, own, found.first, model)
             found.first.why = "; ".join(filter(None, (found.first.why, reason, formats)))
     return found
 

@@ -6,7 +6,7 @@ one that explains most of the error is named, if it leaves less than a third of 
 
 import torch
 
-from bringup.evaluation.activations import split
+from bringup.evaluation.activations import device_cache, split
 
 REMAINS = 1 / 3  # of the error: what a suspect may leave and still be named
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -14,21 +14,19 @@ FORMATS = ("bfloat8_b", "bfloat4_b")
 
 
 @torch.no_grad()
-def explain(hf_model, device, own, divergence):
+def explain(hf_model, device, own, divergence, model=None):
     """What the device computed instead at the point of `divergence`, in words with the number; None for no idea."""
-    case = Case(hf_model, device, own, divergence)
-    where = case.rows
-    got, want = device.points[case.name][where], own.points[case.name][where]
-    if not bool(got.isfinite().all()):
+    case = Case(hf_model, device, own, divergence, model)
+    got, want = device.points[case.name], own.points[case.name]
+    if not bool(got[case.rows].isfinite().all()):
         return None
-    error = _distance(got, want)
-    best, words = REMAINS * error, None
-    for text, value in case.suspects():
-        value = value.reshape(-1, value.shape[-1])
-        value = value if len(value) == len(got) else value[where]
-        left = _distance(value.float(), got)
-        if left < best:
-            best, words = left, f"it is {text} ({left:.2g} from that)"
+    best, words = REMAINS, None
+    for text, value, *rows in case.suspects():
+        rows = rows[0] if rows else case.rows
+        value = value.float() if len(value) == len(rows) else value.float()[rows]
+        left, error = _distance(value, got[rows]), _distance(want[rows], got[rows])
+        if left < best * error:
+            best, words = left / error, f"it is {text} ({left:.2g} from that)"
     return words
 
 
@@ -44,7 +42,8 @@ def formats(model, layer, point, precision):
     want = declared(name, precision) if precision is not None else None
     if module is None or want is None:
         return None
-    held = {n: w.dtype for n, w in vars(module).items() if isinstance(w, ttnn.Tensor) and w.shape[-2] > 1}
+    matrices = {n: w for n, w in vars(module).items() if isinstance(w, ttnn.Tensor) and w.shape[-2] > 1}
+    held = {n: w.dtype for n, w in matrices.items() if tuple(w.shape)[:-2] == (1, 1)}  # a cache has users there
     other = [f"{n} is {_word(dtype)}" for n, dtype in held.items() if dtype != want]
     return f"on the device {', '.join(other)}; the model file declares {_word(want)}" if other else None
 
@@ -61,8 +60,8 @@ def _distance(x, y):
 class Case:
     """One point of one layer: HF's modules there, and the device's inputs to them."""
 
-    def __init__(self, hf_model, device, own, divergence):
-        self.hf, self.device, self.own = hf_model, device, own
+    def __init__(self, hf_model, device, own, divergence, model=None):
+        self.hf, self.device, self.own, self.model = hf_model, device, own, model
         self.layer, self.point = divergence.layer, divergence.point
         inside = f"model.layers.{self.layer}." if self.layer is not None else ""
         self.name = next(n for n in device.points if split(n) == (self.layer, self.point))
@@ -85,7 +84,8 @@ class Case:
         return self.device.points[name] if name in self.device.points else self.own.points[name]
 
     def suspects(self):
-        """(words, value [positions, width] or only this phase's positions) for each."""
+        """(words, value) for each, the value [positions, width] of all positions or of this phase's. A third says at
+        which positions alone it would show."""
         yield "all zeros", torch.zeros_like(self.device.points[self.name])
         kinds = {
             "input_layernorm": lambda: self.norm(self.before()),
@@ -148,6 +148,10 @@ class Case:
         yield (
             "HF's value with a head's dims in Meta's order (harmless where q and k both are)",
             flat(_interleave(right)),
+        )
+        yield (
+            f"{which} rotated as HF does, with the rows of {which}_proj in Meta's order",
+            flat(_rotate(_interleave(x), cos, sin)),
         )
         yield f"{which} rotated backwards", flat(_rotate(x, cos, -sin))
         for by in (-1, 1):
@@ -231,11 +235,13 @@ class Case:
         itself = causal.tril(-1)
         itself[0, 0] = True
         yield "attention that misses a token's own key: the causal mask is off by one", out(mask=itself)
-        yield (
-            "attention that sees one position too many: the causal mask is off by one",
-            self.one_more(q, k, v, pairs, out),
-        )
-        yield "attention without a causal mask", out(mask=torch.ones_like(causal))
+        if not self.decode:
+            next_too = causal | torch.ones_like(causal).tril(1)
+            yield "attention that sees one position too many: the causal mask is off by one", out(mask=next_too)
+            prompt = torch.arange(n) < self.device.decode_from
+            yield "attention without a causal mask", out(mask=causal | prompt)
+        elif self.model is not None:
+            yield from self.beyond(q, scale, pairs)
         if group > 1:
             yield (
                 "attention with its heads in the wrong order: query head i reads KV head i % n, not i // group",
@@ -251,15 +257,22 @@ class Case:
     def _attended(self, q, k, v, mask, scale, pairs):
         return _attend(q, k[pairs], v[pairs], mask, scale).transpose(0, 1).flatten(1)
 
-    def one_more(self, q, k, v, pairs, out):
-        """In a prompt the next token's key; in decode a slot that is still empty: a key and a value of zeros."""
-        n = q.shape[1]
-        if not self.decode:
-            return out(mask=torch.ones(n, n, dtype=torch.bool).tril(1))
-        mask = torch.cat([torch.ones(n, n, dtype=torch.bool).tril(), torch.ones(n, 1, dtype=torch.bool)], dim=1)
-        empty = torch.zeros_like(k[:, :1])
-        k, v = torch.cat([k, empty], dim=1), torch.cat([v, empty], dim=1)
-        return self.module.o_proj(self._attended(q, k, v, mask, self.module.scaling, pairs))
+    def beyond(self, q, scale, pairs):
+        """The last step with what the cache holds beyond its position: up to where would explain the value best."""
+        held = device_cache(self.model, self.layer)
+        n, last = len(self.device.ids), self.rows[-1:]
+        if len(held) < 2 or len(held["k_cache"]) <= n or int(last) != n - 1:
+            return
+        k, v = (held[name].unflatten(1, (-1, self.module.head_dim)).transpose(0, 1) for name in ("k_cache", "v_cache"))
+        scores = (k[pairs] @ q[:, -1, :, None])[..., 0] * scale  # [heads, all positions of the cache]
+        weights = (scores - scores.amax(1, keepdim=True)).exp()
+        read = (weights[..., None] * v[pairs]).cumsum(1) / weights.cumsum(1)[..., None]  # up to each position
+        values = self.module.o_proj(read.transpose(0, 1).flatten(1))[n:]
+        end = int((values - self.device.points[self.name][last]).norm(dim=1).argmin())
+        words = "attention that sees one position too many: the causal mask is off by one"
+        if end > 0:
+            words = "attention that reads on beyond its position, over what an earlier prompt left in the cache"
+        yield words, values[[end]], last
 
     def pairing(self, q, k, v, mask, scale, limit=512):
         """Which KV head each query head reads, or whose columns of o_proj it meets: least squares over all choices."""

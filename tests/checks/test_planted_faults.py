@@ -1,0 +1,77 @@
+"""Each planted fault is caught where it is, and named. A clean model passes.
+
+First by the first-divergence finder on its own, then by the checklist: the item that fails says which fault it is.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from bringup import backends, loading
+
+backends.activate("emulator")
+
+from bringup.evaluation import layers  # noqa: E402  (needs ttnn)
+from tests.checks.faults import CHECKPOINTS, FAULTS  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+CACHE_LENGTH = 128
+STEPS = 7  # tokens after the prompt
+
+
+@cache
+def files(checkpoint, system):
+    """The model file, the HF model (which nothing here changes) and the ids of a text."""
+    path = ROOT / "models" / CHECKPOINTS[checkpoint] / system / "functional" / "model.py"
+    source = loading.find_source(str(ROOT / "checkpoints" / checkpoint))
+    ids = loading.load_tokenizer(source)((ROOT / "prompts" / "long.txt").read_text())["input_ids"]
+    return loading.load_model_file(path, system), loading.load_hf_model(source), ids
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The products of a tiny model take less time than threads need to meet."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_finder_names_it(fault):
+    file, hf_model, ids = files(fault.checkpoint, fault.system)
+    with backends.open_system(fault.system) as device, fault.plant(file.module.build_model) as build:
+        model = build(hf_model, device, CACHE_LENGTH)
+        if fault.before:
+            after = model(torch.tensor([ids[79::-1]])).past_key_values
+            model(torch.tensor([ids[:1]]), past_key_values=after)
+        found = layers.profile(model, hf_model, ids[: fault.prompt + STEPS], fault.prompt, file.module.PRECISION)
+    assert found.first is not None, f"{fault.name} is not seen"
+    where, why = (str(found.first), found.first.phase), found.first.why
+    assert where == (fault.point, fault.phase), f"{fault.name} is taken for one at {where}: {why}"
+    assert fault.words in why, f"{fault.name} is found, and not named: {why}"
+
+
+@pytest.mark.parametrize("system", ["n150", "n300", "t3000"])
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_nothing_is_found_in_a_clean_model(checkpoint, system):
+    file, hf_model, ids = files(checkpoint, system)
+    with backends.open_system(system) as device:
+        model = file.module.build_model(hf_model, device, CACHE_LENGTH)
+        found = layers.profile(model, hf_model, ids[:52], 45, file.module.PRECISION)
+    assert found.first is None, f"{found.first}: {found.first.why}"
+    assert found.depth == "submodules"
+    nearest = max(row["own"]["rel_l2"] / row["own"]["bound"] for row in found.points)
+    assert nearest < 0.6, f"a clean point is at {nearest:.2f} of its bound: the next text may be taken for a fault"
+
+
+def test_the_plants_are_pulled_out_again():
+    file, hf_model, ids = files("tiny-llama", "n150")
+    for fault in FAULTS:
+        with fault.plant(file.module.build_model):
+            pass
+    with backends.open_system("n150") as device:
+        model = file.module.build_model(hf_model, device, CACHE_LENGTH)
+        assert layers.profile(model, hf_model, ids[:40], 33, file.module.PRECISION).first is None
