@@ -11,7 +11,6 @@ import torch
 
 from . import ComputeConfig, fpu, vector
 from .rounding import BLOCK_FORMATS, FLOATS, HELD_AS, cast_integer, pack, scalar, to_bf16_rna, to_bf16_truncated
-from .rows import repeated_rows
 from .unary import look_up, unary
 
 TILE = 32
@@ -133,13 +132,11 @@ def _norm(x, weight, bias, eps, config, dtype, residual, centre):
     if residual is not None:
         x = fpu.add(x, residual, fp32)
     x = x.reshape(-1, shape[-1])
-    repeated = repeated_rows(x)
-    x = x if repeated is None else repeated[0]
     weight, bias = (t if t is None else t.to(torch.bfloat16).reshape(1, -1) for t in (weight, bias))
     one_pass = not centre and bias is None and shape[-1] % TILE == 0 and x.dtype == torch.bfloat16
     if one_pass and x.device.type == "cpu" and (dtype == "bfloat16" or not fp32):
         y = stored(fpu.rms_norm(x, weight, operand(x, eps), fidelity, config.math_approx_mode, fp32), dtype)
-        return (y if repeated is None else y[repeated[1]]).reshape(shape)
+        return y.reshape(shape)
     if centre:
         x = fpu.sub(x, _mean(x, fidelity, fp32), fp32)
     r = fpu.add(_mean(fpu.mul(x, x, fidelity, fp32), fidelity, fp32), operand(x, eps), fp32)
@@ -149,8 +146,7 @@ def _norm(x, weight, bias, eps, config, dtype, residual, centre):
         y = fpu.mul(y, weight, fidelity, fp32)
     if bias is not None:
         y = fpu.add(y, bias, fp32)
-    y = stored(y, dtype)
-    return (y if repeated is None else y[repeated[1]]).reshape(shape)
+    return stored(y, dtype).reshape(shape)
 
 
 # ---------------------------------------------------------------- softmax, reductions

@@ -31,7 +31,6 @@ from .common import (
     sum,
 )
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, typecast
-from .rows import repeated_rows
 from .unary import unary
 
 __all__ = [
@@ -140,9 +139,9 @@ def matmul(
     Numerics  Operands lose the bits that the fidelity drops; torch sums products in fp32 and rounds once. An fp32
               destination adds 3e-4 to that, which is left out. A bf16 destination's roundings are one pseudo-random
               error with the measured size, gain and dependence on the element (`bf16_destination`).
-    Speed     Rows that repeat (a tile's padding) are computed once. On CPUs, w is best a transposed view of a
-              contiguous [N, K], as HF stores it: one row is then 5 to 7 times as fast as with a contiguous [K, N]. The
-              LoFi cut of w is a pass over it for each call: pass `w_truncated` to save it.
+    Speed     On CPUs, w is best a transposed view of a contiguous [N, K], as HF stores it: one row is then 5 to 7
+              times as fast as with a contiguous [K, N]. The LoFi cut of w is a pass over it for each call: pass
+              `w_truncated` to save it.
     """
     *batch, m, k = x.shape
     n = w.shape[-1]
@@ -154,11 +153,8 @@ def matmul(
         fidelity, fp32 = config.math_fidelity, config.fp32_dest_acc_en
         if fidelity == "LoFi" and w_dtype != "bfloat4_b":
             w = w_truncated if w_truncated is not None else truncate(w, 5)
-        repeated = None
         if single:
-            x = x.reshape(-1, k)
-            repeated = repeated_rows(x)
-            x, w = x if repeated is None else repeated[0], w.reshape(k, n)
+            x, w = x.reshape(-1, k), w.reshape(k, n)
         if fidelity in ("LoFi", "HiFi2"):
             x = truncate(x, 7)
         y = _plain(x, w) if fp32 and dtype == "float32" else _product(x, w)
@@ -168,15 +164,12 @@ def matmul(
         if bias is not None:
             if single:
                 bias = bias.reshape(-1, bias.shape[-1])
-                if bias.shape[0] > 1 and repeated is not None:  # a bias for every row
-                    y, repeated = y[repeated[1]], None
                 if 1 < bias.shape[0] < y.shape[0]:
                     bias = bias.repeat(y.shape[0] // bias.shape[0], 1)
             y = fpu.add(y, bias.to(torch.bfloat16), y.dtype == torch.float32)
         if activation is not None:
             y, activation = activated(y, activation), None
         y = stored(y, dtype) if dtype not in BLOCK_FORMATS else pack(y, dtype)
-        y = y if repeated is None else y[repeated[1]]
         return y.reshape(*batch, m, n) if single else y
     return pack(y if activation is None else activated(y, activation), dtype)
 

@@ -105,9 +105,9 @@ EACH = Slices(None, None)
 HELD = Slices((), None)
 
 
-def _once(values, rows: Slices):
+def _once(values, rows: Slices, seen: dict):
     """(operands with every different slice once, index, dim of the results), or None where nothing repeats or the
-    operands' slices do not go together."""
+    operands' slices do not go together. `seen` keeps what searches found."""
     found = next((v for v in values if type(v) is Repeated), None)
     if found is None and not rows.search:
         return None
@@ -118,7 +118,9 @@ def _once(values, rows: Slices):
             parts.append(whole(v))
             continue
         if type(v) is not Repeated and rows.search:
-            v = repeated(v)
+            if id(v) not in seen:  # chips share it
+                seen[id(v)] = v, repeated(v)
+            v = seen[id(v)][1]
         if type(v) is not Repeated or v.dim != d or size not in (None, len(v.index)):
             return None
         size = len(v.index)
@@ -138,8 +140,10 @@ def _once(values, rows: Slices):
 def slice_wise(compute, rows: Slices):
     """The compute of one chip, each different slice computed once."""
 
+    seen = {}
+
     def run(*values):
-        found = _once(values, rows)
+        found = _once(values, rows, seen)
         if found is None:
             return compute(*map(whole, values))
         kept, *how = found
@@ -153,7 +157,8 @@ def slice_wise_over_chips(compute, rows: Slices):
     """The same for a compute that takes, for every operand, a list with the values of several chips."""
 
     def run(*lists):
-        found = [_once(values, rows) for values in zip(*lists)]
+        seen = {}
+        found = [_once(values, rows, seen) for values in zip(*lists)]
         if None in found or any(f[1:] != found[0][1:] for f in found):
             return compute(*map(all_whole, lists))
         out = compute(*(list(values) for values in zip(*(kept for kept, *_ in found))))
@@ -166,50 +171,15 @@ def slice_wise_over_chips(compute, rows: Slices):
 
 
 def repeated(x: torch.Tensor) -> Repeated | None:
-    """The tensor by its different rows, where it has about as many rows as a tile and most are the same."""
-    rows = x.shape[-2]
-    if not FEW <= rows <= MANY or x.numel() != rows * x.shape[-1]:
+    """The tensor by its different rows, where it has about as many rows as a tile and most are as the last one."""
+    rows, width = x.shape[-2:]
+    if not FEW <= rows <= MANY or x.numel() != rows * width:
         return None
-    found = repeated_rows(x.reshape(rows, -1))
-    if found is None:
+    flat = x.reshape(rows, width)
+    if int((flat[:, 0] != flat[-1, 0]).sum()) > rows // 2:
         return None
-    kept, places = found[0], found[1].tolist()
-    index, first = numbered(places)
-    order = [places[i] for i in first]
-    kept = kept if order == sorted(order) else kept[order]
-    return Repeated(kept.reshape(*x.shape[:-2], -1, x.shape[-1]), index, -2)
-
-
-_last: tuple = (None, -1, None)  # rows, their version, and the answer: the chips of a mesh ask one after the other
-
-
-def repeated_rows(rows: torch.Tensor):
-    """Of rows [M, K]: those that differ from the last one, then the last; and where each row went. None if most
-    differ. The answer is shared: it is not to be written to."""
-    global _last
-    if rows.shape[0] < FEW:
-        return None
-    if rows.is_inference():  # has no version
-        return _repeated_rows(rows)
-    held, version, answer = _last
-    if (
-        held is not None
-        and rows.data_ptr() == held.data_ptr()
-        and rows._version == version
-        and (rows.dtype, rows.shape, rows.stride()) == (held.dtype, held.shape, held.stride())
-    ):
-        return answer
-    answer = _repeated_rows(rows)
-    _last = rows, rows._version, answer
-    return answer
-
-
-def _repeated_rows(rows: torch.Tensor):
-    m = rows.shape[0]
-    words = rows.contiguous().view(torch.int64) if rows.shape[-1] % 4 == 0 and rows.dtype == torch.bfloat16 else rows
-    keep = (words != words[-1]).any(-1).nonzero().flatten()
-    if keep.numel() > m // 2:
-        return None
-    index = torch.full((m,), keep.numel(), device=rows.device)
-    index[keep] = torch.arange(keep.numel(), device=rows.device)
-    return torch.cat([rows[keep], rows[-1:]]), index
+    if x.dtype == torch.bfloat16 and width % 4 == 0:
+        flat = flat.contiguous().view(torch.int64)
+    other = (flat != flat[-1]).any(-1).tolist()
+    index, first = numbered([i if differs else -1 for i, differs in enumerate(other)])
+    return None if 2 * len(first) > rows else Repeated(x[..., first, :], index, -2)
