@@ -61,7 +61,7 @@ def run(args):
 
 
 def write_folder(check, records, folder):
-    """check.json, report.html and, where there is an op log, ops.sqlite; their paths."""
+    """check.json, report.html and, where there is an op log, a folder for ttnn-visualizer; their paths."""
     from bringup.report import html, visualizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,7 @@ def write_folder(check, records, folder):
     paths[0].write_text(json.dumps(check, indent=1) + "\n")
     html.write(check, paths[1])
     if records:
-        paths.append(folder / "ops.sqlite")
-        visualizer.write(records["prefill"] + records["decode"], paths[2], check["system"])
+        calls = {phase: records[phase] for phase in ("prefill", "decode")}
+        seconds = visualizer.predicted(calls, check["system"])
+        paths.append(visualizer.write(calls, folder / "visualizer", check["system"], seconds))
     return paths

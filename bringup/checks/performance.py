@@ -136,14 +136,14 @@ def record(context):
     Session(model)(prompt)  # warm: what a first run keeps is not a prompt's
     device.reset_peak()
     before = device.memory()
-    with ttnn_emulator.op.record() as log:
+    with ttnn_emulator.op.record(buffers=True) as log:
         session = Session(model)
         session(prompt)
     records["prefill"] = list(log)
     records["peak"] = device.memory()["dram"]["peak"] - before["dram"]["allocated"]
     session(tokens[:1])
     held, kept = _allocated(device), device.num_program_cache_entries()
-    with ttnn_emulator.op.record() as log:
+    with ttnn_emulator.op.record(buffers=True) as log:
         session(tokens[1:2] or tokens[:1])
     records["decode"] = list(log)
     records["left"] = _allocated(device) - held

@@ -127,7 +127,7 @@ def test_durations_are_predictions_or_nothing(log, tmp_path):
     assert set(seconds) == {0.0}
     predicted = [1e-6 * i for i in range(len(log))]
     told, seconds = durations(visualizer.write(log, tmp_path / "b", "n150", predicted))
-    assert told == "predicted"
+    assert told.startswith("predicted")
     assert seconds == predicted
     with pytest.raises(BadInput, match="a duration for each call"):
         visualizer.write(log, tmp_path / "c", "n150", [1.0])
