@@ -12,13 +12,7 @@ TOP1, TOP5 = 0.90, 0.95
 def full_decode(context):
     """A text token by token through the whole model, past every boundary, to the end of the cache."""
     results = context.ask("decode", "cache_end")
-    outcome = layers.lead(context, _asked(context, results), "decode")
-    if outcome.status == PASS:
-        place, why = layers.first_divergence(context, "decode")
-        outcome.evidence += layers.summary(context)
-        if place is not None:
-            return Outcome(FAIL, f"{place}: {why}", outcome.evidence)
-    return outcome
+    return layers.judge(context, _asked(context, results), "decode")
 
 
 def teacher_forcing(context):
@@ -45,8 +39,7 @@ def teacher_forcing(context):
             f"{given['bf16']['kl_mean']:.1e}"
         )
     summary = f"top-1 {100 * top1.value:.1f} %, top-5 {100 * top5.value:.1f} % of {n}, KL mean {result['kl_mean']:.1e}"
-    outcome = verdict(problems, summary, evidence, "`decode_modules` and `prefill` name the first part that is wrong")
-    return layers.lead(context, outcome)
+    return layers.lead(context, verdict(problems, summary, evidence))
 
 
 def _figures(result):
@@ -103,7 +96,7 @@ def prefill(context):
         outcome = Outcome(FAIL, blocks.summary, [outcome.summary, *blocks.evidence, *outcome.evidence], blocks.hint)
     else:
         outcome = dataclasses.replace(outcome, evidence=evidence)
-    return layers.lead(context, outcome, "prefill")
+    return layers.judge(context, outcome, "prefill")
 
 
 def end_to_end(context):
@@ -114,6 +107,8 @@ def end_to_end(context):
     from bringup.errors import blame
 
     job, reference = context.job, context.reference
+    if not hasattr(context.model, "generate"):
+        return Outcome(FAIL, "the model has no generate()", hint="subclass transformers' GenerationMixin")
     n = min(16, len(reference.tokens))
     ids = torch.tensor([job.prompt_ids])
     with blame(job.model_file.path, "in generate()"), torch.inference_mode():

@@ -7,7 +7,7 @@ import datetime
 import time
 from dataclasses import dataclass
 
-from bringup.checks import accuracy, modules, multi_device, performance, reference
+from bringup.checks import accuracy, layers, modules, multi_device, performance, reference
 from bringup.checks.context import Context
 from bringup.checks.outcome import FAIL, PASS, SKIPPED, Outcome
 from bringup.errors import BadInput, BringupError, indent, where
@@ -92,8 +92,18 @@ def _answer(item, context):
         return item.ask(context)
     except BringupError as error:
         first, *rest = str(error).splitlines()
-        return Outcome(FAIL, first, rest)
     except Exception as error:
-        path = context.job.model_file.path
-        lines = indent(error).splitlines()
-        return Outcome(FAIL, f"{where(error, path)}: {type(error).__name__}: {lines[0].strip()}", lines[1:])
+        message, *rest = indent(error).splitlines()
+        first = f"{where(error, context.job.model_file.path)}: {type(error).__name__}: {message.strip()}"
+    return Outcome(FAIL, first, rest + _divergence(item, context))
+
+
+def _divergence(item, context):
+    """Where the model leaves HF, if that can still be found out: it may be why an item raised."""
+    if item.name == "baseline" or context.broken is not None:
+        return []
+    try:
+        place, why = layers.first_divergence(context)
+    except Exception:  # the same failure, most likely
+        return []
+    return [f"{place}: {why}"] if place else []

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bringup.checks.outcome import FAIL
+from bringup.checks.outcome import FAIL, PASS, Outcome
 
 
 def first_divergence(context, phase=None):
@@ -19,23 +19,33 @@ def first_divergence(context, phase=None):
     return str(first), f"{first.why} ({first.phase})"
 
 
-def lead(context, outcome, phase=None):
-    """The outcome; where it is a fail, its summary starts with the first place that diverges from HF."""
+def lead(context, outcome):
+    """The outcome; where it is a fail, its summary becomes the first place that diverges from HF."""
     if outcome.status != FAIL:
         return outcome
-    place, why = first_divergence(context, phase)
+    place, why = first_divergence(context)
     if place is None:
         return outcome
     return dataclasses.replace(outcome, summary=f"{place}: {why}", evidence=[outcome.summary, *outcome.evidence])
 
 
-def summary(context):
-    """One line on what was looked at, for the evidence of an item that passed."""
-    if not context.values:
-        return []
-    profile = context.profile
+def judge(context, outcome, phase):
+    """The same, and a pass becomes a fail where a point diverges in `phase`."""
+    if outcome.status != PASS:
+        return lead(context, outcome)
+    place, why = first_divergence(context, phase)
+    evidence = outcome.evidence + looked_at(context.profile)
+    if place is None:
+        return dataclasses.replace(outcome, evidence=evidence)
+    return Outcome(FAIL, f"{place}: {why}", evidence)
+
+
+def looked_at(profile):
+    """A line on what was looked at, for the evidence."""
     if profile.depth == "logits":
         return ["the file's parts have no names: only its logits were compared, position by position"]
+    if profile.first is not None:
+        return []
     judged = [p for p in profile.points if p["own"]["explained"]]
     worst = max(judged, key=lambda p: p["own"]["rel_l2"] / p["own"]["bound"])
     where = worst["point"] if worst["layer"] is None else f"layer {worst['layer']}, {worst['point']}"

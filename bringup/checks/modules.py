@@ -6,12 +6,12 @@ from bringup.checks.outcome import skipped, verdict
 
 def decode_modules(context):
     """Norms, products, RoPE, cache, attention, MLP and head, for 32 users who decode one token each."""
-    return _judged(context, lambda r: r.phase == "decode" and not _is_layer(r), "blocks")
+    return layers.lead(context, _judged(context, lambda r: r.phase == "decode" and not _is_layer(r), "blocks"))
 
 
 def decoder_layer(context):
     """A whole decoder layer, decode and prefill."""
-    return _judged(context, _is_layer, "layers")
+    return layers.lead(context, _judged(context, _is_layer, "layers"))
 
 
 def prefill_modules(context):
@@ -34,4 +34,4 @@ def _judged(context, wanted, what):
     worst = min(found, key=lambda r: (1 - r.bound) / max(1 - r.pcc, 1e-12))
     good = f"{len(found)} {what}; nearest to its bar: {worst.name}, PCC {worst.pcc:.6f} (bar {worst.bound})"
     hint = bad[0].hint if bad else None
-    return layers.lead(context, verdict(map(str, bad), good, [str(r) for r in found if r.ok], hint))
+    return verdict(map(str, bad), good, [str(r) for r in found if r.ok], hint)

@@ -22,7 +22,7 @@ def multi_device(context):
         else:
             files[name] = build, what
     if not files:
-        return skipped("; ".join(reasons))
+        return skipped(f"{', '.join(others)}: {reasons[0].partition(': ')[2]}")
     own = _rel_l2(context, context.model)
     results, problems = [], []
     for name, (build, what) in files.items():
@@ -59,7 +59,7 @@ def _build_for(context, name):
     usable, why = context.uses_blocks
     if usable:
         return file.module.build_model, "the same file"
-    return None, f"no {name} folder beside the file, and {why}"
+    return None, f"there is no folder of another system beside the file, and {why}"
 
 
 def _too_few_chips(context, name):
