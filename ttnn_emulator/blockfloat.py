@@ -48,17 +48,33 @@ def quantise(x: torch.Tensor, dtype: str, rounding: str = "rne") -> torch.Tensor
     return _quantise_torch(x, MAGNITUDE_BITS[dtype], rounding)
 
 
+def is_turned(x: torch.Tensor) -> bool:
+    """Whether the last dim but one is contiguous in memory: a transposed weight, or a part of one."""
+    return x.dim() > 1 and x.stride(-2) == 1 and x.stride(-1) >= x.shape[-2] > 1 and not x.is_contiguous()
+
+
+def empty_like(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A new tensor without gaps, of the shape of `x`, turned as `x` is.
+
+    Large ones on the CPU come from numpy, which asks for huge pages: filling them is up to eight times as fast.
+    """
+    if x.device.type != "cpu" or x.numel() < COMPILED_FROM:
+        return torch.empty_like(x, dtype=dtype)
+    if is_turned(x):
+        return empty_like(x.mT, dtype).mT
+    size = dtype.itemsize
+    return torch.from_numpy(np.empty(x.numel() * size, np.uint8)).view(dtype).view(x.shape)
+
+
 def _quantise_compiled(x: torch.Tensor, bits: int, rounding: str) -> torch.Tensor:
     """`quantise` by the compiled kernel, without a copy for a tensor or a transposed view that is contiguous."""
     from .numerics import block_kernel  # numba and its compiler: imported when first needed
 
     wide = x.dtype == torch.float32
     pattern, kind = (torch.int32, "int32") if wide else (torch.int16, "uint16")
-    turned = x.dim() > 1 and x.shape[-2] >= 16 and not x.is_contiguous() and x.mT.is_contiguous()
-    stored = x.mT if turned else x.contiguous()
-    out = torch.from_numpy(np.empty(stored.shape, np.int16)).view(
-        torch.bfloat16
-    )  # numpy asks for huge pages: 8 times as fast
+    turned = x.dim() > 1 and x.shape[-2] >= 16 and is_turned(x)
+    stored = (x.mT if turned else x).contiguous()
+    out = empty_like(stored, torch.bfloat16)
     flat_x, flat_out = (
         stored.view(pattern).view(-1).numpy().view(kind),
         out.view(torch.int16).view(-1).numpy().view("uint16"),

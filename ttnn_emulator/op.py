@@ -14,6 +14,9 @@ import os
 import sys
 from typing import NamedTuple
 
+import numpy
+import torch
+
 from . import dtypes
 from .device import MeshDevice
 from .dtypes import cpp
@@ -456,7 +459,7 @@ def _run_update(target: Tensor, inputs, compute) -> None:
         mine = versions.setdefault(id(held), {})
         key = tuple(map(id, args))
         if key not in mine:
-            mine[key] = held.clone() if mine else held.contiguous()
+            mine[key] = _writable(held, shared=bool(mine))
         data.append(mine[key])
     root.data = data if len(data) > 1 else data[:1]
     done = set()
@@ -464,6 +467,17 @@ def _run_update(target: Tensor, inputs, compute) -> None:
         if value.data_ptr() not in done:
             done.add(value.data_ptr())
             compute(value, *args)
+
+
+def _writable(held, shared: bool):
+    """Contents in memory of their own where they are `shared`, or one value expanded.
+
+    Expanded zeros, which a new cache is, become pages that the system has cleared: none is there before it is written.
+    """
+    if any(held.stride()) or held.numel() < 1 << 16 or held[(0,) * held.dim()] != 0:
+        return held.clone() if shared else held.contiguous()
+    cleared = torch.from_numpy(numpy.zeros(held.numel() * held.element_size(), numpy.uint8))
+    return cleared.view(held.dtype).reshape(held.shape)
 
 
 def same(tensor: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ _BLOCKS = {
     3: ((0.0042, 0.0056, 0.0072, 0.0095, 0.0130), (0.0009, 0.0013, 0.0035, 0.0070, 0.0135)),
     4: ((0.0051, 0.0068, 0.0091, 0.0124, 0.0186), (0.0017, 0.0029, 0.0052, 0.0101, 0.0178)),
 }  # fmt: skip
+LOFI_DROPS = 3  # low bits of a weight that LoFi does not see
+PART = 1 << 21  # elements of a weight that are cut at a time
 _ROUNDING = 0.00166  # relative rms of one rounding to bfloat16
 
 
@@ -140,8 +142,8 @@ def matmul(
               destination adds 3e-4 to that, which is left out. A bf16 destination's roundings are one pseudo-random
               error with the measured size, gain and dependence on the element (`bf16_destination`).
     Speed     On CPUs, w is best a transposed view of a contiguous [N, K], as HF stores it: one row is then 5 to 7
-              times as fast as with a contiguous [K, N]. The LoFi cut of w is a pass over it for each call: pass
-              `w_truncated` to save it.
+              times as fast as with a contiguous [K, N]. LoFi cuts w while it is read, or in parts that stay in the
+              cache; `w_truncated` is a w that was cut before.
     """
     *batch, m, k = x.shape
     n = w.shape[-1]
@@ -151,13 +153,14 @@ def matmul(
     else:
         single = all(d == 1 for d in w.shape[:-2])
         fidelity, fp32 = config.math_fidelity, config.fp32_dest_acc_en
-        if fidelity == "LoFi" and w_dtype != "bfloat4_b":
-            w = w_truncated if w_truncated is not None else truncate(w, 5)
+        drop = LOFI_DROPS if fidelity == "LoFi" and w_dtype != "bfloat4_b" else 0
+        if w_truncated is not None and drop:
+            w, drop = w_truncated, 0
         if single:
             x, w = x.reshape(-1, k), w.reshape(k, n)
         if fidelity in ("LoFi", "HiFi2"):
             x = truncate(x, 7)
-        y = _plain(x, w) if fp32 and dtype == "float32" else _product(x, w)
+        y = _plain(x, _cut(w, drop)) if fp32 and dtype == "float32" else _product(x, w, drop)
         if not fp32:
             blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc and single else 0
             y = _perturb(y, _passes(fidelity, w_dtype), k, blocks)
@@ -174,14 +177,22 @@ def matmul(
     return pack(y if activation is None else activated(y, activation), dtype)
 
 
-def _product(x, w):
-    """x @ w, a large w read once for one or two rows."""
+def _product(x, w, drop):
+    """x @ w, w without its `drop` low bits; a large w is read once for one or two rows, and cut in parts for more."""
     if x.dim() == 2 and x.shape[0] <= 2 and w.dim() == 2 and x.device.type == "cpu":
         from . import few_rows  # numba and its compiler: imported when first needed
 
         if few_rows.fits(x, w):
-            return few_rows.product(x, w)
-    return x @ w
+            return few_rows.product(x, w, drop)
+    if not drop or w.dim() > 2:
+        return x @ _cut(w, drop)
+    columns = builtins.max(TILE, PART // w.shape[0])
+    parts = (_cut(part, drop) for part in w.split(columns, -1))
+    return torch.cat([x @ part for part in parts], -1) if w.shape[-1] > columns else x @ next(parts)
+
+
+def _cut(w, drop):
+    return truncate(w, 8 - drop) if drop else w
 
 
 def _plain(x, w):

@@ -15,24 +15,24 @@ REORDER = {"reassoc", "contract", "nsz"}
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
-def _one(even, odd, words, out):
+def _one(even, odd, words, mask, out):
     high = np.int32(-65536)
     for n in prange(words.shape[0]):
         total = np.float32(0)
         for k in range(words.shape[1]):
-            pair = words[n, k]  # two neighbours in a row: the first is in the low half
+            pair = words[n, k] & mask  # two neighbours in a row: the first is in the low half
             first, second = np.int32(pair << 16).view(np.float32), np.int32(pair & high).view(np.float32)
             total += even[0, k] * first + odd[0, k] * second
         out[0, n] = total
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
-def _two(even, odd, words, out):
+def _two(even, odd, words, mask, out):
     high = np.int32(-65536)
     for n in prange(words.shape[0]):
         a, b = np.float32(0), np.float32(0)
         for k in range(words.shape[1]):
-            pair = words[n, k]
+            pair = words[n, k] & mask
             first, second = np.int32(pair << 16).view(np.float32), np.int32(pair & high).view(np.float32)
             a += even[0, k] * first + odd[0, k] * second
             b += even[1, k] * first + odd[1, k] * second
@@ -53,10 +53,12 @@ def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
     )
 
 
-def product(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """x [1 or 2, K] @ w [K, N] in fp32, rounded once to bfloat16."""
+def product(x: torch.Tensor, w: torch.Tensor, drop: int = 0) -> torch.Tensor:
+    """x [1 or 2, K] @ w [K, N] in fp32, rounded once to bfloat16; `drop` low bits of w count as zeros."""
     values = x.to(torch.float32)
     even, odd = values[:, ::2].contiguous().numpy(), values[:, 1::2].contiguous().numpy()
     out = np.empty((x.shape[0], w.shape[1]), np.float32)
-    (_one if x.shape[0] == 1 else _two)(even, odd, w.T.view(torch.int32).numpy(), out)
+    half = 0x10000 - (1 << drop)  # the bits that count, of both neighbours
+    words, mask = w.T.view(torch.int32).numpy(), np.int32((half << 16 | half) - (1 << 32))
+    (_one if x.shape[0] == 1 else _two)(even, odd, words, mask, out)
     return torch.from_numpy(out).to(torch.bfloat16)

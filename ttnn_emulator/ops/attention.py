@@ -11,7 +11,7 @@ from ..errors import DeviceRejects, NotEmulated
 from ..memory import BASE_ADDRESS, DRAM_MEMORY_CONFIG, GRID, BufferType, MemoryConfig, TensorMemoryLayout
 from ..numerics.rounding import HELD_AS
 from ..numerics.rows import FEW, HELD, Repeated, numbered, whole
-from ..op import launch, on_device, op, output_memory, refuse_unmodelled
+from ..op import launch, on_device, op, refuse_unmodelled
 from ..shape import TILE, at, round_up
 from ..tensor import Tensor, spec
 
@@ -140,7 +140,7 @@ def scaled_dot_product_attention(
               mask [1 or B, 1 or nq, S, Sk], added to the scores before they are scaled (`compute_common.hpp` of the
               wheel: a finite bias counts `scale` times itself)
     Dtypes    bfloat16, bfloat8_b, bfloat4_b in any mix; as q
-    Layout    TILE, interleaved; the mask in DRAM
+    Layout    TILE, interleaved; the mask in DRAM; the result in DRAM unless said
     Numerics  default HiFi2, bf16 destination, approximate exp (exp_approx_mode=False in the program config: exact)
     Raises    float32 and integers, head dims that are padded, chunk sizes that are no multiples of 32, a mask with
               is_causal
@@ -206,7 +206,7 @@ def scaled_dot_product_attention(
         windowed_q_token_offset_tensor=windowed_q_token_offset_tensor, attn_mask_block_map=attn_mask_block_map,
     )  # fmt: skip
     shape = (b, 1, s, n_q * hd) if output_concat_heads else q.shape
-    out = spec(shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
+    out = spec(shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype = _exp_approx(program_config), NAME[q.dtype]
 
     settings = dict(
@@ -570,6 +570,11 @@ def chunked_scaled_dot_product_attention(
         name, chunk_start_idx_tensor=chunk_start_idx_tensor, paged_cache_geometry=paged_cache_geometry,
         attention_sink=attention_sink,
     )  # fmt: skip
+    if scale is not None and (not isinstance(scale, float) or torch.tensor(scale, dtype=torch.float32).item() != scale):
+        raise TypeError(
+            f"{name}(): incompatible function arguments.\n  got    scale = {scale!r}\n"
+            "  want   a float whose value a 32-bit float has (ttnn 0.81.1, asked of the library), or none"
+        )
     if chunk_start_idx is None:
         raise DeviceRejects(
             "chunk_start_idx (int) is required for legacy chunked SDPA. For flexible path use "
@@ -605,7 +610,7 @@ def chunked_scaled_dot_product_attention(
             f"Got {cores} cores, expected at most {_CORES} cores."
         )
     config = resolve(compute_kernel_config, _DEFAULT)
-    out = spec(q.shape, q.dtype, Layout.TILE, output_memory(q, memory_config))
+    out = spec(q.shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype, end = _exp_approx(program_config), NAME[q.dtype], start + s
 
     def compute(qv, kv, vv, tv):

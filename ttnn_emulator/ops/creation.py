@@ -29,6 +29,8 @@ from ..numerics.rows import Repeated
 from ..op import allocate, on_device, op, refuse_unmodelled, same, state, update
 from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
 
+#: What the block formats are made from without a copy.
+DIRECT = (torch.bfloat16, torch.float32)
 _WRAP = {DataType.UINT32: 32, DataType.UINT16: 16, DataType.UINT8: 8, DataType.INT32: 32}
 
 
@@ -40,27 +42,14 @@ def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
     """
     held = HELD_AS[dtype]
     if dtype in BLOCK_FORMATS:
-        return _quantised(values, NAME[dtype])
+        return blockfloat.quantise(values if values.dtype in DIRECT else values.float(), NAME[dtype])
     if dtype in INTEGERS:
         bits = _WRAP[dtype]
         whole = values.to(torch.int64) & ((1 << bits) - 1)
         if dtype is DataType.INT32:
             whole = torch.where(whole >= 1 << 31, whole - (1 << 32), whole)
         return whole.to(held)
-    return values.to(held, copy=True)
-
-
-def _quantised(values: torch.Tensor, name: str) -> torch.Tensor:
-    """`blockfloat.quantise` in pieces of some 16 million elements: a large weight needs no copies of its size."""
-    if values.numel() <= 1 << 25 or values.dim() < 2:
-        return blockfloat.quantise(values if values.dtype is torch.bfloat16 else values.float(), name)
-    if values.shape[0] == 1:
-        return _quantised(values[0], name)[None]
-    out = torch.empty_like(values, dtype=torch.bfloat16)
-    rows = max(1, (1 << 24) // (values.numel() // values.shape[0]))
-    for start in range(0, values.shape[0], rows):
-        out[start : start + rows] = _quantised(values[start : start + rows], name)
-    return out
+    return blockfloat.empty_like(values, held).copy_(values)
 
 
 def _upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology, steps=()) -> Tensor:
