@@ -13,6 +13,7 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from bringup.blocks.cache import Pages
 from bringup.blocks.memory import check_fits
 from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
 from bringup.blocks.precision import Precision
@@ -27,7 +28,9 @@ class Step:
     cos: ttnn.Tensor
     sin: ttnn.Tensor
     row: int | None = None  # prompt: the row of the cache to fill
+    start: int = 0  # prompt: the position of its first token here, where it runs in chunks
     positions: ttnn.Tensor | None = None  # decode: [32] int32, where each row's token goes; -1: no user
+    pages: Pages | None = None  # where the users' blocks are, if the cache is paged
 
 
 class KVCache(Cache):
@@ -65,15 +68,17 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self.device = torch.device("cpu")  # of input_ids and logits
         self.mesh, self.tt_device = mesh, mesh.device
         self.max_seq_len = max_seq_len
-        self.cache_len = round_up(max_seq_len, TILE)
         self.max_users = USERS * mesh.data_ways
-        check_fits(hf_model, config, self.cache_len, mesh, precision)
+        self.cache = check_fits(hf_model, config, max_seq_len, mesh, precision)
+        self.cache.open(mesh)
+        self.cache_len = self.cache.length
         self.rope = RopeTables(hf_model.model.rotary_emb, hf_model.config, self.cache_len, mesh)
         self.decode_inputs = [
             mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})
         ]
         self.traced = False
         self._trace = None
+        self._prompts_run = set()  # by their shapes: what the first of a shape leaves on the device stays
         self._live = None  # the KVCache whose tokens the device holds
 
     # transformers' side
@@ -133,12 +138,14 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     def empty_cache(self, users: int = 1) -> KVCache:
         """Forget the users before; pass the result as past_key_values to run a prompt token by token through decode."""
+        self.reset()
         self._live = KVCache(lengths=[0] * users, columns=0)
         return self._live
 
     def reset(self):
         """Forget all users. Their keys stay in the device cache until overwritten; no later position reaches them."""
         self._live = None
+        self.cache.clear()
 
     def _check(self, input_ids):
         if not isinstance(input_ids, torch.Tensor):
@@ -162,6 +169,8 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         users, columns = input_ids.shape
         logits = torch.zeros(users, keep or columns, self.config.vocab_size)
         per_group = -(-users // self.mesh.data_ways)
+        lengths = [stop - start for start, stop in spans]
+        self._draw({self._row(user, users): length for user, length in enumerate(lengths)})
         for row in range(per_group):
             group = list(range(row, users, per_group))  # one user of each chip group: user g * per_group + row
             prompts = [input_ids[u, slice(*spans[u])] for u in group]
@@ -169,7 +178,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
                 end = spans[user][1] if keep == 0 else keep  # all: where the tokens stand; n: the last n, at the end
                 kept = kept[-(keep or columns) :]
                 logits[user, end - len(kept) : end] = kept
-        cache.lengths = [stop - start for start, stop in spans]
+        cache.lengths = lengths
         cache.columns = columns
         return logits
 
@@ -179,14 +188,43 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         tokens = torch.zeros(self.mesh.data_ways, length, dtype=torch.int32)
         for group, prompt in enumerate(prompts):
             tokens[group, : len(prompt)] = prompt
-        step = Step(is_decode=False, cos=self.rope.prompt[0], sin=self.rope.prompt[1], row=row)
-        hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
         first = 0 if keep == 0 else max(0, min(map(len, prompts)) - keep) // TILE * TILE
-        last = round_up(max(map(len, prompts)), TILE)
-        if first > 0:
-            hidden = ttnn.slice(hidden, (0, 0, first, 0), (1, 1, last, hidden.shape[-1]))
-        logits = self._to_host(self.logits(hidden))
+        chunk = self.cache.prompt_chunk or length
+        logits = []
+        for start in range(0, length, chunk):
+            hidden = self._prompt_chunk(tokens[:, start : start + chunk], start, row, max(0, first - start))
+            if hidden is not None:
+                logits.append(self._to_host(self.logits(hidden)))
+        logits = torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
         return [logits[group, : len(prompt) - first] for group, prompt in enumerate(prompts)]
+
+    def _prompt_chunk(self, tokens: torch.Tensor, start: int, row: int, first: int) -> ttnn.Tensor | None:
+        """Tokens [groups, S] of prompts from position `start` on through all layers -> hidden states from `first` on."""
+        rows = tokens.shape[1]
+        if self._trace is not None and (rows, first) not in self._prompts_run:
+            self.release_trace()  # a new program keeps buffers, which could lie where a replay writes
+        self._prompts_run.add((rows, first))
+        cos, sin = self.rope.of_prompt(start, rows, whole=self.cache.prompt_chunk is None)
+        step = Step(
+            is_decode=False, cos=cos, sin=sin, row=row, start=start, pages=self.cache.of_prompt(row, start, rows)
+        )
+        hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
+        if first >= rows:
+            return None
+        return ttnn.slice(hidden, (0, 0, first, 0), (1, 1, rows, hidden.shape[-1])) if first else hidden
+
+    def _row(self, user: int, users: int) -> int:
+        """The row of the caches, counted over all groups of chips, that a user of so many has."""
+        per_group = -(-users // self.mesh.data_ways)
+        return user // per_group * USERS + user % per_group
+
+    def _draw(self, positions: dict[int, int]):
+        """Room in the cache for so many positions in each row; the users are forgotten where there is none."""
+        try:
+            self.cache.draw(positions)
+        except ValueError:
+            self.reset()
+            raise
 
     # decode
 
@@ -195,8 +233,9 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         fullest = max(cache.lengths)
         if fullest >= self.max_seq_len:
             raise ValueError(f"the cache is full: {fullest} tokens of max_seq_len {self.max_seq_len}")
-        per_group = -(-len(tokens) // self.mesh.data_ways)
-        where = [user // per_group * USERS + user % per_group for user in range(len(tokens))]
+        where = [self._row(user, len(tokens)) for user in range(len(tokens))]
+        self.cache.draw({row: length + 1 for row, length in zip(where, cache.lengths, strict=True)})
+        self.cache.upload()
         rows = [0] * self.max_users
         for row, token in zip(where, tokens.tolist(), strict=True):
             rows[row] = token
@@ -241,7 +280,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         """One decode step, from device buffers to logits [1, 1, 32, vocab]: no host tensor is made or read in it."""
         tokens, positions, rope_positions = self.decode_inputs
         cos, sin = self.rope.look_up(rope_positions)
-        step = Step(is_decode=True, cos=cos, sin=sin, positions=positions)
+        step = Step(is_decode=True, cos=cos, sin=sin, positions=positions, pages=self.cache.of_step())
         return self.logits(self.model(tokens, step))
 
     def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:

@@ -1,12 +1,14 @@
-"""Does a model fit? Bytes per chip by the shapes of the HF model, counted before anything is loaded."""
+"""Does a model fit, and with which cache? Bytes per chip by the shapes of the HF model, before anything is loaded."""
 
 import ttnn
 
-from bringup.blocks.parallel import USERS, Heads, Mesh
+from bringup.blocks.cache import BLOCK, PROMPT_CHUNK, Blocks, Rows
+from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
 
 # Bytes of a 32x32 tile (ttnn 0.81.1: block formats have 64 exponent bytes a tile).
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.float32: 4096, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
+BANKS = 12  # of DRAM, over which a tensor's tiles are dealt out, equally many to each
 
 
 def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
@@ -23,29 +25,95 @@ def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
 
 
 def cache_bytes(config, mesh: Mesh, precision: Precision) -> int:
-    """Keys and values of one position for all 32 users and all layers, on one chip."""
+    """Unpaged: keys and values of one position for all 32 users and all layers, on one chip."""
+    return USERS * _position_bytes(config, mesh, precision)
+
+
+def block_bytes(config, mesh: Mesh, precision: Precision) -> int:
+    """Paged: keys and values of one block, 64 positions of one user, for all layers, on one chip."""
+    return BLOCK * _position_bytes(config, mesh, precision)
+
+
+def _position_bytes(config, mesh: Mesh, precision: Precision) -> int:
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
-    values = 2 * config.num_hidden_layers * USERS * heads.n_kv * config.head_dim
+    values = 2 * config.num_hidden_layers * heads.n_kv * config.head_dim
     return values * TILE_BYTES[precision.cache] // 1024
 
 
-def check_fits(hf_model, config, cache_len: int, mesh: Mesh, precision: Precision):
-    """ValueError, with the sizes and what would make it fit, where weights and cache exceed the chip's free DRAM."""
+def rope_bytes(config, length: int) -> int:
+    """cos and sin of `length` positions, in tiles and in rows, on every chip."""
+    return 2 * 2 * 2 * length * config.head_dim
+
+
+def table_bytes(length: int) -> int:
+    """The page table of 32 users of `length` positions; a row is a page of one bank."""
+    return round_up(USERS, BANKS) * round_up(4 * length // BLOCK, 32)
+
+
+def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
+    """The most that `rows` tokens of a prompt need at once, beside weights and cache, on one chip: bfloat16.
+
+    The residual stream, its norm, and either the MLP's gate, up and product, or q, k and v as one product, as heads,
+    and rotated. Logits are wanted of the last tile.
+    """
+    heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
+    qkv = (heads.n_query + 2 * heads.n_kv) * config.head_dim
+    mlp = max(max(w.shape) for name, w in hf_model.model.layers[0].named_parameters() if "mlp" in name)
+    mlp = round_up(mlp, TILE * mesh.tensor_ways) // mesh.tensor_ways
+    rows = round_up(rows, TILE)
+    return 2 * rows * (2 * config.hidden_size + max(3 * mlp, 3 * qkv))
+
+
+def upload_bytes(hf_model, mesh: Mesh) -> int:
+    """What putting the largest weight on a mesh needs beside it: its bfloat16 rows, before they are tiles."""
+    if mesh.chips == 1:
+        return 0
+    return 2 * max(w.numel() for w in hf_model.parameters()) // mesh.tensor_ways
+
+
+def pool_blocks(free: int, config, max_seq_len: int, mesh: Mesh, precision: Precision) -> int:
+    """Blocks of a pool in `free` bytes, at most what 32 users of max_seq_len can use; one of them is nobody's."""
+    tensors = 2 * config.num_hidden_layers
+    free -= tensors * BANKS * TILE_BYTES[precision.cache]  # each is dealt out over whole banks
+    most = USERS * (round_up(max_seq_len, BLOCK) // BLOCK) + 1
+    return max(0, min(most, free // block_bytes(config, mesh, precision)))
+
+
+def check_fits(hf_model, config, max_seq_len: int, mesh: Mesh, precision: Precision) -> Rows | Blocks:
+    """The cache for prompts and answers of max_seq_len: 32 rows where they fit, else the largest pool that does.
+
+    ValueError, with the sizes and what would make it fit, where not even one user of max_seq_len does.
+    """
     view = ttnn.get_memory_view(mesh.device, ttnn.BufferType.DRAM)
     free = view.num_banks * view.total_bytes_free_per_bank
-    weights, position = weight_bytes(hf_model, mesh, precision), cache_bytes(config, mesh, precision)
-    needed = weights + cache_len * position
-    if needed <= free:
-        return
-    longest = (free - weights) // position // 32 * 32
-    if longest >= 32:
+    weights = weight_bytes(hf_model, mesh, precision)
+
+    def left(length: int, chunk: int) -> int:
+        """For the cache, where rotary tables are `length` long and prompts run in chunks."""
+        working = max(prompt_bytes(hf_model, config, min(chunk, length), mesh), upload_bytes(hf_model, mesh))
+        return free - weights - rope_bytes(config, length) - working
+
+    row, page = round_up(max_seq_len, TILE), round_up(max_seq_len, BLOCK)
+    rows = row * cache_bytes(config, mesh, precision)
+    if rows <= left(row, row):
+        return Rows(row)
+    room = left(page, PROMPT_CHUNK) - table_bytes(page)
+    blocks = pool_blocks(room, config, page, mesh, precision)
+    if blocks > page // BLOCK:
+        return Blocks(page, blocks)
+
+    one = block_bytes(config, mesh, precision) * (page // BLOCK)
+    needed = free - room + one
+    per_position = block_bytes(config, mesh, precision) // BLOCK + rope_bytes(config, 1)
+    longest = (room + rope_bytes(config, page)) // per_position // BLOCK * BLOCK - 2 * BLOCK
+    if longest >= BLOCK:
         hint = f"max_seq_len up to about {longest} fits"
     else:
         small = Precision.of(ttnn.bfloat8_b, cache=precision.cache)
         hint = f"weights in bfloat8_b would be {weight_bytes(hf_model, mesh, small) / 1e9:.2f} GB"
     raise ValueError(
         f"the model does not fit: {needed / 1e9:.2f} GB a chip needed, {free / 1e9:.2f} GB there\n"
-        f"  weights {weights / 1e9:.2f} GB, cache of {cache_len} positions for {USERS} users"
-        f" {cache_len * position / 1e9:.2f} GB, on {mesh.tensor_ways} chip{'s' * (mesh.tensor_ways > 1)}\n"
+        f"  weights {weights / 1e9:.2f} GB, paged cache of one user of {page} positions {one / 1e9:.2f} GB,"
+        f" on {mesh.tensor_ways} chip{'s' * (mesh.tensor_ways > 1)}\n"
         f"  {hint}; a bfloat8_b cache halves that of bfloat16; more chips share both"
     )

@@ -19,8 +19,9 @@ class GatedMLP(torch.nn.Module):
         self.down_proj = weights.row(hf_mlp.down_proj.weight, mesh, precision.mlp)
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        gate = ttnn.linear(x, self.gate_proj, compute_kernel_config=self.compute)
-        up = ttnn.linear(x, self.up_proj, compute_kernel_config=self.compute)
+        place = x.memory_config()
+        gate = ttnn.linear(x, self.gate_proj, memory_config=place, compute_kernel_config=self.compute)
+        up = ttnn.linear(x, self.up_proj, memory_config=place, compute_kernel_config=self.compute)
         inner = ttnn.mul(gate, up, input_tensor_a_activations=[ttnn.UnaryOpType.SILU])
         ttnn.deallocate(gate)
         ttnn.deallocate(up)
@@ -37,13 +38,14 @@ class Relu2MLP(torch.nn.Module):
         self.down_proj = weights.row(hf_mlp.down_proj.weight, mesh, precision.mlp)
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        up = ttnn.linear(x, self.up_proj, activation="relu", compute_kernel_config=self.compute)
+        place = x.memory_config()
+        up = ttnn.linear(x, self.up_proj, activation="relu", memory_config=place, compute_kernel_config=self.compute)
         inner = ttnn.mul(up, up)
         ttnn.deallocate(up)
         return _down(inner, self.down_proj, self.mesh, self.compute)
 
 
 def _down(inner: ttnn.Tensor, weight: ttnn.Tensor, mesh: Mesh, compute) -> ttnn.Tensor:
-    out = ttnn.linear(inner, weight, compute_kernel_config=compute)
+    out = ttnn.linear(inner, weight, memory_config=inner.memory_config(), compute_kernel_config=compute)
     ttnn.deallocate(inner)
     return mesh.all_reduce(out)

@@ -1,4 +1,4 @@
-"""RMSNorm, replicated: every chip normalises the whole hidden state."""
+"""RMSNorm, replicated: of the whole hidden state, and of the heads that a chip has."""
 
 import torch
 import ttnn
@@ -19,3 +19,24 @@ class RMSNorm(torch.nn.Module):
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
         return ttnn.rms_norm(x, epsilon=self.eps, weight=self.weight, compute_kernel_config=self.compute)
+
+
+class HeadNorm(RMSNorm):
+    """RMSNorm of each head on its own, and frees x: [1, n, S, head_dim], or [1, 32, n, head_dim] one user a core."""
+
+    def __init__(self, hf_norm: torch.nn.Module, eps: float, head_dim: int, mesh: Mesh, precision: Precision):
+        if tuple(hf_norm.weight.shape) != (head_dim,):
+            raise ValueError(f"a norm over one head of {head_dim} has a weight of that size, not {hf_norm.weight.shape}")
+        super().__init__(hf_norm, eps, mesh, precision)
+
+    def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        if not x.is_sharded():
+            normed = super().forward(x)
+            ttnn.deallocate(x)
+            return normed
+        whole = ttnn.to_memory_config(x, ttnn.L1_MEMORY_CONFIG)  # the norm takes no height sharding (ttnn 0.81.1)
+        one_user_a_core = x.memory_config()
+        ttnn.deallocate(x)
+        normed = super().forward(whole)
+        ttnn.deallocate(whole)
+        return ttnn.to_memory_config(normed, one_user_a_core)

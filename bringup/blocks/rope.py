@@ -31,6 +31,13 @@ class RopeTables:
             use_height_and_width_as_shard_shape=True,
         )
 
+    def of_prompt(self, start: int, rows: int, whole: bool) -> list[ttnn.Tensor]:
+        """cos and sin from position `start` on; a prompt that runs as a whole takes the tables as they are."""
+        if whole:
+            return self.prompt
+        width = self.prompt[0].shape[-1]
+        return [ttnn.slice(table, (0, 0, start, 0), (1, 1, start + rows, width)) for table in self.prompt]
+
     def look_up(self, positions: ttnn.Tensor) -> list[ttnn.Tensor]:
         """positions [1, 32] uint32 -> cos and sin [1, 32, 1, head_dim], one user a core, as heads in decode."""
         rows = []

@@ -47,6 +47,12 @@ def fused_qkv(q, k, v, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.T
     return _put(torch.cat(parts), mesh, dtype, COLUMN)
 
 
+def fused_qkv_bias(q, k, v, heads: Heads, head_dim: int, mesh: Mesh) -> ttnn.Tensor:
+    """Three HF biases [n * head_dim] in the order of `fused_qkv`: per chip [1, 1, 1, its columns] bfloat16."""
+    as_columns = (bias[:, None] for bias in (q, k, v))
+    return fused_qkv(*as_columns, heads, head_dim, mesh, ttnn.bfloat16)
+
+
 def attention_output(o: torch.Tensor, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
     """HF o_proj [out, n * head_dim] -> row-parallel, the inputs in the order of the chips' query heads."""
     shares = [_heads(o.T, query, head_dim).T for query in heads.query]

@@ -9,6 +9,7 @@ import torch
 import ttnn
 
 from bringup.blocks import Attention, Embedding, GatedMLP, Mesh, Precision, Relu2MLP, RMSNorm, RopeTables
+from bringup.blocks.cache import Rows
 from bringup.blocks.generate import Step
 from tests.blocks.common import APPROXIMATE_EXP, as_good_as_bf16, as_stored, in_bf16, small_hf_model, through
 
@@ -73,7 +74,7 @@ def hf_attention(hf, x):
 def test_attention_of_a_prompt_then_of_one_token_for_each_user(mesh_device, hf):
     mesh, length = Mesh(mesh_device), 96
     tables = RopeTables(hf.model.rotary_emb, hf.config, length, mesh)
-    block = Attention(hf.model.layers[0].self_attn, hf.config, length, mesh, PRECISION)
+    block = Attention(hf.model.layers[0].self_attn, hf.config, Rows(length), mesh, PRECISION)
     users = {0: 40, 1: 64, 3: 1}  # row in the cache: tokens before the next one
     xs = {row: random_rows(before + 1, hf, seed=row) for row, before in users.items()}
     wants = {row: hf_attention(hf, x) for row, x in xs.items()}
@@ -99,7 +100,7 @@ def test_attention_of_a_prompt_then_of_one_token_for_each_user(mesh_device, hf):
 def test_queries_and_keys_after_rope_can_be_hooked(device):
     hf = small_hf_model("Llama-3.2-1B", num_hidden_layers=1)
     mesh = Mesh(device)
-    block = Attention(hf.model.layers[0].self_attn, hf.config, 32, mesh, PRECISION)
+    block = Attention(hf.model.layers[0].self_attn, hf.config, Rows(32), mesh, PRECISION)
     seen = {}
     for name in ("q_rope", "k_rope"):
         block.get_submodule(name).register_forward_hook(lambda m, a, out, n=name: seen.update({n: ttnn.to_torch(out)}))

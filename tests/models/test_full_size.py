@@ -1,6 +1,7 @@
 """Every model file at full size by shapes alone: no weights, no values, and the chip's memory as it would be."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import ttnn_emulator
 from bringup import backends
 from bringup.blocks import Precision, read_config
+from bringup.blocks.cache import Blocks
 from bringup.blocks.memory import cache_bytes, weight_bytes
 from bringup.loading import CONFIGS
 from tests.blocks.common import load_model_file
@@ -53,12 +55,16 @@ def test_a_model_that_does_not_fit_says_so_before_loading():
         empty = backends.memory(device)["dram"]["allocated"]
         bf16 = Precision.of(ttnn_emulator.bfloat16)
         with pytest.raises(
-            ValueError, match=r"(?s)does not fit: 18.79 GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
+            ValueError, match=r"(?s)does not fit: 14.74 GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
         ):
             module.build_model(hf, device, 1024, precision=bf16)
-        with pytest.raises(ValueError, match="max_seq_len up to about 1184 fits"):
-            module.build_model(hf, device, 2048)
+        with pytest.raises(ValueError, match=r"max_seq_len up to about (\d+) fits") as refused:
+            module.build_model(hf, device, 65536)
+        longest = int(re.search(r"about (\d+)", str(refused.value))[1])
         assert backends.memory(device)["dram"]["allocated"] == empty
+        assert isinstance(module.build_model(hf, device, longest).cache, Blocks)
+    with ttnn_emulator.spec_only(), backends.open_system("n150") as device, pytest.raises(ValueError, match="not fit"):
+        module.build_model(hf, device, longest + 1024)
     with ttnn_emulator.spec_only(), backends.open_system("t3000") as mesh:
         module.build_model(hf, mesh, 1024, precision=bf16)
 

@@ -166,6 +166,8 @@ CASES = {
     "ttnn.transformer.chunked_scaled_dot_product_attention": [
         Case((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 96), {}, chunked, DEFAULT),
         Case((T((1, 4, 20, 64)), POOL, POOL, ONE_USER, 0), {}, chunked, DEFAULT),
+        Case((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 64), dict(scale=0.125), chunked, DEFAULT),
+        Refused((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 64), dict(scale=0.1), "32-bit float", TypeError),
         Refused((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 160), {}, "Got K: 192, Q: 64, chunk_start_idx: 160"),
         Refused(
             (T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 48), dict(program_config=program(64, 64)),

@@ -53,11 +53,11 @@ class Config:
 
 
 class DecoderLayer(torch.nn.Module):
-    def __init__(self, hf_layer, config: Config, cache_len: int, mesh: Mesh, precision: Precision):
+    def __init__(self, hf_layer, config: Config, cache, mesh: Mesh, precision: Precision):
         super().__init__()
         eps = config.rms_norm_eps
         self.input_layernorm = RMSNorm(hf_layer.input_layernorm, eps, mesh, precision)
-        self.self_attn = Attention(hf_layer.self_attn, config, cache_len, mesh, precision)
+        self.self_attn = Attention(hf_layer.self_attn, config, cache, mesh, precision)
         self.post_attention_layernorm = RMSNorm(hf_layer.post_attention_layernorm, eps, mesh, precision)
         self.mlp = GatedMLP(hf_layer.mlp, mesh, precision)
 
@@ -67,11 +67,11 @@ class DecoderLayer(torch.nn.Module):
 
 
 class Decoder(torch.nn.Module):
-    def __init__(self, hf_decoder, config: Config, cache_len: int, mesh: Mesh, precision: Precision):
+    def __init__(self, hf_decoder, config: Config, cache, mesh: Mesh, precision: Precision):
         super().__init__()
         self.embed_tokens = Embedding(hf_decoder.embed_tokens, mesh)
         self.layers = torch.nn.ModuleList(
-            DecoderLayer(hf_layer, config, cache_len, mesh, precision) for hf_layer in hf_decoder.layers
+            DecoderLayer(hf_layer, config, cache, mesh, precision) for hf_layer in hf_decoder.layers
         )
         self.norm = RMSNorm(hf_decoder.norm, config.rms_norm_eps, mesh, precision)
 
@@ -85,7 +85,7 @@ class Decoder(torch.nn.Module):
 class Mistral(CausalLM):
     def __init__(self, hf_model, config: Config, mesh: Mesh, max_seq_len: int, precision: Precision):
         super().__init__(hf_model, config, mesh, max_seq_len, precision)
-        self.model = Decoder(hf_model.model, config, self.cache_len, mesh, precision)
+        self.model = Decoder(hf_model.model, config, self.cache, mesh, precision)
         self.lm_head = LMHead(hf_model.lm_head.weight, mesh, precision)
 
     def logits(self, x):

@@ -1,0 +1,183 @@
+"""The KV cache on the device, cut over the chips by KV heads: a row for each of 32 users, or a pool of blocks.
+
+`Rows` is the default. Where 32 rows of max_seq_len do not fit the chip's DRAM, `Blocks` holds what fits, and users draw
+blocks of 64 positions as they grow; a page table says which (`memory.check_fits` chooses). A model has one of the two,
+and each layer its keys and values in it behind the same four calls: `fill` and `attend_prompt` for one user's prompt,
+`update` and `attend` for one token of every user.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import ttnn
+
+from bringup.blocks.parallel import USERS, Heads, Mesh
+from bringup.blocks.precision import Precision
+
+BLOCK = 64  # positions
+PROMPT_CHUNK = 1024  # tokens of a prompt that run at once where the cache is paged: they bound its activations
+
+
+@dataclass(frozen=True)
+class Pages:
+    """What a layer's cache has to know of a pass: where the users' blocks are. None where each user has its row."""
+
+    table: ttnn.Tensor  # [32, blocks of a user] int32 in decode; [1, ...] of the prompt's user
+    new: ttnn.Tensor | None = None  # prompt: [1, blocks] that this chunk fills
+
+
+class Rows:
+    """Every user has a row of `length` positions; nothing to keep account of."""
+
+    prompt_chunk = None  # a prompt runs as a whole
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def layer(self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision) -> "RowCache":
+        return RowCache((USERS, heads.n_kv, self.length, head_dim), mesh, precision)
+
+    def open(self, mesh: Mesh):
+        """Nothing on the device beside the layers' caches."""
+
+    def clear(self):
+        """Nothing is drawn."""
+
+    def draw(self, positions: dict[int, int]):
+        """A row has its positions from the start."""
+
+    def upload(self):
+        """No page table."""
+
+    def of_prompt(self, row: int, start: int, rows: int) -> None:
+        return None
+
+    def of_step(self) -> None:
+        return None
+
+
+class Blocks:
+    """A pool of `count` blocks for all users of a chip, of which a user may have up to `length` positions.
+
+    Block 0 is nobody's: a page table names it where a user has no block. What is written there is never read, what is
+    read there is masked.
+    """
+
+    prompt_chunk = PROMPT_CHUNK
+
+    def __init__(self, length: int, count: int):
+        assert length % BLOCK == 0, length
+        self.length, self.count = length, count
+
+    def layer(self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision) -> "BlockCache":
+        return BlockCache((self.count, heads.n_kv, BLOCK, head_dim), mesh, precision)
+
+    def open(self, mesh: Mesh):
+        """Puts the page table of a decode step on the device, into a buffer that stays."""
+        self.mesh = mesh
+        self.table = torch.zeros(USERS * mesh.data_ways, self.length // BLOCK, dtype=torch.int32)
+        self.device_table = mesh.put_users(self.table, ttnn.int32)
+        self.clear()
+
+    def clear(self):
+        """All blocks are free again."""
+        self.table.zero_()
+        self.held = [0] * len(self.table)
+        self.free = [list(range(self.count - 1, 0, -1)) for _ in range(self.mesh.data_ways)]
+        self.changed = True
+
+    def draw(self, positions: dict[int, int]):
+        """Gives each row of {row: positions} the blocks that it lacks; ValueError, and nothing given, where too few."""
+        lacking = {row: -(-n // BLOCK) - self.held[row] for row, n in positions.items()}
+        for group, free in enumerate(self.free):
+            wanted = sum(max(0, n) for row, n in lacking.items() if row // USERS == group)
+            if wanted > len(free):
+                users = sum(1 for row in positions if row // USERS == group)
+                raise ValueError(
+                    f"the paged cache is full: {users} users need {wanted} more blocks of {BLOCK} positions, "
+                    f"{len(free)} of {self.count - 1} are free\n"
+                    "  hint   fewer users or shorter prompts; a bfloat8_b cache or more chips make room"
+                )
+        for row, n in lacking.items():
+            for _ in range(n):
+                self.table[row, self.held[row]] = self.free[row // USERS].pop()
+                self.held[row] += 1
+                self.changed = True
+
+    def of_prompt(self, row: int, start: int, rows: int) -> Pages:
+        """The tables of `row` in each group of chips: all its blocks, and those of the chunk from `start` on."""
+        whole = self.table[row::USERS]
+        chunk = whole[:, start // BLOCK : -(-(start + rows) // BLOCK)].contiguous()
+        return Pages(*(self.mesh.put_users(table, ttnn.int32) for table in (whole, chunk)))
+
+    def of_step(self) -> Pages:
+        return Pages(self.device_table)
+
+    def upload(self):
+        """Writes the page table into its device buffer, where a draw has changed it."""
+        if self.changed:
+            host = self.mesh.put_users(self.table, ttnn.int32, on_device=False)
+            ttnn.copy_host_to_device_tensor(host, self.device_table)
+            self.changed = False
+
+
+class _LayerCache:
+    """Keys and values of one layer: two tensors of `shape`, zeros."""
+
+    def __init__(self, shape: tuple[int, ...], mesh: Mesh, precision: Precision):
+        self.dtype = precision.cache
+        self.keys, self.values = (
+            ttnn.zeros(shape, dtype=precision.cache, layout=ttnn.TILE_LAYOUT, device=mesh.device) for _ in range(2)
+        )
+
+
+class RowCache(_LayerCache):
+    """[32, kv_heads, length, head_dim]."""
+
+    def fill(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
+        """k, v [1, kv_heads, S, head_dim] of the cache's dtype into the user's row."""
+        ttnn.fill_cache(self.keys, k, step.row)
+        ttnn.fill_cache(self.values, v, step.row)
+
+    def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
+        """Causal attention of a whole prompt over its own keys."""
+        return ttnn.transformer.scaled_dot_product_attention(q, k, v, is_causal=True, **sdpa)
+
+    def update(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
+        """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position."""
+        ttnn.experimental.paged_update_cache(self.keys, k, update_idxs_tensor=step.positions)
+        ttnn.experimental.paged_update_cache(self.values, v, update_idxs_tensor=step.positions)
+
+    def attend(self, q: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
+        """One token of every user over its keys, its own included."""
+        return ttnn.transformer.scaled_dot_product_attention_decode(
+            q, self.keys, self.values, cur_pos_tensor=step.positions, **sdpa
+        )
+
+
+class BlockCache(_LayerCache):
+    """[blocks, kv_heads, 64, head_dim], through the page table of the pass (`step.pages`)."""
+
+    def fill(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
+        """k, v [1, kv_heads, S, head_dim] of the cache's dtype into the blocks of this chunk."""
+        ttnn.experimental.paged_fill_cache(self.keys, k, step.pages.new, batch_idx=0)
+        ttnn.experimental.paged_fill_cache(self.values, v, step.pages.new, batch_idx=0)
+
+    def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
+        """Causal attention of a chunk over all keys of the prompt so far, out of the pool."""
+        return ttnn.transformer.chunked_scaled_dot_product_attention(
+            q, self.keys, self.values, step.pages.table, step.start, **sdpa
+        )
+
+    def update(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
+        """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position."""
+        for cache, x in ((self.keys, k), (self.values, v)):
+            ttnn.experimental.paged_update_cache(
+                cache, x, update_idxs_tensor=step.positions, page_table=step.pages.table
+            )
+
+    def attend(self, q: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
+        """One token of every user over its keys, its own included."""
+        return ttnn.transformer.paged_scaled_dot_product_attention_decode(
+            q, self.keys, self.values, step.pages.table, cur_pos_tensor=step.positions, **sdpa
+        )
