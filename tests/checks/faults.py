@@ -37,12 +37,22 @@ class Fault:
     system: str
     before: bool  # shows only in a model that has run a longer prompt before
     prompt: int  # tokens of the prompt
+    item: str | None  # of the checklist, which fails and names it, where a test asks it
 
 
-def fault(point, words, phase="prefill", checkpoint="tiny-llama", system="n150", before=False, prompt=45):
+def fault(
+    point,
+    words,
+    phase="prefill",
+    checkpoint="tiny-llama",
+    system="n150",
+    before=False,
+    prompt=45,
+    item="decode_modules",
+):
     def register(plant):
         name = plant.__name__
-        FAULTS.append(Fault(name, contextmanager(plant), point, phase, words, checkpoint, system, before, prompt))
+        FAULTS.append(Fault(name, contextmanager(plant), point, phase, words, checkpoint, system, before, prompt, item))
         return plant
 
     return register
@@ -113,7 +123,7 @@ def rope_in_metas_layout(build):
         yield build
 
 
-@fault("layer 0, self_attn.q_rope", "Meta's order")
+@fault("layer 0, self_attn.q_rope", "Meta's order", item=None)
 def weights_in_metas_order(build):
     """The rows of q and k are those of Meta's checkpoint, the rotation is HF's."""
 
@@ -142,7 +152,7 @@ def llama3_scaling_left_out(build):
         yield build
 
 
-@fault("layer 0, self_attn.q_rope", "without the attention factor", checkpoint="tiny-afm")
+@fault("layer 0, self_attn.q_rope", "without the attention factor", checkpoint="tiny-afm", item=None)
 def yarn_attention_factor_left_out(build):
     def change(model):
         rope, factor = model.rope, model.attention_factor
@@ -157,11 +167,12 @@ def yarn_attention_factor_left_out(build):
     yield of_model(with_factor, change)
 
 
-@fault("layer 0, self_attn.q_rope", "for position p +1", phase="decode")
+@fault("layer 0, self_attn.q_rope", "for position p +1", phase="decode", item=None)
 def rotated_one_position_on_in_decode(build):
     def make(original):
         def look_up(self, positions):
-            return original(self, on_host(positions, lambda x: x + 1))
+            last = self.by_position[0].shape[0] - 1
+            return original(self, on_host(positions, lambda x: (x + 1).clamp(max=last)))
 
         return look_up
 
@@ -197,7 +208,8 @@ def attention_without_scale(build):
 def _decode_mask_moved(build, by):
     def make(original):
         def attend(q, k, v, *, cur_pos_tensor, **kwargs):
-            moved = on_host(cur_pos_tensor, lambda at: torch.where(at < 0, at, (at + by).clamp(min=0)))
+            last = k.shape[-2] - 1  # of a row; the device would read what lies behind it
+            moved = on_host(cur_pos_tensor, lambda at: torch.where(at < 0, at, (at + by).clamp(0, last)))
             return original(q, k, v, cur_pos_tensor=moved, **kwargs)
 
         return attend
@@ -211,12 +223,14 @@ def decode_mask_one_short(build):
     yield from _decode_mask_moved(build, -1)
 
 
-@fault("layer 0, self_attn", "one position too many", phase="decode", checkpoint="tiny-allam")
+@fault("layer 0, self_attn", "one position too many", phase="decode", checkpoint="tiny-allam", item=None)
 def decode_mask_one_long(build):
     yield from _decode_mask_moved(build, 1)
 
 
-@fault("layer 0, self_attn", "without a causal mask", prompt=64)  # whole tiles: no padding that could be seen too
+@fault(
+    "layer 0, self_attn", "without a causal mask", prompt=64, item=None
+)  # whole tiles: no padding that could be seen too
 def prompt_without_causal_mask(build):
     def make(original):
         return lambda *args, **kwargs: original(*args, **{**kwargs, "is_causal": False})
@@ -229,7 +243,8 @@ def prompt_without_causal_mask(build):
 def cache_written_one_position_late(build):
     def make(original):
         def update(cache, x, *, update_idxs_tensor, **kwargs):
-            late = on_host(update_idxs_tensor, lambda at: torch.where(at < 0, at, at + 1))
+            last = cache.shape[-2] - 1  # a row's end: the device would write over what lies behind it
+            late = on_host(update_idxs_tensor, lambda at: torch.where(at < 0, at, (at + 1).clamp(max=last)))
             return original(cache, x, update_idxs_tensor=late, **kwargs)
 
         return update
@@ -275,7 +290,7 @@ def query_heads_dealt_out_in_turn(build):
         yield build
 
 
-@fault("layer 0, self_attn.q_rope", "heads in another order", system="n300")
+@fault("layer 0, self_attn.q_rope", "heads in another order", system="n300", item=None)
 def query_heads_of_the_other_chip(build):
     """The rows of q_proj are cut for the chips in the wrong order."""
 
@@ -287,7 +302,7 @@ def query_heads_of_the_other_chip(build):
     yield of_hf(build, change)
 
 
-@fault("layer 0, self_attn", "o_proj", system="n300")
+@fault("layer 0, self_attn", "o_proj", system="n300", item=None)
 def output_heads_of_the_other_chip(build):
     """The columns of o_proj are cut for the chips in the wrong order."""
 
@@ -321,7 +336,7 @@ def _layer_forward(attention_residual, mlp_residual):
     return forward
 
 
-@fault("layer 1, self_attn.residual", "the residual is not added")
+@fault("layer 1, self_attn.residual", "the residual is not added", item="prefill")
 def attention_residual_missing(build):
     def change(model):
         layer = model.model.layers[1]
@@ -330,7 +345,7 @@ def attention_residual_missing(build):
     yield of_model(build, change)
 
 
-@fault("layer 1, mlp.residual", "the residual is not added", checkpoint="tiny-afm")
+@fault("layer 1, mlp.residual", "the residual is not added", checkpoint="tiny-afm", item=None)
 def mlp_residual_missing(build):
     def change(model):
         layer = model.model.layers[1]
@@ -362,7 +377,7 @@ def weights_in_bfloat4_b(build):
     yield narrow
 
 
-@fault("layer 1, mlp", "down_proj is bfloat4_b", checkpoint="tiny-allam")
+@fault("layer 1, mlp", "down_proj is bfloat4_b", checkpoint="tiny-allam", item=None)
 def one_weight_in_bfloat4_b(build):
     def change(model):
         mlp = model.model.layers[1].mlp

@@ -3,13 +3,15 @@
 First by the first-divergence finder on its own, then by the checklist: the item that fails says which fault it is.
 """
 
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from bringup import backends, loading
+from bringup import backends, checks, loading
+from bringup.evaluation.run import Job, Settings
 
 backends.activate("emulator")
 
@@ -52,6 +54,39 @@ def test_the_finder_names_it(fault):
     where, why = (str(found.first), found.first.phase), found.first.why
     assert where == (fault.point, fault.phase), f"{fault.name} is taken for one at {where}: {why}"
     assert fault.words in why, f"{fault.name} is found, and not named: {why}"
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("references"))
+
+
+def checked(checkpoint, system, cache_dir, items, plant=None):
+    """The record of `bringup check --quick`, of some items only."""
+    model_py = ROOT / "models" / CHECKPOINTS[checkpoint] / system / "functional" / "model.py"
+    settings = Settings(
+        str(model_py), model=str(ROOT / "checkpoints" / checkpoint), max_new_tokens=16, cache_dir=cache_dir
+    )
+    job = Job(settings)
+    with (plant or nullcontext)(job.model_file.module.build_model) as build:
+        return checks.run(job, quick=True, items=items, build=build)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.item], ids=lambda fault: fault.name)
+def test_the_checklist_names_it(fault, cache_dir):
+    check = checked(fault.checkpoint, fault.system, cache_dir, [fault.item], fault.plant)
+    (item,) = check["items"]
+    assert (check["verdict"], item["status"]) == ("fail", "fail"), item
+    assert item["summary"].startswith(fault.point + ": "), item["summary"]
+    assert fault.words in item["summary"]
+    first = check["layers"]["first_divergence"]
+    assert (first["phase"], fault.point.endswith(first["point"])) == (fault.phase, True)
+
+
+def test_the_checklist_passes_a_clean_model(cache_dir):
+    check = checked("tiny-llama", "n300", cache_dir, ["decode_modules", "full_decode", "prefill"])
+    assert [item["status"] for item in check["items"]] == ["pass"] * 3, check["items"]
+    assert check["layers"]["first_divergence"] is None
 
 
 @pytest.mark.parametrize("system", ["n150", "n300", "t3000"])
