@@ -2,7 +2,7 @@
 
 import math
 
-FILTERS = ("percent", "span", "small", "fixed", "count", "size", "time", "date", "breakable")
+FILTERS = ("percent", "span", "small", "fixed", "count", "size", "time", "date", "breakable", "pcc")
 NONE = "–"
 
 
@@ -21,6 +21,8 @@ def small(value):
         return NONE
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    if 1e4 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
     if 1e-3 <= abs(value) < 1e4:
         return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -29,6 +31,13 @@ def small(value):
 
 def fixed(value, digits=5):
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def pcc(value):
+    """Six digits, cut and not rounded: what is below 1 does not read as 1."""
+    if value is None or math.isnan(value):
+        return NONE
+    return "1" if value >= 1 else f"{math.floor(1e6 * value) / 1e6:.6f}"
 
 
 def count(value):

@@ -156,7 +156,7 @@ def lines(series, xlabel, ylabel, log=True, floor=1e-9, mark=None, ticks=None, b
     """Lines over common positions. series: (name, [values], colour, linestyle or "o").
 
     mark: (x, text), a place to look at. ticks: ([x], [text]). bands: (start, end) to shade. Values below `floor` on a
-    logarithmic axis are drawn at it; None and NaN leave a gap.
+    logarithmic axis are drawn at it; None, NaN and (on one) 0 leave a gap.
     """
 
     def draw(figure, narrow):
@@ -164,7 +164,7 @@ def lines(series, xlabel, ylabel, log=True, floor=1e-9, mark=None, ticks=None, b
         for start, end in bands:
             axes.axvspan(start, end, color=GRID, alpha=0.45, linewidth=0)
         for name, values, colour, style in series:
-            shown = [math.nan if v is None else max(v, floor) if log else v for v in values]
+            shown = [math.nan if v is None or (log and not v) else max(v, floor) if log else v for v in values]
             marker, line = ("o", "none") if style == "o" else ("o" if len(shown) < 60 else None, style)
             axes.plot(range(len(shown)), shown, color=colour, marker=marker, linestyle=line, label=name)
         if log:
@@ -204,12 +204,11 @@ def _thinned(texts, most):
             for i, t in enumerate(texts)]  # fmt: skip
 
 
-def stack(layers, xlabel, ylabel, limit=None, spans=()):
+def stack(x, layers, xlabel, ylabel, limit=None, spans=()):
     """Areas on top of each other. layers: (name, [values], colour); limit: (value, text); spans: (start, text)."""
 
     def draw(figure, narrow):
         axes = figure.add_subplot()
-        x = range(len(layers[0][1]))
         names, values, colours = zip(*layers)
         axes.stackplot(x, *values, labels=names, colors=colours, alpha=0.85, step="post", linewidth=0)
         top = max(map(sum, zip(*values)))

@@ -19,6 +19,7 @@ ORIGINS = {
 BARS = {"top1": 0.90, "top5": 0.95}  # of a bring-up: docs of the vendor's bring-up guide
 IN_SIGHT = 0.3  # a limit is drawn where this share of it is in use
 MARKS = {"pass": "✓", "fail": "✗", "skipped": "–"}
+RESULTS = {True: "✓ passed", False: "✗ failed", None: "– not asked"}
 WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 SPLIT = {"weights": "weights", "kv": "KV cache", "dispatch": "dispatch", "ccl": "between chips", "other": "other"}
 
@@ -43,7 +44,14 @@ def tally(check):
     """`9 passed, 1 skipped`."""
     statuses = [item["status"] for item in check.get("items") or ()]
     parts = [f"{statuses.count(status)} {word}" for status, word in WORDS.items() if status in statuses]
+    n = sum(len(warnings(item)) for item in check.get("items") or ())
+    parts += [f"{n} warning{'s' * (n > 1)}"] if n else []
     return ", ".join(parts) or "no items were run"
+
+
+def warnings(item):
+    """What an item warns of, although it passed."""
+    return [line.removeprefix("warning: ") for line in item.get("evidence") or () if line.startswith("warning: ")]
 
 
 def facts(check):
@@ -107,7 +115,7 @@ def comparison(accuracy):
         ["KL divergence, 99th percentile", *number("kl_p99")],
         ["KL divergence, worst", *number("kl_worst")],
         ["Logits, relative L2", *number("rel_l2")],
-        ["Logits, PCC", *number("pcc", figures.fixed)],
+        ["Logits, PCC", *number("pcc", figures.pcc)],
         ["Perplexity of the reference", *number("perplexity_reference", lambda v: figures.fixed(v, 4))],
         ["Perplexity", *number("perplexity_device", lambda v: figures.fixed(v, 4))],
     ]
@@ -165,6 +173,8 @@ def profile(layers, phase):
     series = [("device", device, plots.BLUE, "-")]
     if any(v is not None for v in bf16):
         series.append(("HF in BF16", bf16, plots.ORANGE, "--"))
+    if any("own" in p for p in points):
+        series.append(("device, the point's own part", [p["own"]["rel_l2"] for p in points], plots.PURPLE, ":"))
     starts = [i for i, p in enumerate(points) if not i or p.get("layer") != points[i - 1].get("layer")]
     names = [_band(points, i) for i in starts]
     ends = [*starts[1:], len(points)]
@@ -185,8 +195,13 @@ def _band(points, i):
 
 
 def worst(layers, most=12):
-    """The points where the device's error is largest beside the BF16 run's."""
-    return sorted(layers["points"], key=lambda p: -(p.get("ratio") or 0))[:most]
+    """The points whose own error is largest beside what is allowed; where none has one, beside the BF16 run's."""
+
+    def share(point):
+        own = point.get("own")
+        return own["rel_l2"] / own["bound"] if own else point.get("ratio") or 0
+
+    return sorted(layers["points"], key=share, reverse=True)[:most]
 
 
 # ---------------------------------------------------------------- memory
@@ -224,7 +239,8 @@ def over_time(memory, most=400):
         ("activations", [max(0, s["dram"] - weights - cache) / unit for s in steps], plots.GREEN),
     ]
     limit = (total / unit, f"limit {figures.size(total)}") if limit_in_sight(memory) else None
-    return plots.stack(layers, "op call", f"DRAM of one chip ({name})", limit, _spans(steps))
+    calls = [s["call"] for s in steps]
+    return plots.stack(calls, layers, "op call", f"DRAM of one chip ({name})", limit, _spans(steps))
 
 
 def l1_over_time(memory, most=400):
@@ -234,23 +250,29 @@ def l1_over_time(memory, most=400):
     unit, name = _unit(top)
     limit = (total / unit, f"limit {figures.size(total)}") if top > IN_SIGHT * total else None
     layers = [("L1 tensors", [s["l1"] / unit for s in steps], plots.SKY)]
-    return plots.stack(layers, "op call", f"L1 of one chip ({name})", limit, _spans(steps))
+    calls = [s["call"] for s in steps]
+    return plots.stack(calls, layers, "op call", f"L1 of one chip ({name})", limit, _spans(steps))
 
 
 def _peaks(timeline, key, most):
-    """At most about `most` steps of a timeline, each the highest of the calls it stands for, in one phase."""
+    """At most about `most` steps of a timeline, each the highest of the calls it stands for, in one phase.
+
+    A call that does not touch the device has no bytes, and is left out.
+    """
     size = max(1, len(timeline) // most)
     out, bucket = [], []
     for i, step in enumerate(timeline):
+        if not step["dram"]:
+            continue
         if bucket and (len(bucket) == size or step["phase"] != bucket[0]["phase"]):
             out.append(max(bucket, key=lambda s: s[key]))
             bucket = []
         bucket.append(step | {"call": i})
-    return [*out, max(bucket, key=lambda s: s[key])]
+    return [*out, max(bucket, key=lambda s: s[key])] if bucket else out
 
 
 def _spans(steps):
-    return [(i, s["phase"]) for i, s in enumerate(steps) if not i or s["phase"] != steps[i - 1]["phase"]]
+    return [(s["call"], s["phase"]) for i, s in enumerate(steps) if not i or s["phase"] != steps[i - 1]["phase"]]
 
 
 def _unit(n_bytes):

@@ -80,6 +80,8 @@ def items(passed):
     for i, (name, title, summary) in enumerate(ITEMS):
         status = "skipped" if name == "multi_device" else "pass"
         evidence, hint = [f"{title.lower()}: measured as the guide says", "see the tables below"], None
+        if name == "performance":
+            evidence = ["warning: weights read by a decode step: bfloat16", *evidence]
         if not passed and name in failing:
             status, evidence = (
                 "fail",
@@ -132,6 +134,13 @@ def layers(rng, passed, n_layers=4):
             points.append(
                 {"layer": layer, "point": point or "output", "phase": phase, "pcc": 1 - device**2 / 2, "rel_l2": device}
                 | {"max_error": 4 * device, "bias": device / 90, "ratio": device / bf16}
+                | {
+                    "own": {
+                        "rel_l2": 0.52 if broken and at == 10 else 0.002,
+                        "bound": 0.01,
+                        "ok": not (broken and at == 10),
+                    }
+                }
                 | {"bf16": {"pcc": 1 - bf16**2 / 2, "rel_l2": bf16, "max_error": 4 * bf16, "bias": bf16 / 90}}
             )
     first = {"layer": 1, "point": "self_attn.k_rope", "phase": "prefill"}

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from bringup.cli import main
-from bringup.report import html
+from bringup.report import figures, html, sections
 
 from . import sample
 
@@ -87,7 +87,8 @@ def test_a_page_is_whole_and_needs_nothing_else(which, request):
 def test_a_passing_page_says_so_first(passed):
     text = Page(passed).text
     assert text.index("Passed") < text.index("Checklist")
-    assert "9 passed, 1 skipped" in text
+    assert "9 passed, 1 skipped, 1 warning" in text
+    assert "Warning. weights read by a decode step: bfloat16" in text
     assert "Nothing here was measured on a board" in text
     assert "Nowhere does the device's error grow" in text
     assert "Predicted, not measured: 38.2 tokens per second per user" in text
@@ -97,7 +98,7 @@ def test_a_passing_page_says_so_first(passed):
 def test_a_failing_page_names_what_failed_first_and_where(failed):
     top = Page(failed[: failed.index('<section id="checklist">')] + "</main></body></html>").text
     assert "Failed" in top
-    assert "First failure: Decode modules." in top
+    assert "First failure: Decode modules" in top
     assert "layer 1, self_attn.k_rope" in top
     assert failed.count("<details open>") >= 5
     assert failed.count("<mark") == 8  # four tokens on each side
@@ -119,6 +120,37 @@ def test_pictures_come_wide_and_narrow_and_in_the_colours_of_the_page(passed):
     assert "var(--ink)" in passed
     for stand_in in ("#010203", "#040506", "#070809"):
         assert stand_in not in passed
+
+
+def test_a_question_that_was_not_asked_is_neither_passed_nor_failed(undrawn):
+    check = sample.check()
+    check["consistency"][0] |= {"ok": None, "detail": "the cache is too short"}
+    text = Page(html.render(check)).text
+    assert "– not asked" in text
+
+
+def test_a_correlation_below_one_does_not_read_as_one():
+    assert figures.pcc(0.9999997) == "0.999999"
+    assert figures.pcc(1.0) == "1"
+    assert figures.pcc(float("nan")) == figures.NONE
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.01234, "0.0123"), (4.5678e-5, "4.57e-5"), (123.4, "123"), (94519.0, "94,519"), (3e9, "3.00e9")],
+)
+def test_figures_have_three_digits_or_their_integer_part(value, text):
+    assert figures.small(value) == text
+
+
+def test_calls_that_do_not_touch_the_device_leave_no_gap_in_the_memory():
+    check = sample.check()
+    check["memory"]["timeline"][5] |= {"dram": 0, "l1": 0}
+    steps = sections._peaks(check["memory"]["timeline"], "dram", 1000)
+    assert [s["call"] for s in steps] == [i for i in range(360) if i != 5]
+    coarse = sections._peaks(check["memory"]["timeline"], "dram", 40)
+    assert len(coarse) <= 42
+    assert max(s["dram"] for s in coarse) == max(s["dram"] for s in steps)
 
 
 def test_what_was_not_measured_is_said(sparse):
