@@ -11,6 +11,8 @@ from functools import cached_property
 from bringup.planning.formats import DTYPES
 
 TILE, USERS, BLOCK = 32, 32, 64  # rows of a tile, users of a step, positions of a block of a paged cache
+# Hidden states that an all_reduce over two mesh axes holds beside its operand (ttnn 0.81.1, buffers of its steps).
+SUM_STATES = 4.3
 ROW_PARALLEL = ("o_proj", "down_proj", "dense_4h_to_h")
 
 
@@ -131,10 +133,15 @@ class Shapes:
         return 2 * self.layers * bank_bytes(shape, self.formats.cache)
 
     def paged_cache_bytes(self, context, users):
-        """Blocks of 64 positions for `users` users, and the page table of 32 rows."""
+        """Blocks of 64 positions for `users` users and one that is nobody's, and the page table of 32 rows."""
         blocks = -(-context // BLOCK)
-        pages = 2 * self.layers * bank_bytes((users * blocks, self.n_kv, BLOCK, self.head_dim), self.formats.cache)
-        return pages + bank_bytes((USERS, blocks), "int32", rows=True)
+        shape = (users * blocks + 1, self.n_kv, BLOCK, self.head_dim)
+        table = bank_bytes((USERS, blocks), "int32", rows=True)
+        return 2 * self.layers * bank_bytes(shape, self.formats.cache) + table
+
+    def block_bytes(self):
+        """Keys and values of 64 positions of one user."""
+        return self.cache_bytes(BLOCK) // USERS
 
     def rope_bytes(self, context):
         """cos and sin, in tiles for a prompt and in rows for look-up; every chip has all of them."""
@@ -142,9 +149,28 @@ class Shapes:
         return 2 * (bank_bytes(tiles, "bf16") + bank_bytes(rows, "bf16", rows=True))
 
     def activation_bytes(self, rows):
-        """An estimate where nothing can be run: two hidden states, and the MLP's gate, up and product."""
-        inner = max((h.shape[-1] for h in self.weights if h.group == "mlp"), default=self.hidden)
-        return 2 * round_up(rows, TILE) * (2 * self.hidden + 3 * inner)
+        """The most that `rows` tokens of a prompt need at once in bfloat16.
+
+        Three hidden states (the residual before and after attention, and its norm), and the largest of: the MLP's
+        inner tensors, q, k and v three times, the steps of a sum over chips; or the logits of a tile of rows.
+        """
+        names = {h.name.rpartition(".")[0].rpartition(".")[2] for h in self.weights}
+        inner = max((h.shape[-1] for h in self.weights if h.group == "mlp" and "down_proj" not in h.name), default=0)
+        widest = max(
+            (3 if "gate_proj" in names else 2) * inner,
+            3 * (self.n_query + 2 * self.n_kv) * self.head_dim,
+            SUM_STATES * self.hidden if self.ways > 1 else 0,
+        )
+        rows = round_up(rows, TILE)
+        return 2 * max(rows * (3 * self.hidden + widest), TILE * self._share(self.vocabulary))
+
+    def upload_bytes(self):
+        """What writing the largest bfloat16 matrix needs on a mesh beside its tiles: itself, in rows (ttnn 0.81.1).
+
+        Block formats are written as they are. The hole that it leaves is rarely where the next tensor fits.
+        """
+        matrices = [h.bytes for h in self.weights if h.dtype == "bf16" and not h.rows]
+        return 0 if self.ways == 1 else max(matrices, default=0)
 
     def unknown(self):
         """Weights that no rule knows."""

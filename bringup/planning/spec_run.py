@@ -1,6 +1,5 @@
 """A model file run by shapes alone: no weights, no values, the memory and the op log of its true configuration."""
 
-import gc
 import inspect
 from dataclasses import dataclass
 
@@ -53,8 +52,6 @@ def spec_run(model_py, config, system, *, max_seq_len, prompt, formats=None, set
         with blame(file.path, "running the model by shapes"):
             for _ in range(2 if steps else 0):  # the second time nothing is new to the program cache
                 _pass(model, device, prompt, peaks, logs)
-        del model
-        gc.collect()
     return SpecRun(built, peaks, logs.get("prefill", []), logs.get("decode", []))
 
 
