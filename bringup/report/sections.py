@@ -19,7 +19,7 @@ ORIGINS = {
 BARS = {"top1": 0.90, "top5": 0.95}  # of a bring-up: docs of the vendor's bring-up guide
 IN_SIGHT = 0.3  # a limit is drawn where this share of it is in use
 MARKS = {"pass": "✓", "fail": "✗", "skipped": "–"}
-RESULTS = {True: "✓ passed", False: "✗ failed", None: "– not asked"}
+RESULTS = {True: "passed", False: "failed", None: "not asked"}
 WORDS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
 SPLIT = {"weights": "weights", "kv": "KV cache", "dispatch": "dispatch", "ccl": "between chips", "other": "other"}
 
