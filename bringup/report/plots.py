@@ -92,6 +92,11 @@ def _checksum(text):
     return zlib.crc32(text.encode())
 
 
+def _plain(text):
+    """Text that matplotlib takes as it is, also where it has dollar signs."""
+    return str(text).replace("$", r"\$")
+
+
 # ---------------------------------------------------------------- drawings
 def intervals(groups, low=0.0):
     """Rates with their intervals. groups: (title, bar or None, [(name, value, (low, high), colour)]), in fractions."""
@@ -108,9 +113,13 @@ def intervals(groups, low=0.0):
             if bar is not None:
                 axes.axvline(100 * bar, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
                 title = f"{title} (bar {100 * bar:.0f} %)"
-            axes.set(yticks=range(len(rows)), yticklabels=[r[0] for r in reversed(rows)], ylim=(-0.6, len(rows) - 0.4))
+            axes.set(
+                yticks=range(len(rows)),
+                yticklabels=[_plain(r[0]) for r in reversed(rows)],
+                ylim=(-0.6, len(rows) - 0.4),
+            )
             axes.set_xlim(100 * low, 100)
-            axes.set_title(title, loc="left", fontweight="bold")
+            axes.set_title(_plain(title), loc="left", fontweight="bold")
             axes.grid(axis="x")
             axes.grid(visible=False, axis="y")
             axes.tick_params(left=False)
@@ -129,7 +138,7 @@ def strips(rows):
         for y, (_, hits) in enumerate(reversed(rows)):
             axes.broken_barh(_runs(hits, True), (y - 0.22, 0.44), color=SKY, linewidth=0)
             axes.broken_barh(_runs(hits, False), (y - 0.4, 0.8), color=RED, linewidth=0)
-        names = [f"{name}" for name, _ in reversed(rows)]
+        names = [_plain(name) for name, _ in reversed(rows)]
         axes.set(yticks=range(len(rows)), yticklabels=names, xlabel="position of the new token")
         axes.set_xlim(0, n)
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -166,7 +175,7 @@ def lines(series, xlabel, ylabel, log=True, floor=1e-9, mark=None, ticks=None, b
         for name, values, colour, style in series:
             shown = [math.nan if v is None or (log and not v) else max(v, floor) if log else v for v in values]
             marker, line = ("o", "none") if style == "o" else ("o" if len(shown) < 60 else None, style)
-            axes.plot(range(len(shown)), shown, color=colour, marker=marker, linestyle=line, label=name)
+            axes.plot(range(len(shown)), shown, color=colour, marker=marker, linestyle=line, label=_plain(name))
         if log:
             axes.set_yscale("log")
         if mark is not None:
@@ -193,15 +202,16 @@ def _mark(axes, x, text):
     right = last > first and (x - first) / (last - first) < 0.5
     axes.axvline(x, color=RED, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
-        text, (x, 1.0), xycoords=("data", "axes fraction"), xytext=(4 if right else -4, -2), fontsize=8.5, color=RED,
+        _plain(text), (x, 1.0), xycoords=("data", "axes fraction"), xytext=(4 if right else -4, -2), fontsize=8.5, color=RED,
         textcoords="offset points", ha="left" if right else "right", va="top", fontweight="bold",
     )  # fmt: skip
 
 
 def _thinned(texts, most):
-    step = -(-len(texts) // most)
-    return [t if i % step == 0 or (i == len(texts) - 1 and (len(texts) - 1) % step > step // 2) else ""
-            for i, t in enumerate(texts)]  # fmt: skip
+    """The texts with all but about `most` of them left empty; the last one stays where it has room."""
+    step, last = -(-len(texts) // most), len(texts) - 1
+    kept = {*range(0, len(texts), step), *([last] if last % step > step // 2 else [])}
+    return [_plain(text) if i in kept else "" for i, text in enumerate(texts)]
 
 
 def stack(x, layers, xlabel, ylabel, limit=None, spans=()):
@@ -210,7 +220,9 @@ def stack(x, layers, xlabel, ylabel, limit=None, spans=()):
     def draw(figure, narrow):
         axes = figure.add_subplot()
         names, values, colours = zip(*layers)
-        axes.stackplot(x, *values, labels=names, colors=colours, alpha=0.85, step="post", linewidth=0)
+        axes.stackplot(
+            x, *values, labels=[_plain(n) for n in names], colors=colours, alpha=0.85, step="post", linewidth=0
+        )
         top = max(map(sum, zip(*values)))
         if limit is not None:
             axes.axhline(limit[0], color=RED, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -220,7 +232,7 @@ def stack(x, layers, xlabel, ylabel, limit=None, spans=()):
         axes.set_ylim(0, 1.18 * top or 1)
         for start, text in spans:
             axes.axvline(start, color=INK, linewidth=0.6)
-            axes.annotate(text, (start, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), va="top",
+            axes.annotate(_plain(text), (start, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), va="top",
                           textcoords="offset points", fontsize=8.5)  # fmt: skip
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0)
@@ -238,9 +250,11 @@ def scatter(groups, xlabel, ylabel, front=(), log=(False, False)):
         if front:
             axes.plot(*zip(*front), color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         for name, points, colour, marker in groups:
-            axes.plot([p[0] for p in points], [p[1] for p in points], marker, color=colour, markersize=6, label=name)
+            axes.plot(
+                [p[0] for p in points], [p[1] for p in points], marker, color=colour, markersize=6, label=_plain(name)
+            )
             for x, y, text in points:
-                axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+                axes.annotate(_plain(text), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
         for scale, use in zip((axes.set_xscale, axes.set_yscale), log):
             if use:
                 scale("log")
