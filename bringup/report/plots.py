@@ -202,8 +202,8 @@ def _mark(axes, x, text):
     right = last > first and (x - first) / (last - first) < 0.5
     axes.axvline(x, color=RED, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
-        _plain(text), (x, 1.0), xycoords=("data", "axes fraction"), xytext=(4 if right else -4, -2), fontsize=8.5, color=RED,
-        textcoords="offset points", ha="left" if right else "right", va="top", fontweight="bold",
+        _plain(text), (x, 1.0), xycoords=("data", "axes fraction"), xytext=(4 if right else -4, -2), fontsize=8.5,
+        textcoords="offset points", ha="left" if right else "right", va="top", fontweight="bold", color=RED,
     )  # fmt: skip
 
 
