@@ -28,9 +28,9 @@ def performance(context):
     summary = "nothing is missing" if not warnings else f"{len(lines) - warnings} of {len(lines)} features are there"
     predicted = context.sections.get("predicted")
     if predicted:
-        summary += (
-            f"; predicted {predicted['tokens_per_second_per_user']:.1f} t/s/u, TTFT "
-            f"{1000 * predicted['ttft_seconds']:.0f} ms for this size"
+        lines.append(
+            f"predicted for a model of this size, not measured: {predicted['tokens_per_second_per_user']:.1f} t/s/u, "
+            f"TTFT {1000 * predicted['ttft_seconds']:.1f} ms"
         )
     return verdict(problems, summary, sorted(lines, key=lambda x: not x.startswith("warning")))
 
@@ -45,8 +45,8 @@ def traced(context):
     model, prompt = context.model, context.job.prompt_ids[:33]
     if not hasattr(model, "traced"):
         return False, "traced decode: the model has no `traced`; each step is dispatched op by op"
-    if context.job.activation.name == "mock":
-        return True, "traced decode: offered (the library cannot capture on its mock cluster)"
+    if not context.emulator:  # the mock cluster cannot capture; a board wants a region for it when it is opened
+        return True, "traced decode: offered; `scripts/run_eval.py --trace 1` runs it"
     tokens = context.reference.tokens[:3]
     plain = _logits(model, prompt, tokens)
     before, model.traced = model.traced, True
@@ -159,20 +159,20 @@ def op_table(context):
 
     rows = []
     for phase in ("prefill", "decode"):
-        times = roofline.op_times(context.records[phase], context.job.system, traced=phase == "decode")
+        traced = phase == "decode"
+        times = roofline.by_op(roofline.op_times(context.records[phase], context.job.system, traced=traced))
         total = sum(t.seconds for t in times) or 1.0
-        merged = {}
-        for t in times:
-            row = merged.setdefault(
-                t.op, {"op": t.op, "phase": phase, "calls": 0, "bytes": 0, "flops": 0, "predicted_seconds": 0.0}
-            )
-            row["calls"] += t.calls
-            row["bytes"] += t.bytes
-            row["flops"] += t.flops
-            row["predicted_seconds"] += t.seconds
         rows += [
-            row | {"share": row["predicted_seconds"] / total}
-            for row in sorted(merged.values(), key=lambda r: -r["predicted_seconds"])
+            {
+                "op": t.op,
+                "phase": phase,
+                "calls": t.calls,
+                "bytes": t.bytes,
+                "flops": t.flops,
+                "predicted_seconds": t.seconds,
+                "share": t.seconds / total,
+            }
+            for t in times
         ]
     records = context.records
     predicted = roofline.predict(records["prefill"], records["decode"], context.job.system, traced=True)

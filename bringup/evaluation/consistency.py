@@ -1,7 +1,7 @@
-"""Does a model agree with itself, and with HF wherever it is asked? Prefill, decode, boundaries, a second prompt, batches.
+"""Does a model agree with itself, and with HF? Prefill and decode, boundaries, a second prompt, batches, seeds.
 
-Only what the HF-facing contract has is used, so that any model.py can be asked. One text runs through the HF model once,
-in float32 and in bfloat16; the logits of both at every position are what the device is held against.
+Only what the HF-facing contract has is used, so that any model.py can be asked. One text runs through the HF model in
+float32 and in bfloat16; the logits of both at every position are what the device is held against.
 """
 
 import math
@@ -193,7 +193,7 @@ class Probe:
         return self.judge(f"the end of the cache ({end})", range(end - steps, end + 1), torch.cat(found))
 
     def second_prompt(self):
-        """A short prompt and two steps, then a long prompt, then the short one again: nothing of the long one is left."""
+        """A short prompt and two steps, a long prompt, the short one again: nothing of the long one is left."""
         import torch
 
         short, long = 33 if self.max_seq_len > 35 else 1, self.max_seq_len - 1

@@ -6,17 +6,13 @@ prompt. HF computes in float32. For models of `bringup.blocks`, whose parts have
 
 import copy
 import dataclasses
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from bringup.evaluation.module_phases import USERS, Decode, Prefill, hf_rotation
 from bringup.evaluation.pcc import explain, pcc, rel_l2, rel_l2_for
 
 TIGHT, WIDE = 0.999, 0.99  # norm, RoPE, products and what they put into the cache; attention, MLP, a whole layer
-USERS = 32
-PROMPT = 128
-PROMPT_ROW = 3  # of the cache: a row that is not the first
-NEAR = (0, 1, 30, 31, 32, 33, 62, 63, 64, 65, 126, 127, 128, 129)
 
 
 @dataclass
@@ -51,11 +47,14 @@ class ModuleResult:
 def made_of_blocks(model):
     """(True, None), or (False, why not) where the parts of the model cannot be reached by HF's names."""
     from bringup.blocks import CausalLM
+    from bringup.blocks.cache import Blocks
 
     if not isinstance(model, CausalLM):
         return False, "the file does not use bringup.blocks, and its parts have no names that could be compared"
     if model.mesh.data_ways > 1:
         return False, "data parallel: every chip has users of its own"
+    if isinstance(model.cache, Blocks):
+        return False, "the cache is paged, and no row of it is one user's: a shorter --max_seq_len has rows"
     wanted = ("embed_tokens", "layers", "norm")
     missing = [f"model.{n}" for n in wanted if not hasattr(model.model, n)] + ["lm_head"] * (
         not hasattr(model, "lm_head")
@@ -71,7 +70,7 @@ def run(model, hf_model, *, layer=0, seed=0, values=True):
 
     with torch.inference_mode():
         test = _Test(model, hf_model, layer, seed, values)
-        for phase in (_Decode(test), _Prefill(test)):
+        for phase in (Decode(test), Prefill(test)):
             test.norm(
                 phase, f"model.layers.{layer}.input_layernorm", test.layer.input_layernorm, test.hf.input_layernorm
             )
@@ -160,7 +159,7 @@ class _Test:
         step = phase.prepare(block, hf)
         with _tapped(self, block) as seen:
             out = self.chips(block(self.put(x), step))
-        with _hf_rotation(hf) as hf_seen:
+        with hf_rotation(hf) as hf_seen:
             expected = phase.hf_attention(hf, x)
         if not self.values:
             self.compare(name, phase, expected, None, WIDE)
@@ -193,207 +192,6 @@ class _Test:
         out = self.model.lm_head(self.put(x))
         got = self.mesh.get(out)[0, :, : self.config.vocab_size].float() if self.values else None
         self.compare("lm_head", phase, x @ self.hf_head.float().T, got, TIGHT)
-
-
-# One phase each: the step that the device gets, what HF computes, and where the heads are
-
-
-class _Phase:
-    def __init__(self, test):
-        self.test, self.model = test, test.model
-        self.hf_written = {}
-
-    def hf_attention(self, hf, x):
-        """HF's attention on x, noting what it adds to the cache."""
-        out = hf(self.batch(x), **self.hf_arguments())[0].reshape(x.shape)
-        kept, new = self.cache.layers[0], self.positions.shape[1]
-        self.hf_written = {"keys": kept.keys[:, :, -new:], "values": kept.values[:, :, -new:]}
-        return out
-
-    def hf_layer(self, hf, x):
-        out = hf(self.batch(x), **self.hf_arguments())
-        return (out[0] if isinstance(out, tuple) else out).reshape(x.shape)
-
-    def rotary(self, positions):
-        """HF's (cos, sin) [batch, length, head_dim] at positions [batch, length]."""
-        import torch
-
-        return self.test.rotary(torch.zeros(1), positions)
-
-    def rotate(self, hf, x):
-        """HF's own rotation of heads [batch, n, length, head_dim]."""
-        return _rotation(hf)(x, x, *self.rotary(self.positions))[0]
-
-    def of_hf(self, x, which):
-        """HF's heads [batch, n, length, head_dim] in the order in which the chips hold them, copies and all."""
-        return x[:, [h for chip in which for h in chip if h is not None]]
-
-    def by_head(self, chips, which):
-        """What `of_hf` gives, of the device."""
-        import torch
-
-        found = [self.head(chips[c], i) for c, chip in enumerate(which) for i, h in enumerate(chip) if h is not None]
-        return torch.stack(found, 1)
-
-
-class _Decode(_Phase):
-    """32 users at their own positions, over a cache full of other keys and values."""
-
-    name, rows = "decode", USERS
-
-    def __init__(self, test):
-        import torch
-
-        super().__init__(test)
-        length = test.model.cache_len
-        near = [p for p in (*NEAR, length - 2, length - 1) if 0 <= p < length]
-        spread = [i * length // USERS for i in range(USERS)]
-        places = list(dict.fromkeys([*near, *spread]))[:USERS]
-        self.positions = torch.tensor(places + [length - 1] * (USERS - len(places)))[:, None]  # [32, 1]
-
-    def prepare(self, block, hf):
-        """Fills the cache, in the device and for HF, and gives the step."""
-        import torch
-        import ttnn
-
-        length = self.model.cache_len
-        x = hf_norm_input(self.test, length)
-        tables = self.rotary(torch.arange(length)[None])
-        shape = (USERS, length, -1, block.head_dim)
-        with _hf_rotation(hf) as seen:
-            hf(x, position_embeddings=tables, attention_mask=None)
-        self.keys = _rotation(hf)(seen["k"], seen["k"], *tables)[0].bfloat16().float()
-        self.cached_values = hf.v_proj(x).view(shape).transpose(1, 2).bfloat16().float()
-        kept = cache_of(block)
-        put_cache(self.test.mesh, block.heads, kept.keys, self.keys)
-        put_cache(self.test.mesh, block.heads, kept.values, self.cached_values)
-        at = self.positions.flatten().to(torch.int32)
-        positions = self.test.mesh.put(at, ttnn.int32)
-        cos, sin = self.model.rope.look_up(self.test.mesh.put(at[None], ttnn.uint32))
-        return new_step(is_decode=True, cos=cos, sin=sin, positions=positions)
-
-    def batch(self, x):
-        return x[:, None]  # [32, 1, hidden]
-
-    def hf_arguments(self):
-        """A user sees the cached keys before its position, and its own, which HF appends."""
-        import torch
-        from transformers import DynamicCache
-
-        self.cache = DynamicCache()
-        self.cache.update(self.keys, self.cached_values, 0)
-        length = self.keys.shape[2]
-        columns = torch.arange(length + 1)[None]
-        unseen = (columns >= self.positions) & (columns < length)
-        mask = torch.zeros(USERS, length + 1).masked_fill(unseen, float("-inf"))
-        return {
-            "position_embeddings": self.rotary(self.positions),
-            "attention_mask": mask[:, None, None],
-            "past_key_values": self.cache,
-        }
-
-    def head(self, chip, i):
-        return chip[0, :, i : i + 1]  # [1, 32, n, head_dim] -> [32, 1, head_dim]
-
-    def written(self, block, part):
-        """What each user's position of the cache holds: [32, slots, 1, head_dim]."""
-        import torch
-
-        at = self.positions.flatten()
-        chips = [
-            c[torch.arange(USERS), :, at][None] for c in self.test.chips(getattr(cache_of(block), part))
-        ]  # [1, 32, n, hd]
-        return self.by_head(chips, block.heads.kv)
-
-
-class _Prefill(_Phase):
-    """One user's prompt, into a row of the cache."""
-
-    name = "prefill"
-
-    def __init__(self, test):
-        import torch
-
-        super().__init__(test)
-        self.rows = min(PROMPT, test.model.cache_len)
-        self.positions = torch.arange(self.rows)[None]
-
-    def prepare(self, block, hf):
-        cos, sin = self.model.rope.prompt
-        return new_step(is_decode=False, cos=cos, sin=sin, row=PROMPT_ROW)
-
-    def batch(self, x):
-        return x[None]
-
-    def hf_arguments(self):
-        import torch
-        from transformers import DynamicCache
-
-        self.cache = DynamicCache()
-        mask = torch.full((self.rows, self.rows), float("-inf")).triu(1)
-        return {
-            "position_embeddings": self.rotary(self.positions),
-            "attention_mask": mask[None, None],
-            "past_key_values": self.cache,
-        }
-
-    def head(self, chip, i):
-        return chip[:, i]  # [1, n, S, head_dim] -> [1, S, head_dim]
-
-    def written(self, block, part):
-        chips = [
-            c[PROMPT_ROW : PROMPT_ROW + 1, :, : self.rows] for c in self.test.chips(getattr(cache_of(block), part))
-        ]
-        return self.by_head(chips, block.heads.kv)
-
-
-def hf_norm_input(test, length):
-    """Inputs [32, length, hidden] of the tokens that the cache already holds."""
-    return test.hf.input_layernorm(test.random(USERS, length, test.config.hidden_size))
-
-
-def cache_of(block):
-    """What holds the `keys` and `values` [32, heads of a chip, length, head_dim] of an attention."""
-    return getattr(block, "cache", block)
-
-
-def put_cache(mesh, heads, kept, value):
-    """Keys or values [32, heads, length, head_dim] into a layer's cache, each chip its heads."""
-    import torch
-    import ttnn
-
-    zeros = torch.zeros_like(value[:, 0])
-    slots = [zeros if h is None else value[:, h] for chip in heads.kv for h in chip]
-    host = mesh.put(torch.stack(slots, 1), kept.dtype, ttnn.TILE_LAYOUT, shard_dim=1, on_device=False)
-    ttnn.copy_host_to_device_tensor(host, kept)
-
-
-def new_step(**fields):
-    from bringup.blocks.generate import Step
-
-    return Step(**fields)
-
-
-def _rotation(hf_attention):
-    """The function with which HF's attention rotates q and k."""
-    return sys.modules[type(hf_attention).__module__].apply_rotary_pos_emb
-
-
-@contextmanager
-def _hf_rotation(hf_attention):
-    """Notes q and k [batch, n, length, head_dim] as HF's attention hands them to its rotation."""
-    module, seen = sys.modules[type(hf_attention).__module__], {}
-    rotate = module.apply_rotary_pos_emb
-
-    def noted(q, k, *args, **kwargs):
-        seen.update(q=q, k=k)
-        return rotate(q, k, *args, **kwargs)
-
-    module.apply_rotary_pos_emb = noted
-    try:
-        yield seen
-    finally:
-        module.apply_rotary_pos_emb = rotate
 
 
 @contextmanager
