@@ -380,7 +380,7 @@ def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -
         values = [None if t is None else t.contents() for t in inputs]
     else:
         values = [None if t is None else t.held() for t in inputs]
-        if rows is not HELD and (rows.search or any(v is not None and type(v[0]) is Repeated for v in values)):
+        if rows is not HELD and (rows.search or any(type(c) is Repeated for v in values if v is not None for c in v)):
             compute = (slice_wise_over_chips if collective else slice_wise)(compute, rows)
             together = together and slice_wise_over_chips(together, rows)
     chips = max((len(v) for v in values if v is not None), default=1)

@@ -9,7 +9,7 @@ import ttnn
 
 from bringup.blocks import weights
 from bringup.blocks.norm import HeadNorm
-from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
+from bringup.blocks.parallel import TILE, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import Rope
 

@@ -199,7 +199,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         return [logits[group, : len(prompt) - first] for group, prompt in enumerate(prompts)]
 
     def _prompt_chunk(self, tokens: torch.Tensor, start: int, row: int, first: int) -> ttnn.Tensor | None:
-        """Tokens [groups, S] of prompts from position `start` on through all layers -> hidden states from `first` on."""
+        """Tokens [groups, S] of prompts, from position `start` on -> hidden states of those from `first` on."""
         rows = tokens.shape[1]
         if self._trace is not None and (rows, first) not in self._prompts_run:
             self.release_trace()  # a new program keeps buffers, which could lie where a replay writes

@@ -26,7 +26,9 @@ class HeadNorm(RMSNorm):
 
     def __init__(self, hf_norm: torch.nn.Module, eps: float, head_dim: int, mesh: Mesh, precision: Precision):
         if tuple(hf_norm.weight.shape) != (head_dim,):
-            raise ValueError(f"a norm over one head of {head_dim} has a weight of that size, not {hf_norm.weight.shape}")
+            raise ValueError(
+                f"a norm of heads of {head_dim} has a weight of that size, not {list(hf_norm.weight.shape)}"
+            )
         super().__init__(hf_norm, eps, mesh, precision)
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
