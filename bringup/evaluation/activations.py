@@ -267,7 +267,7 @@ class _Recorder:
         self.out, self.start, self.stop = out, 0, 0
         mesh = getattr(model, "mesh", None)
         self.one_chip = getattr(mesh, "data_ways", 1) > 1  # user 0 lives on the first chip
-        self.hidden_size = getattr(model.config, "hidden_size", None)
+        self.hidden_size = getattr(getattr(model, "config", None), "hidden_size", None)
         self.model, self.modules = model, dict(model.named_modules())
 
     def chips(self, x):

@@ -196,14 +196,15 @@ def _why(own):
 
 @contextmanager
 def weights_as(hf_model, precision):
-    """The HF model's matrices on the grids of the declared formats inside the block."""
+    """The HF model's matrices on the grids of the declared block formats inside the block."""
     import torch
+    import ttnn
 
     kept = []
     try:
         for name, module in hf_model.named_modules() if precision is not None else ():
             dtype = declared(name, precision)
-            if isinstance(module, torch.nn.Linear) and dtype is not None:
+            if isinstance(module, torch.nn.Linear) and dtype not in (None, ttnn.bfloat16, ttnn.float32):
                 kept.append((module, module.weight))
                 value = through(module.weight.detach().T, dtype).T.to(module.weight.dtype)
                 module.weight = torch.nn.Parameter(value, requires_grad=False)  # a tied head gets its own
