@@ -30,6 +30,5 @@ def baseline(context):
     ]
     if random:
         evidence.append("random weights: the text means nothing")
-    kept = "from the cache" if reference.cached else f"in {reference.seconds:.1f} s"
-    summary = f"{len(tokens)} tokens {kept}; bfloat16 alone costs relative L2 {bf16.rel_l2:.4f}"
+    summary = f"HF generates {len(tokens)} tokens; bfloat16 alone costs relative L2 {bf16.rel_l2:.4f}"
     return verdict(problems, summary, evidence, hint="another checkpoint or prompt: this reference proves nothing")

@@ -1,0 +1,198 @@
+"""A clean model passes all ten items; what raises, is foreign or holds no values is named; files and exit codes."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from bringup import backends, checks, cli
+from bringup.checks import checklist, command, results, table
+from bringup.errors import BadInput
+from bringup.evaluation.run import ROOT, Job, Settings
+
+backends.activate("emulator")
+
+ALLAM = "models/humain-ai/ALLaM-7B-Instruct-preview/n150/functional/model.py"
+FAILING = "tests/evaluation/files/fails_in_forward.py"
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch):
+    """Paths are as a user in the repository types them; tiny models are fastest on one thread."""
+    monkeypatch.chdir(ROOT)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A function: the job of a model file with a small checkpoint."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+
+    def job(path, checkpoint="tiny-allam", tokens=24):
+        model = str(ROOT / "checkpoints" / checkpoint)
+        return Job(
+            Settings(str(ROOT / path), model, max_new_tokens=tokens, min_new_tokens=tokens, prompt_tokens=60,
+                     cache_dir=cache)
+        )  # fmt: skip
+
+    return job
+
+
+@pytest.fixture(scope="module")
+def clean(job):
+    """The check of a clean model, its context, and what was watched."""
+    watched = []
+    check, context = checklist.run_with_context(
+        job(ALLAM), quick=True, watch=lambda r: watched.append((r[-1]["name"], r[-1]["status"]))
+    )
+    return check, context, watched
+
+
+def by_name(check):
+    return {item["name"]: item for item in check["items"]}
+
+
+def test_a_clean_model_passes_every_item(clean):
+    check, _, watched = clean
+    assert [i["name"] for i in check["items"]] == list(checks.NAMES)
+    bad = [f"{i['name']}: {i['summary']}" for i in check["items"] if i["status"] != "pass"]
+    assert not bad, bad
+    assert check["verdict"] == "pass"
+    assert watched == [(name, status) for name in checks.NAMES for status in (None, "pass")]
+
+
+def test_the_record_is_whole_and_plain_json(clean):
+    check = json.loads(json.dumps(clean[0], allow_nan=False))
+    facts = "format model_py hf_id checkpoint random_weights system backend numerics quick command versions started"
+    sections = "accuracy layers modules consistency texts memory ops predicted"
+    assert set(check) == {*facts.split(), *sections.split(), "seconds", "verdict", "items"}
+    assert (check["format"], check["system"], check["backend"], check["quick"]) == (1, "n150", "emulator", True)
+    for item in check["items"]:
+        assert set(item) == {"name", "title", "status", "seconds", "summary", "evidence", "hint"}
+        assert "\n" not in item["summary"]
+    assert {"n", "top1", "positions", "bf16", "given_text", "kl_mean"} <= set(check["accuracy"])
+    assert check["accuracy"]["given_text"]["n"] > 0
+    assert len(check["texts"]["device"]) == 24
+    assert set(check["memory"]) == {"chip", "groups", "timeline"}
+    groups, chip = check["memory"]["groups"], check["memory"]["chip"]["dram"]
+    assert groups["cache"] == 2 * 2 * 32 * 8 * 256 * 32 * 2  # K and V of 2 layers: 32 users, 8 heads, 256 x 32 bfloat16
+    assert groups["weights"] + groups["cache"] == chip["allocated"]
+    assert max(t["dram"] for t in check["memory"]["timeline"]) <= chip["peak"]
+    for phase in ("prefill", "decode"):
+        assert sum(row["share"] for row in check["ops"] if row["phase"] == phase) == pytest.approx(1)
+    assert check["predicted"]["label"] == "predicted"
+    assert len(check["consistency"]) == 7
+    assert {m["phase"] for m in check["modules"]} == {"decode", "prefill"}
+
+
+def test_the_report_folder(clean, tmp_path):
+    check, context, _ = clean
+    paths = command.write_folder(check, context.records, tmp_path / "report")
+    assert [p.name for p in paths] == ["check.json", "report.html", "visualizer"]
+    assert json.loads(paths[0].read_text()) == check
+    assert "teacher_forcing" in paths[1].read_text()
+    assert (paths[2] / "db.sqlite").stat().st_size > 10_000
+
+
+def test_notes_are_written_once_between_their_markers(clean, tmp_path):
+    notes = tmp_path / "MODEL_BRINGUP.md"
+    notes.write_text("# A model\n\nWords of its own.\n")
+    first = results.write_notes(clean[0], notes).read_text()
+    assert first.startswith("# A model\n\nWords of its own.\n\n## Results\n")
+    assert "| teacher_forcing | pass | top-1" in first
+    notes.write_text(first + "\nMore words.\n")
+    assert results.write_notes(clean[0], notes).read_text() == first + "\nMore words.\n"
+
+
+def test_models_md_gets_its_row(clean, tmp_path):
+    measured = clean[1].measured
+    written, models = results.write_models(measured, tmp_path)
+    assert written.name == "tiny-allam-n150.json"
+    assert json.loads(written.read_text())["top1"] == measured["top1"]
+    assert "humain-ai/ALLaM-7B-Instruct-preview | n150 | emulator" in models.read_text()
+
+
+def test_what_raises_fails_with_its_line_and_the_rest_runs(job):
+    found = by_name(checks.run(job(FAILING), quick=True))
+    assert found["baseline"]["status"] == "pass"
+    for name in ("full_decode", "teacher_forcing", "generation", "prefill", "performance"):
+        assert found[name]["status"] == "fail"
+        assert found[name]["summary"].startswith(f"{FAILING}:8: RuntimeError")
+        assert "the device said no" in " ".join([found[name]["summary"], *found[name]["evidence"]])
+    assert found["end_to_end"]["summary"] == "the model has no generate()"
+    text = table.text({"items": list(found.values()), "verdict": "fail", "seconds": 1})
+    assert f"FAIL full_decode: {FAILING}:8" in text
+    assert text.endswith("FAIL: 1 passed, 6 failed, 3 skipped, in 1 s")
+
+
+def test_a_model_that_is_not_built_is_reported_once(job):
+    def build(hf_model, device, max_seq_len):
+        raise ValueError("no such weight")
+
+    check = checks.run(job(ALLAM), quick=True, build=build)
+    found = by_name(check)
+    assert check["verdict"] == "fail"
+    assert found["decode_modules"]["status"] == "fail"
+    assert "ValueError while building the model" in found["decode_modules"]["summary"]
+    assert found["decode_modules"]["evidence"] == ["  no such weight"]
+    assert {found[n]["status"] for n in checks.NAMES[2:]} == {"skipped"}
+
+
+def test_a_foreign_file_is_asked_what_its_contract_answers(job):
+    items = ["decode_modules", "decoder_layer", "prefill", "end_to_end", "multi_device"]
+    found = by_name(checks.run(job("tests/foreign/llama_by_hand.py", "tiny-llama"), quick=True, items=items))
+    status = {name: item["status"] for name, item in found.items()}
+    assert status == dict(zip(items, ["skipped", "skipped", "pass", "pass", "skipped"]))
+    assert "does not use bringup.blocks" in found["decode_modules"]["summary"]
+    assert "n300, t3000: there is no folder of another system" in found["multi_device"]["summary"]
+    assert any("the file takes no batch" in e for e in found["end_to_end"]["evidence"])
+
+
+def test_without_values_the_calls_run_and_accuracy_is_skipped(job):
+    """The emulator in the place of a backend that holds no values."""
+    without = job(ALLAM)
+    without.activation = dataclasses.replace(without.activation, name="mock")
+    check = checks.run(without, quick=True)
+    found = by_name(check)
+    assert found["baseline"]["status"] == "pass"
+    assert {found[n]["status"] for n in checks.NAMES[1:]} == {"skipped"}
+    for name in checks.NAMES[1:8]:
+        assert "holds no values" in found[name]["summary"], name
+    assert check["accuracy"] is None
+    assert all(r["ok"] is None for r in check["consistency"])
+
+
+def test_bars(clean, monkeypatch):
+    """The same result fails where it is below a bar, and names the first place that diverges only if there is one."""
+    from bringup.checks import accuracy
+
+    context = clean[1]
+    worse = context.measured | {"top1": 0.5, "garbage": 2}
+    monkeypatch.setitem(context.__dict__, "measured", worse)
+    monkeypatch.setattr(accuracy.layers, "first_divergence", lambda context: (None, None))
+    outcome = accuracy.teacher_forcing(context)
+    assert outcome.status == "fail"
+    assert outcome.summary == "top-1 50.00% (0.5000) is below 90 %"
+    assert "2 predictions are outside the reference's best 100" in outcome.evidence
+
+
+def test_unknown_items():
+    with pytest.raises(BadInput, match="no such item"):
+        checklist.chosen(["baseline", "decode_module"])
+
+
+def test_exit_codes(tmp_path, capsys):
+    allam = [ALLAM, "--model", "checkpoints/tiny-allam", "--cache_dir", str(tmp_path), "--out", str(tmp_path / "out")]
+    failing = [FAILING, *allam[1:]]
+    assert cli.main(["check", *allam, "--quick", "--items", "baseline"]) == 0
+    assert "PASS: 1 passed" in capsys.readouterr().out
+    assert (tmp_path / "out" / "check.json").is_file()
+    assert cli.main(["check", *failing, "--quick", "--items", "full_decode"]) == 1
+    assert f"{FAILING}:8" in capsys.readouterr().out
+    assert cli.main(["check", *allam, "--items", "nonsense"]) == 2
+    assert cli.main(["check", *allam, "--items", "baseline", "--write"]) == 2
+    assert cli.main(["check", "no/such/model.py"]) == 2
