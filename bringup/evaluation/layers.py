@@ -11,7 +11,8 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bringup.evaluation.activations import Activations, record_device, record_reference, split
+from bringup.evaluation.activations import Activations, record_reference, split
+from bringup.evaluation.device_activations import record_device
 
 __all__ = ["Activations", "Profile", "compare", "profile", "record_device", "record_reference"]
 
@@ -212,6 +213,14 @@ def weights_as(hf_model, precision):
     finally:
         for module, weight in kept:
             module.weight = weight
+
+
+def precision_of(module):
+    """What a model file declares: its PRECISION, or its WEIGHT_DTYPE for all weights; None where it says nothing."""
+    from bringup.blocks import Precision
+
+    dtype = getattr(module, "WEIGHT_DTYPE", None)
+    return getattr(module, "PRECISION", None) or (None if dtype is None else Precision.of(dtype))
 
 
 def declared(name, precision):

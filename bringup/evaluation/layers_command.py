@@ -55,7 +55,7 @@ def of_job(job, decode_from):
     with job.open_model() as (model, _):
         with blame(job.model_file.path, "running the model"):
             device = layers.record_device(model, job.prompt_ids, decode_from)
-        return layers.judge(hf_model, device, getattr(job.model_file.module, "PRECISION", None), model)
+        return layers.judge(hf_model, device, layers.precision_of(job.model_file.module), model)
 
 
 def print_profile(profile, every_point=False, console=None):

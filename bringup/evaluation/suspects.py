@@ -6,7 +6,8 @@ one that explains most of the error is named, if it leaves less than a third of 
 
 import torch
 
-from bringup.evaluation.activations import device_cache, split
+from bringup.evaluation.activations import split
+from bringup.evaluation.device_activations import device_cache
 
 REMAINS = 1 / 3  # of the error: what a suspect may leave and still be named
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -110,7 +111,9 @@ class Case:
     # norms and residuals
 
     def norm(self, x):
-        weight, eps = self.module.weight.float(), self.module.variance_epsilon
+        weight, eps = self.module.weight.float(), getattr(self.module, "variance_epsilon", None)
+        if eps is None:  # not RMSNorm as Llama has it
+            return
         square = x.square().mean(-1, keepdim=True)
         for other in EPSILONS:
             if other != eps:

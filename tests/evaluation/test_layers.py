@@ -323,3 +323,30 @@ def test_what_cannot_be_run_is_refused(capsys):
     model_py = ROOT / "models" / LLAMA / "n150" / "functional" / "model.py"
     assert layers_command(model_py, "--tokens", "0") == 2
     assert "nothing to run" in capsys.readouterr().err
+
+
+def test_a_traced_model_is_watched_too(hf_model):
+    """Replayed steps run no module: for the recording they run, and afterwards are captured again."""
+    file = load_model_file(f"{LLAMA}/n150")
+    with backends.open_system("n150") as device:
+        model = file.build_model(hf_model, device, 64)
+        model.traced = True
+        past = model(torch.tensor([IDS])).past_key_values
+        model(torch.tensor([IDS[:1]]), past_key_values=past)
+        found = layers.profile(model, hf_model, IDS, 33, file.PRECISION)
+        assert model.traced
+    assert found.first is None, found.first.why
+    assert sum(row["phase"] == "decode" for row in found.points) == 23
+
+
+def test_an_architecture_with_other_names_is_compared_by_its_logits():
+    config = AutoConfig.for_model("gpt2", n_layer=2, n_embd=64, n_head=2, vocab_size=500, n_positions=64)
+    torch.manual_seed(0)
+    hf = with_weights_in(AutoModelForCausalLM.from_config(config).eval(), torch.bfloat16)
+
+    class Gpt2(Foreign):
+        def __init__(self):
+            super().__init__(hf, hidden_states=False)
+
+    found = layers.profile(Gpt2(), hf, IDS, 33)
+    assert (found.depth, found.first, len(found.points)) == ("logits", None, 2)

@@ -1,0 +1,201 @@
+"""What every named point of a model on the device computes, read back without touching the model file.
+
+The device goes through the sequence as in use: the first tokens as a prompt, the rest one by one.
+"""
+
+import inspect
+import re
+from contextlib import contextmanager
+
+from bringup.evaluation.activations import LAYER, ORDER, Activations, first_of, hooks
+
+
+def record_device(model, ids, decode_from):
+    """The device's activations for one sequence: `decode_from` tokens as a prompt, then one by one.
+
+    By hooks on submodules that carry HF's names; else what `output_hidden_states=True` returns; else logits only.
+    """
+    import torch
+
+    modules = dict(model.named_modules())
+    named = [n for n in modules if n in ("model.embed_tokens", "model.norm") or _is_point(n)]
+    names = inspect.signature(model.forward).parameters
+    states = not any(_is_point(n) for n in named) and "output_hidden_states" in names
+    out = Activations(list(ids), decode_from, "submodules" if any(map(_is_point, named)) else "logits")
+    recorder = _Recorder(out, model)
+
+    with _untraced(model), hooks() as hook, torch.no_grad():
+        if out.depth == "submodules":
+            for name in named:
+                hook(modules[name], lambda _, o, name=name: recorder.module(name, first_of(o)))
+            for name, module in modules.items():
+                if name.endswith(".post_attention_layernorm"):
+                    mid = name.replace("post_attention_layernorm", "self_attn.residual")
+                    hook(module, lambda x, mid=mid: recorder.hidden(mid, x) or x, before=True)
+                if re.fullmatch(r"model\.layers\.\d+", name):
+                    hook(module, lambda _, o, name=name: recorder.hidden(name + ".mlp.residual", first_of(o)))
+        past = None
+        for start, stop in [(0, decode_from)] + [(i, i + 1) for i in range(decode_from, len(ids))]:
+            recorder.start, recorder.stop = start, stop
+            result = _call(model, names, ids, start, stop, past, states)
+            past = result.past_key_values
+            recorder.put("lm_head", _rows(result.logits, stop - start))
+            if states and result.hidden_states is not None:
+                out.depth = "hidden_states"
+                recorder.hidden_states(result.hidden_states)
+    if out.depth == "submodules":
+        for name in named:
+            if name.endswith(".self_attn"):
+                recorder.stop = len(ids)
+                for kind, rows in recorder.cached(name, len(ids)).items():
+                    recorder.put(f"{name}.{kind}", rows)
+    return out
+
+
+@contextmanager
+def _untraced(model):
+    """A replayed step runs no module: inside, steps run."""
+    traced = getattr(model, "traced", False)
+    if traced:
+        model.release_trace()
+        model.traced = False
+    try:
+        yield
+    finally:
+        if traced:
+            model.traced = True
+
+
+def _is_point(name):
+    inside = LAYER.fullmatch(name)
+    return bool(inside) and inside[2] in ORDER
+
+
+def _call(model, names, ids, start, stop, past, states):
+    """One forward as generate() would make it, asking for the logits of all positions where that can be asked."""
+    import torch
+
+    positions = torch.arange(start, stop)
+    given = {
+        "attention_mask": torch.ones(1, stop, dtype=torch.int64),
+        "position_ids": positions[None],
+        "cache_position": positions,
+        "logits_to_keep": 0,
+        "return_dict": True,
+        "use_cache": True,
+    }
+    given = {name: value for name, value in given.items() if name in names}
+    if states:
+        given["output_hidden_states"] = True
+    return model(input_ids=torch.tensor([list(ids[start:stop])]), past_key_values=past, **given)
+
+
+def device_cache(model, layer):
+    """{"k_cache", "v_cache"} of the first user in one layer: the whole row that it has on the device now."""
+    return _Recorder(Activations([], 0), model).cached(f"model.layers.{layer}.self_attn")
+
+
+class _Recorder:
+    """Reads ttnn tensors back, at the positions of the pass that runs now."""
+
+    def __init__(self, out, model):
+        self.out, self.start, self.stop = out, 0, 0
+        mesh = getattr(model, "mesh", None)
+        self.one_chip = getattr(mesh, "data_ways", 1) > 1  # user 0 lives on the first chip
+        self.hidden_size = getattr(getattr(model, "config", None), "hidden_size", None)
+        self.model, self.modules = model, dict(model.named_modules())
+
+    def chips(self, x):
+        """The value on each chip that has a part in this user's work."""
+        import torch
+        import ttnn
+
+        if isinstance(x, torch.Tensor):
+            return [x]
+        chips = ttnn.get_device_tensors(x)
+        return [ttnn.to_torch(chip) for chip in (chips[:1] if self.one_chip else chips)]
+
+    def put(self, name, rows):
+        """rows [n, width]: the last n positions of this pass; fewer than all where the model gives fewer."""
+        import torch
+
+        if name not in self.out.points:
+            self.out.points[name] = torch.zeros(len(self.out.ids), rows.shape[-1])
+            self.out.known[name] = torch.zeros(len(self.out.ids), dtype=torch.bool)
+        at = slice(self.stop - len(rows), self.stop)
+        self.out.points[name][at], self.out.known[name][at] = rows.float(), True
+
+    def module(self, name, output):
+        if name.endswith("_rope"):
+            self.heads(name, output)
+        else:
+            self.hidden(name, output)
+
+    def hidden(self, name, x):
+        """x [1, 1, rows, hidden], the same on every chip or cut along `hidden`; in decode row 0 is the user."""
+        import torch
+
+        chips = [_rows(chip, self.stop - self.start) for chip in self.chips(x)]
+        if len(chips) > 1 and chips[0].shape[-1] * len(chips) == self.hidden_size:
+            chips = [torch.cat(chips, dim=-1)]
+        norm = chips[0].float().norm()
+        apart = [float((chip.float() - chips[0].float()).norm() / norm) for chip in chips[1:]]
+        self.out.spread[name] = max([self.out.spread.get(name, 0.0), *apart])
+        if len(chips[0]) == self.stop - self.start:
+            self.put(name, chips[0])
+
+    def heads(self, name, x):
+        """Per chip [1, heads, rows, head_dim], or in decode [1, users, heads, head_dim], in the order of the heads."""
+        n, chips = self.stop - self.start, [chip.float() for chip in self.chips(x)]
+        chips = [chip[0, :1] if self.start else chip[0, :, :n].transpose(0, 1) for chip in chips]
+        if len(chips[0]) == n:
+            self.put(name, self.collect(name.rpartition(".")[0], name.endswith("q_rope"), chips))
+
+    def collect(self, attention, query, chips):
+        """Per chip [n, heads, head_dim] -> [n, all heads * head_dim] in HF's order."""
+        import torch
+
+        heads = getattr(self.modules[attention], "heads", None)
+        if heads is None:
+            return torch.cat(chips, dim=1).flatten(1)
+        shares = heads.query if query else heads.kv
+        where = {}
+        for chip, share in enumerate(shares[: len(chips)]):
+            for slot, head in enumerate(share):
+                where.setdefault(head, (chip, slot))
+        where.pop(None, None)
+        return torch.stack([chips[c][:, s] for _, (c, s) in sorted(where.items())], dim=1).flatten(1)
+
+    def cached(self, name, n=None):
+        """The first user's keys and values, [n, all heads * head_dim] each, as the device holds them now: in its row,
+        or in its blocks. The first n positions; with None all of a row. Nothing where there is no such cache."""
+        import torch
+        import ttnn
+
+        held = getattr(self.modules[name], "cache", self.modules[name])
+        table = getattr(getattr(self.model, "cache", None), "table", None)
+        found = {}
+        for kind, tensor in (("k_cache", getattr(held, "keys", None)), ("v_cache", getattr(held, "values", None))):
+            if not isinstance(tensor, ttnn.Tensor):
+                continue
+            _, heads, length, head_dim = tensor.shape
+            end = length if n is None else n
+            blocks = [0] if table is None else table[0, : -(-end // length)].tolist()
+            parts = []
+            for block in blocks:
+                part = ttnn.slice(tensor, (block, 0, 0, 0), (block + 1, heads, min(length, end + -end % 32), head_dim))
+                parts.append([chip[0].transpose(0, 1).float() for chip in self.chips(part)])
+            chips = [torch.cat(of_chip)[:end] for of_chip in zip(*parts, strict=True)]
+            found[kind] = self.collect(name, False, chips)
+        return found
+
+    def hidden_states(self, states):
+        """HF's convention: the embeddings, the output of each layer, and for the last one that of the final norm."""
+        names = ["model.embed_tokens"] + [f"model.layers.{i}.mlp.residual" for i in range(len(states) - 2)]
+        for name, x in zip([*names, "model.norm"], states, strict=True):
+            self.hidden(name, x)
+
+
+def _rows(x, n):
+    """[..., rows, width] -> the first n rows [n, width], or as many as there are."""
+    return x.reshape(-1, x.shape[-1])[:n]
