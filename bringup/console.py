@@ -5,11 +5,16 @@ import time
 from contextlib import contextmanager
 
 SECONDS_PER_LINE = 15
+#: Called with (text, done, total) in place of bars and lines, while something else has the screen.
+instead = None
 
 
 @contextmanager
 def progress(text, total):
     """Yields `advance(by=1)`, to be called as the work goes on."""
+    if instead is not None:
+        yield _Told(text, total)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,6 +26,18 @@ def progress(text, total):
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=total)
         yield lambda by=1: bar.advance(task, by)
+
+
+class _Told:
+    """Hands the progress on to `instead`."""
+
+    def __init__(self, text, total):
+        self.text, self.total, self.done = text, total, 0
+
+    def __call__(self, by=1):
+        self.done += by
+        if instead is not None:
+            instead(self.text, self.done, self.total)
 
 
 class _Lines:

@@ -3,6 +3,7 @@
 import sys
 from contextlib import contextmanager
 
+from bringup import console
 from bringup.checks.outcome import FAIL, PASS, SKIPPED
 
 MARKS = {PASS: "green", FAIL: "bold red", SKIPPED: "yellow", None: "cyan"}
@@ -13,18 +14,31 @@ def watched(total):
     """Yields a `watch` for `checklist.run`."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        from rich.live import Live
-
-        with Live(console=console, refresh_per_second=4) as live:
-            yield lambda results: live.update(table(results, total))
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        yield line
         return
-    yield line
+    from rich.live import Live
+
+    shown = []
+    with Live(console=screen, refresh_per_second=4) as live:
+
+        def watch(results):
+            shown[:] = results
+            live.update(table(shown, total))
+
+        def progress(text, done, whole):
+            live.update(table(shown, total, f"{text}: {done:.0f} of {whole:.0f}"))
+
+        console.instead = progress  # bars of what the items run would draw into the table
+        try:
+            yield watch
+        finally:
+            console.instead = None
 
 
-def table(results, total):
-    """The results so far as a rich table."""
+def table(results, total, doing=None):
+    """The results so far as a rich table; `doing` is what the running item is at."""
     from rich.table import Table
     from rich.text import Text
 
@@ -34,7 +48,7 @@ def table(results, total):
     for r in results:
         status = Text(r["status"] or "running", MARKS[r["status"]])
         seconds = "" if r["seconds"] is None else f"{r['seconds']:.1f}"
-        found.add_row(r["name"], status, seconds, Text(r.get("summary") or r["title"]))
+        found.add_row(r["name"], status, seconds, Text(r.get("summary") or doing or r["title"]))
     found.caption = f"{sum(r['status'] is not None for r in results)} of {total}"
     return found
 
