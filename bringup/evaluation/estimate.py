@@ -2,7 +2,7 @@
 
 import time
 
-from bringup.console import duration, gib
+from bringup.console import duration
 
 LARGE = 1 << 30  # weights of fewer bytes are not worth a guess
 EMULATED = 1.5  # times HF in bfloat16: prompts and steps of `bringup bench` with fast numerics, rounded up
@@ -25,18 +25,20 @@ def of(job):
     build = weights / WEIGHTS_PER_SECOND
     return (
         f"about {duration(reference)} for the reference (none where it is kept from before), {duration(build)} to "
-        f"build, {duration(device)} on the emulated device; {gib(2 * weights)} of weights in bfloat16"
+        f"build, {duration(device)} on the emulated device, at this machine's present speed; reading the files comes on top"
     )
 
 
 def weight_count(job):
     """Parameters, from the sizes of the checkpoint's files or from the configuration."""
+    import torch
+
     from bringup import random_weights
 
     if job.source.random_seed is None:
-        itemsize = 4 if getattr(job.config, "dtype", None) in ("float32",) else 2
-        return sum(f.stat().st_size for f in job.source.weight_files()) // itemsize
-    return random_weights.size_bytes(job.config) // 2
+        dtype = getattr(job.config, "dtype", None) or torch.bfloat16
+        return sum(f.stat().st_size for f in job.source.weight_files()) // dtype.itemsize
+    return random_weights.size_bytes(job.config, torch.bfloat16) // 2
 
 
 def rates(dtype, hidden, prompt):

@@ -52,6 +52,7 @@ def test_a_device_that_computes_nonsense_scores_nothing():
     reference = torch.arange(200.0).repeat(10, 1)
     device = -reference
     c = compare(reference, device, [199] * 10)
+    assert all(rank(row, 199) < 5 for row in reference), "what the wrong definition would have counted"
     assert c.top1.value == 0
     assert c.top5.value == 0
     assert c.top5_of_reference.value == 0
@@ -102,6 +103,18 @@ def test_what_the_reference_forbids_is_forbidden_to_the_device():
 def test_positions_hold_every_step():
     c = compare(logits([1, 2], [2, 1]), logits([1, 2], [1, 2]), [1, 0])
     assert [(p["token"], p["predicted"], p["top1"]) for p in c.positions()] == [(1, 1, True), (0, 1, False)]
+
+
+def test_in_a_given_text_the_next_token_need_not_be_anybodys_best():
+    reference, device = logits([3, 2, 1], [3, 2, 1]), logits([3, 2, 1], [1, 2, 3])
+    c = compare(reference, device, [2, 1])
+    assert (c.tokens, c.expected, c.predicted) == ([2, 1], [0, 0], [0, 2])
+    assert c.top1.hits == 1
+    z = math.exp(3) + math.exp(2) + math.exp(1)
+    assert c.perplexity_reference == pytest.approx(math.sqrt(z / math.exp(1) * z / math.exp(2)))
+    assert c.perplexity_device == pytest.approx(math.sqrt(z / math.exp(1) * z / math.exp(2)))
+    c = compare(reference, device, [0, 0])
+    assert c.perplexity_device == pytest.approx(math.sqrt(z / math.exp(3) * z / math.exp(1)))
 
 
 def test_shapes_must_agree():
