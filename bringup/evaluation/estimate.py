@@ -25,7 +25,7 @@ def of(job):
     build = weights / WEIGHTS_PER_SECOND
     return (
         f"about {duration(reference)} for the reference (none where it is kept from before), {duration(build)} to "
-        f"build, {duration(device)} on the emulated device, at this machine's present speed; reading the files comes on top"
+        f"build, {duration(device)} on the emulated device, at this machine's present speed and not counting disk"
     )
 
 
