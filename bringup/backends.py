@@ -6,6 +6,7 @@ with backends.open_system("n150") as device:
     ...
 """
 
+import argparse
 import glob
 import importlib
 import importlib.abc
@@ -20,6 +21,7 @@ from bringup import systems
 from bringup.errors import BadInput, BringupError
 
 NAMES = ("silicon", "emulator", "mock", "simulator")
+TORCH_DEVICE = "TTNN_EMULATOR_TORCH_DEVICE"
 ACTIVE = None  # the Activation of this process
 
 
@@ -102,10 +104,17 @@ def _set_numerics(name, numerics):
 def _emulator(system):
     import ttnn_emulator.numerics
     from bringup import __version__
+    from ttnn_emulator import torch_device
 
+    try:
+        device = torch_device.choose(os.environ.get(TORCH_DEVICE) or "cpu")
+    except ValueError as e:
+        problem, why = str(e).split(": ", 1)
+        raise BadInput(f"no {problem}", got=why, want="--torch-device cpu, or a GPU that torch sees") from None
     sys.modules["ttnn"] = ttnn_emulator
     sys.meta_path.insert(0, _Submodules(ttnn_emulator))
-    return f"ttnn_emulator {__version__}, {ttnn_emulator.numerics.mode()} numerics"
+    where = "" if device.type == "cpu" else f" on {device}"
+    return f"ttnn_emulator {__version__}, {ttnn_emulator.numerics.mode()} numerics{where}"
 
 
 def _mock(system):
@@ -278,9 +287,23 @@ def memory(device):
     return found
 
 
+class _TorchDevice(argparse.Action):
+    """Kept in the environment, which processes that a command starts inherit."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        os.environ[TORCH_DEVICE] = value
+        setattr(namespace, self.dest, value)
+
+
 def add_arguments(parser):
-    """--backend and --numerics, the same on every command that runs a model."""
+    """--backend, --numerics and --torch-device, the same on every command that runs a model."""
     parser.add_argument(
         "--backend", choices=NAMES, help="which ttnn (default: BRINGUP_BACKEND, then a board, then emulator)"
     )
     parser.add_argument("--numerics", choices=("fast", "exact"), help="the emulator's numerics (default: fast)")
+    parser.add_argument(
+        "--torch-device",
+        metavar="DEVICE",
+        action=_TorchDevice,
+        help=f"cpu, or a GPU for the emulator's arithmetic: cuda, cuda:1 (default: {TORCH_DEVICE}, then cpu)",
+    )

@@ -474,7 +474,7 @@ def _writable(held, shared: bool):
 
     Expanded zeros, which a new cache is, become pages that the system has cleared: none is there before it is written.
     """
-    if any(held.stride()) or held.numel() < 1 << 16 or held[(0,) * held.dim()] != 0:
+    if held.device.type != "cpu" or any(held.stride()) or held.numel() < 1 << 16 or held[(0,) * held.dim()] != 0:
         return held.clone() if shared else held.contiguous()
     cleared = torch.from_numpy(numpy.zeros(held.numel() * held.element_size(), numpy.uint8))
     return cleared.view(held.dtype).reshape(held.shape)

@@ -263,6 +263,7 @@ def attention_decode(
         hidden = hidden[:, None, None]
     if mask is not None:
         mask = mask.expand(users, 1, nq, -1)[here][..., span].transpose(1, 2)
+    exp_approx = exp_approx or nq <= TILE // 2  # as `exact.attention_decode`
     tiles = (k_chunk or 8 * TILE) // TILE
     block_w = builtins.min(tiles, 1 << (builtins.max(last) // TILE).bit_length())
     y = _attend(

@@ -101,7 +101,7 @@ FORMULAS = {
     "rdiv": lambda x, value: value / x,
     "i0": torch.special.i0,
     "i1": torch.special.i1,
-    "heaviside": lambda x, value=0.0: torch.heaviside(x, torch.tensor(value, dtype=x.dtype)),
+    "heaviside": lambda x, value=0.0: torch.heaviside(x, torch.tensor(value, dtype=x.dtype, device=x.device)),
     "tanhshrink": torch.nn.functional.tanhshrink,
     "softshrink": lambda x, lambd=0.5: torch.nn.functional.softshrink(x, lambd),
     "hardshrink": lambda x, lambd=0.5: torch.nn.functional.hardshrink(x, lambd),

@@ -616,11 +616,12 @@ def chunked_scaled_dot_product_attention(
     def compute(qv, kv, vv, tv):
         blocks = -(-end // kv.shape[2])
         kv, vv = (_gathered(t, tv, blocks)[:, :, :end] for t in (kv, vv))
-        rows, cols = torch.arange(start, end)[:, None], torch.arange(end)[None]
+        positions = torch.arange(end, device=qv.device)
+        rows, cols = positions[start:, None], positions[None]
         hidden = cols > rows
         if sliding_window_size:
             hidden = hidden | (cols <= rows - sliding_window_size)
-        mask = torch.zeros(s, end).masked_fill(hidden, -torch.inf)[None, None]
+        mask = torch.zeros(s, end, device=qv.device).masked_fill(hidden, -torch.inf)[None, None]
         return numerics.now().attention(
             qv, kv, vv, mask=mask, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk,
             dtype=dtype,

@@ -28,6 +28,7 @@ from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..numerics.rows import Repeated
 from ..op import allocate, on_device, op, refuse_unmodelled, same, state, update
 from ..tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
+from ..torch_device import on_host, placed
 
 #: What the block formats are made from without a copy.
 DIRECT = (torch.bfloat16, torch.float32)
@@ -58,7 +59,7 @@ def _upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topo
     for step in (*steps, made):  # each is freed when the next is there
         tensor = allocate(step, device, topology)
     if not state.spec_only:
-        tensor.buffer.data = host
+        tensor.buffer.data = placed(host)
     return tensor
 
 
@@ -197,7 +198,8 @@ def to_torch(
     if state.spec_only:
         values = [torch.zeros(tuple(shape), dtype=kind)]
     else:
-        values = [v.whole(kind) if type(v) is Repeated else v.to(kind, copy=True) for v in tensor.held()]
+        held = tensor.held()
+        values = [v.whole(kind).cpu() if type(v) is Repeated else v.to("cpu", kind, copy=True) for v in held]
     if mesh_composer is not None:
         values = [mesh_composer.join(values * chips if len(values) == 1 else values)]
     out = values[0]
@@ -232,7 +234,7 @@ def from_device(tensor: Tensor, *, cq_id=None, blocking: bool = True) -> Tensor:
     if state.spec_only:
         host = [_constant(tensor.shape, 0, tensor.dtype)]
     else:
-        host = [v.clone() for v in tensor.contents()]
+        host = on_host(tensor.contents())
     return Tensor(tensor.spec.with_memory_config(None), host=host, topology=tensor.topology)
 
 
@@ -452,8 +454,7 @@ def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id
         return
     if len(host_tensor.host) not in (1, device.chips):
         raise DeviceRejects(f"A host tensor of {len(host_tensor.host)} pieces does not fit {device.chips} chips")
-    fresh = {id(v): v.clone() for v in host_tensor.host}
-    device_tensor.buffer.store.data = [fresh[id(v)] for v in host_tensor.host]
+    device_tensor.buffer.store.data = placed(on_host(host_tensor.host))
 
 
 @op("ttnn.copy_device_to_host_tensor")
@@ -462,8 +463,7 @@ def copy_device_to_host_tensor(device_tensor: Tensor, host_tensor: Tensor, block
     _same_pages(host_tensor, device_tensor)
     device_tensor.buffer.device.transfer("Reads", cq_id)
     if not state.spec_only:
-        fresh = {id(v): v.clone() for v in device_tensor.contents()}
-        host_tensor.host[:] = [fresh[id(v)] for v in device_tensor.contents()]
+        host_tensor.host[:] = on_host(device_tensor.contents())
 
 
 def has_storage_type_of(tensor: Tensor, storage_type) -> bool:

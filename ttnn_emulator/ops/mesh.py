@@ -6,6 +6,7 @@ from ..errors import DeviceRejects
 from ..mesh import MeshToTensor
 from ..op import op, same, state
 from ..tensor import Tensor, replicated, spec
+from ..torch_device import on_host
 
 
 @op("ttnn.get_device_tensors")
@@ -70,6 +71,6 @@ def aggregate_tensor(tensor: Tensor, composer: MeshToTensor) -> Tensor:
 
         values = [torch.zeros(tuple(tensor.shape), dtype=HELD_AS[tensor.dtype])]
     else:
-        values = tensor.contents()
+        values = on_host(tensor.contents())
     whole = composer.join(values * tensor.chips if len(values) == 1 else values)
     return Tensor(spec(whole.shape, tensor.dtype, tensor.layout, None), host=[whole])
