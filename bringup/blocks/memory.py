@@ -8,6 +8,7 @@ from bringup.blocks.precision import Precision
 
 # Bytes of a 32x32 tile (ttnn 0.81.1: block formats have 64 exponent bytes a tile).
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.float32: 4096, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
+SMALL = 8 << 20  # tokens, positions, tables of programs, holes, and that each tensor is dealt out over whole banks
 BANKS = 12  # of DRAM, over which a tensor's tiles are dealt out, equally many to each
 
 
@@ -17,8 +18,10 @@ def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
     total = 0
     for name, weight in hf_model.named_parameters(remove_duplicate=False):  # a tied head is a copy on the device
         group = next((dtype for part, dtype in groups.items() if part in name), None)
-        if group is None:
-            total += 2 * weight.numel()  # the token table, row-major bfloat16; norms
+        if weight.dim() == 1:
+            total += TILE * 2 * weight.numel()  # a norm, or a bias: one row of tiles
+        elif group is None:
+            total += 2 * weight.numel()  # the token table, row-major bfloat16
         else:
             total += weight.numel() * TILE_BYTES[group] // 1024 // mesh.tensor_ways
     return total
@@ -51,24 +54,34 @@ def table_bytes(length: int) -> int:
 
 
 def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
-    """The most that `rows` tokens of a prompt need at once, beside weights and cache, on one chip: bfloat16.
+    """The most that `rows` tokens of a prompt need at once, beside weights and cache, on one chip.
 
-    The residual stream, its norm, and either the MLP's gate, up and product, or q, k and v as one product, as heads,
-    and rotated. Logits are wanted of the last tile.
+    bfloat16 rows of: the residual stream before and after attention and its norm, with the MLP's gate, up and product
+    (or a sum over the chips, 4.3 times what is summed, as the library's collectives allocate it); or the stream and its
+    norm with q, k and v as one product, as heads, and rotated. And logits, of the last tile and of a step.
     """
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
+    stream = config.hidden_size
+    mlp = {name: max(w.shape) for name, w in hf_model.model.layers[0].named_parameters() if "mlp" in name}
+    wide = round_up(max(mlp.values()), TILE * mesh.tensor_ways) // mesh.tensor_ways
+    inner = (3 if any("gate" in name for name in mlp) else 2) * wide
+    summed = 4.3 * stream if mesh.tensor_ways > 1 else 0
     qkv = (heads.n_query + 2 * heads.n_kv) * config.head_dim
-    mlp = max(max(w.shape) for name, w in hf_model.model.layers[0].named_parameters() if "mlp" in name)
-    mlp = round_up(mlp, TILE * mesh.tensor_ways) // mesh.tensor_ways
-    rows = round_up(rows, TILE)
-    return 2 * rows * (2 * config.hidden_size + max(3 * mlp, 3 * qkv))
+    widest = max(3 * stream + max(inner, summed), 2 * stream + 3 * qkv) + 2 * config.head_dim
+    logits = 2 * TILE * round_up(hf_model.config.vocab_size, TILE * mesh.tensor_ways) // mesh.tensor_ways
+    return int(2 * (round_up(rows, TILE) * widest + logits)) + SMALL
 
 
 def upload_bytes(hf_model, mesh: Mesh) -> int:
-    """What putting the largest weight on a mesh needs beside it: its bfloat16 rows, before they are tiles."""
+    """What putting the largest weight on a mesh needs beside it: its bfloat16 rows, before they are tiles.
+
+    And the holes that those of a layer's weights have left, four of them at most.
+    """
     if mesh.chips == 1:
         return 0
-    return 2 * max(w.numel() for w in hf_model.parameters()) // mesh.tensor_ways
+    largest = max(w.numel() for w in hf_model.parameters())
+    of_layer = max(w.numel() for w in hf_model.model.layers[0].parameters())
+    return 2 * (largest + 4 * of_layer) // mesh.tensor_ways + SMALL
 
 
 def pool_blocks(free: int, config, max_seq_len: int, mesh: Mesh, precision: Precision) -> int:

@@ -11,7 +11,7 @@ import ttnn_emulator
 from bringup import backends
 from bringup.blocks import Precision, read_config
 from bringup.blocks.cache import Blocks
-from bringup.blocks.memory import cache_bytes, weight_bytes
+from bringup.blocks.memory import cache_bytes, prompt_bytes, weight_bytes
 from bringup.loading import CONFIGS
 from tests.blocks.common import load_model_file
 from tests.models.test_small import FILES
@@ -55,7 +55,7 @@ def test_a_model_that_does_not_fit_says_so_before_loading():
         empty = backends.memory(device)["dram"]["allocated"]
         bf16 = Precision.of(ttnn_emulator.bfloat16)
         with pytest.raises(
-            ValueError, match=r"(?s)does not fit: 14.74 GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
+            ValueError, match=r"(?s)does not fit: 14.77 GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
         ):
             module.build_model(hf, device, 1024, precision=bf16)
         with pytest.raises(ValueError, match=r"max_seq_len up to about (\d+) fits") as refused:
@@ -67,6 +67,42 @@ def test_a_model_that_does_not_fit_says_so_before_loading():
         module.build_model(hf, device, longest + 1024)
     with ttnn_emulator.spec_only(), backends.open_system("t3000") as mesh:
         module.build_model(hf, mesh, 1024, precision=bf16)
+
+
+@pytest.mark.parametrize("system", ["n150", "n300", "t3000"])
+def test_131072_tokens_of_llama_are_legal_and_fit(system):
+    """A prompt that fills the context but one runs in chunks, and the last position is decoded."""
+    module, hf = load_model_file(f"meta-llama/Llama-3.2-1B/{system}"), meta_model("meta-llama", "Llama-3.2-1B")
+    with ttnn_emulator.spec_only(), backends.open_system(system) as device:
+        model = module.build_model(hf, device, 131072)
+        assert isinstance(model.cache, Blocks)
+        assert model.cache.count > 131072 // 64
+        out = model(torch.zeros(1, 131071, dtype=torch.long))
+        out = model(torch.zeros(1, 1, dtype=torch.long), past_key_values=out.past_key_values)
+        assert out.logits.shape == (1, 1, 128256)
+        model.cache.clear()
+        users = (model.cache.count - 1) // (131072 // 64)
+        model.cache.draw({row: 131072 for row in range(users)})
+        with pytest.raises(ValueError, match="paged cache is full: 1 users need 2048 more"):
+            model.cache.draw({users: 131072})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_set_aside_for_a_prompt_is_what_it_needs(file, rows=2048):
+    org, name, system = file.split("/")
+    module, hf = load_model_file(file), meta_model(org, name)
+    config = read_config((module.FULL if hasattr(module, "FULL") else module).Config, hf.config)
+    with ttnn_emulator.spec_only(), backends.open_system(system) as device:
+        model = module.build_model(hf, device, rows)
+        dram = next(a for kind, a in device.allocators.items() if kind.name == "DRAM")
+        before = dram.allocated
+        dram.peak = before
+        out = model(torch.zeros(1, rows - 1, dtype=torch.long))
+        model(torch.zeros(1, 1, dtype=torch.long), past_key_values=out.past_key_values)
+        needed = (dram.peak - before) * dram.banks
+        chunk = min(rows, model.cache.prompt_chunk or rows)
+        set_aside = prompt_bytes(hf, config, chunk, model.mesh)
+        assert 0.7 * set_aside - 20e6 < needed <= set_aside
 
 
 @pytest.mark.parametrize("file", FILES)
