@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": "bringup.evaluation.command",
     "demo": "bringup.demo",
     "bench": "bringup.bench",
+    "plan": "bringup.planning.plan",
     "random-checkpoint": "bringup.random_weights",
     "verify": "bringup.verify",
     "doctor": "bringup.doctor",

@@ -58,7 +58,7 @@ def logs(row):
     )
     if not optimized:
         return run.prefill, run.decode
-    return tuple([r for r in records if r.op != "ttnn.to_torch"] for records in (run.prefill, run.decode))
+    return roofline.without_reads(run.prefill), roofline.without_reads(run.decode)
 
 
 def condensed(row, records):

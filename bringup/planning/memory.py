@@ -5,8 +5,8 @@ from functools import cached_property
 
 from bringup import systems
 from bringup.errors import BringupError
-from bringup.planning.formats import GROUPS, Formats
-from bringup.planning.shapes import BLOCK, TILE, USERS, Shapes
+from bringup.planning.formats import Formats
+from bringup.planning.shapes import BLOCK, TILE, Shapes
 
 PROMPT_CHUNK = 1024  # tokens of a prompt that run at once where the cache is paged (bringup.blocks.cache)
 USER_COUNTS = (1, 8, 32)
@@ -89,7 +89,10 @@ class Memory:
             "weights": self.weights,
             "weights_total": sum(self.weights.values()),
             "cache": {"unpaged": shapes.cache_bytes(context), "paged": shapes.paged_cache_bytes(context, users)},
-            "cache_per_position": {"unpaged": shapes.cache_bytes(BLOCK) // BLOCK, "user": shapes.block_bytes() // BLOCK},
+            "cache_per_position": {
+                "unpaged": shapes.cache_bytes(BLOCK) // BLOCK,
+                "user": shapes.position_bytes(),
+            },
             "rope": shapes.rope_bytes(context),
             "activations_estimate": shapes.activation_bytes(context if kind != "paged" else min(context, PROMPT_CHUNK)),
             "needed": self.needed(context, users if kind == "paged" else None),
@@ -106,9 +109,9 @@ def smallest_system(config, formats, context, users):
 def check_longest(model_py, config, system, formats, contexts):
     """Builds and runs the model file by shapes alone at its longest contexts, shorter by 3 % where one is refused.
 
-    -> {"unpaged": {"context": the one that ran or 0, "refused": the first refusal or None}, "paged": {...}}. Memory that
-    is free in pieces is what the count does not see. The file chooses its cache itself: 32 rows where they fit, else a
-    pool of blocks.
+    -> {"unpaged": {"context": the one that ran or 0, "refused": the first refusal or None}, "paged": {...}}. What the
+    count does not see is memory that is free in pieces. The file chooses its cache itself: 32 rows where they fit, else
+    a pool of blocks.
     """
     counted = {"unpaged": contexts["unpaged"], "paged": contexts["paged"]["1"]}
     return {kind: _run_longest(model_py, config, system, formats, kind, context) for kind, context in counted.items()}

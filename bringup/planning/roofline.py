@@ -27,6 +27,7 @@ LINK_BYTES_PER_SECOND, LINKS = 100e9 / 8, 2
 HOST_BYTES_PER_SECOND = 16e9 * 16 / 8 * 128 / 130
 
 WEIGHTS = ("ttnn.linear", "ttnn.matmul")
+READ = "ttnn.to_torch"
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_broadcast", "all_to_all")
 KINDS = ("weights", "kv", "dispatch", "ccl", "other")
 CONSTANTS = Path(__file__).with_name("constants.json")
@@ -65,7 +66,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class OpTime:
-    """Predicted time of one public op call, or of several (`calls`); `dispatch` is the part of `seconds` spent on starting.
+    """Predicted time of one public op call, or of several (`calls`); `dispatch` is the part of it spent on starting.
 
     bound    what it mostly waits for: dram, compute, ccl, host or dispatch
     kind     weights, kv, ccl or other, for the split
@@ -102,7 +103,7 @@ class Prediction:
 
 def work(record, system, users=1, context=128):
     """The `Work` of one record of `ttnn_emulator.op.record()`; None where the chip has nothing to do."""
-    if record.op == "ttnn.to_torch":
+    if record.op == READ:
         total = sum(spec.bytes for spec in record.inputs) * max(1, record.chips)  # the shares of all chips
         return Work(record.op, "other", 0, 0, 0, 0, 0, 0, total)
     if not record.launches:
@@ -144,13 +145,17 @@ def _phases(launch):
 
 
 def dram_bytes(launch, users, context):
-    """What a program reads from and writes to DRAM on one chip; the log has operands whole, also where few rows are used."""
+    """What a program reads from and writes to DRAM on one chip; the log has whole operands, and it may use few rows."""
     op, inputs, outputs = launch.op, launch.inputs, launch.outputs
     each = [_in_dram(spec) for spec in inputs]
     if op == "ttnn.embedding":
         each[1] = outputs[0].bytes
     elif "attention_decode" in op:
         share = min(1.0, users * _whole_tiles(context) / _positions(inputs[1]))
+        each[1:3] = [share * n for n in each[1:3]]
+    elif "chunked_scaled_dot_product" in op:  # a prompt's chunk attends to what the cache holds of the prompt so far
+        _, heads, rows, width = inputs[0].shape
+        share = min(1.0, launch.flops / (4 * heads * rows * width) / _positions(inputs[1]))
         each[1:3] = [share * n for n in each[1:3]]
     elif op == "ttnn.experimental.rotary_embedding" and len(inputs) > 2:
         rows, length = inputs[0].shape[-2], inputs[1].shape[-2]
@@ -239,9 +244,16 @@ def by_op(times):
     return sorted(summed, key=lambda time: -time.seconds)
 
 
-def predict(prefill_records, decode_records, system, *, traced=False, users=1, context=128, rates=None):
-    """The `Prediction` of a prompt's log and a decode step's. Only the decode step is ever traced."""
+def predict(
+    prefill_records, decode_records, system, *, traced=False, users=1, context=128, rates=None, read_logits=True
+):
+    """The `Prediction` of a prompt's log and a decode step's. Only the decode step is ever traced.
+
+    With `read_logits` False the next token is chosen on the device: what the logs read to the host does not count.
+    """
     system, rates = systems.get(system), rates or Rates.fitted()
+    if not read_logits:
+        prefill_records, decode_records = without_reads(prefill_records), without_reads(decode_records)
     prefill = op_times(prefill_records, system, users=users, context=context, rates=rates)
     decode = op_times(decode_records, system, traced=traced, users=users, context=context, rates=rates)
     weights = sum(launch.inputs[1].bytes for r in decode_records for launch in r.launches if launch.op in WEIGHTS)
@@ -252,6 +264,10 @@ def predict(prefill_records, decode_records, system, *, traced=False, users=1, c
         weights_bound_tps=system.chip.dram_bytes_per_second / weights if weights else float("inf"),
         traced=traced,
     )
+
+
+def without_reads(records):
+    return [record for record in records if record.op != READ]
 
 
 def split(times):

@@ -104,7 +104,9 @@ class Shapes:
             return Held(name, "embedding", shape, "bf16", rows=True, exact=count)
         if len(shape) == 1:
             return Held(name, "norms", (1, 1, 1, *shape), "bf16", exact=count)
-        group = next((g for g, part in (("attention", "attn"), ("mlp", "mlp"), ("head", "lm_head")) if part in name), "")
+        group = next(
+            (g for g, part in (("attention", "attn"), ("mlp", "mlp"), ("head", "lm_head")) if part in name), ""
+        )
         if not group:
             return Held(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
         outputs, inputs = (shape[-2], shape[-1]) if len(shape) == 2 else (count // shape[-1], shape[-1])
@@ -139,9 +141,9 @@ class Shapes:
         table = bank_bytes((USERS, blocks), "int32", rows=True)
         return 2 * self.layers * bank_bytes(shape, self.formats.cache) + table
 
-    def block_bytes(self):
-        """Keys and values of 64 positions of one user."""
-        return self.cache_bytes(BLOCK) // USERS
+    def position_bytes(self):
+        """Keys and values of one position of one user."""
+        return self.cache_bytes(BLOCK) // USERS // BLOCK
 
     def rope_bytes(self, context):
         """cos and sin, in tiles for a prompt and in rows for look-up; every chip has all of them."""
@@ -162,7 +164,7 @@ class Shapes:
             SUM_STATES * self.hidden if self.ways > 1 else 0,
         )
         rows = round_up(rows, TILE)
-        return 2 * max(rows * (3 * self.hidden + widest), TILE * self._share(self.vocabulary))
+        return 2 * max(round(rows * (3 * self.hidden + widest)), TILE * self._share(self.vocabulary))
 
     def upload_bytes(self):
         """What writing the largest bfloat16 matrix needs on a mesh beside its tiles: itself, in rows (ttnn 0.81.1).
@@ -194,7 +196,7 @@ class Shapes:
 
 
 def heads_per_chip(ways, n_heads, n_kv_heads):
-    """(query heads, KV heads) of each chip: whole KV heads with their queries, or a copy of one and some of its queries."""
+    """(query heads, KV heads) of a chip: whole KV heads with their queries, or a copy of one and a part of them."""
     group = n_heads // n_kv_heads
     if n_kv_heads >= ways:
         n_kv = -(-n_kv_heads // ways)

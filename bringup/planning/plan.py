@@ -1,0 +1,230 @@
+"""Does a model fit, with how long a context, and how fast will it be: from its configuration, without weights.
+
+bringup plan meta-llama/Llama-3.2-1B --system n150
+bringup plan path/to/config.json --system n300 --weights attention=bfp8,mlp=bfp4,head=bfp8 --users 8 --context 8192
+
+Bytes are counted from shapes as the chip's allocator deals them; where there is a model file for the model, it is built
+and run by shapes alone, and its memory and op log count. Speeds are predicted from the op log, never measured.
+"""
+
+import json
+from pathlib import Path
+
+from bringup import systems
+from bringup.errors import BadInput, BringupError, shown
+
+HELP = "does it fit, how long a context, how fast: from a configuration, without weights or a board"
+WEIGHTS = ("bf16", "bfp8", "bfp4")
+# How a decode step runs: as the model files do, replayed from a trace, and with the token chosen on the chip as well.
+WAYS = {
+    "untraced": {"traced": False},
+    "traced": {"traced": True},
+    "traced, token on device": {"traced": True, "read_logits": False},
+}
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "model", nargs="?", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json"
+    )
+    parser.add_argument("--system", choices=systems.SYSTEMS, default="n150", help="default: %(default)s")
+    parser.add_argument("--model_py", metavar="FILE", help="the model file (default: models/HF_ID/SYSTEM, where it is)")
+    parser.add_argument(
+        "--weights",
+        metavar="DTYPE",
+        help="bf16, bfp8 or bfp4, or attention=..,mlp=..,head=.. (default: the model file's)",
+    )
+    parser.add_argument("--cache", default="bf16", metavar="DTYPE", help="of keys and values (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=1, metavar="N", help="1 to 32 (default: %(default)s)")
+    parser.add_argument(
+        "--context", type=int, default=1024, metavar="N", help="positions of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prompt", type=int, default=128, metavar="N", help="tokens before the first (default: %(default)s)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the plan")
+    parser.add_argument(
+        "--docs", metavar="FILE", nargs="?", const="docs/planning.md", help="write the plans of all known models"
+    )
+
+
+def run(args):
+    from bringup.evaluation.command import quiet_libraries
+
+    quiet_libraries()
+    if args.docs:
+        from bringup.planning.docs import render
+
+        Path(args.docs).write_text(render())
+        print(f"wrote {shown(args.docs)}")
+        return
+    if args.model is None:
+        raise BadInput("which model?", want="an HF id, a checkpoint directory or a config.json")
+    hf_id, config = find_config(args.model)
+    result = plan(
+        config, args.system, hf_id=hf_id, model_py=args.model_py, weights=args.weights, cache=args.cache,
+        users=args.users, context=args.context, prompt=args.prompt,
+    )  # fmt: skip
+    from bringup.planning.show import show
+
+    show(result)
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def find_config(model):
+    """(HF id or None, HF configuration) of an id, a checkpoint directory or a config.json."""
+    from transformers import AutoConfig
+
+    from bringup import loading
+
+    path = Path(model)
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        if path.is_file():
+            return None, AutoConfig.for_model(**json.loads(path.read_text()))
+        if model in loading.known_ids():
+            return model, AutoConfig.for_model(**json.loads(loading.known_config_path(model).read_text()))
+        try:
+            return model, AutoConfig.from_pretrained(model, local_files_only=True)
+        except OSError:
+            loading.require_hub()
+            return model, AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"no configuration of {model}: {str(error).strip().splitlines()[0]}",
+            want="a config.json, a checkpoint directory, a hub id, or one of " + ", ".join(loading.known_ids()),
+        ) from error
+
+
+def plan(
+    config,
+    system,
+    *,
+    hf_id=None,
+    model_py=None,
+    weights=None,
+    cache="bf16",
+    users=1,
+    context=1024,
+    prompt=128,
+    table=True,
+):
+    """Everything `bringup plan` says, as plain data."""
+    from bringup import backends
+    from bringup.planning.formats import Formats
+    from bringup.planning.memory import Memory, check_longest, smallest_system
+
+    backends.activate("emulator")
+    system = systems.get(system)
+    if not 1 <= users <= 32:
+        raise BadInput("--users is out of range", got=users, want="1 to 32")
+    if not 2 <= context <= config.max_position_embeddings or not 1 <= prompt < context:
+        raise BadInput(
+            "a context that the model does not have, or a prompt that does not fit it",
+            got=f"--context {context} --prompt {prompt}",
+            want=f"1 <= prompt < context <= {config.max_position_embeddings}",
+        )
+    wiring = Wiring.find(config, hf_id, system, model_py)
+    formats = Formats.parse(weights, cache) if weights else wiring.formats(cache)
+    memory = Memory(config, system, formats)
+    contexts = memory.longest_contexts()
+    result = {
+        "format": 1,
+        "hf_id": hf_id,
+        "system": system.name,
+        "chips": system.chips,
+        "weights": {group: getattr(formats, group) for group in ("attention", "mlp", "head")},
+        "cache": formats.cache,
+        "users": users,
+        "context": context,
+        "prompt": prompt,
+        "wiring": wiring.name,
+        "model_py": wiring.path and shown(wiring.path),
+        "chip": memory.as_dict(context, users),
+        "uncounted": memory.shapes.unknown(),
+        "tensor_parallel": memory.shapes.tensor_parallel(),
+        "longest_context": contexts,
+        "smallest_system": smallest_system(config, formats, context, users),
+    }
+    result |= wiring.measured(config, system, memory, formats, context, prompt, users)
+    if wiring.path:
+        result["longest_context"]["run"] = check_longest(wiring.path, config, system, formats, contexts)
+    if table:
+        result["table"] = [
+            row(config, hf_id, systems.get(name), Formats.parse(w, formats.cache), users, context, prompt)
+            for name in ("n150", "n300", "t3000")
+            for w in WEIGHTS
+        ]
+    return result
+
+
+def row(config, hf_id, system, formats, users, context, prompt):
+    """One system and dtype: bytes, contexts and predicted speed."""
+    from bringup.planning.memory import Memory
+
+    memory = Memory(config, system, formats)
+    kind = memory.fits(context, users)
+    found = {
+        "system": system.name,
+        "weights": str(formats),
+        "weights_bytes": sum(memory.weights.values()),
+        "fits": kind,
+    }
+    found |= memory.longest_contexts() | {"needed_bytes": memory.needed(context, users if kind == "paged" else None)}
+    wiring = Wiring.find(config, hf_id, system)
+    measured = wiring.measured(config, system, memory, formats, context, prompt, users) if kind else {}
+    return found | {"predicted": measured.get("predicted")}
+
+
+class Wiring:
+    """What stands in for the model: its model file, or a table of its shapes alone."""
+
+    def __init__(self, name, path=None):
+        self.name, self.path = name, path
+
+    @classmethod
+    def find(cls, config, hf_id, system, model_py=None):
+        from bringup.planning.spec_run import find_model_file
+
+        if model_py is not None:
+            return cls("model file", Path(model_py))
+        path = find_model_file(hf_id, system.name)
+        return cls("model file", path) if path else cls("shapes alone")
+
+    def formats(self, cache):
+        """The model file's own dtypes, or bf16."""
+        from dataclasses import replace
+
+        from bringup import loading
+        from bringup.planning.formats import Formats
+
+        own = getattr(loading.import_file(self.path), "PRECISION", None) if self.path else None
+        return Formats("bf16", "bf16", "bf16", cache) if own is None else replace(Formats.of(own), cache=cache)
+
+    def measured(self, config, system, memory, formats, context, prompt, users):
+        """What running the model file by shapes gives: {"run": memory and peaks, "predicted": speeds}, or why not."""
+        from bringup.planning import roofline
+        from bringup.planning.spec_run import spec_run
+
+        if self.path is None:
+            return {"run": None, "predicted": None}
+        try:
+            found = spec_run(self.path, config, system, max_seq_len=context, prompt=prompt, formats=formats)
+        except BringupError as error:
+            return {"run": {"refused": str(error)}, "predicted": None}
+        allocated, counted = found.built["dram"]["allocated"], memory.held(context)
+        unpaged = abs(allocated - counted) < 0.05 * counted
+        result = {
+            "allocated": allocated,
+            "counted": counted if unpaged else None,  # a pool of blocks takes what is left
+            "activations": {phase: found.activations(phase) for phase in found.peaks},
+            "l1_peak": {phase: peak["l1"] for phase, peak in found.peaks.items()},
+        }
+        settings = {"users": users, "context": min(context, prompt + 32)}
+        predicted = {
+            name: roofline.predict(found.prefill, found.decode, system, **how, **settings).as_dict()
+            for name, how in WAYS.items()
+        }
+        return {"run": result, "predicted": predicted}

@@ -1,0 +1,143 @@
+"""A plan for people: tables on a terminal."""
+
+from bringup import systems
+
+
+def show(result):
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 150
+    console.print("\n".join(head(result)), highlight=False)
+    for table in (bytes_table(result), context_table(result), split_table(result), systems_table(result)):
+        if table is not None:
+            console.print(table)
+    console.print("\n".join(notes(result)), highlight=False)
+
+
+def head(result):
+    weights = result["weights"]
+    same = len(set(weights.values())) == 1
+    dtypes = weights["mlp"] if same else ", ".join(f"{group} {dtype}" for group, dtype in weights.items())
+    users = f"{result['users']} user{'s' * (result['users'] > 1)}"
+    fits = {"unpaged": "fits, 32 rows of cache", "paged": "fits with a paged cache", None: "does not fit"}
+    return [
+        f"{result['hf_id'] or 'configuration'} on {systems.get(result['system'])}: weights {dtypes}, "
+        f"cache {result['cache']}, {users} of {result['context']} positions",
+        f"{fits[result['chip']['fits']]}: {gb(result['chip']['needed'])} of {gb(result['chip']['total'])} a chip; "
+        f"smallest system that holds it: {result['smallest_system'] or 'none of n150, n300, t3000'}",
+    ]
+
+
+def gb(n):
+    return f"{n / 1e9:,.2f} GB" if n >= 1e8 else f"{n / 1e6:,.1f} MB"
+
+
+def _table(title, *columns):
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    return table
+
+
+def bytes_rows(result):
+    """(what, bytes of one chip, note)"""
+    chip, run = result["chip"], result["run"] or {}
+    rows = [(f"weights: {group}", n, "") for group, n in chip["weights"].items()]
+    rows += [("KV cache, 32 rows", chip["cache"]["unpaged"], f"{chip['cache_per_position']['unpaged']:,} B a position")]
+    paged = f"KV cache, paged, {result['users']} user{'s' * (result['users'] > 1)}"
+    rows += [(paged, chip["cache"]["paged"], f"{chip['cache_per_position']['user']:,} B a position")]
+    rows += [("RoPE tables", chip["rope"], "")]
+    if "activations" in run:
+        rows += [(f"activations, prompt of {result['prompt']}", run["activations"]["prefill"], "peak, run by shapes")]
+        rows += [("activations, decode step", run["activations"]["decode"], "peak, run by shapes")]
+        rows += [("L1, prompt", run["l1_peak"]["prefill"], "tensors, all cores; without programs' buffers")]
+        rows += [("L1, decode step", run["l1_peak"]["decode"], "")]
+    longest = f"activations, prompt of {result['context']} in one pass"
+    return [*rows, (longest, chip["activations_estimate"], "estimate from shapes")]
+
+
+def bytes_table(result):
+    table = _table("Bytes of one chip", "what", "bytes", "", "")
+    for what, n, note in bytes_rows(result):
+        table.add_row(what, f"{n:,}", gb(n), note)
+    return table
+
+
+def context_table(result):
+    longest = result["longest_context"]
+    table = _table("Longest context, positions of each user", "cache", "1 user", "8 users", "32 users", "run by shapes")
+    run = longest.get("run", {})
+    ran = {
+        kind: f"{run[kind]['context']:,}" if run.get(kind, {}).get("context") else "" for kind in ("unpaged", "paged")
+    }
+    table.add_row("32 rows", *[f"{longest['unpaged']:,}"] * 3, ran["unpaged"])
+    table.add_row("paged, blocks of 64", *(f"{n:,}" for n in longest["paged"].values()), ran["paged"])
+    return table
+
+
+def split_table(result):
+    if not result["predicted"]:
+        return None
+    table = _table(
+        "Predicted speed", "", "TTFT ms", "t/s/u", "weights", "KV", "dispatch", "CCL", "other", "bound t/s/u"
+    )
+    for name, p in result["predicted"].items():
+        parts = [f"{1e3 * seconds:.1f} ms" for seconds in p["split"].values()]
+        speed = f"{p['tokens_per_second_per_user']:.1f}"
+        table.add_row(name, f"{1e3 * p['ttft_seconds']:.0f}", speed, *parts, f"{p['weights_bound_tps']:.1f}")
+    return table
+
+
+def systems_table(result):
+    if not result.get("table"):
+        return None
+    columns = ("weights", "needed", "32 rows", "paged, 1", "paged, 32", "TTFT ms", "t/s/u", "traced*")
+    title = (
+        "Systems and weight dtypes, each chip; longest contexts; speeds predicted (* and the token chosen on the chip)"
+    )
+    table = _table(title, "system", "dtype", "fits", *columns)
+    for r in result["table"]:
+        table.add_row(r["system"], r["weights"], r["fits"] or "no", *systems_row(r))
+    return table
+
+
+def systems_row(r):
+    speeds = ["", "", ""]
+    if r["predicted"]:
+        untraced, *_, best = r["predicted"].values()
+        speeds = [f"{1e3 * untraced['ttft_seconds']:.0f}"]
+        speeds += [f"{p['tokens_per_second_per_user']:.1f}" for p in (untraced, best)]
+    contexts = [f"{n:,}" for n in (r["unpaged"], r["paged"]["1"], r["paged"]["32"])]
+    return [gb(r["weights_bytes"]), gb(r["needed_bytes"]), *contexts, *speeds]
+
+
+def notes(result):
+    out = []
+    if result["chips"] > 1:
+        for r in result["tensor_parallel"]:
+            cost = f", padding and copies {gb(r['padding_bytes'])} a chip" if r["padding_bytes"] else ""
+            how = "divides" if r["divides"] else "does not divide into whole tiles"
+            out.append(f"{r['what']}: {r['size']} {how} over {result['chips']} chips, {r['per_chip']} each{cost}")
+    run = result["run"]
+    if run is None:
+        out.append("No model file covers this configuration: counted from shapes alone, no speed predicted.")
+    elif "refused" in run:
+        out.append(f"The model file was refused when run by shapes:\n{run['refused']}")
+    elif run["counted"]:
+        out.append(f"Allocated after building by shapes: {run['allocated']:,} B, counted {run['counted']:,} B.")
+    else:
+        out.append(
+            f"Allocated after building by shapes: {run['allocated']:,} B; the file has filled DRAM with a paged cache."
+        )
+    for kind, ran in result["longest_context"].get("run", {}).items():
+        if ran["refused"]:
+            out.append(
+                f"Longest {kind} context, refused when run by shapes: {ran['refused'].splitlines()[1].strip()[:160]}"
+            )
+    if result["uncounted"]:
+        out.append(f"Weights that no rule knows, counted on every chip: {', '.join(result['uncounted'][:5])}")
+    return out
