@@ -62,6 +62,7 @@ def generate(job, model, temperature=0.0, top_p=1.0):
     import torch
 
     from bringup.errors import blame
+    from bringup.evaluation.consistency import mask_for
 
     torch.manual_seed(job.settings.seed)
     streamer = Streamer(job.tokenizer)
@@ -73,7 +74,7 @@ def generate(job, model, temperature=0.0, top_p=1.0):
         with blame(job.model_file.path, "generating"):
             model.generate(
                 input_ids,
-                attention_mask=torch.ones_like(input_ids),
+                **mask_for(model, torch.ones_like(input_ids)),
                 max_new_tokens=job.settings.max_new_tokens,
                 pad_token_id=job.eos[0] if job.eos else 0,
                 streamer=streamer,

@@ -105,6 +105,7 @@ def end_to_end(context):
 
     from bringup.demo import common_prefix
     from bringup.errors import blame
+    from bringup.evaluation.consistency import mask_for
 
     job, reference = context.job, context.reference
     if not hasattr(context.model, "generate"):
@@ -114,7 +115,7 @@ def end_to_end(context):
     with blame(job.model_file.path, "in generate()"), torch.inference_mode():
         out = context.model.generate(
             ids,
-            attention_mask=torch.ones_like(ids),
+            **mask_for(context.model, torch.ones_like(ids)),
             max_new_tokens=n,
             min_new_tokens=min(job.settings.min_new_tokens, n),
             do_sample=False,

@@ -59,7 +59,7 @@ def _build_for(context, name):
     usable, why = context.uses_blocks
     if usable:
         return file.module.build_model, "the same file"
-    return None, f"there is no folder of another system beside the file, and {why}"
+    return None, f"no folder of that system beside the file; {why}"
 
 
 def _too_few_chips(context, name):

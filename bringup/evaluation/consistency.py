@@ -4,6 +4,7 @@ Only what the HF-facing contract has is used, so that any model.py can be asked.
 float32 and in bfloat16; the logits of both at every position are what the device is held against.
 """
 
+import inspect
 import math
 from dataclasses import dataclass, field
 
@@ -238,6 +239,8 @@ class Probe:
         name, steps = f"a batch of {len(lengths)} against each alone", 3
         alone = [self._steps(torch.tensor([p]), None, steps) for p in prompts]
         wide = max(lengths)
+        if not mask_for(self.model, None):
+            return ConsistencyResult(name, None, "the file takes no attention_mask, so no prompts of different lengths")
         ids = torch.tensor([[0] * (wide - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (wide - len(p)) + [1] * len(p) for p in prompts])
         try:
@@ -276,7 +279,7 @@ class Probe:
         with torch.inference_mode():
             return self.model.generate(
                 ids,
-                attention_mask=torch.ones_like(ids) if mask is None else mask,
+                **mask_for(self.model, torch.ones_like(ids) if mask is None else mask),
                 max_new_tokens=max_new_tokens,
                 min_new_tokens=max_new_tokens,
                 do_sample=do_sample,
@@ -312,6 +315,14 @@ def run(model, hf_model, ids, max_seq_len, *, names=tuple(CHECKS), values=True, 
         model, Text.through(hf_model, ids, max_seq_len), max_seq_len, values=values, deterministic=deterministic
     )
     return [CHECKS[name](probe) for name in names]
+
+
+def mask_for(model, mask):
+    """generate()'s argument for an attention mask; nothing where forward has no use for it, or HF would refuse it."""
+    prepare = inspect.signature(model.prepare_inputs_for_generation).parameters
+    passed_on = "attention_mask" in prepare or any(p.kind is p.VAR_KEYWORD for p in prepare.values())
+    used = "attention_mask" in inspect.signature(model.forward).parameters
+    return {"attention_mask": mask} if passed_on and used else {}
 
 
 def _some(positions):

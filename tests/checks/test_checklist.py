@@ -148,7 +148,7 @@ def test_a_foreign_file_is_asked_what_its_contract_answers(job):
     status = {name: item["status"] for name, item in found.items()}
     assert status == dict(zip(items, ["skipped", "skipped", "pass", "pass", "skipped"]))
     assert "does not use bringup.blocks" in found["decode_modules"]["summary"]
-    assert "n300, t3000: there is no folder of another system" in found["multi_device"]["summary"]
+    assert "n300, t3000: no folder of that system" in found["multi_device"]["summary"]
     assert any("the file takes no batch" in e for e in found["end_to_end"]["evidence"])
 
 

@@ -131,6 +131,17 @@ def test_a_file_for_one_user_is_not_asked_for_a_batch(hf, text):
     assert "one prompt at a time" in result.detail
 
 
+class NoMask(Device):
+    def forward(self, input_ids, past_key_values=None, use_cache=None, **kwargs):
+        return super().forward(input_ids, past_key_values)
+
+
+def test_a_file_without_a_mask_is_not_given_one(hf, text):
+    results = asked(NoMask(hf), text, "batch", "same_seed")
+    assert (results["batch"].ok, results["same_seed"].ok) == (None, True)
+    assert "takes no attention_mask" in results["batch"].detail
+
+
 def test_without_values_nothing_is_judged(hf, text):
     probe = Probe(WrongAt64(hf), text, LENGTH, values=False)
     assert all(CHECKS[name](probe).ok is None for name in CHECKS)
