@@ -77,9 +77,10 @@ def job(weights, **settings):
         config=SimpleNamespace(hidden_size=64, dtype=torch.bfloat16),
         settings=SimpleNamespace(**common | settings),
         activation=SimpleNamespace(name="emulator"),
-        source=SimpleNamespace(random_seed=None, weight_files=lambda: files),
+        source=SimpleNamespace(random_seed=None, weight_files=lambda cache_dir=None: files),
         prompt_ids=[1] * 100,
         given_tokens=None,
+        cache_dir=None,
     )
 
 
@@ -87,11 +88,14 @@ def test_an_estimate_adds_up(monkeypatch):
     """1e9 weights; a step costs 2 s in float32 and 1 s in bfloat16, the prompt 20 s and 10 s."""
     rates = {torch.float32: (2e-9, 20e-9), torch.bfloat16: (1e-9, 10e-9)}
     monkeypatch.setattr(estimate, "rates", lambda dtype, hidden, prompt: rates[dtype])
+    monkeypatch.setattr(estimate, "reading_seconds", lambda files: 0)
     text = estimate.of(job(10**9))
     assert text.startswith("about 50 s for the reference")  # 20 + 10 steps of 2, and one pass of 10 in bfloat16
     assert "4 s to build, 30 s on the emulated device" in text
     assert estimate.of(job(10**9, three_way=False)).startswith("about 40 s")
     assert estimate.of(job(10**9, hf_dtype="bfloat16")).startswith("about 20 s")
+    monkeypatch.setattr(estimate, "reading_seconds", lambda files: 7)
+    assert estimate.of(job(10**9)).startswith("about 57 s for the reference (none where it is kept from before), 11 s")
 
 
 def test_no_estimate_without_a_ground_for_it():
@@ -100,6 +104,13 @@ def test_no_estimate_without_a_ground_for_it():
     on_a_board = job(10**9)
     on_a_board.activation.name = "silicon"
     assert estimate.of(on_a_board) is None
+
+
+def test_reading_is_sampled(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    (tmp_path / "b").write_bytes(bytes(1 << 21))
+    assert 0 < estimate.reading_seconds([tmp_path / "a", tmp_path / "b"], sample_bytes=1 << 16) < 10
+    assert estimate.reading_seconds([]) == 0
 
 
 def test_rates_are_of_this_machine():
