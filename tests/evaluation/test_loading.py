@@ -16,10 +16,6 @@ PARAMETERS = {  # as published, in billions
     "humain-ai/ALLaM-7B-Instruct-preview": 7.001,
     "arcee-ai/AFM-4.5B": 4.619,
     "mistralai/Mistral-7B-Instruct-v0.3": 7.248,
-    "Qwen/Qwen2.5-0.5B-Instruct": 0.494,
-    "Qwen/Qwen2.5-7B-Instruct": 7.616,
-    "Qwen/Qwen3-0.6B": 0.596,
-    "tiiuae/Falcon3-1B-Base": 1.669,
     "Qwen/Qwen3-0.6B": 0.596,  # each tied matrix once
     "Qwen/Qwen2.5-0.5B-Instruct": 0.494,
     "Qwen/Qwen2.5-7B-Instruct": 7.616,
