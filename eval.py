@@ -2,6 +2,7 @@
 
 python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model checkpoints/tiny-llama
 python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --random-weights --max_new_tokens 8
+python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model DIR --text_file prompts/prose.txt
 """
 
 import argparse
