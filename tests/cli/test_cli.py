@@ -70,7 +70,7 @@ def test_eval_prints_the_figures_and_writes_them(folder):
     kept = json.loads((folder / "out" / "result.json").read_text())
     assert len(kept.pop("positions")) == len(kept["bf16"].pop("positions")) == 8
     assert kept == last
-    assert 0 < last["bf16"]["rel_l2"] < 0.02
+    assert last["bf16"]["rel_l2"] == pytest.approx(last["rel_l2"], rel=0.3)  # this device is HF in bf16
     assert last["peak_rss_bytes"] > 1 << 27
     again = call(*args)
     assert json.loads(again.stdout.splitlines()[-1])["reference"]["cached"] is True
