@@ -459,7 +459,8 @@ def _run_update(target: Tensor, inputs, compute) -> None:
         mine = versions.setdefault(id(held), {})
         key = tuple(map(id, args))
         if key not in mine:
-            mine[key] = _writable(held, shared=bool(mine))
+            sealed = held.is_inference() and not torch.is_inference_mode_enabled()  # torch would refuse to write there
+            mine[key] = _writable(held, own=bool(mine) or sealed)
         data.append(mine[key])
     root.data = data if len(data) > 1 else data[:1]
     done = set()
@@ -469,13 +470,13 @@ def _run_update(target: Tensor, inputs, compute) -> None:
             compute(value, *args)
 
 
-def _writable(held, shared: bool):
-    """Contents in memory of their own where they are `shared`, or one value expanded.
+def _writable(held, own: bool):
+    """Contents that can be written to: in memory of their `own`, or where they are one value expanded.
 
     Expanded zeros, which a new cache is, become pages that the system has cleared: none is there before it is written.
     """
     if held.device.type != "cpu" or any(held.stride()) or held.numel() < 1 << 16 or held[(0,) * held.dim()] != 0:
-        return held.clone() if shared else held.contiguous()
+        return held.clone() if own else held.contiguous()
     cleared = torch.from_numpy(numpy.zeros(held.numel() * held.element_size(), numpy.uint8))
     return cleared.view(held.dtype).reshape(held.shape)
 

@@ -425,3 +425,14 @@ def test_tensors_print_as_in_the_library(device):
     )
     ttnn.deallocate(x)
     assert "deallocated" in repr(x)
+
+
+def test_a_cache_filled_in_inference_mode_is_written_outside_it(device):
+    def tile():
+        return ttnn.ones((1, 1, 32, 32), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+
+    with torch.inference_mode():
+        cache = ttnn.zeros((2, 1, 32, 32), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+        ttnn.fill_cache(cache, tile(), 0)
+    ttnn.fill_cache(cache, tile(), 1)
+    assert torch.equal(ttnn.to_torch(cache), torch.ones(2, 1, 32, 32, dtype=torch.bfloat16))
