@@ -164,11 +164,25 @@ def calibrate():
     return {"rates": asdict(rates), "at_bounds": at_bounds(rates), **judge(rows, works, rates)}
 
 
+def rounded(value, digits=6):
+    """Numbers to so many digits, so that another machine writes the same file."""
+    if isinstance(value, dict):
+        return {k: rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v, digits) for v in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def stored():
+    """What constants.json holds: rates, every row with its prediction and error, and the errors held out."""
+    return json.loads(roofline.CONSTANTS.read_text())
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bringup.planning.calibration", description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write constants.json")
     args = parser.parse_args(argv)
-    text = json.dumps(calibrate(), indent=1) + "\n"
+    text = json.dumps(rounded(calibrate()), indent=1) + "\n"
     print(text, end="")
     if args.write:
         roofline.CONSTANTS.write_text(text)

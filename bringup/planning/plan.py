@@ -11,16 +11,10 @@ import json
 from pathlib import Path
 
 from bringup import systems
-from bringup.errors import BadInput, BringupError, shown
+from bringup.errors import BadInput, shown
 
 HELP = "does it fit, how long a context, how fast: from a configuration, without weights or a board"
 WEIGHTS = ("bf16", "bfp8", "bfp4")
-# How a decode step runs: as the model files do, replayed from a trace, and with the token chosen on the chip as well.
-WAYS = {
-    "untraced": {"traced": False},
-    "traced": {"traced": True},
-    "traced, token on device": {"traced": True, "read_logits": False},
-}
 
 
 def add_arguments(parser):
@@ -115,6 +109,7 @@ def plan(
     from bringup import backends
     from bringup.planning.formats import Formats
     from bringup.planning.memory import Memory, check_longest, smallest_system
+    from bringup.planning.wiring import Wiring
 
     backends.activate("emulator")
     system = systems.get(system)
@@ -141,7 +136,8 @@ def plan(
         "context": context,
         "prompt": prompt,
         "wiring": wiring.name,
-        "model_py": wiring.path and shown(wiring.path),
+        "model_py": shown(wiring.path) if wiring.name == "model file" else None,
+        "gaps": wiring.gaps,
         "chip": memory.as_dict(context, users),
         "uncounted": memory.shapes.unknown(),
         "tensor_parallel": memory.shapes.tensor_parallel(),
@@ -163,6 +159,7 @@ def plan(
 def row(config, hf_id, system, formats, users, context, prompt):
     """One system and dtype: bytes, contexts and predicted speed."""
     from bringup.planning.memory import Memory
+    from bringup.planning.wiring import Wiring
 
     memory = Memory(config, system, formats)
     kind = memory.fits(context, users)
@@ -176,55 +173,3 @@ def row(config, hf_id, system, formats, users, context, prompt):
     wiring = Wiring.find(config, hf_id, system)
     measured = wiring.measured(config, system, memory, formats, context, prompt, users) if kind else {}
     return found | {"predicted": measured.get("predicted")}
-
-
-class Wiring:
-    """What stands in for the model: its model file, or a table of its shapes alone."""
-
-    def __init__(self, name, path=None):
-        self.name, self.path = name, path
-
-    @classmethod
-    def find(cls, config, hf_id, system, model_py=None):
-        from bringup.planning.spec_run import find_model_file
-
-        if model_py is not None:
-            return cls("model file", Path(model_py))
-        path = find_model_file(hf_id, system.name)
-        return cls("model file", path) if path else cls("shapes alone")
-
-    def formats(self, cache):
-        """The model file's own dtypes, or bf16."""
-        from dataclasses import replace
-
-        from bringup import loading
-        from bringup.planning.formats import Formats
-
-        own = getattr(loading.import_file(self.path), "PRECISION", None) if self.path else None
-        return Formats("bf16", "bf16", "bf16", cache) if own is None else replace(Formats.of(own), cache=cache)
-
-    def measured(self, config, system, memory, formats, context, prompt, users):
-        """What running the model file by shapes gives: {"run": memory and peaks, "predicted": speeds}, or why not."""
-        from bringup.planning import roofline
-        from bringup.planning.spec_run import spec_run
-
-        if self.path is None:
-            return {"run": None, "predicted": None}
-        try:
-            found = spec_run(self.path, config, system, max_seq_len=context, prompt=prompt, formats=formats)
-        except BringupError as error:
-            return {"run": {"refused": str(error)}, "predicted": None}
-        allocated, counted = found.built["dram"]["allocated"], memory.held(context)
-        unpaged = abs(allocated - counted) < 0.05 * counted
-        result = {
-            "allocated": allocated,
-            "counted": counted if unpaged else None,  # a pool of blocks takes what is left
-            "activations": {phase: found.activations(phase) for phase in found.peaks},
-            "l1_peak": {phase: peak["l1"] for phase, peak in found.peaks.items()},
-        }
-        settings = {"users": users, "context": min(context, prompt + 32)}
-        predicted = {
-            name: roofline.predict(found.prefill, found.decode, system, **how, **settings).as_dict()
-            for name, how in WAYS.items()
-        }
-        return {"run": result, "predicted": predicted}

@@ -123,8 +123,10 @@ def notes(result):
             how = "divides" if r["divides"] else "does not divide into whole tiles"
             out.append(f"{r['what']}: {r['size']} {how} over {result['chips']} chips, {r['per_chip']} each{cost}")
     run = result["run"]
+    if result["wiring"] == "blocks":
+        out.append("There is no model file for it: one that `bringup new` writes was run.")
     if run is None:
-        out.append("No model file covers this configuration: counted from shapes alone, no speed predicted.")
+        out.append(f"Counted from shapes alone, no speed predicted: {'; '.join(result['gaps'])}")
     elif "refused" in run:
         out.append(f"The model file was refused when run by shapes:\n{run['refused']}")
     elif run["counted"]:

@@ -1,0 +1,280 @@
+"""Accuracy against predicted speed and memory, over the dtypes and compute settings of a model file.
+
+bringup sweep models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model checkpoints/tiny-llama
+bringup sweep my/model.py --model DIR --mlp bfp8,bfp4 --fidelity HiFi2 --jobs 4 --out sweeps/mine
+
+Each point is built with another `precision`: teacher-forced on the emulator with the checkpoint for accuracy, and run
+by shapes alone at the model's true configuration for memory and speed (predicted, not measured). A point's result is a
+file in OUT/points; what is there is not run again, so that an interrupted sweep loses the points it was at. Points run
+through joblib: in processes of this machine, or on a Ray cluster (--engine ray; OUT is then on a shared file system).
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bringup import backends, sweep_results, systems
+from bringup.errors import BadInput, BringupError, shown
+
+HELP = "accuracy against predicted speed and memory over dtypes and compute settings"
+FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
+AXES = {
+    "attention": "bf16,bfp8",
+    "mlp": "bf16,bfp8,bfp4",
+    "head": "bf16,bfp8",
+    "fidelity": "HiFi2,HiFi4",
+    "destination": "fp32,bf16",
+}
+CONTEXT, PROMPT = 256, 128  # of the run by shapes
+RULE = 2  # counts up when the same settings shall give another result
+
+
+def add_arguments(parser):
+    parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
+    parser.add_argument("--model", metavar="DIR_OR_ID", help="checkpoint for the accuracy (default: as the path says)")
+    parser.add_argument(
+        "--config", metavar="HF_ID_OR_CONFIG", help="configuration for speed and memory (default: as the path says)"
+    )
+    parser.add_argument("--system", choices=systems.SYSTEMS, help="default: as the path says")
+    backends.add_arguments(parser)
+    for axis, values in AXES.items():
+        parser.add_argument(f"--{axis}", default=values, metavar="A,B", help="default: %(default)s")
+    parser.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
+    parser.add_argument("--max_new_tokens", type=int, default=64, metavar="N", help="tokens compared (default: 64)")
+    parser.add_argument("--cache_dir", default="", metavar="DIR", help="where references are kept")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="points at a time (default: 1)")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="default: processes")
+    parser.add_argument("--out", metavar="DIR", help="default: sweeps/<model>-<system>")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice: dtypes per group of weights, fidelity of all products, format of the destination registers."""
+
+    attention: str
+    mlp: str
+    head: str
+    fidelity: str
+    destination: str
+
+    @property
+    def name(self):
+        return "-".join(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all points of a sweep share."""
+
+    model_py: str
+    model: str | None
+    config: str | None
+    system: str
+    backend: str | None
+    numerics: str | None
+    prompt_file: str | None
+    max_new_tokens: int
+    cache_dir: str
+
+    def digest(self, fingerprint):
+        """Changes with the settings, the weights, the text of the model file and the prompt."""
+        texts = [Path(p).read_text() for p in (self.model_py, self.prompt_file) if p]
+        told = {k: v for k, v in asdict(self).items() if k != "cache_dir"}
+        what = [RULE, told, fingerprint, texts, CONTEXT, PROMPT]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run(args):
+    from bringup.evaluation.command import quiet_libraries
+
+    quiet_libraries()
+    points = grid(args)
+    job, common = prepare(args)
+    out = Path(args.out or f"sweeps/{_model_name(job)}-{job.system.name}")
+    print(job.activation)
+    print(f"{len(points)} points of {shown(common.model_py)} on {job.system}; results in {shown(out)}", flush=True)
+    job.reference()  # once, before the points need it
+    files = {point: out / "points" / f"{point.name}-{common.digest(_fingerprint(job))}.json" for point in points}
+    todo = [point for point in points if not files[point].is_file()]
+    if len(todo) < len(points):
+        print(f"{len(points) - len(todo)} points are there already")
+    (out / "points").mkdir(parents=True, exist_ok=True)
+    evaluate(common, {point: files[point] for point in todo}, args.jobs, args.engine)
+    rows = [asdict(point) | json.loads(files[point].read_text()) for point in points]
+    sweep_results.mark_pareto(rows)
+    result = {"format": 1, "common": asdict(common) | {"model_py": shown(common.model_py)}, "rows": rows}
+    (out / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
+    sweep_results.show(rows, AXES)
+    pictures = sweep_results.draw(rows, out, f"{_model_name(job)} on {job.system.name}")
+    print(" ".join(["wrote", shown(out / "sweep.json"), *map(shown, pictures)]))
+
+
+def grid(args):
+    from bringup.planning.formats import dtype_name
+
+    allowed = {"fidelity": FIDELITIES, "destination": ("fp32", "bf16")}
+    values = {}
+    for axis in AXES:
+        values[axis] = [v.strip() for v in getattr(args, axis).split(",")]
+        if axis in allowed:
+            bad = [v for v in values[axis] if v not in allowed[axis]]
+            if bad:
+                raise BadInput(f"--{axis} has no such value", got=bad[0], want="some of " + ", ".join(allowed[axis]))
+        else:
+            values[axis] = list(map(dtype_name, values[axis]))
+    return [Point(*choice) for choice in itertools.product(*(dict.fromkeys(v) for v in values.values()))]
+
+
+def prepare(args):
+    """The evaluation's `Job`, which checks everything that is checked before anything runs, and the `Common`."""
+    from bringup.planning.spec_run import precision_option
+
+    names = Common.__dataclass_fields__
+    common = Common(**{n: v for n, v in vars(args).items() if n in names})
+    job = _job(common)
+    precision_option(job.model_file, None, {"exact_exp": True})  # raises where the file has one precision
+    path = str(job.model_file.path.resolve())
+    return job, Common(**asdict(common) | {"model_py": path, "system": job.system.name})
+
+
+def _job(common):
+    from bringup.evaluation.run import Job, Settings
+
+    names = Settings.__dataclass_fields__
+    return Job(Settings(three_way=False, **{n: v for n, v in asdict(common).items() if n in names}))
+
+
+def _model_name(job):
+    return (job.model_file.hf_id or job.model_file.path.resolve().parent.name).rpartition("/")[2]
+
+
+def _fingerprint(job):
+    return job.source.fingerprint(job.cache_dir)
+
+
+# Points --------------------------------------------------------------------------------------------------------------
+
+
+def evaluate(common, files, jobs, engine):
+    """Runs the points that have no file yet; one that kills its process is run once more alone, and then given up."""
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    from bringup.console import progress
+
+    if not files:
+        return
+    tasks = [delayed(write_point)(common, point, str(path)) for point, path in files.items()]
+    if engine == "ray":
+        _register_ray()
+        with parallel_config(backend="ray", n_jobs=jobs):
+            Parallel()(tasks)
+        return
+    with progress("sweep", len(tasks)) as advance:
+        try:
+            for _ in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
+                advance()
+        except TerminatedWorkerError:
+            for point, path in files.items():
+                if path.is_file():
+                    continue
+                try:
+                    Parallel(n_jobs=2)([delayed(write_point)(common, point, str(path))])  # 2: in a process of its own
+                except TerminatedWorkerError:
+                    _write(path, {"refused": "its process died, perhaps out of memory"})
+                advance()
+
+
+def _register_ray():
+    try:
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise BadInput("--engine ray needs Ray", hint="pip install ray; or --engine processes") from error
+    register_ray()
+
+
+def write_point(common, point, path):
+    _write(Path(path), measure(common, point))
+
+
+def _write(path, result):
+    """All or nothing, so that an interrupted point is run again."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(path)
+
+
+def measure(common, point):
+    """One point as plain data: {"refused": why} or memory, predicted speed and accuracy."""
+    from bringup.evaluation.command import quiet_libraries
+
+    quiet_libraries()
+    job = _job(common)
+    try:
+        return planned(job, common, point) | accuracy(job, point)
+    except BringupError as error:
+        return {"refused": str(error)}
+
+
+def settings_of(point):
+    """The fields of `blocks.Precision` that are no dtype."""
+    from bringup.blocks.precision import compute_config
+
+    config = compute_config(point.fidelity, fp32_dest=point.destination == "fp32")
+    return {"linear": config, "norm": config, "sdpa": config}
+
+
+def _formats(point):
+    from bringup.planning.formats import Formats
+
+    return Formats(point.attention, point.mlp, point.head)
+
+
+def planned(job, common, point):
+    """Bytes of a chip (a cache of 32 rows), longest contexts and predicted speed at the true configuration."""
+    from bringup.planning import roofline
+    from bringup.planning.memory import Memory
+    from bringup.planning.plan import find_config
+    from bringup.planning.spec_run import spec_run
+    from bringup.planning.wiring import WAYS
+
+    named = common.config or job.model_file.hf_id
+    config = find_config(named)[1] if named else job.config
+    found = spec_run(
+        job.model_file.path,
+        config,
+        job.system,
+        max_seq_len=CONTEXT,
+        prompt=PROMPT,
+        formats=_formats(point),
+        settings=settings_of(point),
+    )
+    how = list(WAYS.values())[-1]
+    predicted = roofline.predict(found.prefill, found.decode, job.system, context=PROMPT + 32, **how)
+    memory = Memory(config, job.system, _formats(point))
+    return {
+        "weights_bytes": sum(memory.weights.values()),
+        "needed_bytes": memory.needed(CONTEXT),
+        "longest_context": memory.longest_contexts(),
+        "predicted": predicted.as_dict(),
+    }
+
+
+def accuracy(job, point):
+    """The figures of teacher forcing with the checkpoint."""
+    from bringup.errors import blame
+    from bringup.planning.spec_run import precision_option
+
+    reference = job.reference()
+    option = precision_option(job.model_file, _formats(point), settings_of(point))
+    with backends.open_system(job.system) as device:
+        with blame(job.model_file.path, "building the model"):
+            model = job.model_file.module.build_model(job.hf_model(), device, job.max_seq_len, **option)
+        job.seconds_build = 0.0
+        result = job.measure(model, device, reference)
+        del model
+    keep = ("n", "top1", "top1_interval", "top5", "top5_interval", "kl_mean", "kl_worst", "rel_l2", "pcc")
+    return {"accuracy": {name: result[name] for name in keep}, "seconds": result["seconds_total"]}

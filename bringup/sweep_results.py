@@ -1,0 +1,85 @@
+"""Results of a sweep: which points nothing beats, as a table and as a picture."""
+
+
+def mark_pareto(rows):
+    """`pareto`: no other point is both at least as fast and at least as close to the reference, and better in one."""
+    done = [row for row in rows if "refused" not in row]
+    for row in rows:
+        row["pareto"] = "refused" not in row and not any(_beats(other, row) for other in done)
+
+
+def _beats(a, b):
+    (fast_a, kl_a), (fast_b, kl_b) = coordinates(a), coordinates(b)
+    return fast_a >= fast_b and kl_a <= kl_b and (fast_a > fast_b or kl_a < kl_b)
+
+
+def coordinates(row):
+    """(predicted tokens per second and user, mean KL divergence)"""
+    return row["predicted"]["tokens_per_second_per_user"], row["accuracy"]["kl_mean"]
+
+
+def show(rows, axes):
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="* nothing is both faster (predicted) and closer", title_justify="left")
+    names = (*axes, "weights/chip", "predicted t/s/u", "TTFT ms", "mean KL", "rel. L2", "top-1", "top-5", "")
+    for i, name in enumerate(names):
+        table.add_column(name, justify="right" if i >= len(axes) else "left")
+    done = sorted((r for r in rows if "refused" not in r), key=lambda r: r["accuracy"]["kl_mean"])
+    for row in done:
+        p, a = row["predicted"], row["accuracy"]
+        table.add_row(
+            *(row[axis] for axis in axes),
+            f"{row['weights_bytes'] / 1e9:.2f} GB",
+            f"{p['tokens_per_second_per_user']:.1f}",
+            f"{1e3 * p['ttft_seconds']:.0f}",
+            f"{a['kl_mean']:.2e}",
+            f"{a['rel_l2']:.4f}",
+            f"{100 * a['top1']:.1f} %",
+            f"{100 * a['top5']:.1f} %",
+            "*" if row["pareto"] else "",
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(table)
+    for row in rows:
+        if "refused" in row:
+            lines = row["refused"].splitlines()
+            why = " ".join(line.strip() for line in lines[:2])
+            console.print(f"refused: {' '.join(row[axis] for axis in axes)}: {why}", highlight=False, soft_wrap=True)
+
+
+def draw(rows, out, title):
+    """The Pareto picture as SVG and PNG; nothing where no point has a result."""
+    done = [row for row in rows if "refused" not in row]
+    if not done:
+        return []
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for marker, destination in (("o", "fp32"), ("s", "bf16")):
+        for colour, fidelity in enumerate(sorted({row["fidelity"] for row in done})):
+            some = [r for r in done if (r["destination"], r["fidelity"]) == (destination, fidelity)]
+            if some:
+                x, y = zip(*map(coordinates, some))
+                axes.scatter(x, y, marker=marker, color=f"C{colour}", label=f"{fidelity}, {destination} destination")
+    front = sorted((r for r in done if r["pareto"]), key=coordinates)
+    axes.plot(*zip(*map(coordinates, front)), color="0.6", zorder=0)
+    for row in front:
+        text = f"{row['attention']}/{row['mlp']}/{row['head']}"
+        axes.annotate(text, coordinates(row), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    axes.set_yscale("log")
+    axes.set_xlabel("predicted tokens per second and user, traced, token chosen on the device")
+    axes.set_ylabel("mean KL divergence from HF (emulated)")
+    axes.set_title(f"{title}: weights of attention/MLP/head")
+    axes.legend(fontsize=8)
+    pictures = [out / "sweep.svg", out / "sweep.png"]
+    for path in pictures:
+        figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+    return pictures
