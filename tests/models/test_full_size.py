@@ -82,13 +82,14 @@ def test_131072_tokens_of_llama_are_legal_and_fit(system):
         assert out.logits.shape == (1, 1, 128256)
         model.cache.clear()
         users = (model.cache.count - 1) // (131072 // 64)
-        model.cache.draw({row: 131072 for row in range(users)})
+        model.cache.draw(dict.fromkeys(range(users), 131072))
         with pytest.raises(ValueError, match="paged cache is full: 1 users need 2048 more"):
             model.cache.draw({users: 131072})
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_what_is_set_aside_for_a_prompt_is_what_it_needs(file, rows=2048):
+def test_what_is_set_aside_for_a_prompt_is_what_it_needs(file):
+    rows = 2048
     org, name, system = file.split("/")
     module, hf = load_model_file(file), meta_model(org, name)
     config = read_config((module.FULL if hasattr(module, "FULL") else module).Config, hf.config)

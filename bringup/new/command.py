@@ -1,0 +1,206 @@
+"""A bring-up of a model that is not here yet, out of bringup.blocks: model.py, MODEL_BRINGUP.md and a test.
+
+bringup new Qwen/Qwen3-0.6B --system n150
+bringup new path/to/checkpoint --id org/name --system t3000 --out my-bringups
+
+Written from the HF configuration: a known id (or one in the HF cache or on the hub), a checkpoint directory, or a
+config.json. Where the model needs what no block does, nothing is written and everything that is missing is listed: the
+field and its value, HF's module that has it, and what would be needed. What is written has run whole by shapes.
+"""
+
+import json
+import pprint
+import re
+import textwrap
+from pathlib import Path
+
+from bringup import systems
+from bringup.errors import BadInput, shown
+
+HELP = "write a model file, its notes and a test from an HF configuration"
+HERE = Path(__file__).parent
+WIDTH = 120
+
+
+def add_arguments(parser):
+    parser.add_argument("model", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json")
+    parser.add_argument("--system", choices=systems.SYSTEMS, default="n150", help="default: %(default)s")
+    parser.add_argument("--id", metavar="ORG/NAME", help="the model's HF id, where a directory or file is given")
+    parser.add_argument("--out", metavar="DIR", default=".", help="where models/ and tests/ are (default: here)")
+    parser.add_argument("--force", action="store_true", help="write over files that are there")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
+
+
+def run(args):
+    from bringup import backends
+    from bringup.evaluation.command import quiet_libraries
+    from bringup.new import covered, facts
+
+    quiet_libraries()
+    backends.activate("emulator")
+    config, hf_id, flag = find(args.model, args.id)
+    missing = covered.gaps(config)
+    if missing:
+        if args.json:
+            print(json.dumps({"model": hf_id, "covered": False, "gaps": [vars(gap) for gap in missing]}))
+        lines = "".join(f"\n  {n}. {gap}" for n, gap in enumerate(missing, 1))
+        raise BadInput(f"{hf_id}: bringup.blocks does not cover this model; nothing was written{lines}")
+    found = facts.fit(facts.gather(config, hf_id, args.system))
+    found.asked, found.model_flag = args.model, flag
+    files = write(found, Path(args.out), args.force)
+    figures = {name: getattr(found, name) for name in ("dtype", "paged", "dram_built", "dram_peak")}
+    if args.json:
+        print(json.dumps({"model": hf_id, "covered": True, "files": [str(f) for f in files], **figures}))
+        return
+    cache = "a paged cache" if found.paged else "a cache of 32 rows"
+    print(f"{hf_id} on {found.system}: covered; weights in {found.dtype}, {cache}")
+    built, peak = found.dram_built / 1e9, found.dram_peak / 1e9
+    print(f"  run whole by shapes: {built:.2f} GB a chip built, {peak:.2f} GB at its peak")
+    print("\n".join(f"  wrote {shown(f)}" for f in files))
+    print(f"  next: pytest {shown(files[-1])}")
+
+
+def find(model, hf_id=None):
+    """(HF configuration, id, what a command needs to find the model: " --model ..." or nothing)."""
+    from transformers import AutoConfig
+
+    from bringup import loading
+
+    path = Path(model)
+    if path.exists():
+        if path.is_dir() and not (path / "config.json").is_file():
+            raise BadInput("not a checkpoint directory", got=shown(path), want="a directory with config.json")
+        hf_id = hf_id or _id_of(path)
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(f"cannot read the configuration {shown(path)}: {error}") from error
+        folder = path if path.is_dir() else path.parent
+        return config, hf_id, f" --model {shown(folder)}"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        want = "an HF id org/name, a checkpoint directory or a config.json"
+        raise BadInput("no such configuration", got=model, want=want)
+    if model in loading.known_ids():
+        return loading.load_config(loading.find_source(model, random_weights=True)), hf_id or model, ""
+    try:
+        loading.require_hub()
+    except OSError as error:
+        local = {"local_files_only": True}
+        reason = str(error)
+    else:
+        local, reason = {}, ""
+    try:
+        return AutoConfig.from_pretrained(model, **local), hf_id or model, ""
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"cannot get the configuration of {model}: not known here, not in the HF cache, and not from the hub",
+            got=reason or str(error).splitlines()[0],
+            hint="give its directory or config.json, with --id " + model + "; known: " + ", ".join(loading.known_ids()),
+        ) from error
+
+
+def _id_of(path):
+    """The id that a configuration states of itself."""
+    folder = path if path.is_dir() else path.parent
+    stated = json.loads((path / "config.json" if path.is_dir() else path).read_text()).get("_name_or_path", "")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", stated):
+        return stated
+    raise BadInput("which model is it?", got=shown(folder), want="--id ORG/NAME: it names the folder under models/")
+
+
+def write(found, root, force=False):
+    """Writes the files under `root` and gives their paths, the test last."""
+    from bringup.new import facts, small
+
+    folder = root / "models" / found.hf_id / found.system.name / "functional"
+    slug = re.sub(r"\W+", "_", found.name).lower()
+    files = {"model.py": folder / "model.py", "notes": folder / "MODEL_BRINGUP.md"}
+    files["test"] = root / "tests" / "models" / f"test_{slug}_{found.system.name}.py"
+    full = _full_file(folder)
+    if full:
+        del files["notes"]
+    there = [shown(f) for f in files.values() if f.exists()]
+    if there and not force:
+        raise BadInput("already there", got=", ".join(there), hint="--force writes over it; --out DIR writes elsewhere")
+    found.model_path = str(files["model.py"].relative_to(root))
+    found.test_path = str(files["test"].relative_to(root))
+    found.small = small.fields(found.config)
+    _words(found)
+    files["model.py"].parent.mkdir(parents=True, exist_ok=True)
+    before = files["model.py"].read_text() if files["model.py"].exists() else None
+    if full:
+        files["model.py"].write_text(_delegate(found, full))
+    else:
+        files["model.py"].write_text(_render("model.py.j2", found))
+    try:
+        facts.run_by_shapes(files["model.py"], found)
+    except BaseException:
+        files["model.py"].unlink() if before is None else files["model.py"].write_text(before)
+        raise
+    found.padded_heads = found.heads.n_query * found.system.chips - found.config.num_attention_heads
+    if "notes" in files:
+        files["notes"].write_text(_render("MODEL_BRINGUP.md.j2", found))
+    files["test"].parent.mkdir(parents=True, exist_ok=True)
+    files["test"].write_text(_render("test_model.py.j2", found))
+    return list(files.values())
+
+
+def _full_file(folder):
+    """The system beside `folder`'s whose model file is written out, to which this one can delegate; or None."""
+    for other in sorted(folder.parents[1].glob("*/functional/model.py")):
+        if other.parents[1].name != folder.parent.name and "delegate(" not in other.read_text():
+            return other.parents[1].name
+    return None
+
+
+def _words(found):
+    """The sentences of the docstrings."""
+    config, system, has = found.config, found.system, found.attention
+    heads = f"{config.num_attention_heads} query heads and {config.num_key_value_heads} KV heads of {found.head_dim}"
+    extras = [("biases of q, k and v", "biases")] if has["bias"] else []
+    extras += [("each head of q and k normed", "norms")] if has["norm"] else []
+    found.attention_words = "".join(f", {words}" for words, _ in extras)
+    found.attention_note = "".join(f"  # with its {' and '.join(n for _, n in extras)}" for _ in extras[:1])
+    found.sum_note = "self_attn and mlp end in an all_reduce over the chips. " if system.chips > 1 else ""
+    if found.dtype == "bfloat16":
+        formats = "Weights, activations and cache are bfloat16."
+    else:
+        formats = f"Weights are {found.dtype}, activations and cache bfloat16."
+    sizes = (
+        f"hidden {config.hidden_size}, MLP {config.intermediate_size} ({found.mlp}), {heads}{found.attention_words}, "
+        f"vocabulary {config.vocab_size}, {found.rope}. {found.sum_note}{formats} "
+        f"Reference: transformers, {found.architecture}."
+    )
+    found.sizes = "\n".join(textwrap.wrap(sizes, WIDTH, break_on_hyphens=False))
+    found.blocks = sorted([found.mlp_block, "LMHead", "Mesh", "Precision", "RMSNorm"], key=str.lower)
+
+
+def _delegate(found, other):
+    from bringup.blocks.parallel import Heads
+
+    heads = Heads.over(found.system.chips, found.config.num_attention_heads, found.config.num_key_value_heads)
+    plan = f"the {other} file, "
+    if found.system.chips == 1:
+        plan += 'on one chip, where its parallel plan is the identity."""'
+    else:
+        chips = {2: "two", 8: "eight"}.get(found.system.chips, found.system.chips)
+        plan += f'tensor parallel over {chips} chips.\n\nEach has {heads.n_query} query and {heads.n_kv} KV heads.\n"""'
+    found.other, found.other_file = other, plan
+    return _render("delegate.py.j2", found)
+
+
+def _render(template, found):
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(vars(found), quoted=_quoted)
+
+
+def _quoted(value):
+    """A value as this project writes it in code."""
+    return pprint.pformat(value, width=WIDTH - 8, sort_dicts=False).replace("'", '"')

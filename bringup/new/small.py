@@ -1,0 +1,142 @@
+"""A model file with a small random model of its kind against HF: the test that `bringup new` writes.
+
+Weights are put on the device's grid before HF computes, so that what may differ is the computation; its error has to be
+of the size that HF's own bfloat16 has.
+"""
+
+import copy
+import math
+
+USERS, PROMPT, STEPS = 2, 33, 3  # past one tile, and decoded past it
+HEAD_DIM, VOCAB = 32, 500
+# Fields that say nothing of what is computed, or follow from others.
+NO_PART = {
+    "_name_or_path", "architectures", "attention_dropout", "dtype", "layer_types", "max_window_layers",
+    "pretraining_tp", "torch_dtype", "transformers_version", "use_cache",
+}  # fmt: skip
+# Decode attention of up to 16 query heads a chip takes an approximate exp, whatever is asked for: its output is 2.0e-2
+# from fp32 attention (relative rms, ttnn 0.81.1 on the functional simulator).
+APPROXIMATE_EXP = 2.2e-2
+# An all_reduce over n chips rounds n - 1 running sums more (relative rms of each).
+SUM_OF_TWO_CHIPS = 1.7e-3
+
+
+def fields(config, layers=2):
+    """The fields of a small model like `config`: its heads, biases, norms, ties and RoPE; few layers, small sizes."""
+    small = copy.deepcopy(config)
+    small.num_hidden_layers, small.vocab_size = layers, VOCAB
+    own_head_dim = getattr(config, "head_dim", None) is not None
+    heads = config.num_attention_heads
+    step = math.lcm(heads, HEAD_DIM)  # HF wants a multiple of the heads also where their size is its own
+    small.hidden_size = HEAD_DIM * heads
+    if own_head_dim and config.head_dim * heads != config.hidden_size:
+        small.hidden_size = step * -(-256 // step)
+    small.intermediate_size = small.hidden_size + 80  # no mesh divides it into whole tiles
+    if own_head_dim:
+        small.head_dim = HEAD_DIM
+    if getattr(config, "layer_types", None):
+        small.layer_types = config.layer_types[:layers]
+    small.max_position_embeddings, small.initializer_range = 4096, 0.08
+    for token, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0)):
+        setattr(small, token, value)
+    found = {k: v for k, v in small.to_diff_dict().items() if k not in NO_PART}
+    return {"model_type": config.model_type} | dict(sorted(found.items()))
+
+
+def hf_model(fields, seed=0):
+    """The HF model of these fields in float32; norms are not 1 and biases not 0, so that each of them counts."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**fields)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1:
+                weight.copy_(0.2 * torch.randn(weight.shape) + (0.0 if name.endswith("bias") else 1.0))
+    return model
+
+
+def as_stored(model, dtype):
+    """The same model with every matrix on the grid of `dtype`.
+
+    The token table is bfloat16 on the device; a tied head keeps its own copy in `dtype`, so tie only with bfloat16.
+    """
+    import torch
+    import ttnn
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            kind = dtype if weight.dim() == 2 and "embed" not in name else ttnn.bfloat16
+            weight.copy_(
+                through(weight.T.contiguous(), kind).T if weight.dim() == 2 else through(weight[None], kind)[0]
+            )
+    return model
+
+
+def through(x, dtype):
+    """x rounded to the grid of `dtype`, along its last dim as on the device."""
+    import ttnn
+
+    return ttnn.to_torch(ttnn.from_torch(x, dtype=dtype, layout=ttnn.TILE_LAYOUT)).float()
+
+
+def relative_l2(got, want):
+    assert got.shape == want.shape, f"got {list(got.shape)}, want {list(want.shape)}"
+    return ((got.double() - want.double()).norm() / want.double().norm()).item()
+
+
+def as_good_as_bf16(got, want, in_bf16, chips=1, more=0.0):
+    """Is `got` about as far from HF in fp32 as HF in bfloat16 is? Asserts with the numbers when not.
+
+    The device keeps activations in bfloat16, as HF in bfloat16 does: twice its error, for other orders of rounding and
+    for single positions. `more` is what a named approximation of the device adds.
+    """
+    error, yardstick = relative_l2(got, want), relative_l2(in_bf16.float(), want)
+    bound = 2 * yardstick + SUM_OF_TWO_CHIPS * (chips - 1) ** 0.5 + more
+    assert error < bound, f"relative L2 {error:.2e}, bound {bound:.2e}, of HF in bfloat16 {yardstick:.2e}"
+    return True
+
+
+def in_bf16(module, *args, **kwargs):
+    """What an HF module computes with weights and activations in bfloat16."""
+    import torch
+
+    cast = lambda x: x.bfloat16() if isinstance(x, torch.Tensor) and x.is_floating_point() else x  # noqa: E731
+    args = [cast(x) for x in args]
+    kwargs = {k: tuple(map(cast, v)) if isinstance(v, tuple) else cast(v) for k, v in kwargs.items()}
+    return copy.deepcopy(module).bfloat16()(*args, **kwargs)
+
+
+def check(model_py, fields, system, seed=0):
+    """Runs a prompt of two users, three steps and generate() on the emulator, and asserts that they are HF's.
+
+    Gives the relative L2 of all logits, and that of HF in bfloat16: {"relative_l2", "hf_bfloat16"}.
+    """
+    import torch
+
+    from bringup import backends, loading
+
+    backends.activate("emulator")
+    module = loading.load_model_file(model_py, system).module
+    tied = fields.get("tie_word_embeddings", False)
+    precision = getattr(module, "PRECISION", None)
+    hf = hf_model(fields, seed)
+    if precision is not None and not (tied and precision.head != precision.mlp):
+        hf = as_stored(hf, precision.mlp)
+    ids = torch.randint(3, VOCAB, (USERS, PROMPT + STEPS), generator=torch.Generator().manual_seed(seed + 1))
+    with torch.no_grad(), backends.open_system(system) as device:
+        want, bf16 = hf(ids).logits, in_bf16(hf, ids).logits
+        model = module.build_model(hf, device, 64)
+        chips = device.get_num_devices()
+        out = model(ids[:, :PROMPT], logits_to_keep=0)
+        assert as_good_as_bf16(out.logits, want[:, :PROMPT], bf16[:, :PROMPT], chips)
+        everything = [out.logits]
+        for i in range(PROMPT, PROMPT + STEPS):
+            out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
+            assert as_good_as_bf16(out.logits[:, 0], want[:, i], bf16[:, i], chips, APPROXIMATE_EXP)
+            everything.append(out.logits)
+        assert model.generate(ids[:, :5], max_new_tokens=4, do_sample=False, eos_token_id=None).shape == (USERS, 9)
+    logits = torch.cat(everything, 1)
+    return {"relative_l2": relative_l2(logits, want), "hf_bfloat16": relative_l2(bf16.float(), want)}

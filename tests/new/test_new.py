@@ -1,0 +1,184 @@
+"""`bringup new`: what it writes works without editing and is clean; what it refuses, and why."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoConfig
+
+from bringup import backends, cli, loading
+from bringup.errors import BadInput
+from bringup.loading import import_file
+from bringup.new import command, covered
+
+SYSTEMS = ("n150", "n300", "t3000")
+# A sample of model x system that has every feature on one chip and on several; two heads plans that do not divide.
+WRITTEN = [
+    ("Qwen/Qwen3-0.6B", "n150"),
+    ("Qwen/Qwen3-0.6B", "t3000"),
+    ("Qwen/Qwen2.5-0.5B-Instruct", "n300"),
+    ("Qwen/Qwen2.5-0.5B-Instruct", "t3000"),
+    ("Qwen/Qwen2.5-7B-Instruct", "n150"),
+    ("tiiuae/Falcon3-1B-Base", "n150"),
+    ("tiiuae/Falcon3-1B-Base", "n300"),
+]
+
+
+def new(*arguments):
+    return cli.main(["new", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulator():
+    backends.activate("emulator")
+
+
+@pytest.mark.parametrize(("hf_id", "system"), WRITTEN)
+def test_what_is_written_works_without_editing(tmp_path, capsys, hf_id, system):
+    assert new(hf_id, "--system", system, "--out", tmp_path) == 0
+    assert "run whole by shapes" in capsys.readouterr().out
+    (test,) = tmp_path.glob("tests/models/test_*.py")
+    import_file(test).test_prompts_and_decode_are_hfs()
+    (model_py,) = tmp_path.glob(f"models/{hf_id}/{system}/functional/model.py")
+    ruff = shutil.which("ruff") or f"{sys.prefix}/bin/ruff"
+    config = loading.CONFIGS.parents[1] / "pyproject.toml"
+    for step in (["check", "-q"], ["format", "--check", "-q"]):
+        subprocess.run([ruff, *step, "--no-cache", "--config", config, model_py, test], check=True)
+    notes = (model_py.parent / "MODEL_BRINGUP.md").read_text()
+    assert f"`{loading.load_config(loading.find_source(hf_id, random_weights=True)).architectures[0]}`" in notes
+
+
+def test_the_test_that_is_written_can_fail(tmp_path):
+    """Without the norm of q the small model is another one."""
+    new("Qwen/Qwen3-0.6B", "--out", tmp_path)
+    (test,) = tmp_path.glob("tests/models/test_*.py")
+    model_py = tmp_path / "models/Qwen/Qwen3-0.6B/n150/functional/model.py"
+    text = model_py.read_text()
+    after = "        self.post_attention"
+    assert after in text
+    model_py.write_text(text.replace(after, "        self.self_attn.q_norm = torch.nn.Identity()\n" + after))
+    with pytest.raises(AssertionError, match="relative L2"):
+        import_file(test).test_prompts_and_decode_are_hfs()
+
+
+def test_it_is_in_the_style_of_the_files_written_by_hand(tmp_path):
+    """Llama-3.2-1B and Mistral-7B come out as they are in models/, but for prose, weight dtype and what is required."""
+    for hf_id, system in (("meta-llama/Llama-3.2-1B", "n150"), ("mistralai/Mistral-7B-Instruct-v0.3", "t3000")):
+        new(hf_id, "--system", system, "--out", tmp_path)
+        written, by_hand = (
+            ast.parse((root / "models" / hf_id / system / "functional" / "model.py").read_text())
+            for root in (tmp_path, loading.CONFIGS.parents[1])
+        )
+        for one in (written, by_hand):
+            one.body = [node for node in one.body if not _says(node, "WEIGHT_DTYPE") and not _says(node, "Config")][1:]
+        assert ast.dump(written) == ast.dump(by_hand)
+
+
+def _says(node, name):
+    target = node.targets[0].id if isinstance(node, ast.Assign) else getattr(node, "name", None)
+    return target == name
+
+
+def test_a_second_system_delegates_to_the_first(tmp_path, capsys):
+    new("Qwen/Qwen3-0.6B", "--system", "n150", "--out", tmp_path)
+    new("Qwen/Qwen3-0.6B", "--system", "n300", "--out", tmp_path)
+    folder = tmp_path / "models/Qwen/Qwen3-0.6B"
+    text = (folder / "n300/functional/model.py").read_text()
+    assert 'delegate(__file__, "n150")' in text
+    assert "8 query and 4 KV heads" in text
+    import_file(tmp_path / "tests/models/test_qwen3_0_6b_n300.py").test_prompts_and_decode_are_hfs()
+    assert new("Qwen/Qwen3-0.6B", "--system", "n300", "--out", tmp_path) == 2
+    assert "already there" in capsys.readouterr().err
+    assert new("Qwen/Qwen3-0.6B", "--system", "n300", "--out", tmp_path, "--force") == 0
+
+
+def test_from_a_directory_or_a_file(tmp_path, capsys):
+    sizes = {"hidden_size": 512, "head_dim": 64, "intermediate_size": 1024, "vocab_size": 1000, "num_hidden_layers": 2}
+    config = AutoConfig.for_model("qwen3", num_attention_heads=8, num_key_value_heads=2, **sizes)
+    config.save_pretrained(tmp_path / "checkpoint")
+    assert new(tmp_path / "checkpoint", "--out", tmp_path) == 2
+    assert "--id ORG/NAME" in capsys.readouterr().err
+    assert new(tmp_path / "checkpoint" / "config.json", "--id", "me/mine", "--out", tmp_path, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["covered"]
+    assert result["dtype"] == "bfloat16"
+    text = (tmp_path / "models/me/mine/n150/functional/model.py").read_text()
+    assert "hf_model.lm_head.weight" in text
+    assert new("no/such-model-anywhere", "--out", tmp_path) == 2
+    assert new(tmp_path / "nothing", "--out", tmp_path) == 2
+
+
+def words(config):
+    return " | ".join(str(gap) for gap in covered.gaps(config))
+
+
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 36, "long_factor": [2.0] * 36}
+LACKING = {
+    "gemma3_text": (
+        {},
+        [
+            "norms multiply by 1 + weight (Gemma3RMSNorm)", "scaled by sqrt(hidden_size) = 48",
+            "pre_feedforward_layernorm", "post_feedforward_layernorm", "post_attention_layernorm comes after attention",
+            "sliding_window = 4096, in 22 of 26 layers", "hidden_activation = 'gelu_pytorch_tanh'",
+            "sliding_attention: theta 10000, full_attention: theta 1e+06",
+        ],
+    ),
+    "phi3": (
+        {"sliding_window": 2047, "rope_parameters": LONG | {"partial_rotary_factor": 0.75}},
+        ["qkv_proj", "gate_up_proj", "sliding_window = 2047", "rope_type = 'longrope'", "partial_rotary_factor = 0.75"],
+    ),
+    "gemma2": ({}, ["attn_logit_softcapping = 50.0", "final_logit_softcapping = 30.0"]),
+    "olmo2": ({}, ["q_norm is over 4096 values, not over each head of 128"]),
+    "mixtral": ({}, ["mixture-of-experts"]),
+    "mistral": ({}, ["sliding_window = 4096"]),
+    "qwen2": ({"use_sliding_window": True}, ["sliding_window = 4096, in 4 of 32 layers"]),
+    "llama": ({"attention_bias": True, "mlp_bias": True}, ["o_proj has a bias", "gate_proj has a bias"]),
+    "gpt2": ({}, ["a model file of its own"]),
+    # Nothing but the arithmetic of a small model gives these away.
+    "smollm3": ({}, ["HF's logits differ from the blocks'", "no_rope"]),
+    "helium": ({}, ["HF's logits differ from the blocks'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", LACKING)
+def test_what_no_block_covers_is_named(model_type):
+    fields, expected = LACKING[model_type]
+    found = words(AutoConfig.for_model(model_type, **fields))
+    for text in expected:
+        assert text in found
+
+
+def test_a_multimodal_configuration_is_looked_at_whole():
+    found = words(AutoConfig.for_model("gemma3"))
+    assert "is multimodal" in found
+    assert "norms multiply by 1 + weight" in found
+
+
+def test_a_refusal_writes_nothing_and_numbers_what_is_missing(tmp_path, capsys):
+    AutoConfig.for_model("gemma3_text").save_pretrained(tmp_path / "gemma")
+    assert new(tmp_path / "gemma", "--id", "google/gemma", "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "nothing was written" in error
+    assert "\n  1. " in error
+    assert "needed: " in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_too_large_names_a_system_that_holds_it(tmp_path):
+    config = AutoConfig.for_model("llama", num_hidden_layers=80, hidden_size=8192, intermediate_size=28672,
+                                  num_attention_heads=32, num_key_value_heads=8, head_dim=128)  # fmt: skip
+    config.save_pretrained(tmp_path / "large")
+    args = [tmp_path / "large", "--id", "some/large", "--out", tmp_path]
+    with pytest.raises(BadInput, match="--system t3000"):
+        command.run(_parsed(*args, "--system", "n150"))
+
+
+def _parsed(*arguments):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(list(map(str, arguments)))
