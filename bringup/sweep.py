@@ -158,7 +158,7 @@ def _fingerprint(job):
 # Points --------------------------------------------------------------------------------------------------------------
 
 
-def evaluate(common, files, jobs, engine):
+def evaluate(common, files, jobs, engine, write=None):
     """Runs the points that have no file yet; one that kills its process is run once more alone, and then given up."""
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -167,7 +167,8 @@ def evaluate(common, files, jobs, engine):
 
     if not files:
         return
-    tasks = [delayed(write_point)(common, point, str(path)) for point, path in files.items()]
+    write = write or write_point
+    tasks = [delayed(write)(common, point, str(path)) for point, path in files.items()]
     if engine == "ray":
         _register_ray()
         with parallel_config(backend="ray", n_jobs=jobs):
@@ -182,7 +183,7 @@ def evaluate(common, files, jobs, engine):
                 if path.is_file():
                     continue
                 try:
-                    Parallel(n_jobs=2)([delayed(write_point)(common, point, str(path))])  # 2: in a process of its own
+                    Parallel(n_jobs=2)([delayed(write)(common, point, str(path))])  # 2: in a process of its own
                 except TerminatedWorkerError:
                     _write(path, {"refused": "its process died, perhaps out of memory"})
                 advance()

@@ -1,0 +1,5 @@
+"""Planning runs on the emulator."""
+
+from bringup import backends
+
+backends.activate("emulator")

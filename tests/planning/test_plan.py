@@ -1,0 +1,104 @@
+"""`bringup plan`: what it says is plain data, its mistakes are said, and the document is current."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from bringup.errors import BadInput
+from bringup.planning import docs
+from bringup.planning import plan as planning
+from bringup.planning.calibration import stored
+from bringup.planning.plan import find_config, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+LLAMA = "meta-llama/Llama-3.2-1B"
+TINY_QWEN = dict(
+    model_type="qwen3", hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=32, vocab_size=512, max_position_embeddings=2048, tie_word_embeddings=True,
+)  # fmt: skip
+TINY_MIXTURE = dict(
+    model_type="mixtral", hidden_size=512, intermediate_size=1024, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, vocab_size=512, max_position_embeddings=2048, num_local_experts=4,
+)  # fmt: skip
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    planning.add_arguments(parser)
+    planning.run(parser.parse_args([str(w) for w in words]))
+
+
+def written(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "config.json"
+
+
+def test_a_known_model(tmp_path, capsys):
+    run(LLAMA, "--system", "n300", "--users", 8, "--context", 2048, "--json", tmp_path / "plan.json")
+    said, result = capsys.readouterr().out, json.loads((tmp_path / "plan.json").read_text())
+    assert "32 rows of cache" in said
+    assert "smallest system that holds it: n150" in said
+    assert result["chip"]["fits"] == "unpaged"
+    assert result["run"]["counted"] == pytest.approx(result["run"]["allocated"], rel=0.01)
+    assert result["run"]["activations"]["prefill"] > 0
+    assert [p["label"] for p in result["predicted"].values()] == ["predicted"] * 3
+    assert [(r["system"], r["weights"]) for r in result["table"]] == [
+        (s, w) for s in ("n150", "n300", "t3000") for w in ("bf16", "bfp8", "bfp4")
+    ]
+    for system in ("n150", "n300", "t3000"):
+        bounds = [r["predicted"]["traced"]["weights_bound_tps"] for r in result["table"] if r["system"] == system]
+        assert bounds == sorted(bounds), "fewer bytes, a higher bound"
+
+
+def test_a_configuration_that_blocks_cover_runs_by_shapes(tmp_path):
+    _, config = find_config(str(written(tmp_path, TINY_QWEN)))
+    result = plan(config, "n150", context=512, table=False)
+    assert result["wiring"] == "blocks"
+    assert result["run"]["counted"] == pytest.approx(result["run"]["allocated"], rel=0.01)
+    assert result["predicted"]["untraced"]["tokens_per_second_per_user"] > 0
+
+
+def test_one_that_they_do_not_is_counted_from_shapes_alone(tmp_path, capsys):
+    run(written(tmp_path, TINY_MIXTURE), "--json", tmp_path / "plan.json")
+    result = json.loads((tmp_path / "plan.json").read_text())
+    assert result["wiring"] == "shapes alone"
+    assert result["predicted"] is None
+    assert "experts" in " ".join(result["gaps"])
+    assert "Counted from shapes alone, no speed predicted" in capsys.readouterr().out
+    experts = 2 * 4 * 3 * 512 * 1024 * 2  # layers, experts, matrices, bfloat16
+    assert result["chip"]["weights"]["mlp"] == pytest.approx(experts, rel=0.02)
+
+
+def test_a_model_that_fits_nowhere_near_is_told_so(capsys):
+    run("mistralai/Mistral-7B-Instruct-v0.3", "--weights", "bf16")
+    said = capsys.readouterr().out
+    assert "does not fit" in said
+    assert "smallest system that holds it: n300" in said
+    assert "The model file was refused when run by shapes" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("no-such-model",),
+        (LLAMA, "--weights", "fp8"),
+        (LLAMA, "--users", 33),
+        (LLAMA, "--context", 200000),
+        (LLAMA, "--context", 64, "--prompt", 64),
+    ],
+)
+def test_mistakes_are_said(words, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BadInput):
+        run(*words)
+
+
+def test_the_document_is_current():
+    """bringup plan --docs writes it."""
+    text = (ROOT / "docs" / "planning.md").read_text()
+    assert docs.rows_table(stored()) in text
+    assert all(str(figure) in text for figure in docs.figures(stored()).values())
+    assert docs.model_section(LLAMA) in text

@@ -1,0 +1,172 @@
+"""Predicted times of hand-made op logs against arithmetic by hand, and what must hold of any prediction."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import ttnn
+
+from bringup import backends, systems
+from bringup.blocks.precision import compute_config
+from bringup.planning import roofline
+from bringup.planning.roofline import Rates, op_times, predict
+from bringup.planning.spec_run import find_model_file, spec_run
+from tests.planning.common import true_config
+from ttnn_emulator.op import record, spec_only
+
+LLAMA = "meta-llama/Llama-3.2-1B"
+RATES = Rates(
+    dram_fraction=0.5,
+    matrix_fraction=0.25,
+    traced_seconds=1e-5,
+    untraced_seconds=3e-5,
+    collective_seconds=1e-4,
+    mesh_read_bytes_per_second=1e8,
+)
+
+
+def zeros(device, *shape, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT):
+    return ttnn.zeros(shape, dtype=dtype, layout=layout, device=device)
+
+
+def log(system, call):
+    """Records of `call(device)` by shapes alone, on tensors that it makes itself."""
+    with spec_only(), backends.open_system(system) as device, record() as records:
+        call(device)
+    return [r for r in records if r.op != "ttnn.zeros"]
+
+
+def linear(rows, fidelity="HiFi4", dtype=ttnn.bfloat16):
+    def call(device):
+        x, w = zeros(device, 1, 1, rows, 4096), zeros(device, 1, 1, 4096, 8192, dtype=dtype)
+        ttnn.linear(x, w, compute_kernel_config=compute_config(fidelity))
+
+    return log("n150", call)
+
+
+def test_a_decode_product_waits_for_its_weights():
+    (time,) = op_times(linear(32), "n150", rates=RATES)
+    n_bytes = 2 * (32 * 4096 + 4096 * 8192 + 32 * 8192)
+    assert time.bytes == n_bytes
+    assert time.flops == 2 * 32 * 4096 * 8192
+    assert time.seconds == pytest.approx(n_bytes / (0.5 * 288e9) + 3e-5)
+    assert (time.bound, time.kind, time.calls, time.programs) == ("dram", "weights", 1, 1)
+
+
+def test_a_prompt_waits_for_the_matrix_unit_four_times_as_long_in_hifi4():
+    flops = 2 * 2048 * 4096 * 8192
+    for fidelity, phases in (("LoFi", 1), ("HiFi2", 2), ("HiFi4", 4)):
+        (time,) = op_times(linear(2048, fidelity), "n150", rates=RATES)
+        assert time.seconds == pytest.approx(flops * phases / (0.25 * 64 * 1e9 * 4096) + 3e-5)
+        assert time.bound == "compute"
+
+
+def test_a_trace_replaces_the_hosts_dispatch():
+    records = linear(32)
+    untraced, traced = (op_times(records, "n150", traced=t, rates=RATES)[0] for t in (False, True))
+    assert (untraced.dispatch, traced.dispatch) == (3e-5, 1e-5)
+    assert untraced.seconds - traced.seconds == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize(("system", "axes"), [("n300", [2]), ("t3000", [2, 4])])
+def test_a_sum_over_chips(system, axes):
+    (time,) = op_times(log(system, lambda d: ttnn.all_reduce(zeros(d, 1, 1, 32, 4096))), system, rates=RATES)
+    moved = sum(2 * (n - 1) / n for n in axes) * 2 * 32 * 4096
+    assert time.seconds == pytest.approx(len(axes) * 1e-4 + moved / 25e9 + 2 * len(axes) * 3e-5)
+    assert (time.bound, time.kind, time.programs) == ("ccl" if axes == [2] else time.bound, "ccl", 2 * len(axes))
+
+
+def test_an_embedding_reads_the_rows_that_it_looks_up():
+    def call(device):
+        ids = zeros(device, 1, 32, dtype=ttnn.uint32, layout=ttnn.ROW_MAJOR_LAYOUT)
+        table = zeros(device, 128256, 2048, layout=ttnn.ROW_MAJOR_LAYOUT)
+        ttnn.embedding(ids, table, layout=ttnn.TILE_LAYOUT)
+
+    (time,) = op_times(log("n150", call), "n150", rates=RATES)
+    assert time.bytes == 32 * 4 + 2 * (32 * 2048 * 2)
+
+
+def test_attention_in_decode_reads_what_its_users_have():
+    def call(device):
+        q, cache = zeros(device, 1, 32, 32, 64), [zeros(device, 32, 8, 1024, 64) for _ in "kv"]
+        at = zeros(device, 32, dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT)
+        ttnn.transformer.scaled_dot_product_attention_decode(q, *cache, cur_pos_tensor=at)
+
+    records = log("n150", call)
+    position = 2 * 8 * 64 * 2  # keys and values of 8 heads
+    own = 2 * 32 * 32 * 64 * 2 + 32 * 4  # queries, results, positions
+    for users, context in ((1, 32), (1, 200), (8, 512), (32, 1024)):
+        (time,) = op_times(records, "n150", users=users, context=context, rates=RATES)
+        assert time.bytes == own + users * -(-context // 32) * 32 * position
+        assert time.kind == "kv"
+
+
+def test_reading_logits_to_the_host():
+    def call(device):
+        ttnn.to_torch(ttnn.get_device_tensors(zeros(device, 1, 1, 32, 4096))[0])
+
+    (time,) = [t for t in op_times(log("n150", call), "n150", rates=RATES) if t.bound == "host"]
+    assert time.seconds == pytest.approx(2 * 32 * 4096 / 31.5e9, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Llama's op logs on one chip and on two."""
+    config = true_config(LLAMA)
+    return {s: spec_run(find_model_file(LLAMA, s), config, s, max_seq_len=256, prompt=128) for s in ("n150", "n300")}
+
+
+def speed(run, system, **how):
+    return predict(run.prefill, run.decode, system, **{"rates": RATES, **how})
+
+
+def test_the_split_is_the_step(runs):
+    for system, run in runs.items():
+        p = speed(run, system)
+        assert sum(p.split.values()) == pytest.approx(1 / p.tokens_per_second_per_user)
+        assert set(p.split) == set(roofline.KINDS)
+        assert (p.split["ccl"] > 0) == (system == "n300")
+        assert p.tokens_per_second_per_user < p.weights_bound_tps
+        assert p.as_dict()["label"] == "predicted"
+
+
+def test_the_bound_by_weights_is_their_bytes_over_the_bandwidth(runs):
+    layer = 2048 * (2048 + 2 * 512) + 2048 * 2048 + 3 * 2048 * 8192
+    n_bytes = 2 * (16 * layer + 2048 * 128256)
+    assert speed(runs["n150"], "n150").weights_bound_tps == pytest.approx(288e9 / n_bytes)
+
+
+def test_more_of_anything_is_never_slower(runs):
+    for name, run in runs.items():
+        system = systems.get(name)
+        base = speed(run, system)
+        faster = replace(system, chip=replace(system.chip, dram_bytes_per_second=2 * 288e9))
+        better = [speed(run, faster), speed(run, system, traced=True), speed(run, system, read_logits=False)]
+        better += [speed(run, system, rates=replace(RATES, **{f: getattr(RATES, f) * 2})) for f in
+                   ("dram_fraction", "matrix_fraction", "mesh_read_bytes_per_second")]  # fmt: skip
+        better += [speed(run, system, rates=replace(RATES, **{f: getattr(RATES, f) / 2})) for f in
+                   ("untraced_seconds", "collective_seconds")]  # fmt: skip
+        for p in better:
+            assert p.tokens_per_second_per_user >= base.tokens_per_second_per_user
+            assert p.ttft_seconds <= base.ttft_seconds
+        assert better[0].tokens_per_second_per_user > base.tokens_per_second_per_user
+        more = speed(run, system, users=32, context=256)
+        assert more.tokens_per_second_per_user < base.tokens_per_second_per_user
+
+
+def test_ops_summed_are_the_whole(runs):
+    times = op_times(runs["n150"].decode, "n150", rates=RATES)
+    summed = roofline.by_op(times)
+    assert sum(t.seconds for t in summed) == pytest.approx(sum(t.seconds for t in times))
+    assert sum(t.calls for t in summed) == len(times)
+    assert summed[0].op == "ttnn.linear"
+    assert [t.seconds for t in summed] == sorted((t.seconds for t in summed), reverse=True)
+
+
+def test_records_need_not_come_from_a_model():
+    def call(device):
+        ttnn.add(zeros(device, 1, 1, 32, 64), 1.0)
+        ttnn.from_torch(torch.zeros(2, 2))
+
+    (time,) = op_times(log("n150", call), "n150", rates=RATES)
+    assert (time.op, time.bound, time.kind) == ("ttnn.add", "dispatch", "other")
