@@ -3,12 +3,13 @@
 parallel   which chip holds what, and the collectives
 weights    HF linear layers as device tensors
 precision  formats and compute configs of one model
-memory     does it fit, before anything is loaded
+cache      keys and values on the device: a row for every user, or a pool of blocks
+memory     does it fit, and with which cache, before anything is loaded
 config     the HF configs a model file covers, the systems it serves
 embedding  token table
-norm       RMSNorm
+norm       RMSNorm, of the hidden state and of each head
 rope       rotary tables from HF, rotation of queries and keys
-attention  grouped-query attention with a KV cache
+attention  grouped-query attention over the cache
 mlp        gated MLP, squared-ReLU MLP
 generate   the HF-facing model: prompts, decode steps, generate()
 """

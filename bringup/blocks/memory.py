@@ -9,6 +9,9 @@ from bringup.blocks.precision import Precision
 # Bytes of a 32x32 tile (ttnn 0.81.1: block formats have 64 exponent bytes a tile).
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.float32: 4096, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
 SMALL = 8 << 20  # tokens, positions, tables of programs, holes, and that each tensor is dealt out over whole banks
+# Left free beside a pool: a board keeps the programs' kernels in DRAM too, which neither the library's mock cluster nor
+# the emulator counts. A guess with room, not a measure.
+KERNELS = 128 << 20
 BANKS = 12  # of DRAM, over which a tensor's tiles are dealt out, equally many to each
 
 
@@ -110,7 +113,7 @@ def check_fits(hf_model, config, max_seq_len: int, mesh: Mesh, precision: Precis
     rows = row * cache_bytes(config, mesh, precision)
     if rows <= left(row, row):
         return Rows(row)
-    room = left(page, PROMPT_CHUNK) - table_bytes(page)
+    room = left(page, PROMPT_CHUNK) - table_bytes(page) - KERNELS
     blocks = pool_blocks(room, config, page, mesh, precision)
     if blocks > page // BLOCK:
         return Blocks(page, blocks)
