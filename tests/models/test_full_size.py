@@ -55,7 +55,7 @@ def test_a_model_that_does_not_fit_says_so_before_loading():
         empty = backends.memory(device)["dram"]["allocated"]
         bf16 = Precision.of(ttnn_emulator.bfloat16)
         with pytest.raises(
-            ValueError, match=r"(?s)does not fit: 14.90 GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
+            ValueError, match=r"(?s)does not fit: 14.9\d GB .*12.87 GB there.*bfloat8_b would be 7.8\d GB"
         ):
             module.build_model(hf, device, 1024, precision=bf16)
         with pytest.raises(ValueError, match=r"max_seq_len up to about (\d+) fits") as refused:
