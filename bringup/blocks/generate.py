@@ -265,8 +265,10 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         logits = self.step()
         if self.traced:
             handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
-            output = self.step()
-            ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
+            try:
+                output = self.step()
+            finally:  # a capture that a failing step left open would refuse all that follows
+                ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
             self._trace = handle, output
         return logits
 

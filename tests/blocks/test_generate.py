@@ -189,3 +189,22 @@ def test_a_traced_step_is_bit_equal_and_survives_a_new_prompt(hf, system):
             results.append(torch.cat(steps))
         assert torch.equal(*results)
         model.release_trace()
+
+
+def test_a_step_that_raises_leaves_no_capture_open(hf):
+    with backends.open_system("n150") as device:
+        model = load_model_file(FILE).build_model(hf, device, MAX)
+        cache = model(prompt(8)).past_key_values
+        plain, runs = model.step, []
+
+        def second_fails():
+            runs.append(1)
+            if len(runs) == 2:
+                raise RuntimeError("planted")
+            return plain()
+
+        model.step, model.traced = second_fails, True
+        with pytest.raises(RuntimeError, match="planted"):
+            model(prompt(1), past_key_values=cache)
+        model.step, model.traced = plain, False
+        assert model(prompt(8)).logits.isfinite().all()
