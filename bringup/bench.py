@@ -1,6 +1,7 @@
 """`bringup bench`: a true-size model with random weights on the emulator and as the HF model, here, in one run.
 
 Each contender runs in a process of its own, one after another, so that each has the memory to itself and its own peak.
+What else decides the emulator's speed is measured after them (`bringup.bench_parts`); `TARGETS` says what is enough.
 """
 
 import json
@@ -19,6 +20,14 @@ from bringup.errors import BadInput, BringupError, blame
 
 HELP = "time the emulator against the HF model in bf16 and fp32"
 CONTENDERS = ("hf_bf16", "emulator", "hf_fp32")
+#: Figure, how it is compared with its target, what it is, digits.
+TARGETS = (
+    ("decode_vs_hf_bf16", "<=", 1.0, "a decode step, of HF's in bf16", "{:.2f}x"),
+    ("prefill_vs_hf_bf16", "<=", 2.0, "a prompt, of HF's in bf16", "{:.2f}x"),
+    ("op_overhead_microseconds", "<", 30, "host time of `ttnn.add` on one tile without its arithmetic", "{:.0f} us"),
+    ("conversion_vs_ttnn", ">=", 3.0, "bfloat16 weights to bfloat8_b, of the ttnn wheel's own speed", "{:.1f}x"),
+    ("eval_help_seconds", "<", 0.5, "`eval.py --help`", "{:.2f} s"),
+)
 DEFAULT_MODEL = "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
 
 
@@ -35,6 +44,7 @@ def add_arguments(parser):
     parser.add_argument("--contenders", default=",".join(CONTENDERS), metavar="LIST", help=f"of {','.join(CONTENDERS)}")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the prompt")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--document", metavar="FILE", help="write them as a page (docs/speed.md)")
 
 
 def run(args):
@@ -63,23 +73,53 @@ def run(args):
         found = result[contender] = in_own_process(contender, args)
         times = f"{found['prefill_seconds']:>12.3f} s{found['decode_seconds']:>12.4f} s"
         print(f"{contender:10}{times}{found['peak_rss_bytes'] / 2**30:>10.2f} GiB", flush=True)
+    result["parts"] = in_own_process("parts", args)
+    result["load_average_after"] = os.getloadavg()[0]
     result |= ratios(result)
+    print()
     for name in sorted(ratios(result)):
         print(f"{name}: {result[name]:.2f}x")
+    print()
+    for figure, value, target, met in judged(result):
+        print(f"{'met' if met else 'NOT MET':8}{value:>10}  (target {target})  {figure}")
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+    if args.document:
+        Path(args.document).write_text(document(result))
     print(json.dumps(result))
 
 
 def ratios(result):
-    """The emulator's times over each HF run's."""
+    """The emulator's times over each HF run's, of the medians and (`_best`) of the shortest; conversion over ttnn's."""
     out = {}
     for phase in ("decode", "prefill"):
         for contender in ("hf_bf16", "hf_fp32"):
             if contender in result and "emulator" in result:
-                key = f"{phase}_seconds"
-                out[f"{phase}_vs_{contender}"] = result["emulator"][key] / result[contender][key]
+                ours, theirs = result["emulator"], result[contender]
+                out[f"{phase}_vs_{contender}"] = ours[f"{phase}_seconds"] / theirs[f"{phase}_seconds"]
+                out[f"{phase}_vs_{contender}_best"] = ours[f"{phase}_spread"][0] / theirs[f"{phase}_spread"][0]
+    parts = result["parts"]
+    out["conversion_vs_ttnn"] = parts["conversion_gb_per_second"] / parts["ttnn_conversion_gb_per_second"]
     return out
+
+
+def judged(result):
+    """(what, measured, target, met) of every target that was measured."""
+    found = result | result["parts"]
+    found["op_overhead_microseconds"] = found["op_overhead_microseconds"]["ttnn.add"]
+    for name, sign, target, what, form in TARGETS:
+        if name in found:
+            met = {"<=": found[name] <= target, "<": found[name] < target, ">=": found[name] >= target}[sign]
+            yield what, form.format(found[name]), f"{sign} {form.format(target)}", met
+
+
+def document(result):
+    """The page docs/speed.md."""
+    from jinja2 import Environment, FileSystemLoader
+
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=False).get_template("speed.md.j2")
+    runs = {name: result[name] for name in CONTENDERS if name in result}
+    return page.render(result=result, parts=result["parts"], runs=runs, judged=list(judged(result)))
 
 
 def machine():
@@ -105,7 +145,11 @@ def in_own_process(contender, args):
 
 
 def contend(contender, order):
-    """Measure one contender in this process: medians over the repeats, and the process's peak memory."""
+    """Measure one contender in this process: medians and extremes over the repeats, and the process's peak memory."""
+    if contender == "parts":
+        from bringup import bench_parts
+
+        return bench_parts.measure(order)
     from bringup import loading, systems
     from bringup.evaluation.command import quiet_libraries
     from bringup.evaluation.teacher_forcing import Session

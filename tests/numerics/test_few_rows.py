@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ttnn_emulator.numerics import few_rows
+from ttnn_emulator.numerics import few_rows, rounding
 
 
 def weights(k, n):
@@ -17,6 +17,14 @@ def test_is_the_product_rounded_once(rows):
     want = x.double() @ w.double()
     # Half a bfloat16 step of the result, and fp32 sums of 1024 products of size one.
     assert ((few_rows.product(x, w).double() - want).abs() <= want.abs() * 2**-8 + 1024 * 2**-23).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_columns_that_are_no_multiple_of_four_and_dropped_bits(rows):
+    x, w = torch.randn(rows, 1024, generator=torch.Generator().manual_seed(0)).bfloat16(), weights(1024, 1027)
+    cut = rounding.truncate(w, 5)
+    want = x.double() @ cut.double()
+    assert ((few_rows.product(x, w, 3).double() - want).abs() <= want.abs() * 2**-8 + 1024 * 2**-23).all()
 
 
 def test_infinities_and_nans_stay():

@@ -227,5 +227,8 @@ def rotary(x, cos, sin, config: ComputeConfig, dtype):
     """
     half = x.shape[-1] // 2
     x, cos, sin = (t.to(torch.bfloat16) for t in (x, cos, sin))
+    one_pass = x.device.type == "cpu" and half % (TILE // 2) == 0 and cos.shape == sin.shape
+    if one_pass and cos.shape[-1] == 2 * half and torch.broadcast_shapes(x.shape, cos.shape) == x.shape:
+        return stored(fpu.rotary(x, cos, sin), dtype)
     turned = torch.cat([-x[..., half:], x[..., :half]], -1)
     return stored(fpu.add(fpu.mul(x, cos, "HiFi4"), fpu.mul(turned, sin, "HiFi4")), dtype)

@@ -101,6 +101,28 @@ def _reciprocal(x):
     return (1 / x.double()).float().to(torch.bfloat16)
 
 
+def _loops():
+    from . import flash_kernel  # numba and its compiler: imported when first needed
+
+    return flash_kernel
+
+
+def _patterns(x):
+    """bfloat16 as a numpy array of its patterns."""
+    return x.contiguous().view(torch.int16).numpy().view("uint16")
+
+
+def _compiled(name, x, parameter):
+    """`vector.exp_polynomial` (of degree 4) or `vector.reciprocal`, on the CPU in one pass."""
+    if x.device.type != "cpu":
+        return getattr(vector, name)(x, parameter)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    parameters = () if name == "exp_polynomial" else (parameter,)
+    getattr(_loops(), name)(x.view(-1).numpy(), *parameters, out.view(-1).numpy())
+    return out
+
+
 class _Flash:
     """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32
     dest)."""
@@ -112,6 +134,7 @@ class _Flash:
             config.math_approx_mode,
         )
         self.scale, self.exp_approx, self.wide = scale, exp_approx, wide
+        self.correction_scale = vector.bf16_scale(scale)
 
     def packed(self, y):
         return stored(y, "bfloat16")
@@ -126,6 +149,11 @@ class _Flash:
         return to_bf16_truncated(m) if self.wide else m
 
     def exponentials(self, s, m):
+        if self.fp32 and not self.wide and s.device.type == "cpu":
+            out = torch.empty_like(s, memory_format=torch.contiguous_format)
+            rows, maxima = _patterns(s).reshape(-1, s.shape[-1]), _patterns(m).reshape(-1)
+            _loops().exponentials(rows, maxima, self.scale, self.exp_approx, _patterns(out).reshape(rows.shape))
+            return out
         v = fpu.sub(s, m, self.fp32)
         if not self.fp32:
             return self._of_bf16(_exp_cut, v)
@@ -144,8 +172,8 @@ class _Flash:
         v = fpu.sub(old, new, self.fp32)
         if not self.fp32:
             return self._of_bf16(_correction_approx if self.exp_approx else _correction_polynomial, v)
-        v = v * vector.bf16_scale(self.scale)
-        return self.packed(vector.exp_accurate(v) if self.exp_approx else vector.exp_polynomial(v, 4))
+        v = v * self.correction_scale
+        return self.packed(vector.exp_accurate(v) if self.exp_approx else _compiled("exp_polynomial", v, 4))
 
     def product(self, p, v):
         return self.packed(fpu.matmul(p, v, self.fidelity, self.fp32))
@@ -155,7 +183,7 @@ class _Flash:
 
     def inverse(self, total):
         if self.fp32:
-            return vector.reciprocal(_tf32(total), 1 if self.approx_recip else 2)
+            return _compiled("reciprocal", _tf32(total), 1 if self.approx_recip else 2)
         return take(tabulate(_reciprocal_cut if self.approx_recip else _reciprocal, device=str(total.device)), total)
 
 
@@ -305,15 +333,14 @@ def _folded(step, scores, values, spread):
             m[:, at] = m[:, at].cummax(1).values
     p = step.exponentials(scores, m)
     total = step.packed(fpu.row_sum(p, step.fidelity, step.fp32))
-    y = step.product(p, values)
+    both = torch.cat([step.product(p, values), total], -1)  # the sum is folded as the output is
+    corrections = step.correction(m[:, :-1], m[:, 1:]) if m.shape[1] > len(spread) else None
     results = []
     for chunks in spread:
-        t, acc = total[:, chunks[0]], y[:, chunks[0]]
+        acc = both[:, chunks[0]]
         for i in chunks[1:]:
-            c = step.correction(m[:, i - 1], m[:, i])
-            t = step.packed(fpu.add(total[:, i], step.times(t, c), step.fp32))
-            acc = step.packed(fpu.add(step.times(acc, c), y[:, i], step.fp32))
-        results.append((m[:, chunks[-1]], t, acc))
+            acc = step.packed(fpu.add(step.times(acc, corrections[:, i - 1]), both[:, i], step.fp32))
+        results.append((m[:, chunks[-1]], acc[..., -1:], acc[..., :-1]))
     return _tree(step, results)
 
 

@@ -106,6 +106,18 @@ def row_sum(x, fidelity: str, fp32: bool = False) -> torch.Tensor:
     return out.reshape(*x.shape[:-1], 1).to(x.device)
 
 
+def rotary(x, cos, sin) -> torch.Tensor:
+    """x * cos + rotate_half(x) * sin of bfloat16 in one compiled pass; the tables broadcast to x, whose last dim is a
+    multiple of 32 (the steps are `common.rotary`'s)."""
+    from . import fused
+
+    width = x.shape[-1]
+    rows = torch.arange(cos.numel() // width).view(cos.shape[:-1]).expand(x.shape[:-1]).reshape(-1)
+    x, cos, sin = (t.contiguous().view(torch.int16) for t in (x, cos, sin))
+    out = fused.rotary(*(t.view(-1).numpy().view("uint16") for t in (x, cos, sin)), rows.numpy(), width)
+    return torch.from_numpy(out.view("int16")).view(torch.bfloat16).view(x.shape)
+
+
 def rms_norm(x, weight, eps, fidelity: str, approximate: bool, fp32: bool) -> torch.Tensor:
     """rms_norm of bfloat16 [M, W] to bfloat16 in one compiled pass; W a multiple of 32 (the steps are
     `common._norm`'s)."""

@@ -151,7 +151,7 @@ def _rms(n_phases: int, approximate: bool, weighted: bool, fp32: bool, threads: 
                         words[16 * k + r] = np.int32(np.int64(x[16 * group + r, k0 + k]) << 16)
                 for k in range(0, 512, 16):
                     _square(words, k, xf, xe, n_phases, fp32)
-                sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32)
+                sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32, True)
             for r in range(live):
                 mean = _bits(_float(dst[r]) * share)
                 if not fp32:
@@ -178,4 +178,51 @@ def rms_norm(x, weight, eps, fidelity, approximate, fp32):
     out = np.empty_like(x)
     kernel = _rms(PHASES[fidelity], bool(approximate), weight is not None, bool(fp32), x.size > 1 << 16)
     kernel(x, x[0] if weight is None else weight, np.int32(eps), ONES, ONES_EXPONENTS, out)
+    return out
+
+
+# ---------------------------------------------------------------- rotary
+
+
+@intrinsic(prefer_literal=True)
+def _rotated(typingctx, x, at, turned, at_turned, flip, cos, sin, at_table, out):
+    """out[at : + 16] = x * cos + (turned ^ flip) * sin, products in four phases, bfloat16 after each step."""
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        px, pt, pc, ps, po = (
+            lanes.pointer(context, builder, t[i], args[i], args[j], lanes.I16)
+            for i, j in ((0, 1), (2, 3), (5, 7), (6, 7), (8, 1))
+        )
+        v, other, c, s = (lanes.load_uint16(builder, p, 0) << 16 for p in (px, pt, pc, ps))
+        other = other ^ lanes.same(builder, args[4])
+        y = rules.add(rules.mul(v, c, 4, False), rules.mul(other, s, 4, False), False)
+        lanes.store_uint16(builder, po, 0, y >> 16)
+        return context.get_dummy_value()
+
+    return types.void(x, at, turned, at_turned, flip, cos, sin, at_table, out), codegen
+
+
+@functools.cache
+def _rotary(threads: bool):
+    @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
+    def kernel(x, cos, sin, where, width, out):
+        _ = threads
+        half = width // 2
+        sign, none = np.int32(-0x80000000), np.int32(0)
+        for row in prange(where.size):
+            at, table = row * width, where[row] * width
+            for k in range(0, half, 16):
+                _rotated(x, at + k, x, at + k + half, sign, cos, sin, table + k, out)
+            for k in range(half, width, 16):
+                _rotated(x, at + k, x, at + k - half, none, cos, sin, table + k, out)
+
+    return kernel
+
+
+def rotary(x, cos, sin, where, width):
+    """x * cos + rotate_half(x) * sin: flat uint16 patterns of rows of `width` (a multiple of 32); row i of x has row
+    where[i] of the tables."""
+    out = np.empty_like(x)
+    _rotary(x.size > 1 << 16)(x, cos, sin, where, width, out)
     return out

@@ -398,10 +398,14 @@ ONES_EXPONENTS = np.zeros(32, np.int32)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32):
-    """Add a tile of K of 16 rows, in pieces xf float32 [2, 32, 16] and xe int32 [32, 16], to dst [16]."""
+def sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32, positive):
+    """Add a tile of K of 16 rows, in pieces xf float32 [2, 32, 16] and xe int32 [32, 16], to dst [16].
+
+    positive: no value is negative. Then the phases of the ones' second piece, which is zero, change nothing: the sum is
+    already at least the largest term, so that it is not aligned anew.
+    """
     _exponents(xe, 0, 16, ones_exponents, 0, exponents)
-    for phase in range(n_phases):
+    for phase in range(0, n_phases, 2 if positive else 1):
         at_x, at_one = 512 if phase & 2 else 0, 32 if phase & 1 else 0
         if fp32:
             _phase(xf, at_x, 16, ones, at_one, exponents, _adjust(phase), dst, 0, True)
@@ -430,7 +434,7 @@ def _row_sum(fp32: bool, threads: bool):
                         xf[16 * k + r] = high if live else np.float32(0)
                         xf[16 * (32 + k) + r] = _float(np.int32(u & -(1 << 13))) - high if live else np.float32(0)
                         xe[16 * k + r] = e if live else NOTHING
-                sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32)
+                sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32, False)
             for r in range(16):
                 out[16 * group + r] = dst[r]
 

@@ -14,6 +14,12 @@ import torch
 
 SCALE = 256 * 1.4426950408889634  # 2^8 / ln 2
 OFFSET = 32500.818359375  # 127 * 2^8 less an adjustment that spreads the error
+#: exp(f) for |f| <= ln(2) / 2 by degree, lowest coefficient first; the quadratic seed of 1 / x, highest first.
+POLYNOMIAL = {
+    2: (0.99984879292439531, 1.0150876009852106, 0.50628367056745569),
+    4: (1.0000001510806179, 0.99996228117047652, 0.49998365704615426, 0.16792157982882225, 0.041959439860014344),
+}
+RECIPROCAL = (0.3232325017452239990234375, 1.4545459747314453125, 2.121212482452392578125)
 
 
 def fma(a, b, c) -> torch.Tensor:
@@ -69,10 +75,7 @@ def exp_accurate(v) -> torch.Tensor:
 
 def exp_polynomial(v, degree: int) -> torch.Tensor:
     """The polynomial exponential of attention's corrections without approximate mode: degree 2 (bf16) or 4 (fp32)."""
-    coefficients = {
-        2: (0.99984879292439531, 1.0150876009852106, 0.50628367056745569),
-        4: (1.0000001510806179, 0.99996228117047652, 0.49998365704615426, 0.16792157982882225, 0.041959439860014344),
-    }[degree]
+    coefficients = POLYNOMIAL[degree]
     j = (v * f32(1.4426950408889634)).double().nan_to_num(neginf=-1e9)
     n = ((j.abs() + 0.5).floor().clamp(max=127) * j.sign()).float()
     f = fma(n, f32(-math.log(2)), v)
@@ -86,8 +89,8 @@ def reciprocal(x, steps: int) -> torch.Tensor:
     """1 / x by Newton steps from a quadratic seed: 1 for a bf16 destination and the approximate mode, 2 for fp32."""
     bits = x.float().contiguous().view(torch.int32)
     minus = -((bits & 0x7FFFFF) | 0x3F800000).view(torch.float32)
-    y = fma(minus, 0.3232325017452239990234375, 1.4545459747314453125)
-    y = fma(y, minus, 2.121212482452392578125)
+    y = fma(minus, RECIPROCAL[0], RECIPROCAL[1])
+    y = fma(y, minus, RECIPROCAL[2])
     for _ in range(steps):
         y = fma(y, fma(minus, y, 1.0), y)
     y = y * ((254 - ((bits >> 23) & 255)).clamp(min=0) << 23).view(torch.float32)

@@ -1,0 +1,62 @@
+"""Compiled passes against the torch operations that they stand for, bit for bit."""
+
+import pytest
+import torch
+
+from ttnn_emulator.numerics import ComputeConfig, common, exact, flash_kernel, fpu, vector
+
+
+def values(*shape, seed=0, wide=6):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=g) * torch.exp2(torch.randint(-wide, wide, shape, generator=g).float())
+
+
+def same(a, b):
+    return torch.equal(a.contiguous().view(torch.int16), b.contiguous().view(torch.int16))
+
+
+@pytest.mark.parametrize("exp_approx", [False, True])
+def test_exponentials(exp_approx):
+    s = values(3, 5, 64).bfloat16()
+    s[..., 50:] = -torch.inf
+    m = s.amax(-1, keepdim=True)
+    step = exact._Flash(ComputeConfig("HiFi4", False, True, False), 0.125, exp_approx, wide=False)
+    v = fpu.sub(s, m, True)
+    want = vector.exp_unclamped(v, 0.125) if exp_approx else vector.exp_accurate(v * 0.125)
+    assert same(step.exponentials(s, m), step.packed(want))
+
+
+def test_polynomial_and_reciprocal():
+    v = torch.cat([-values(4000, wide=8).abs(), torch.tensor([0.0, -0.0, -torch.inf, -1e30, torch.nan])])
+    out = torch.empty_like(v)
+    flash_kernel.exp_polynomial(v.numpy(), out.numpy())
+    want = vector.exp_polynomial(v, 4)
+    assert torch.equal(out.nan_to_num(), want.nan_to_num())
+    x = torch.cat([values(4000, wide=60), torch.tensor([0.0, -0.0, 1e-39, torch.inf])])
+    for steps in (1, 2):
+        flash_kernel.reciprocal(x.numpy(), steps, out[: x.numel()].numpy())
+        assert torch.equal(out[: x.numel()], vector.reciprocal(x, steps))
+
+
+@pytest.mark.parametrize(
+    ("x", "table"), [((1, 4, 5, 64), (1, 1, 5, 64)), ((1, 3, 4, 32), (1, 3, 1, 32)), ((7, 96), (1, 96))]
+)
+def test_rotary(x, table):
+    x, cos, sin = values(*x).bfloat16(), values(*table, seed=1).bfloat16(), values(*table, seed=2).bfloat16()
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    want = fpu.add(fpu.mul(x, cos, "HiFi4"), fpu.mul(turned, sin, "HiFi4"))
+    assert same(common.rotary(x, cos, sin, None, "bfloat16"), want)
+
+
+@pytest.mark.parametrize("fidelity", fpu.PHASES)
+@pytest.mark.parametrize("fp32", [False, True])
+def test_rms_norm(fidelity, fp32):
+    x, w = values(19, 96, wide=12).bfloat16(), values(1, 96, seed=3).bfloat16()
+    eps = torch.tensor(1e-5).bfloat16()
+    square = fpu.row_sum(fpu.mul(x, x, fidelity, fp32), fidelity, fp32).float() * vector.f32(1 / 96)
+    mean = square if fp32 else common.to_bf16_truncated(square)
+    r = fpu.add(mean, eps, fp32).double().rsqrt().float()
+    y = fpu.mul(fpu.mul(x, r if fp32 else r.to(torch.bfloat16), fidelity, fp32), w, fidelity, fp32)
+    got = common.rms_norm(x, w, None, 1e-5, ComputeConfig(fidelity, False, fp32, False), "bfloat16")
+    assert same(got, common.stored(y, "bfloat16"))
