@@ -10,7 +10,7 @@ from bringup.errors import guarded
 # Heavy imports belong inside `run`, so that --help answers at once.
 COMMANDS = {
     "check": "bringup.checks.command",
-    "layers": "bringup.evaluation.layers_command",
+    "layers": "bringup.evaluation.layers.command",
     "eval": "bringup.evaluation.command",
     "demo": "bringup.demo",
     "bench": "bringup.bench",

@@ -19,7 +19,7 @@ backends.activate("emulator")
 
 from bringup.cli import main  # noqa: E402  (needs ttnn)
 from bringup.evaluation import layers  # noqa: E402
-from bringup.evaluation.activations import place, split  # noqa: E402
+from bringup.evaluation.layers.activations import place, split  # noqa: E402
 from tests.blocks.common import PLAIN, load_model_file, small_hf_model  # noqa: E402
 from tests.checks import faults  # noqa: E402
 

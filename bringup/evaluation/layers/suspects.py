@@ -6,8 +6,8 @@ one that explains most of the error is named, if it leaves less than a third of 
 
 import torch
 
-from bringup.evaluation.activations import split
-from bringup.evaluation.device_activations import device_cache
+from bringup.evaluation.layers.activations import split
+from bringup.evaluation.layers.device_activations import device_cache
 
 REMAINS = 1 / 3  # of the error: what a suspect may leave and still be named
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -35,7 +35,7 @@ def formats(model, layer, point, precision):
     """Which of the weights behind a point are in another format than the model file declares."""
     import ttnn
 
-    from bringup.evaluation.layers import declared
+    from bringup.evaluation.layers.declared import declared
 
     part = point.split(".")[0]
     name = part if part == "lm_head" else f"model.layers.{layer}.{part}" if layer is not None else f"model.{part}"
@@ -328,7 +328,7 @@ class Case:
         import ttnn
 
         from bringup.blocks import Precision
-        from bringup.evaluation.layers import weights_as
+        from bringup.evaluation.layers.declared import weights_as
 
         root = torch.nn.ModuleDict({"mlp": module})  # a name that `declared` knows
         with weights_as(root, Precision.of(getattr(ttnn, dtype))):

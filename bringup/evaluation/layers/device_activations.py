@@ -7,7 +7,7 @@ import inspect
 import re
 from contextlib import contextmanager
 
-from bringup.evaluation.activations import LAYER, ORDER, Activations, first_of, hooks
+from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, first_of, hooks
 
 
 def record_device(model, ids, decode_from):

@@ -8,13 +8,11 @@ first is what the format explains; a point that is several times farther away ha
 """
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bringup.evaluation.activations import Activations, record_reference, split
-from bringup.evaluation.device_activations import record_device
-
-__all__ = ["Activations", "Profile", "compare", "profile", "record_device", "record_reference"]
+from bringup.evaluation.layers.activations import record_reference, split
+from bringup.evaluation.layers.declared import cache_format, weights_as
+from bringup.evaluation.layers.device_activations import record_device
 
 # How far beyond what the format explains a point may be. Four small trained models on one, two and eight chips, in
 # fast and exact numerics, on five texts, as shipped and with bfloat8_b weights and cache, stay below 0.52 of the bounds
@@ -75,8 +73,8 @@ def judge(hf_model, device, precision=None, model=None):
     """The profile of a recorded device. With the device's `model` the reason can name the formats of its weights."""
     import torch
 
-    from bringup.evaluation import suspects
     from bringup.evaluation.compute_dtype import computing_in
+    from bringup.evaluation.layers import suspects
 
     run = (device.ids, device.decode_from)
     with computing_in(hf_model, torch.bfloat16):
@@ -197,57 +195,3 @@ def _why(own):
     if (own["chips_apart"] or 0.0) > own["bound"]:
         text += f"; the chips hold different values ({own['chips_apart']:.2g} apart) where each needs the sum of all"
     return text
-
-
-# -- the model as declared --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def weights_as(hf_model, precision):
-    """The HF model's matrices on the grids of the declared block formats inside the block."""
-    import torch
-    import ttnn
-
-    kept = []
-    try:
-        for name, module in hf_model.named_modules() if precision is not None else ():
-            dtype = declared(name, precision)
-            if isinstance(module, torch.nn.Linear) and dtype not in (None, ttnn.bfloat16, ttnn.float32):
-                kept.append((module, module.weight))
-                value = through(module.weight.detach().T, dtype).T.to(module.weight.dtype)
-                module.weight = torch.nn.Parameter(value, requires_grad=False)  # a tied head gets its own
-        yield hf_model
-    finally:
-        for module, weight in kept:
-            module.weight = weight
-
-
-def precision_of(module):
-    """What a model file declares: its PRECISION, or its WEIGHT_DTYPE for all weights; None where it says nothing."""
-    from bringup.blocks import Precision
-
-    dtype = getattr(module, "WEIGHT_DTYPE", None)
-    return getattr(module, "PRECISION", None) or (None if dtype is None else Precision.of(dtype))
-
-
-def declared(name, precision):
-    """The weight format that a `Precision` declares for the HF module of that name."""
-    groups = {"self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
-    group = next((group for part, group in groups.items() if part in name.split(".")), None)
-    return getattr(precision, group, None) if group else None
-
-
-def cache_format(precision):
-    """Rounds keys or values [.., width] as the declared cache does; None where that is what activations are anyway."""
-    import ttnn
-
-    dtype = getattr(precision, "cache", None)
-    return None if dtype in (None, ttnn.bfloat16, ttnn.float32) else lambda x: through(x, dtype).to(x.dtype)
-
-
-def through(x, dtype):
-    """x [.., n, m] rounded to the grid of `dtype` along its last dim, as a tiled device tensor holds it."""
-    import ttnn
-
-    flat = x.float().reshape(-1, x.shape[-1]).contiguous()
-    return ttnn.to_torch(ttnn.from_torch(flat, dtype=dtype, layout=ttnn.TILE_LAYOUT)).float().reshape(x.shape)

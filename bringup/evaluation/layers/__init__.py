@@ -1,0 +1,26 @@
+"""The layer finder: where a device first leaves its HF model, and why.
+
+activations          what every named point computes; HF's values, recorded and replaced
+device_activations   the device's values at the same points
+declared             the formats that a model file declares
+divergence           the comparison, and the first point that is off by its own doing
+suspects             what a wrong value would be right for
+command              `bringup layers`
+"""
+
+from bringup.evaluation.layers.activations import Activations, record_reference
+from bringup.evaluation.layers.declared import precision_of
+from bringup.evaluation.layers.device_activations import record_device
+from bringup.evaluation.layers.divergence import Profile, compare, figures, judge, profile
+
+__all__ = [
+    "Activations",
+    "Profile",
+    "compare",
+    "figures",
+    "judge",
+    "precision_of",
+    "profile",
+    "record_device",
+    "record_reference",
+]

@@ -1,0 +1,54 @@
+"""What a model file declares about its weights and its cache, and an HF model that computes with it."""
+
+from contextlib import contextmanager
+
+
+@contextmanager
+def weights_as(hf_model, precision):
+    """The HF model's matrices on the grids of the declared block formats inside the block."""
+    import torch
+    import ttnn
+
+    kept = []
+    try:
+        for name, module in hf_model.named_modules() if precision is not None else ():
+            dtype = declared(name, precision)
+            if isinstance(module, torch.nn.Linear) and dtype not in (None, ttnn.bfloat16, ttnn.float32):
+                kept.append((module, module.weight))
+                value = through(module.weight.detach().T, dtype).T.to(module.weight.dtype)
+                module.weight = torch.nn.Parameter(value, requires_grad=False)  # a tied head gets its own
+        yield hf_model
+    finally:
+        for module, weight in kept:
+            module.weight = weight
+
+
+def precision_of(module):
+    """What a model file declares: its PRECISION, or its WEIGHT_DTYPE for all weights; None where it says nothing."""
+    from bringup.blocks import Precision
+
+    dtype = getattr(module, "WEIGHT_DTYPE", None)
+    return getattr(module, "PRECISION", None) or (None if dtype is None else Precision.of(dtype))
+
+
+def declared(name, precision):
+    """The weight format that a `Precision` declares for the HF module of that name."""
+    groups = {"self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
+    group = next((group for part, group in groups.items() if part in name.split(".")), None)
+    return getattr(precision, group, None) if group else None
+
+
+def cache_format(precision):
+    """Rounds keys or values [.., width] as the declared cache does; None where that is what activations are anyway."""
+    import ttnn
+
+    dtype = getattr(precision, "cache", None)
+    return None if dtype in (None, ttnn.bfloat16, ttnn.float32) else lambda x: through(x, dtype).to(x.dtype)
+
+
+def through(x, dtype):
+    """x [.., n, m] rounded to the grid of `dtype` along its last dim, as a tiled device tensor holds it."""
+    import ttnn
+
+    flat = x.float().reshape(-1, x.shape[-1]).contiguous()
+    return ttnn.to_torch(ttnn.from_torch(flat, dtype=dtype, layout=ttnn.TILE_LAYOUT)).float().reshape(x.shape)
