@@ -158,7 +158,7 @@ def compare(reference, device, tokens):
         top5_of_reference.append(rank(r, best) < 5)
         garbage.append(rank(r, best) >= min(100, vocabulary))
         log_r, log_d = r.log_softmax(-1), d.log_softmax(-1)
-        kl.append(max(0.0, float((log_r.exp() * (log_r - log_d))[allowed].sum())))
+        kl.append(max(float((log_r.exp() * (log_r - log_d))[allowed].sum()), 0.0))  # in this order NaN stays NaN
         nll_reference -= float(log_r[token])
         nll_device -= float(log_d[token])
         x, y = r[allowed], d[allowed]

@@ -10,17 +10,20 @@ EXPLAINED = 0.99  # a rearrangement explains a difference when it brings the PCC
 
 
 def pcc(expected, actual):
-    """Pearson's correlation over all elements, in float64; 1 for equal constants, NaN where one is not finite."""
+    """Pearson's correlation over all elements, in float64; NaN where one is not finite.
+
+    Where one is constant there is none: 1 for equal tensors, else 0.
+    """
     import torch
 
     x, y = expected.flatten().double(), actual.flatten().double()
     if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
         return math.nan
-    x, y = x - x.mean(), y - y.mean()
-    spread = float(x.norm() * y.norm())
+    dx, dy = x - x.mean(), y - y.mean()
+    spread = float(dx.norm() * dy.norm())
     if spread == 0.0:
-        return 1.0 if bool(x.norm() == y.norm()) else 0.0
-    return max(-1.0, min(1.0, float(x @ y) / spread))
+        return 1.0 if torch.equal(x, y) else 0.0
+    return max(-1.0, min(1.0, float(dx @ dy) / spread))
 
 
 def rel_l2(expected, actual):

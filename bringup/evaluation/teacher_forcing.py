@@ -106,8 +106,10 @@ def run(model, prompt_ids, tokens, *, prefill_decode=False, batch=1, watch=None)
     found = []
 
     def take(logits):
-        if bool(torch.isnan(logits).any()):
-            raise ModelFailed(f"the logits hold nan at step {len(found)}", got=f"{session.seen} tokens were given")
+        if bool((torch.isnan(logits) | torch.isposinf(logits)).any()):  # -inf forbids a token
+            raise ModelFailed(
+                f"the logits hold nan or inf at step {len(found)}", got=f"{session.seen} tokens were given"
+            )
         best = logits.argmax(-1)
         if bool((best != best[0]).any()):
             raise ModelFailed(

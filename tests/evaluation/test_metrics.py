@@ -100,6 +100,12 @@ def test_what_the_reference_forbids_is_forbidden_to_the_device():
     assert math.isfinite(c.rel_l2)
 
 
+def test_an_infinite_logit_is_not_a_divergence_of_0():
+    c = compare(logits([3, 2, 1], [3, 2, 1]), logits([3, 2, 1], [3, math.inf, 1]), [0, 0])
+    assert c.kl[0] == 0
+    assert math.isnan(c.kl[1])
+
+
 def test_positions_hold_every_step():
     c = compare(logits([1, 2], [2, 1]), logits([1, 2], [1, 2]), [1, 0])
     assert [(p["token"], p["predicted"], p["top1"]) for p in c.positions()] == [(1, 1, True), (0, 1, False)]

@@ -29,6 +29,14 @@ def test_passes_and_returns_the_pcc():
     assert assert_with_pcc(torch.zeros(3), torch.zeros(3)) == 1
 
 
+@pytest.mark.parametrize("actual", [torch.zeros(4), 2 * torch.ones(4), torch.arange(4.0)])
+def test_a_constant_is_like_itself_only(actual):
+    with pytest.raises(AssertionError, match="PCC 0"):
+        assert_with_pcc(torch.ones(4), actual)
+    with pytest.raises(AssertionError, match="PCC 0"):
+        assert_with_pcc(actual, torch.ones(4))
+
+
 def pairs(x):
     a, b = x[..., :16], x[..., 16:]
     return torch.stack([a, b], -1).flatten(-2)

@@ -69,9 +69,10 @@ def test_forward_with_few_arguments_and_flat_logits():
     assert logits.tolist() == [[1] * 4, [0] * 4]
 
 
-def test_nan_is_named():
-    with pytest.raises(ModelFailed, match="nan at step 1"):
-        teacher_forcing.run(Scripted(torch.ones(1, 1, 4), torch.full((1, 1, 4), torch.nan)), [1], [2, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_no_number_is_named(value):
+    with pytest.raises(ModelFailed, match="nan or inf at step 1"):
+        teacher_forcing.run(Scripted(torch.ones(1, 1, 4), torch.full((1, 1, 4), value)), [1], [2, 3])
 
 
 def test_users_that_disagree_are_named():
