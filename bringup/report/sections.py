@@ -195,11 +195,16 @@ def _band(points, i):
 
 
 def worst(layers, most=12):
-    """The points whose own error is largest beside what is allowed; where none has one, beside the BF16 run's."""
+    """The points whose own error is largest beside what is allowed; where none has one, beside the BF16 run's.
+
+    Values that are no numbers come first.
+    """
 
     def share(point):
         own = point.get("own")
-        return own["rel_l2"] / own["bound"] if own else point.get("ratio") or 0
+        if not own:
+            return point.get("ratio") or 0
+        return math.inf if own["rel_l2"] is None or own["bound"] is None else own["rel_l2"] / own["bound"]
 
     return sorted(layers["points"], key=share, reverse=True)[:most]
 

@@ -20,6 +20,7 @@ backends.activate("emulator")
 from bringup.cli import main  # noqa: E402  (needs ttnn)
 from bringup.evaluation import layers  # noqa: E402
 from bringup.evaluation.layers.activations import place, split  # noqa: E402
+from bringup.report import sections  # noqa: E402
 from tests.blocks.common import PLAIN, load_model_file, small_hf_model  # noqa: E402
 from tests.checks import faults  # noqa: E402
 
@@ -159,6 +160,21 @@ def test_not_a_number_is_named(hf_model):
     assert (str(found.first), found.first.phase) == ("layer 1, mlp", "decode")
     assert "not finite, first at position 35" in found.first.why
     json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_a_nan_of_one_step_is_named_there_though_it_spreads(hf_model):
+    """From layer 0's MLP into the cache and all that follows; the prompt, which came before, was right."""
+    name = "model.layers.0.mlp"
+    clean = in_dtype(hf_model, torch.bfloat16)
+    device = copy.deepcopy(clean)
+    for point in device.names()[device.names().index(name) :]:
+        device.points[point][35] = float("nan")
+    found = layers.judge(hf_model, device)
+    assert (str(found.first), found.first.phase) == ("layer 0, mlp", "decode")
+    assert "not finite, first at position 35" in found.first.why
+    assert all(row["own"]["ok"] for row in found.points if row["phase"] == "prefill")
+    json.dumps(found.as_dict(), allow_nan=False)
+    assert sections.worst(found.as_dict())[0]["point"] == "mlp"  # the report shows it
 
 
 def test_chips_that_differ_are_named_though_the_first_is_right(hf_model):

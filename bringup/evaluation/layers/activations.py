@@ -71,7 +71,8 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None):
     """The HF model's activations for one sequence, in the dtype that its parameters have.
 
     With `given`, a device's activations, every module gets the device's own input: each output is recorded and then
-    replaced by the device's. What differs then is the module's own doing and nothing inherited.
+    replaced by the device's, where that was seen and is finite. What differs then is the module's own doing and nothing
+    inherited.
     `cache_format(x)` rounds keys and values as the device's cache does.
     """
     import torch
@@ -86,8 +87,10 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None):
         device = given.points[name].to(value.dtype)
         if device.shape != value.shape[1:]:
             return value
-        known = given.known.get(name)
-        return (device if known is None else torch.where(known[:, None], device, value[0]))[None]
+        usable = device.isfinite().all(dim=-1)  # a NaN would reach every position of HF's attention: 0 * NaN
+        if name in given.known:
+            usable &= given.known[name]
+        return torch.where(usable[:, None], device, value[0])[None]
 
     def through_cache(value):
         return value if cache_format is None else cache_format(value)

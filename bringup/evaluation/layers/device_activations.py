@@ -8,6 +8,7 @@ import re
 from contextlib import contextmanager
 
 from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, first_of, hooks
+from bringup.evaluation.pcc import rel_l2
 
 
 def record_device(model, ids, decode_from):
@@ -132,17 +133,21 @@ class _Recorder:
             self.hidden(name, output)
 
     def hidden(self, name, x):
-        """x [1, 1, rows, hidden], the same on every chip or cut along `hidden`; in decode row 0 is the user."""
+        """x [1, 1, rows, hidden], the same on every chip or cut along `hidden`; in decode row 0 is the user.
+
+        What is kept is the first chip's value, or that of the first chip that has no number.
+        """
         import torch
 
         chips = [_rows(chip, self.stop - self.start) for chip in self.chips(x)]
         if len(chips) > 1 and chips[0].shape[-1] * len(chips) == self.hidden_size:
             chips = [torch.cat(chips, dim=-1)]
-        norm = chips[0].float().norm()
-        apart = [float((chip.float() - chips[0].float()).norm() / norm) for chip in chips[1:]]
+        finite = [chip for chip in chips if bool(chip.isfinite().all())]
+        apart = [rel_l2(finite[0], chip) for chip in finite[1:]]
         self.out.spread[name] = max([self.out.spread.get(name, 0.0), *apart])
-        if len(chips[0]) == self.stop - self.start:
-            self.put(name, chips[0])
+        shown = chips[0] if len(finite) == len(chips) else next(c for c in chips if not bool(c.isfinite().all()))
+        if len(shown) == self.stop - self.start:
+            self.put(name, shown)
 
     def heads(self, name, x):
         """Per chip [1, heads, rows, head_dim], or in decode [1, users, heads, head_dim], in the order of the heads."""

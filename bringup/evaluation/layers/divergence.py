@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from bringup.evaluation.layers.activations import record_reference, split
 from bringup.evaluation.layers.declared import cache_format, weights_as
 from bringup.evaluation.layers.device_activations import record_device
+from bringup.evaluation.pcc import pcc, rel_l2
 
 # How far beyond what the format explains a point may be. Four small trained models on one, two and eight chips, in
 # fast and exact numerics, on five texts, as shipped and with bfloat8_b weights and cache, stay below 0.52 of the bounds
@@ -138,22 +139,14 @@ def _rows(device, name, phase):
 
 def figures(got, want):
     """PCC, relative L2, largest and mean error of `got` against `want`; None where there is no finite number."""
-    x, y = got.double().flatten(), want.double().flatten()
-    error = x - y
-    dx, dy = x - x.mean(), y - y.mean()
-    spread = float(dx.norm() * dy.norm())
+    error = (got.double() - want.double()).flatten()
     found = {
-        "pcc": float(dx @ dy) / spread if spread else (1.0 if float(error.abs().max()) == 0 else math.nan),
-        "rel_l2": _relative(error.norm(), y.norm()),
+        "pcc": pcc(want, got),
+        "rel_l2": rel_l2(want, got),
         "max_error": float(error.abs().max()),
         "bias": float(error.mean()),
     }
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
-
-
-def _relative(error, size):
-    error, size = float(error), float(size)
-    return error / size if size else (0.0 if error == 0 else math.inf)
 
 
 def _ratio(error, yardstick):
@@ -167,7 +160,7 @@ def _own(device, exact, explained, rows, margin, floor, approximation):
 
     Every position is judged by itself too, so that one wrong token among many shows.
     """
-    error, noise = _relative((device - exact).norm(), exact.norm()), _relative((explained - exact).norm(), exact.norm())
+    error, noise = rel_l2(exact, device), rel_l2(exact, explained)
     size = exact.norm(dim=-1).clamp(min=0.1 * float(exact.norm(dim=-1).mean()))
     by_row, noise_by_row = ((x - exact).norm(dim=-1) / size for x in (device, explained))
     worst = int(by_row.nan_to_num(nan=math.inf).argmax())
