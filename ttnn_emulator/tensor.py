@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from sys import _getframe
 
 from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
@@ -163,9 +162,6 @@ def replicated(chips: int) -> TensorTopology:
     return TensorTopology((chips,), (PlacementReplicate(),))
 
 
-_OWN = frozenset((__package__, f"{__package__}.ops", f"{__package__}.numerics"))
-
-
 class Tensor:
     """A tensor on the host or on a device. Arithmetic operators are the ops of the same name.
 
@@ -190,16 +186,14 @@ class Tensor:
             self.buffer.drop()
 
     # -- what it is
-    # A program gets the library's shape, which is no tuple; the emulator's own code works on tuples.
+    # For programs: the library's shape, which is no tuple. The emulator's own code takes those of `spec`.
     @property
-    def shape(self) -> Shape:
-        shape = self.spec.shape
-        return shape if _getframe(1).f_globals.get("__package__") in _OWN else PublicShape(shape)
+    def shape(self) -> PublicShape:
+        return PublicShape(self.spec.shape)
 
     @property
-    def padded_shape(self) -> Shape:
-        shape = self.spec.padded_shape
-        return shape if _getframe(1).f_globals.get("__package__") in _OWN else PublicShape(shape)
+    def padded_shape(self) -> PublicShape:
+        return PublicShape(self.spec.padded_shape)
 
     @property
     def dtype(self):
@@ -260,10 +254,10 @@ class Tensor:
 
     def volume(self) -> int:
         """Elements with padding, as the library counts them."""
-        return self.padded_shape.volume()
+        return self.spec.padded_shape.volume()
 
     def logical_volume(self) -> int:
-        return self.shape.volume()
+        return self.spec.shape.volume()
 
     def element_size(self) -> int:
         if self.dtype not in ELEMENT_BYTES:
@@ -311,7 +305,7 @@ class Tensor:
                 shown = _shown(self.contents()[0], len("ttnn.Tensor("))
             except NotEmulated:
                 shown = "<no contents>"
-        return f"ttnn.Tensor({shown}, shape={self.shape}, dtype={cpp(self.dtype)}, layout={cpp(self.layout)})"
+        return f"ttnn.Tensor({shown}, shape={self.spec.shape}, dtype={cpp(self.dtype)}, layout={cpp(self.layout)})"
 
 
 def share(data: list, chip: int | None, shape: Shape) -> list:

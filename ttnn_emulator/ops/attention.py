@@ -59,10 +59,10 @@ def _check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
             )
         if t.is_sharded():
             raise DeviceRejects("Operands to SDPA need to be DRAM/L1 interleaved", "sharded_to_interleaved first")
-        if at(t.shape, 3) != t.padded_shape[3]:
+        if at(t.spec.shape, 3) != t.spec.padded_shape[3]:
             raise DeviceRejects(
                 "Padding is not supported on the head_dim dimension",
-                f"head_dim {t.shape[3]} is {t.padded_shape[3]} in memory",
+                f"head_dim {t.spec.shape[3]} is {t.spec.padded_shape[3]} in memory",
             )
 
 
@@ -93,8 +93,8 @@ def _prefill_bytes(
     Source    fitted to the sizes in 40 refusals of ttnn 0.81.1 (chunks of 64 to 1024, head dims of 64 to 256); exact
               on all
     """
-    a, b, h = q_chunk // TILE, k_chunk // TILE, q.shape[3] // TILE
-    chunks, ways = -(-s // q_chunk), max(1, cores // (q.shape[0] * n_q))
+    a, b, h = q_chunk // TILE, k_chunk // TILE, q.spec.shape[3] // TILE
+    chunks, ways = -(-s // q_chunk), max(1, cores // (q.spec.shape[0] * n_q))
     twice = 2 if chunks > 1 and (is_causal or -(-chunks // min(ways, chunks)) > 1) else 1
     tile, wide = TILE_BYTES[q.dtype], TILE_BYTES[bfloat16]
     size = twice * a * h * tile + 2 * b * h * (TILE_BYTES[k.dtype] + TILE_BYTES[v.dtype])
@@ -110,7 +110,7 @@ def _decode_bytes(q, k, v, n_kv: int, k_chunk: int, cores: int, most: int) -> in
 
     Source    fitted to the sizes in 12 refusals of ttnn 0.81.1 (chunks of 512 to 4096, 32 to 128 heads); exact on all
     """
-    users, heads, hd = q.padded_shape[1:]
+    users, heads, hd = q.spec.padded_shape[1:]
     p, b, h, wide = heads // TILE, k_chunk // TILE, hd // TILE, TILE_BYTES[bfloat16]
     shared = min(most, max(1, cores // users // n_kv))  # cores that share a head
     size = 2 * b * h * (TILE_BYTES[k.dtype] + TILE_BYTES[v.dtype]) + 2 * round_up(4 * users, 32)
@@ -151,19 +151,22 @@ def scaled_dot_product_attention(
     _check_prefill(q, k, v)
     if is_causal and attn_mask is not None:
         raise DeviceRejects("is_causal and attn_mask cannot both be present. Got is_causal: true, attn_mask: true")
-    b, n_q, s, hd = q.shape
-    n_kv, sk = k.shape[1], k.shape[2]
-    if k.shape[0] != b or v.shape[0] != b:
-        raise DeviceRejects(f"K and V batch must match. Got K: {k.shape[0]}, V: {v.shape[0]}", f"the batch of q is {b}")
-    if k.shape[3] != hd or v.shape[3] != hd:
+    b, n_q, s, hd = q.spec.shape
+    n_kv, sk = k.spec.shape[1], k.spec.shape[2]
+    if k.spec.shape[0] != b or v.spec.shape[0] != b:
         raise DeviceRejects(
-            f"K and V hidden dim must match. Got K: {k.shape[3]}, V: {v.shape[3]}", f"the hidden dim of q is {hd}"
+            f"K and V batch must match. Got K: {k.spec.shape[0]}, V: {v.spec.shape[0]}", f"the batch of q is {b}"
         )
-    if v.shape[2] != sk:
-        raise DeviceRejects(f"K and V sequence length must match. Got K: {sk}, V: {v.shape[2]}")
+    if k.spec.shape[3] != hd or v.spec.shape[3] != hd:
+        raise DeviceRejects(
+            f"K and V hidden dim must match. Got K: {k.spec.shape[3]}, V: {v.spec.shape[3]}",
+            f"the hidden dim of q is {hd}",
+        )
+    if v.spec.shape[2] != sk:
+        raise DeviceRejects(f"K and V sequence length must match. Got K: {sk}, V: {v.spec.shape[2]}")
     _check_heads(n_q, n_kv)
-    if v.shape[1] != n_kv:
-        raise DeviceRejects(f"K and V num_heads must match. Got K: {n_kv}, V: {v.shape[1]}")
+    if v.spec.shape[1] != n_kv:
+        raise DeviceRejects(f"K and V num_heads must match. Got K: {n_kv}, V: {v.spec.shape[1]}")
     if is_causal and s != sk:
         raise DeviceRejects(f"Causal SDPA requires Q and K to have the same sequence length. Got Q: {s}, K: {sk}")
     if attn_mask is not None:
@@ -174,7 +177,7 @@ def scaled_dot_product_attention(
             raise DeviceRejects("When mask is provided to SDPA, it must be in BF16, BFP8, or BFP4 dataformat")
         if mask.spec.memory_config.buffer_type is not BufferType.DRAM:
             raise DeviceRejects("When mask is provided to SDPA, it must be in DRAM")
-        m = mask.shape
+        m = mask.spec.shape
         if m[0] not in (1, b):
             raise DeviceRejects(
                 "Mask batch dim must either be 1 (to be broadcasted across all batches) or must match Q batch dimension"
@@ -205,7 +208,7 @@ def scaled_dot_product_attention(
         windowed_q_token_offset=windowed_q_token_offset or None,
         windowed_q_token_offset_tensor=windowed_q_token_offset_tensor, attn_mask_block_map=attn_mask_block_map,
     )  # fmt: skip
-    shape = (b, 1, s, n_q * hd) if output_concat_heads else q.shape
+    shape = (b, 1, s, n_q * hd) if output_concat_heads else q.spec.shape
     out = spec(shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype = _exp_approx(program_config), NAME[q.dtype]
 
@@ -290,44 +293,46 @@ def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> No
 
 
 def _check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if k.shape[-1] != q.shape[-1]:
+    if k.spec.shape[-1] != q.spec.shape[-1]:
         raise DeviceRejects(
-            f"K tensor hidden dimension ({k.shape[-1]}) must equal Q tensor hidden dimension ({q.shape[-1]})"
+            f"K tensor hidden dimension ({k.spec.shape[-1]}) must equal Q tensor hidden dimension ({q.spec.shape[-1]})"
         )
-    if k.shape[1] != v.shape[1]:
+    if k.spec.shape[1] != v.spec.shape[1]:
         raise DeviceRejects(
-            f"Flash decode expects K and V to have same number of heads, but got {k.shape[1]} and {v.shape[1]}"
+            "Flash decode expects K and V to have same number of heads, "
+            f"but got {k.spec.shape[1]} and {v.spec.shape[1]}"
         )
 
 
 def _check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
-    heads, span = at(on_device(mask).shape, 2), at(mask.shape, 3)
+    heads, span = at(on_device(mask).spec.shape, 2), at(mask.spec.shape, 3)
     if mask.dtype not in _DTYPES:
         raise DeviceRejects(f"Unsupported data type for mask tensor: {cpp(mask.dtype)}.")
-    if heads != q.shape[2]:
-        raise DeviceRejects(f"Expect same number of heads in mask as in Q, got {heads} and {q.shape[2]}")
+    if heads != q.spec.shape[2]:
+        raise DeviceRejects(f"Expect same number of heads in mask as in Q, got {heads} and {q.spec.shape[2]}")
     if span != length:
         raise DeviceRejects(f"Expect same sequence length in mask as in K, got {span} and {length}")
-    if mask.padded_shape[2] != q.padded_shape[2]:
+    if mask.spec.padded_shape[2] != q.spec.padded_shape[2]:
         raise DeviceRejects(
-            f"Expect same number of padded heads in mask as in Q, got {mask.padded_shape[2]} and {q.padded_shape[2]}"
+            "Expect same number of padded heads in mask as in Q, "
+            f"got {mask.spec.padded_shape[2]} and {q.spec.padded_shape[2]}"
         )
 
 
 def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -> None:
-    cores, users = _cores(program), q.shape[1]
+    cores, users = _cores(program), q.spec.shape[1]
     if cores > _CORES:
         raise DeviceRejects(f"Cores available ({cores}) exceeds grid size ({_CORES})")
     if cores < users:
         raise DeviceRejects(f"Cores available ({cores}) must be >= batch size ({users})")
     most = 16 if program is None else program.max_cores_per_head_batch
-    _check_working_memory(_decode_bytes(q, k, v, k.padded_shape[1], k_chunk, cores, most), program)
+    _check_working_memory(_decode_bytes(q, k, v, k.spec.padded_shape[1], k_chunk, cores, most), program)
 
 
 def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
     if n_kv > 1:
-        if q.shape[2] % n_kv:
-            raise DeviceRejects(f"GQA expects Q to have a multiple of K heads, but got {q.shape[2]} and {n_kv}")
+        if q.spec.shape[2] % n_kv:
+            raise DeviceRejects(f"GQA expects Q to have a multiple of K heads, but got {q.spec.shape[2]} and {n_kv}")
         if q.dtype is not bfloat16:
             raise DeviceRejects(f"GQA expects BFLOAT16 input tensor, but got {cpp(q.dtype)}")
         if memory_config is not None and memory_config.is_sharded():
@@ -338,10 +343,10 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
             length, is_causal):  # fmt: skip
     """The launch of decode; `positions` is a list, or None where the tensor `where` holds them."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), _exp_approx(program), NAME[q.dtype]
-    users, heads, given = q.shape[1], tuple(q.shape[2:]), 0 if program is None else program.k_chunk_size
+    users, heads, given = q.spec.shape[1], tuple(q.spec.shape[2:]), 0 if program is None else program.k_chunk_size
     most = 16 if program is None else program.max_cores_per_head_batch
-    cores = max(1, min(most, _cores(program) // (users * k.shape[1])))  # that share a head
-    out = spec(q.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
+    cores = max(1, min(most, _cores(program) // (users * k.spec.shape[1])))  # that share a head
+    out = spec(q.spec.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
     settings = dict(
         scale=scale, config=config, exp_approx=approx, k_chunk=given, sliding_window=window, dtype=dtype, cores=cores
     )
@@ -391,7 +396,7 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
         y = numerics.now().attention_decode(qv, kv, vv, [found[u] for u in live], **settings)
         return [_with_absent(part.contiguous(), live, users) for part in torch.split(y, heads[0], 2)]
 
-    flops = 4 * q.shape[1] * q.shape[2] * length * q.shape[3]
+    flops = 4 * q.spec.shape[1] * q.spec.shape[2] * length * q.spec.shape[3]
     return launch(
         name, (q, k, v, mask, where, table), out, compute, flops=flops, topology=q.topology,
         attrs={"math_fidelity": config.math_fidelity}, together=together, rows=HELD,
@@ -444,11 +449,13 @@ def scaled_dot_product_attention_decode(
     """
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
     name = "ttnn.transformer.scaled_dot_product_attention_decode"
-    k_chunk = _decode_chunk(program_config, at(k.shape, 2))
+    k_chunk = _decode_chunk(program_config, at(k.spec.shape, 2))
     _check_decode_operands(q, k, v, memory_config)
-    users, (batch, n_kv, length, _) = q.padded_shape[1], k.padded_shape
-    if k.padded_shape[2] != v.padded_shape[2]:
-        raise DeviceRejects(f"K and V tensors must have the same sequence length. K: {k.shape[2]}, V: {v.shape[2]}")
+    users, (batch, n_kv, length, _) = q.spec.padded_shape[1], k.spec.padded_shape
+    if k.spec.padded_shape[2] != v.spec.padded_shape[2]:
+        raise DeviceRejects(
+            f"K and V tensors must have the same sequence length. K: {k.spec.shape[2]}, V: {v.spec.shape[2]}"
+        )
     if is_causal and attn_mask is not None:
         raise DeviceRejects(
             "attn_mask must not be provided when is_causal=True. Pass is_causal=False to use an explicit mask."
@@ -459,11 +466,11 @@ def scaled_dot_product_attention_decode(
         raise DeviceRejects(f"K tensor batch size ({batch}) must equal B ({users})")
     _check_decode_pairs(q, k, v)
     if attn_mask is not None:
-        _check_decode_mask(q, attn_mask, k.shape[2])
+        _check_decode_mask(q, attn_mask, k.spec.shape[2])
     if length % k_chunk:
         raise DeviceRejects(f"K sequence length must be multiple of chunk size, got: {length} and {k_chunk}")
     if cur_pos_tensor is not None:
-        held = cur_pos_tensor.padded_shape
+        held = cur_pos_tensor.spec.padded_shape
         if held.volume() != held[-1]:
             raise DeviceRejects(
                 f"cur_pos tensor must hold all positions in its last dim (e.g. [B] or [1, B]), got shape {held}"
@@ -488,7 +495,7 @@ def scaled_dot_product_attention_decode(
     positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
     return _decode(
         name, q, k, v, attn_mask, cur_pos_tensor, None, positions, program_config, compute_kernel_config, memory_config,
-        scale, sliding_window_size, k.shape[2], is_causal,
+        scale, sliding_window_size, k.spec.shape[2], is_causal,
     )  # fmt: skip
 
 
@@ -510,13 +517,13 @@ def paged_scaled_dot_product_attention_decode(
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
     name = "ttnn.transformer.paged_scaled_dot_product_attention_decode"
     table = on_device(page_table_tensor)
-    _, n_kv, block, _ = k.padded_shape
-    length = block * table.padded_shape[-1]
+    _, n_kv, block, _ = k.spec.padded_shape
+    length = block * table.spec.padded_shape[-1]
     k_chunk = _decode_chunk(program_config, length)
     _check_decode_operands(q, k, v, memory_config)
-    users = q.shape[1]
-    if k.shape[2] != v.shape[2]:
-        raise DeviceRejects("K and V must have same block size", f"{k.shape[2]} and {v.shape[2]}")
+    users = q.spec.shape[1]
+    if k.spec.shape[2] != v.spec.shape[2]:
+        raise DeviceRejects("K and V must have same block size", f"{k.spec.shape[2]} and {v.spec.shape[2]}")
     _check_decode_pairs(q, k, v)
     if table.dtype is not int32:
         raise DeviceRejects(
@@ -527,15 +534,15 @@ def paged_scaled_dot_product_attention_decode(
     if is_causal:
         if cur_pos_tensor is None:
             raise DeviceRejects("Must have cur_pos tensor for paged attention in causal mode")
-        count = cur_pos_tensor.padded_shape[-1]
+        count = cur_pos_tensor.spec.padded_shape[-1]
         if cur_pos_tensor.dtype is not int32:
             raise DeviceRejects(f"Expect cur_pos to be INT32, got {cpp(cur_pos_tensor.dtype)}")
         if cur_pos_tensor.layout is not Layout.ROW_MAJOR:
             raise DeviceRejects(f"cur_pos tensor layout must be ROW_MAJOR but got {cpp(cur_pos_tensor.layout)}")
-        if count != users or table.padded_shape[0] != users:
+        if count != users or table.spec.padded_shape[0] != users:
             raise DeviceRejects(
-                f"cur_pos must have batch size equal to Q, got {count} and {table.padded_shape[0]}",
-                f"q {q.shape} has {users} users",
+                f"cur_pos must have batch size equal to Q, got {count} and {table.spec.padded_shape[0]}",
+                f"q {q.spec.shape} has {users} users",
             )
     _check_decode_heads(q, n_kv, memory_config)
     _check_decode_grid(q, k, v, program_config, k_chunk)
@@ -546,7 +553,7 @@ def paged_scaled_dot_product_attention_decode(
     return _decode(
         name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config,
         scale,
-        sliding_window_size, k.shape[2] * table.shape[-1], is_causal,
+        sliding_window_size, k.spec.shape[2] * table.spec.shape[-1], is_causal,
     )  # fmt: skip
 
 
@@ -587,13 +594,14 @@ def chunked_scaled_dot_product_attention(
         raise DeviceRejects("Page table must be int32", f"it is {cpp(table.dtype)}")
     if table.layout is not Layout.ROW_MAJOR:
         raise DeviceRejects("Page table must be row major")
-    if table.shape[0] != q.shape[0]:
+    if table.spec.shape[0] != q.spec.shape[0]:
         raise DeviceRejects(
-            f"Page table batch size must match input batch size. Got Page table: {table.shape[0]}, Input: {q.shape[0]}"
+            "Page table batch size must match input batch size. "
+            f"Got Page table: {table.spec.shape[0]}, Input: {q.spec.shape[0]}"
         )
-    b, n_q, s, hd = q.shape
-    _check_heads(n_q, k.shape[1])
-    length, start = k.shape[2] * table.shape[1], chunk_start_idx
+    b, n_q, s, hd = q.spec.shape
+    _check_heads(n_q, k.spec.shape[1])
+    length, start = k.spec.shape[2] * table.spec.shape[1], chunk_start_idx
     q_chunk, k_chunk = _chunks(program_config)
     if program_config is not None and start % q_chunk:
         raise DeviceRejects(
@@ -610,7 +618,7 @@ def chunked_scaled_dot_product_attention(
             f"Got {cores} cores, expected at most {_CORES} cores."
         )
     config = resolve(compute_kernel_config, _DEFAULT)
-    out = spec(q.shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
+    out = spec(q.spec.shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype, end = _exp_approx(program_config), NAME[q.dtype], start + s
 
     def compute(qv, kv, vv, tv):

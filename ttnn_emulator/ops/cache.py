@@ -47,7 +47,7 @@ def _check_kept(cache: Tensor, x: Tensor) -> None:
 
 
 def _check_geometry(cache: Tensor, x: Tensor) -> None:
-    a, b = x.padded_shape, cache.padded_shape
+    a, b = x.spec.padded_shape, cache.spec.padded_shape
     if a[-1] != b[-1]:
         raise DeviceRejects(f"Input tensor width ({a[-1]}) must equal cache tensor width ({b[-1]})")
     if a[0] != 1:
@@ -83,7 +83,7 @@ def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, up
         raise DeviceRejects(
             f"Input tensor memory layout must not be WIDTH_SHARDED but got {cpp(x.spec.memory_config.memory_layout)}"
         )
-    users, rows, length = cache.padded_shape[0], x.padded_shape[2], cache.padded_shape[2]
+    users, rows, length = cache.spec.padded_shape[0], x.spec.padded_shape[2], cache.spec.padded_shape[2]
     if batch_idx >= users:
         raise DeviceRejects(f"Batch index ({batch_idx}) must be less than cache tensor batch size ({users})")
     if update_idx % TILE:
@@ -97,8 +97,8 @@ def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, up
             "Seq len must be divisible by shard height!",
             f"{rows} rows in shards of {x.spec.memory_config.shard_spec.shape[0]}",
         )
-    given = x.shape[2]
-    last = min(update_idx + rows, cache.shape[2])
+    given = x.spec.shape[2]
+    last = min(update_idx + rows, cache.spec.shape[2])
 
     def compute(kept, v):
         kept[batch_idx, :, update_idx : update_idx + given] = v[0]
@@ -127,14 +127,14 @@ def update_cache(
         raise DeviceRejects(
             "Input tensor memory layout must not be WIDTH_SHARDED but got TensorMemoryLayout::WIDTH_SHARDED"
         )
-    users, length = kept.shape[0], kept.shape[2]
-    if x.padded_shape[-2] != round_up(users, TILE):
+    users, length = kept.spec.shape[0], kept.spec.shape[2]
+    if x.spec.padded_shape[-2] != round_up(users, TILE):
         raise DeviceRejects(
-            f"Input batch height ({x.padded_shape[-2]}) must equal cache batch ({users}) rounded up to a tile"
+            f"Input batch height ({x.spec.padded_shape[-2]}) must equal cache batch ({users}) rounded up to a tile"
         )
     if batch_offset + users > TILE and batch_offset:
         raise DeviceRejects(f"Batch offset ({batch_offset}) + cache tensor batch size ({users}) must be <= {TILE}")
-    offset, given, dtypes = batch_offset, x.shape[2], (x.dtype, kept.dtype)
+    offset, given, dtypes = batch_offset, x.spec.shape[2], (x.dtype, kept.dtype)
 
     def compute(held, v):
         if update_idx >= length:
@@ -163,12 +163,12 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
         )
     if cache.layout is not Layout.TILE:
         raise DeviceRejects("Cache tensor in update_cache must be tilized")
-    if page_table is None and x.padded_shape[-1] != cache.padded_shape[-1]:
+    if page_table is None and x.spec.padded_shape[-1] != cache.spec.padded_shape[-1]:
         raise DeviceRejects(
-            f"Last dim of input tensor ({x.padded_shape[-1]}) must match last dim of cache tensor "
-            f"({cache.padded_shape[-1]}) in non-paged mode"
+            f"Last dim of input tensor ({x.spec.padded_shape[-1]}) must match last dim of cache tensor "
+            f"({cache.spec.padded_shape[-1]}) in non-paged mode"
         )
-    users = x.padded_shape[1]
+    users = x.spec.padded_shape[1]
     if page_table is not None:
         if update_idxs_tensor is None:
             raise DeviceRejects("Paged cache requires update_idxs tensor")
@@ -176,25 +176,28 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
             raise DeviceRejects("Expect page table to have datatype INT32", f"got {cpp(page_table.dtype)}")
         if page_table.layout is not Layout.ROW_MAJOR:
             raise DeviceRejects("Expect page table to have memory layout in ROW MAJOR")
-        if page_table.padded_shape[0] != users:
+        if page_table.spec.padded_shape[0] != users:
             raise DeviceRejects(
-                "Batch size between page_table and input_tensor must match", f"{page_table.padded_shape[0]} and {users}"
+                "Batch size between page_table and input_tensor must match",
+                f"{page_table.spec.padded_shape[0]} and {users}",
             )
-        own = cache.padded_shape[1:]
-        block, view = own[0] * own[1] * own[2], own[0] * own[1] * x.padded_shape[-1]
+        own = cache.spec.padded_shape[1:]
+        block, view = own[0] * own[1] * own[2], own[0] * own[1] * x.spec.padded_shape[-1]
         if view != block:
             raise DeviceRejects(
                 f"paged_update_cache geometry mismatch: cache has {block} elems/block (kv_heads={own[0]}, "
                 f"block_size={own[1]}, head_dim={own[2]}) but call view is {view} (kv_heads={own[0]}, "
-                f"block_size={own[1]}, head_dim={x.padded_shape[-1]})."
+                f"block_size={own[1]}, head_dim={x.spec.padded_shape[-1]})."
             )
     elif share_cache:
-        if cache.padded_shape[0] != 1:
-            raise DeviceRejects("Share cache feature expects cache tensor to have batch of 1", f"it is {cache.shape}")
-    elif users != cache.padded_shape[0]:
+        if cache.spec.padded_shape[0] != 1:
+            raise DeviceRejects(
+                "Share cache feature expects cache tensor to have batch of 1", f"it is {cache.spec.shape}"
+            )
+    elif users != cache.spec.padded_shape[0]:
         raise DeviceRejects(
             "Expect batch in input tensor match the batch in cache tensor",
-            f"input {x.shape} has {users} users, the cache {cache.padded_shape[0]}",
+            f"input {x.spec.shape} has {users} users, the cache {cache.spec.padded_shape[0]}",
         )
     if update_idxs_tensor is not None:
         t = update_idxs_tensor
@@ -204,15 +207,15 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
             raise DeviceRejects("Expected update_idxs to have memory layout in ROW MAJOR")
         if not t.is_sharded() and t.spec.memory_config.buffer_type is not BufferType.DRAM:
             raise DeviceRejects("Expect update_idxs to have buffer type DRAM")
-    count = len(update_idxs) if update_idxs_tensor is None else update_idxs_tensor.padded_shape[0]
+    count = len(update_idxs) if update_idxs_tensor is None else update_idxs_tensor.spec.padded_shape[0]
     if count != users:
         raise DeviceRejects(f"Number of update_idxs ({count}) should match batch size ({users})")
     if not x.is_sharded():
         raise DeviceRejects("Expect input_tensor to be sharded", "to_memory_config with one user's heads a core")
     if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
         raise DeviceRejects("Expect input_tensor to NOT have memory layout WIDTH SHARDED")
-    if x.shape[0] != 1:
-        raise DeviceRejects("Dim 0 of input tensor must be 1", f"it is {x.shape}")
+    if x.spec.shape[0] != 1:
+        raise DeviceRejects("Dim 0 of input tensor must be 1", f"it is {x.spec.shape}")
     cores = x.spec.memory_config.shard_spec.num_cores()
     if cores != users:
         raise DeviceRejects(
@@ -253,9 +256,9 @@ def _write_rows(name: str, held, rows, positions: list[int], table, share_cache,
 
 
 def _update_rows(name: str, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache, modulo=None) -> Tensor:
-    users, heads, dtypes = x.shape[1], cache.shape[1], (x.dtype, cache.dtype)
+    users, heads, dtypes = x.spec.shape[1], cache.spec.shape[1], (x.dtype, cache.dtype)
     listed = None if update_idxs_tensor is not None else [int(i) for i in update_idxs]
-    width = cache.shape[3]
+    width = cache.spec.shape[3]
 
     def compute(held, v, at, table):
         rows = _stored(_rows(v[0], heads), *dtypes)[..., :width]
@@ -378,8 +381,8 @@ def paged_fill_cache(
         raise DeviceRejects("Expect input_tensor to have memory layout INTERLEAVED")
     if table.dtype is not int32:
         raise DeviceRejects("Expect page_table_tensor to have datatype INT32", f"got {cpp(table.dtype)}")
-    _, heads, block, width = cache.padded_shape
-    _, n, rows, hd = x.padded_shape
+    _, heads, block, width = cache.spec.padded_shape
+    _, n, rows, hd = x.spec.padded_shape
     if n * block * hd != heads * block * width:
         raise DeviceRejects(
             f"paged_fill_cache geometry mismatch: cache has {heads * block * width} elems/block (kv_heads={heads}, "
@@ -387,25 +390,25 @@ def paged_fill_cache(
             f"block_size={block}, "
             f"head_dim={hd})."
         )
-    per_user = table.padded_shape[1]
+    per_user = table.spec.padded_shape[1]
     if rows > block * per_user:
         raise DeviceRejects(
             f"Input seq_len ({rows}) must fit in max_num_blocks_per_seq ({per_user}) * block_size ({block})"
         )
     if batch_idx_tensor is None:
-        if batch_idx >= table.padded_shape[0]:
+        if batch_idx >= table.spec.padded_shape[0]:
             raise DeviceRejects(
-                "Batch idx must be within the page_table batch size", f"{batch_idx} of {table.padded_shape[0]}"
+                "Batch idx must be within the page_table batch size", f"{batch_idx} of {table.spec.padded_shape[0]}"
             )
-        if x.shape[0] != 1:
+        if x.spec.shape[0] != 1:
             raise DeviceRejects(
-                f"When no batch_idx_tensor is provided, input_batch must be 1 (got {x.shape[0]}); pass a "
+                f"When no batch_idx_tensor is provided, input_batch must be 1 (got {x.spec.shape[0]}); pass a "
                 "batch_idx_tensor "
                 "of size input_batch to fill multiple batch rows in one call."
             )
-    elif batch_idx_tensor.volume() != x.shape[0]:
+    elif batch_idx_tensor.volume() != x.spec.shape[0]:
         raise DeviceRejects(
-            f"Batch idx tensor must have input_tensor batch dim ({x.shape[0]}) elements, got "
+            f"Batch idx tensor must have input_tensor batch dim ({x.spec.shape[0]}) elements, got "
             f"{batch_idx_tensor.volume()}"
         )
     if table.spec.memory_config.buffer_type is BufferType.L1 and 4 * per_user % 32:

@@ -66,7 +66,7 @@ def _gathered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorT
         return TensorTopology((device.chips,), (whole,))
     if axis is None:
         return TensorTopology((device.chips,), (whole,)) if flat else TensorTopology(device.shape, (whole, whole))
-    if flat and axis == 0 and _same_dim(t.topology.placements()[0], dim, len(t.shape)):
+    if flat and axis == 0 and _same_dim(t.topology.placements()[0], dim, len(t.spec.shape)):
         return t.topology  # the library leaves a flat sharding on the gathered dim as it was
     placements = _two(t)
     placements = [whole, placements[1]] if axis == 0 else [placements[0], whole]
@@ -83,7 +83,7 @@ def _reduced_topology(t: Tensor, device, axis: int | None) -> TensorTopology:
 
 def _scattered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
     """Sharded on `dim` along the axes that take part; a dim that both axes would cut is one flat sharding."""
-    cut, rank = PlacementShard(dim), len(t.shape)
+    cut, rank = PlacementShard(dim), len(t.spec.shape)
     if _flat(t, device) and (axis is None or _is_line(device)):
         return TensorTopology((device.chips,), (cut,))
     rows, columns = _two(t)
@@ -221,21 +221,21 @@ def all_gather(
     x = on_device(input_tensor)
     device = _fabric(x)
     refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Invalid gather dim {dim} for {rank}D input tensor")
     if cluster_axis is not None and cluster_axis >= len(device.shape):
         raise DeviceRejects(f"ShapeBase[] index out of range. {cluster_axis} not in [-4, {len(device.shape)})")
     ways, dim = _ways(device, cluster_axis), dim % rank
     if ways == 1:
-        if dim >= rank - 2 and x.shape[dim] != x.padded_shape[dim]:
+        if dim >= rank - 2 and x.spec.shape[dim] != x.spec.padded_shape[dim]:
             raise DeviceRejects(
                 "all_broadcast op will only work for num_devices > 1, but has 1, shape: "
                 f"{x.topology.distribution_shape()}"
             )
         raise DeviceRejects("all_gather collective will only work for num_devices > 1, got 1")
     memory = output_memory(x, memory_config)
-    shape = list(x.shape)
+    shape = list(x.spec.shape)
     shape[dim] *= ways
 
     def gather(values):
@@ -243,10 +243,10 @@ def all_gather(
 
     made = spec(shape, x.dtype, x.layout, memory)
     # What is not whole tiles along `dim`: all chips' tensors on each, put together (rows after they were untilized).
-    apart = x.layout is Layout.TILE and dim >= rank - 2 and x.shape[dim] % TILE != 0 and not memory.is_sharded()
+    apart = x.layout is Layout.TILE and dim >= rank - 2 and x.spec.shape[dim] % TILE != 0 and not memory.is_sharded()
     through = [x.spec] * ways if apart else []
     if apart and dim == rank - 2:
-        through += [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.shape] * ways, shape)]
+        through += [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.spec.shape] * ways, shape)]
     out = launch(
         "ttnn.all_gather", (x,), made, _each_group(device, cluster_axis, gather),
         topology=_gathered_topology(x, device, cluster_axis, dim), collective=True, through=through,
@@ -282,7 +282,7 @@ def all_reduce(
     _check_axis(device, cluster_axis, num_links, topology)
     ways = _ways(device, cluster_axis)
     if ways == 1:
-        if x.shape[-1] != x.padded_shape[-1]:
+        if x.spec.shape[-1] != x.spec.padded_shape[-1]:
             raise DeviceRejects(
                 "all_broadcast op will only work for num_devices > 1, but has 1, shape: "
                 f"{x.topology.distribution_shape()}"
@@ -295,7 +295,7 @@ def all_reduce(
     def reduce(values):
         return [summed_over(values, device, cluster_axis, dtype)] * ways
 
-    made = spec(x.shape, dtype, x.layout, memory)
+    made = spec(x.spec.shape, dtype, x.layout, memory)
     axes = [] if x.is_sharded() or memory.is_sharded() else _axes(device, cluster_axis)  # of shards: not known
     if axes:
         _reduce_memory(device, axes[0], x.spec, made)
@@ -355,7 +355,7 @@ def _keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: Te
 
 def _parts(x: Tensor, dim: int, ways: list[int]) -> list[int]:
     """The size of a chip's part after each axis, or the refusal of one that does not divide."""
-    rank, size, sizes = len(x.shape), x.shape[dim], []
+    rank, size, sizes = len(x.spec.shape), x.spec.shape[dim], []
     for n in ways:
         if size % n:
             if x.layout is not Layout.TILE and dim == rank - 1:
@@ -393,7 +393,7 @@ def reduce_scatter(
     x = on_device(input_tensor)
     device = _fabric(x, topology, num_links)
     refuse_unmodelled("ttnn.reduce_scatter", output_tensor=output_tensor, subdevice_id=subdevice_id)
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {dim}")
     _check_axis(device, cluster_axis, num_links, topology)
@@ -404,15 +404,17 @@ def reduce_scatter(
     axes = _axes(device, cluster_axis)
     sizes = _parts(x, dim, [device.shape[a] for a in axes])
     memory = output_memory(x, memory_config)
-    shape, dtype = list(x.shape), x.dtype
+    shape, dtype = list(x.spec.shape), x.dtype
     shape[dim] = sizes[-1]
-    if shape[dim] * ways != x.shape[dim]:  # whole tiles are dealt, which are not the rows that the result speaks of
+    if (
+        shape[dim] * ways != x.spec.shape[dim]
+    ):  # whole tiles are dealt, which are not the rows that the result speaks of
         return unmodelled((x,), spec(shape, dtype, x.layout, memory))
 
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed_over(values, device, cluster_axis, dtype), ways, dim)]
 
-    first = list(x.shape)
+    first = list(x.spec.shape)
     first[dim] = sizes[0]
     shards = x.is_sharded() or memory.is_sharded()  # what the steps between take then is not known
     steps = [spec(first, dtype, x.layout, memory)] if len(axes) > 1 and not shards else []

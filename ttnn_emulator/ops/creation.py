@@ -187,7 +187,7 @@ def to_torch(
         raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
     if tensor.buffer is not None:
         tensor.buffer.device.transfer("Reads", cq_id)
-    shape, kind = tensor.shape, RETURNED_AS[tensor.dtype]
+    shape, kind = tensor.spec.shape, RETURNED_AS[tensor.dtype]
     chips = tensor.chips
     if chips > 1 and mesh_composer is None:
         mesh = tensor.buffer.device.shape if tensor.buffer is not None else tensor.topology.distribution_shape()
@@ -232,7 +232,7 @@ def from_device(tensor: Tensor, *, cq_id=None, blocking: bool = True) -> Tensor:
         raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
     tensor.buffer.device.transfer("Reads", cq_id)
     if state.spec_only:
-        host = [_constant(tensor.shape, 0, tensor.dtype)]
+        host = [_constant(tensor.spec.shape, 0, tensor.dtype)]
     else:
         host = on_host(tensor.contents())
     return Tensor(tensor.spec.with_memory_config(None), host=host, topology=tensor.topology)
@@ -325,7 +325,14 @@ def _like(op_name: str, tensor: Tensor, value, dtype, layout, device, memory_con
         device = tensor.device()
     memory = memory_config or (tensor.spec.memory_config if tensor.buffer is not None else None)
     made = _filled(
-        op_name, tensor.shape, value, dtype or tensor.dtype, layout or tensor.layout, device, memory, optional_tensor
+        op_name,
+        tensor.spec.shape,
+        value,
+        dtype or tensor.dtype,
+        layout or tensor.layout,
+        device,
+        memory,
+        optional_tensor,
     )
     if optional_tensor is None and made.chips == tensor.chips:
         made.topology = tensor.topology
@@ -427,9 +434,9 @@ def _same_pages(host: Tensor, device: Tensor) -> None:
     if host.buffer is not None:
         raise DeviceRejects("Expected Tensor with HostStorage, got StorageType::DEVICE")
     on_device(device)
-    if host.shape != device.shape:
+    if host.spec.shape != device.spec.shape:
         raise DeviceRejects(
-            "Host tensor has different shape", f"{host.shape} on the host, {device.shape} on the device"
+            "Host tensor has different shape", f"{host.spec.shape} on the host, {device.spec.shape} on the device"
         )
     if host.dtype is not device.dtype:
         raise DeviceRejects(
@@ -497,7 +504,7 @@ def dump_tensor(file_name, tensor: Tensor, *, mode: DumpTensorMode = DumpTensorM
         raise DeviceRejects(f"File {file_name} must have .tensorbin extension")
     host = from_device(tensor)
     shards = [p.dim if isinstance(p, PlacementShard) else None for p in host.topology.placements()]
-    fields = {"format": _FORMAT, "dtype": host.dtype.name, "layout": host.layout.name, "shape": list(host.shape)}
+    fields = {"format": _FORMAT, "dtype": host.dtype.name, "layout": host.layout.name, "shape": list(host.spec.shape)}
     fields |= {"distribution": list(host.topology.distribution_shape()), "shards": shards}
     torch.save(fields | {"values": [v.contiguous() for v in host.host]}, str(file_name))
 

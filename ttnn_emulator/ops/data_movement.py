@@ -156,7 +156,7 @@ def _resolved(shape: tuple[int, ...], volume: int) -> Shape:
 
 def _is_view(x: Tensor, shape: Shape) -> bool:
     """Whether a reshape is only another way to read the same memory: whole rows, and whole tiles of them."""
-    old = x.shape
+    old = x.spec.shape
     if (old[-1] if old else 1) != (shape[-1] if shape else 1):
         return False
     if x.layout is not TILE_LAYOUT:
@@ -169,14 +169,14 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
     """Another shape of the same volume: the tensor itself, a view of its memory, or a new tensor."""
     allocated(x)
     if x.buffer is None:
-        return same(x) if shape == x.shape else on_host(x, shape, lambda v: v.reshape(shape))
+        return same(x) if shape == x.spec.shape else on_host(x, shape, lambda v: v.reshape(shape))
     old = x.spec.memory_config
     memory = memory_config or old
     if memory == old:
-        if shape == x.shape:
+        if shape == x.spec.shape:
             return same(x)
         if _is_view(x, shape):
-            if x.layout is not TILE_LAYOUT and x.padded_shape != x.shape and x.shape:
+            if x.layout is not TILE_LAYOUT and x.spec.padded_shape != x.spec.shape and x.shape:
                 raise NotEmulated(f"a reshape of {x.spec}, whose rows are padded to whole shards, is not modelled")
             return view(x, spec(shape, x.dtype, x.layout, old))
     if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
@@ -197,8 +197,8 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
     )  # fmt: skip
     if x.layout is TILE_LAYOUT and 0 not in shape:
         dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
-        program = ("reshape", dtype, x.shape, old, shape, memory)
-        keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.shape, shape))
+        program = ("reshape", dtype, x.spec.shape, old, shape, memory)
+        keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.spec.shape, shape))
     return out
 
 
@@ -277,17 +277,17 @@ def reshape(
     x = input_tensor
     if padded_shape is not None:
         inside = integers("ttnn.reshape", "padded_shape", padded_shape)
-        if -1 not in wanted and math.prod(wanted) != x.shape.volume():
+        if -1 not in wanted and math.prod(wanted) != x.spec.shape.volume():
             return _reshaped_inside(x, Shape(wanted), Shape(inside), memory_config)
-    return reshaped("ttnn.reshape", x, _resolved(wanted, x.shape.volume()), memory_config)
+    return reshaped("ttnn.reshape", x, _resolved(wanted, x.spec.shape.volume()), memory_config)
 
 
 def _reshaped_inside(x: Tensor, shape: Shape, inside: Shape, memory_config) -> Tensor:
     """A reshape of the padded volume, of which `shape` is then in view."""
     allocated(x)
-    if inside.volume() != x.padded_shape.volume():
-        raise DeviceRejects("Invalid arguments to reshape", f"{x.padded_shape} does not fill {inside}")
-    outer = x.padded_shape
+    if inside.volume() != x.spec.padded_shape.volume():
+        raise DeviceRejects("Invalid arguments to reshape", f"{x.spec.padded_shape} does not fill {inside}")
+    outer = x.spec.padded_shape
 
     def compute(v):
         v = _padded_to(v, outer).reshape(inside)
@@ -309,8 +309,8 @@ def view_(input_tensor: Tensor, shape) -> Tensor:
     x = allocated(input_tensor)
     if x.buffer is None:
         raise DeviceRejects("View requires the tensor be stored on device, use reshape instead")
-    new = _resolved(integers("ttnn.view", "shape", shape), x.shape.volume())
-    old = x.shape
+    new = _resolved(integers("ttnn.view", "shape", shape), x.spec.shape.volume())
+    old = x.spec.shape
     if (old[-1] if old else 1) != (new[-1] if new else 1):
         raise DeviceRejects(
             f"The last dimension can not change in view, attempting to change last dimension from "
@@ -328,9 +328,9 @@ def view_(input_tensor: Tensor, shape) -> Tensor:
 @op("ttnn.squeeze")
 def squeeze(input_tensor: Tensor, dim=None) -> Tensor:
     """Without the dims of size 1 that are named (all of them by default); a named dim of another size stays."""
-    x, rank = input_tensor, len(input_tensor.shape)
+    x, rank = input_tensor, len(input_tensor.spec.shape)
     if dim is None:
-        gone = {d for d, n in enumerate(x.shape) if n == 1}
+        gone = {d for d, n in enumerate(x.spec.shape) if n == 1}
     else:
         dims, gone = (dim,) if isinstance(dim, int) else integers("ttnn.squeeze", "dim", dim), set()
         for d in dims:
@@ -339,28 +339,28 @@ def squeeze(input_tensor: Tensor, dim=None) -> Tensor:
                 raise DeviceRejects(
                     f"Dimension out of range (expected to be in range of [{-rank},{rank - 1}], but got {d})"
                 )
-            if x.shape[at] == 1:
+            if x.spec.shape[at] == 1:
                 gone.add(at)
-    return reshaped("ttnn.reshape", x, Shape(n for d, n in enumerate(x.shape) if d not in gone))
+    return reshaped("ttnn.reshape", x, Shape(n for d, n in enumerate(x.spec.shape) if d not in gone))
 
 
 @op("ttnn.unsqueeze")
 def unsqueeze(input_tensor: Tensor, dim: int) -> Tensor:
     """With a dim of size 1 put in at `dim`."""
-    rank = len(input_tensor.shape)
+    rank = len(input_tensor.spec.shape)
     at = dim + rank + 1 if dim < 0 else dim
     if not 0 <= at <= rank:
         raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank - 1},{rank}], but got {dim})")
-    shape = input_tensor.shape
+    shape = input_tensor.spec.shape
     return reshaped("ttnn.reshape", input_tensor, Shape(shape[:at] + (1,) + shape[at:]))
 
 
 @op("ttnn.unsqueeze_to_4D")
 def unsqueeze_to_4D(tensor: Tensor) -> Tensor:
     """With leading ones up to rank 4."""
-    if len(tensor.shape) > 4:
+    if len(tensor.spec.shape) > 4:
         raise DeviceRejects("Tensor rank is greater than 4")
-    return reshaped("ttnn.reshape", tensor, tensor.shape.to_rank(4))
+    return reshaped("ttnn.reshape", tensor, tensor.spec.shape.to_rank(4))
 
 
 # ---------------------------------------------------------------- order
@@ -375,10 +375,10 @@ def _permuted_memory(x: Tensor, dims: tuple[int, ...], inside: Shape) -> MemoryC
     plain = MemoryConfig(buffer_type=memory.buffer_type)
     kind, shard, cores = memory.memory_layout, memory.shard_spec.shape, memory.shard_spec.num_cores()
     (rows, columns), unit = extent(inside), TILE if x.layout is TILE_LAYOUT else 1
-    matrices = math.prod(x.padded_shape[:-2])
+    matrices = math.prod(x.spec.padded_shape[:-2])
     if dims == (*range(rank - 2), rank - 1, rank - 2):
         if kind is TensorMemoryLayout.HEIGHT_SHARDED and matrices > 1:
-            whole = shard[0] // x.padded_shape[-2]
+            whole = shard[0] // x.spec.padded_shape[-2]
             return with_shards(memory, (whole * inside[-2], columns)) if whole else plain
         if kind is TensorMemoryLayout.HEIGHT_SHARDED:
             return with_shards(memory, shard[::-1], TensorMemoryLayout.WIDTH_SHARDED)
@@ -396,10 +396,10 @@ def _permuted_memory(x: Tensor, dims: tuple[int, ...], inside: Shape) -> MemoryC
 
 
 def _permuted(name: str, x: Tensor, dims: tuple[int, ...], memory_config: MemoryConfig | None) -> Tensor:
-    shape = Shape(x.shape[d] for d in dims)
-    moved = [d for d in dims if x.shape[d] != 1]
+    shape = Shape(x.spec.shape[d] for d in dims)
+    moved = [d for d in dims if x.spec.shape[d] != 1]
     in_tile = dims[-2:] == tuple(range(len(dims)))[-2:] or x.layout is not TILE_LAYOUT
-    still = dims == tuple(range(len(dims))) or (in_tile and moved == sorted(moved) and shape == x.shape)
+    still = dims == tuple(range(len(dims))) or (in_tile and moved == sorted(moved) and shape == x.spec.shape)
     if still and (memory_config is None or memory_config == x.spec.memory_config):
         return same(x)
     if still and name == "ttnn.transpose":
@@ -432,7 +432,7 @@ def permute(
     Source    recorded contract, op `ttnn.permute`
     """
     x, dims = input_tensor, integers("ttnn.permute", "dims", dims)
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if len(dims) != rank:
         raise DeviceRejects(
             "The number of dimensions in the tensor input does not match the length of the desired ordering",
@@ -449,7 +449,7 @@ def permute(
 
 def _permuted_twice(x: Tensor, dims, memory_config) -> Tensor:
     """An order that names a dim twice: the library takes it, and what it computes is not modelled."""
-    shape = Shape(x.shape[d] for d in dims)
+    shape = Shape(x.spec.shape[d] for d in dims)
     return unmodelled((x,), spec(shape, x.dtype, x.layout, output_memory(x, memory_config)))
 
 
@@ -466,10 +466,10 @@ def transpose(
 
     Source    recorded contract, op `ttnn.transpose`
     """
-    x, rank = input_tensor, len(input_tensor.shape)
+    x, rank = input_tensor, len(input_tensor.spec.shape)
     a, b = axis(dim1, rank), axis(dim2, rank)
     if rank < 2:
-        raise DeviceRejects("Can't convert shape rank", f"a transpose wants two dims, and {x.shape} has {rank}")
+        raise DeviceRejects("Can't convert shape rank", f"a transpose wants two dims, and {x.spec.shape} has {rank}")
     device_tensor(x)
     dims = list(range(rank))
     dims[a], dims[b] = b, a
@@ -479,7 +479,7 @@ def transpose(
 # ---------------------------------------------------------------- parts
 def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]:
     """Starts and ends counted from the front and checked as the library does; whether the slice goes through rows."""
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if len(starts) != rank:
         raise DeviceRejects(f"Input rank {rank} and begins {len(starts)} must have the same size")
     if len(starts) != len(ends):
@@ -488,8 +488,8 @@ def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]
         raise DeviceRejects(f"Step {len(steps)} must have the same size as start {len(starts)} and end")
     if 0 in steps:
         raise DeviceRejects("A step of 0 selects nothing", "the library divides by it and dies")
-    starts = [b + n if b < 0 else b for b, n in zip(starts, x.shape)]
-    ends = [e + n if e < 0 else e for e, n in zip(ends, x.shape)]
+    starts = [b + n if b < 0 else b for b, n in zip(starts, x.spec.shape)]
+    ends = [e + n if e < 0 else e for e, n in zip(ends, x.spec.shape)]
     for b, e in zip(starts, ends):
         if (b + (1 << 32) if b < 0 else b) > (e + (1 << 32) if e < 0 else e):
             first = b + (1 << 32) if b < 0 else b
@@ -502,7 +502,9 @@ def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]
     through_rows = tiled and (
         rank < 2 or builtins.any(s != 1 for s in steps) or builtins.any(b % TILE for b in starts[-2:])
     )
-    limits = x.shape if through_rows else x.padded_shape[-rank:] if rank else ()  # a vector is padded to rank 2
+    limits = (
+        x.spec.shape if through_rows else x.spec.padded_shape[-rank:] if rank else ()
+    )  # a vector is padded to rank 2
     for d, (e, n) in enumerate(zip(ends, limits)):
         last = round_up(e, TILE) if tiled and not through_rows and d >= rank - 2 else e
         if last > n:
@@ -512,14 +514,14 @@ def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]
 
 def sliced(name: str, x: Tensor, starts, ends, steps=None, memory_config=None) -> Tensor:
     """The part of a tensor from `starts` to `ends`, by `steps`."""
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     steps = steps or (1,) * rank
     from_front = builtins.all(b >= 0 for b in starts)  # a negative start makes the library copy even the whole
     starts, ends, through_rows = _bounds(x, starts, ends, steps)
     shape = Shape(max(0, -(-(e - b) // s)) for b, e, s in zip(starts, ends, steps))
     strided = builtins.any(s != 1 for s in steps)
     old = x.spec.memory_config
-    if shape == x.shape and not strided and from_front and (memory_config is None or memory_config == old):
+    if shape == x.spec.shape and not strided and from_front and (memory_config is None or memory_config == old):
         return same(allocated(x))
     device_tensor(x)
     dtype = x.dtype
@@ -536,13 +538,13 @@ def sliced(name: str, x: Tensor, starts, ends, steps=None, memory_config=None) -
         layout = Layout.ROW_MAJOR if through_rows else x.layout
         memory = over_same_cores(memory, padded(shape, layout, None), layout)
     made = spec(shape, dtype, x.layout, memory)
-    through = [_rows(s, dtype, memory) for s in (x.shape, shape)] if through_rows else ()
+    through = [_rows(s, dtype, memory) for s in (x.spec.shape, shape)] if through_rows else ()
     cut = tuple(builtins.slice(b, e, s) for b, e, s in zip(starts, ends, steps))
     if builtins.any(s < 0 for s in steps):
         return launch(name, (x,), made, lambda v: v.new_zeros(tuple(shape)))
-    outside = builtins.any(e > n for e, n in zip(ends, x.shape))
+    outside = builtins.any(e > n for e, n in zip(ends, x.spec.shape))
     if outside:
-        within = Shape(max(e, n) for e, n in zip(ends, x.shape))
+        within = Shape(max(e, n) for e, n in zip(ends, x.spec.shape))
         return launch(name, (x,), made, lambda v: _padded_to(v, within)[cut].contiguous(), through=through)
     return launch(name, (x,), made, lambda v: v[cut], through=through)
 
@@ -601,8 +603,8 @@ def split(input_tensor: Tensor, split_size, dim: int = 0, *, memory_config: Memo
     Source    recorded contract, op `ttnn.split`
     """
     x = device_tensor(input_tensor)
-    at = axis(dim, len(x.shape))
-    n = x.shape[at]
+    at = axis(dim, len(x.spec.shape))
+    n = x.spec.shape[at]
     if isinstance(split_size, int):
         if split_size <= 0:
             raise DeviceRejects(f"split_size must be greater than 0, but got: {split_size}")
@@ -616,11 +618,11 @@ def split(input_tensor: Tensor, split_size, dim: int = 0, *, memory_config: Memo
                 f"split_sizes must sum exactly to the size of dimension {at} ({n}), but sizes {{{listed}}} {how}"
             )
     if len(sizes) == 1:
-        made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+        made = spec(x.spec.shape, x.dtype, x.layout, output_memory(x, memory_config))
         return [launch("ttnn.split", (x,), made, lambda v: v)]
     parts, start = [], 0
     for size in sizes:
-        first, last = [0] * len(x.shape), list(x.shape)
+        first, last = [0] * len(x.spec.shape), list(x.spec.shape)
         first[at], last[at] = start, start + size
         parts.append(sliced("ttnn.slice", x, first, last, None, memory_config))
         start += size
@@ -633,10 +635,10 @@ def chunk(input_tensor: Tensor, chunks: int, dim: int) -> list:
     if chunks <= 0:
         raise DeviceRejects("Number of chunks must be greater than zero")
     x = input_tensor
-    at = axis(dim, len(x.shape))
+    at = axis(dim, len(x.spec.shape))
     if chunks == 1:
         return [same(allocated(x))]
-    return split(x, max(1, -(-x.shape[at] // chunks)), at)
+    return split(x, max(1, -(-x.spec.shape[at] // chunks)), at)
 
 
 # ---------------------------------------------------------------- more
@@ -665,7 +667,7 @@ def concat(
     if output_tensor is not None:
         raise DeviceRejects("optional output tensor currently unsupported!")
     first = tensors[0]
-    rank = len(first.shape)
+    rank = len(first.spec.shape)
     at = axis(dim, rank)
     memory = memory_config or MemoryConfig()
     if len(tensors) == 1 and memory == first.memory_config():
@@ -673,9 +675,9 @@ def concat(
     if groups != 1:
         refuse_unmodelled("ttnn.concat", groups=groups)
     for t in tensors[1:]:
-        if len(t.shape) != rank:
+        if len(t.spec.shape) != rank:
             _ranks_differ(first, t)
-        if builtins.any(a != b for d, (a, b) in enumerate(zip(first.shape, t.shape)) if d != at):
+        if builtins.any(a != b for d, (a, b) in enumerate(zip(first.spec.shape, t.spec.shape)) if d != at):
             raise DeviceRejects(
                 "All dimensions must be the same size except for the dimension along which the contenation is "
                 "taking place."
@@ -695,26 +697,27 @@ def concat(
         len(tensors) > 1
         and first.layout is TILE_LAYOUT
         and at >= rank - 2
-        and builtins.any(t.shape[at] % TILE for t in tensors)
+        and builtins.any(t.spec.shape[at] % TILE for t in tensors)
     ):
         if dtype in (bfloat4_b, DataType.UINT8):
             raise DeviceRejects(ONLY_TILE if dtype is bfloat4_b else TILIZE_DTYPES)
         dtype = bfloat16 if dtype is bfloat8_b else dtype
-    shape = list(first.shape)
-    shape[at] = sum(t.shape[at] for t in tensors)
+    shape = list(first.spec.shape)
+    shape[at] = sum(t.spec.shape[at] for t in tensors)
     made = spec(tuple(shape), dtype, first.layout, memory)
     return launch("ttnn.concat", tensors, made, lambda *values: torch.cat(values, at))
 
 
 def _ranks_differ(first: Tensor, other: Tensor):
     """The refusal of tensors of several ranks: the library reads the shorter shape past its end."""
-    rank = len(other.shape)
-    if len(first.shape) < rank:
+    rank = len(other.spec.shape)
+    if len(first.spec.shape) < rank:
         raise DeviceRejects(
             "All dimensions must be the same size except for the dimension along which the contenation is taking place."
         )
     raise DeviceRejects(
-        f"ShapeBase[] index out of range. {rank} not in [-4, {rank})", f"ranks {len(first.shape)} and {rank} differ"
+        f"ShapeBase[] index out of range. {rank} not in [-4, {rank})",
+        f"ranks {len(first.spec.shape)} and {rank} differ",
     )
 
 
@@ -724,7 +727,7 @@ def stack(input_tensors, dim: int) -> Tensor:
     tensors = list(input_tensors)
     if not tensors:
         raise DeviceRejects("Stack expects at least one tensor")
-    at = dim + len(tensors[0].shape) + 1 if dim < 0 else dim
+    at = dim + len(tensors[0].spec.shape) + 1 if dim < 0 else dim
     return concat([unsqueeze(t, dim) for t in tensors], at)
 
 
@@ -748,13 +751,13 @@ def pad(
         and isinstance(padding[0], int)
     ):
         output_padded_shape, input_tensor_start, value = padding, value, fill
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if output_padded_shape is not None:
         outer = integers("ttnn.pad", "output_padded_shape", output_padded_shape)
         start = integers("ttnn.pad", "input_tensor_start", input_tensor_start)
-        if x.layout is not TILE_LAYOUT and builtins.any(n + s > o for n, s, o in zip(x.shape, start, outer)):
+        if x.layout is not TILE_LAYOUT and builtins.any(n + s > o for n, s, o in zip(x.spec.shape, start, outer)):
             raise DeviceRejects("Output size cannot fit input with offset")
-        pairs = [(s, o - n - s) for n, s, o in zip(x.shape, start, outer)]
+        pairs = [(s, o - n - s) for n, s, o in zip(x.spec.shape, start, outer)]
     else:
         pairs = [] if padding is None else [integers("ttnn.pad", "padding", p) for p in padding]
         if padding is None or builtins.any(len(p) != 2 or min(p) < 0 for p in pairs):
@@ -768,7 +771,7 @@ def pad(
     allocated(x)
     if builtins.all(p == (0, 0) for p in pairs):
         return same(x)
-    shape = Shape(n + front + back for n, (front, back) in zip(x.shape, pairs))
+    shape = Shape(n + front + back for n, (front, back) in zip(x.spec.shape, pairs))
     flat = [n for p in reversed(pairs) for n in p]
 
     def compute(v):
@@ -781,11 +784,11 @@ def pad(
     memory = output_memory(x, memory_config)
     if tiled and x.dtype is DataType.UINT8:
         raise DeviceRejects(f"Unsupported datatype {cpp(x.dtype)}")
-    if tiled and tile_padded(shape) == x.padded_shape and x.dtype not in BLOCK_FORMATS:
+    if tiled and tile_padded(shape) == x.spec.padded_shape and x.dtype not in BLOCK_FORMATS:
         return refilled(x, spec(shape, x.dtype, x.layout, x.spec.memory_config), compute)
     if not tiled and x.dtype is DataType.UINT8:
         raise DeviceRejects("Cannot pad RM tensor with specified format")
-    if tiled and x.dtype is bfloat4_b and tile_padded(shape) != x.padded_shape:
+    if tiled and x.dtype is bfloat4_b and tile_padded(shape) != x.spec.padded_shape:
         raise DeviceRejects("Cannot pad tilized tensor with specified format")
     if tiled and rank == 1:
         raise DeviceRejects(
@@ -822,9 +825,9 @@ def repeat(
         raise TypeError(f"ttnn.repeat(): incompatible function arguments.\n  got    repeat_dims = {list(times)}")
     refuse_unmodelled("ttnn.repeat", optional_output_tensor=optional_output_tensor)
     x = device_tensor(input_tensor)
-    rank = max(len(times), len(x.shape))
+    rank = max(len(times), len(x.spec.shape))
     times = (1,) * (rank - len(times)) + times
-    old = Shape((1,) * (rank - len(x.shape)) + x.shape)
+    old = Shape((1,) * (rank - len(x.spec.shape)) + x.spec.shape)
     if builtins.all(t == 1 for t in times) and memory_config in (None, x.spec.memory_config):
         return reshaped("ttnn.reshape", x, old)
     shape = Shape(n * t for n, t in zip(old, times))
@@ -866,17 +869,17 @@ def repeat_interleave(
     Source    recorded contract, op `ttnn.repeat_interleave`
     """
     x = input_tensor
-    at = axis(dim, len(x.shape))
+    at = axis(dim, len(x.spec.shape))
     if repeats <= 0:
         raise DeviceRejects("ttnn.concat: expected a non-empty list of Tensors!")
-    if len(x.shape) == 1:  # goes through a reshape
+    if len(x.spec.shape) == 1:  # goes through a reshape
         if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
             raise DeviceRejects(RESHAPE_DTYPES)
     elif repeats == 1 and memory_config in (None, x.spec.memory_config):
         return same(allocated(x))
     device_tensor(x)
     memory = memory_config or (MemoryConfig() if x.is_sharded() else x.spec.memory_config)
-    shape = Shape(n * repeats if d == at else n for d, n in enumerate(x.shape))
+    shape = Shape(n * repeats if d == at else n for d, n in enumerate(x.spec.shape))
     made = spec(shape, x.dtype, x.layout, memory)
     return launch("ttnn.repeat_interleave", (x,), made, moving(lambda v: v.repeat_interleave(repeats, at), x.dtype))
 
@@ -885,12 +888,12 @@ def repeat_interleave(
 def expand(input_tensor: Tensor, output_shape, *, memory_config: MemoryConfig | None = None) -> Tensor:
     """Dims of size 1 repeated to the size asked; -1 keeps a dim."""
     x, wanted = input_tensor, integers("ttnn.expand", "output_shape", output_shape)
-    if len(wanted) < len(x.shape):
+    if len(wanted) < len(x.spec.shape):
         raise DeviceRejects("Output rank must be >= input rank for expand")
-    old = (1,) * (len(wanted) - len(x.shape)) + tuple(x.shape)
+    old = (1,) * (len(wanted) - len(x.spec.shape)) + tuple(x.spec.shape)
     if builtins.any(w not in (-1, n) and n != 1 for n, w in zip(old, wanted)):
         raise DeviceRejects(
-            "Only size 1 dimensions can be expanded in the output shape", f"{x.shape} to {list(wanted)}"
+            "Only size 1 dimensions can be expanded in the output shape", f"{x.spec.shape} to {list(wanted)}"
         )
     return repeat(x, [1 if w in (-1, n) else w for n, w in zip(old, wanted)], memory_config=memory_config)
 
@@ -907,13 +910,13 @@ def gather(
     refuse_unmodelled("ttnn.gather", sparse_grad=sparse_grad, out=out)
     x = device_tensor(input)
     device_tensor(index)
-    if not -len(x.shape) <= dim < len(x.shape):
-        raise DeviceRejects(f"gather: dim {dim} is out of range for tensor rank {len(x.shape)}")
-    at = dim % len(x.shape)
-    if len(index.shape) != len(x.shape):
+    if not -len(x.spec.shape) <= dim < len(x.spec.shape):
+        raise DeviceRejects(f"gather: dim {dim} is out of range for tensor rank {len(x.spec.shape)}")
+    at = dim % len(x.spec.shape)
+    if len(index.spec.shape) != len(x.spec.shape):
         raise DeviceRejects(
-            f"Input and index tensor must have the same number of dimensions. Got input dim: {len(x.shape)} and index "
-            f"dim: {len(index.shape)}"
+            "Input and index tensor must have the same number of dimensions. "
+            f"Got input dim: {len(x.spec.shape)} and index dim: {len(index.spec.shape)}"
         )
     if index.layout is not x.layout:
         raise DeviceRejects(
@@ -922,10 +925,10 @@ def gather(
         )
     if index.dtype not in (DataType.UINT32, DataType.UINT16):
         raise DeviceRejects(f"gather_codegen: index tensor must be of type UINT32 or UINT16. Got: {cpp(index.dtype)}")
-    for d, (n, of) in enumerate(zip(index.shape, x.shape)):
+    for d, (n, of) in enumerate(zip(index.spec.shape, x.spec.shape)):
         if d != at and n > of:
             raise DeviceRejects(f"Ends {n} must be less than or equal to the shape of the tensor {of}")
-    made = spec(index.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    made = spec(index.spec.shape, x.dtype, x.layout, output_memory(x, memory_config))
     return launch("ttnn.gather", (x, index), made, moving(lambda v, i: torch.gather(v, at, i.long()), x.dtype))
 
 
@@ -940,7 +943,7 @@ def scatter(
     Source    recorded contract, op `ttnn.scatter`
     """
     refuse_unmodelled("ttnn.scatter", reduce=reduce)
-    x, at = device_tensor(input), axis(dim, len(input.shape))
+    x, at = device_tensor(input), axis(dim, len(input.spec.shape))
     device_tensor(index), device_tensor(src)
     if index.dtype not in INTEGERS:
         raise DeviceRejects(f"index_dtype is not integer, it is {index.dtype.name}.")
@@ -954,7 +957,7 @@ def scatter(
         raise DeviceRejects(
             f"input_dtype differs from src_dtype (input_dtype: {x.dtype.name}, src_dtype: {src.dtype.name})."
         )
-    made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    made = spec(x.spec.shape, x.dtype, x.layout, output_memory(x, memory_config))
     return launch(
         "ttnn.scatter", (x, index, src), made, moving(lambda v, i, s: v.scatter(at, i.long(), s.to(v.dtype)), x.dtype)
     )
@@ -964,15 +967,15 @@ def _triangle(name: str, doc: str, function):
     @op(name)
     def call(input_tensor: Tensor, *, diagonal: int = 0, memory_config: MemoryConfig | None = None) -> Tensor:
         x = device_tensor(input_tensor)
-        inside = tile_padded(x.shape)
-        if x.layout is not TILE_LAYOUT and inside != x.shape:
+        inside = tile_padded(x.spec.shape)
+        if x.layout is not TILE_LAYOUT and inside != x.spec.shape:
             raise DeviceRejects(
                 f"to_layout: Converting layout to Layout::TILE implicitly changed physical shape from "
-                f"{extent(x.shape)} to {extent(inside)} due to alignment constraints. This is currently "
+                f"{extent(x.spec.shape)} to {extent(inside)} due to alignment constraints. This is currently "
                 "unsupported. Please "
                 "pad the tensor explicitly before conversion."
             )
-        made = spec(x.shape, x.dtype, TILE_LAYOUT, output_memory(x, memory_config))
+        made = spec(x.spec.shape, x.dtype, TILE_LAYOUT, output_memory(x, memory_config))
         return launch(name, (x,), made, moving(lambda v: function(v, diagonal), x.dtype))
 
     call.__doc__ = doc
@@ -989,7 +992,7 @@ def roll(input_tensor: Tensor, shifts, dim=None, *, memory_config: MemoryConfig 
     x = device_tensor(input_tensor)
     shifts = (shifts,) if isinstance(shifts, int) else integers("ttnn.roll", "shifts", shifts)
     dims = None if dim is None else (dim,) if isinstance(dim, int) else integers("ttnn.roll", "dim", dim)
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if dims is not None and len(dims) != len(shifts):
         raise DeviceRejects(f"Roll expects shifts {len(shifts)} and dims {len(dims)} to have the same length")
     for d in dims or ():
@@ -1001,5 +1004,5 @@ def roll(input_tensor: Tensor, shifts, dim=None, *, memory_config: MemoryConfig 
         raise DeviceRejects("All Tensors should have same dtypes.")
     if builtins.all(s == 0 for s in shifts) and memory_config is None:
         return same(x)
-    made = spec(x.shape, x.dtype, x.layout, output_memory(x, memory_config))
+    made = spec(x.spec.shape, x.dtype, x.layout, output_memory(x, memory_config))
     return launch("ttnn.roll", (x,), made, moving(lambda v: torch.roll(v, shifts, dims), x.dtype))

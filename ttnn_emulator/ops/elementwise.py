@@ -269,14 +269,14 @@ def run(
     if two:
         operand(a, "A"), operand(b, "B")
         natural = out_dtype(kind, a.dtype, b.dtype)
-        check_dtypes(kind, a.dtype, b.dtype, accepted, mixed, (a.shape, b.shape))
-        shape = broadcast(a.shape, b.shape)
+        check_dtypes(kind, a.dtype, b.dtype, accepted, mixed, (a.spec.shape, b.spec.shape))
+        shape = broadcast(a.spec.shape, b.spec.shape)
     else:
         b = number(name, b)
         if a.buffer is not None and not a.buffer.alive:
             raise DeviceRejects("Input Tensor is not allocated", "it was deallocated earlier")
         operand(a, "A")
-        shape = a.shape
+        shape = a.spec.shape
         if a.dtype not in accepted:
             raise DeviceRejects(
                 f"Input tensor A dtype {cpp(a.dtype)} is not supported for binary operation BinaryOpType::{kind}"
@@ -287,10 +287,10 @@ def run(
     if output_tensor is not None:
         if dtype is not None and dtype is not output_tensor.dtype:
             raise DeviceRejects("If both output dtype and output tensor are provided, their dtypes should match")
-        if output_tensor.shape != tuple(shape):
+        if output_tensor.spec.shape != tuple(shape):
             raise DeviceRejects(
-                f"Shape of Output tensor {output_tensor.shape} provided does not match the broadcasted output shape "
-                f"Shape([{', '.join(map(str, shape))}])"
+                f"Shape of Output tensor {output_tensor.spec.shape} provided does not match the broadcasted output "
+                f"shape Shape([{', '.join(map(str, shape))}])"
             )
         if output_tensor.buffer is None:
             raise DeviceRejects("Device Operations expect device tensors as inputs")
@@ -599,11 +599,11 @@ def _tiled(*tensors: Tensor) -> None:
 
 def _broadcast_three(name: str, a: Tensor, b: Tensor, c: Tensor):
     try:
-        return broadcast(broadcast(a.shape, b.shape), c.shape)
+        return broadcast(broadcast(a.spec.shape, b.spec.shape), c.spec.shape)
     except DeviceRejects:
         raise DeviceRejects(
-            f"{name}: shapes {a.shape}, {b.shape} and {c.shape} do not broadcast in a pattern the ternary "
-            "kernel supports"
+            f"{name}: shapes {a.spec.shape}, {b.spec.shape} and {c.spec.shape} do not broadcast in a pattern the "
+            "ternary kernel supports"
         ) from None
 
 
@@ -630,11 +630,11 @@ def where(
     if not tensors:
         if p.dtype in (uint16, uint8):
             raise DeviceRejects(f"Unary: UnaryOpType::WHERE_TSS does not support integer input dtype {cpp(p.dtype)}")
-        shape, dtype = p.shape, float32 if p.dtype in INTEGERS else p.dtype
+        shape, dtype = p.spec.shape, float32 if p.dtype in INTEGERS else p.dtype
     elif len(tensors) == 1:
         check_dtypes("WHERE_TTS" if isinstance(t, Tensor) else "WHERE_TST", p.dtype, tensors[0].dtype, WIDE, alike)
         _tiled(p, *tensors)
-        shape, dtype = broadcast(p.shape, tensors[0].shape), p.dtype
+        shape, dtype = broadcast(p.spec.shape, tensors[0].spec.shape), p.dtype
     else:
         _tiled(p, t, f)
         shape, dtype = _broadcast_three("ttnn.where", p, t, f), t.dtype
@@ -785,12 +785,12 @@ def gated(name: str, kind: str, doc: str, gate: str):
     @op(full)
     def call(input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None) -> Tensor:
         x = operand(input_tensor, "A")
-        rank = len(x.shape)
+        rank = len(x.spec.shape)
         if dim not in (-1, rank - 1):
             raise DeviceRejects(f"glu-family ops only support the last dimension, got dim={dim}")
         if rank < 4:
             raise DeviceRejects(f"ShapeBase[] index out of range. 3 not in [-4, {rank})")
-        if x.padded_shape[-1] % 64 or x.shape[-1] != x.padded_shape[-1]:
+        if x.spec.padded_shape[-1] % 64 or x.spec.shape[-1] != x.spec.padded_shape[-1]:
             raise DeviceRejects("Split tensor dimension should be in full tile")
         if x.dtype in INTEGERS and (kind != "RELU" or x.dtype is uint8):
             if kind == "RELU":
@@ -798,8 +798,8 @@ def gated(name: str, kind: str, doc: str, gate: str):
                     f"Input tensor A dtype {cpp(x.dtype)} is not supported for binary operation BinaryOpType::MUL"
                 )
             raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(x.dtype)}")
-        half, dtype = x.shape[-1] // 2, NAME[x.dtype]
-        out = result((*x.shape[:-1], half), x.dtype, x.layout, binary_memory(x, None, x.shape, memory_config))
+        half, dtype = x.spec.shape[-1] // 2, NAME[x.dtype]
+        out = result((*x.spec.shape[:-1], half), x.dtype, x.layout, binary_memory(x, None, x.spec.shape, memory_config))
 
         def compute(v):
             n = numerics.now()

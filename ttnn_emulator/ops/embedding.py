@@ -45,16 +45,16 @@ def embedding(
         raise DeviceRejects("Input must be UINT32 or BFLOAT16", "typecast or create the ids as ttnn.uint32")
     if table.dtype not in (bfloat16, bfloat8_b):
         raise DeviceRejects("Weights tensor must have BFLOAT16 dtype")
-    if any(n != 1 for n in table.shape[:-2]):
-        first = (1, 1, *table.shape)[-4:-2]
+    if any(n != 1 for n in table.spec.shape[:-2]):
+        first = (1, 1, *table.spec.shape)[-4:-2]
         raise DeviceRejects(f"First two dimensions for the weights must be 1 but got {first[0]} and {first[1]}")
     layout = layout or table.layout
     if dtype not in (None, bfloat16) and layout is not Layout.TILE:
         raise DeviceRejects("Can only typecast output embeddings when producing TILE_LAYOUT output")
     if unspecified(memory_config):
         raise DeviceRejects("bad optional access", "say the shard spec of memory_config")
-    shape = tuple(ids.shape) if len(ids.shape) < 3 else (ids.shape[0], ids.shape[-1])
-    out = result((*shape, table.shape[-1]), dtype or bfloat16, layout, memory_config or ids.spec.memory_config)
+    shape = tuple(ids.spec.shape) if len(ids.spec.shape) < 3 else (ids.spec.shape[0], ids.spec.shape[-1])
+    out = result((*shape, table.spec.shape[-1]), dtype or bfloat16, layout, memory_config or ids.spec.memory_config)
     made = NAME[out.dtype]
 
     def compute(i, w):
@@ -69,7 +69,7 @@ def embedding(
 
     through = []  # untilized tables, rows that are not whole tiles, and bfloat16 before another dtype
     if table.layout is Layout.TILE:
-        through.append(spec(table.shape, bfloat16, Layout.ROW_MAJOR, table.spec.memory_config))
+        through.append(spec(table.spec.shape, bfloat16, Layout.ROW_MAJOR, table.spec.memory_config))
     if layout is Layout.TILE and (ids.layout is Layout.TILE or shape[-1] % TILE):
         through.append(spec(out.shape, bfloat16, Layout.ROW_MAJOR, out.memory_config))
     if out.dtype is not bfloat16:

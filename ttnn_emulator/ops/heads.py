@@ -93,7 +93,7 @@ def nlp_create_qkv_heads(
     n_kv = n_q if num_kv_heads is None else num_kv_heads
     name, sections = "ttnn.experimental.nlp_create_qkv_heads", 1 if kv_tied else 2
     refuse_unmodelled(name, output_tensors=output_tensors, kv_tied=kv_tied and input_kv is None)
-    width = at(x.padded_shape, 3)
+    width = at(x.spec.padded_shape, 3)
     if n_q <= 0:
         raise DeviceRejects("num_q_heads must be greater than 0")
     if input_kv is None:
@@ -103,7 +103,7 @@ def nlp_create_qkv_heads(
             )
         head_dim = width // (n_q + 2 * n_kv)
     else:
-        kv_width = at(input_kv.padded_shape, 3)
+        kv_width = at(input_kv.spec.padded_shape, 3)
         if width % n_q or kv_width % (sections * n_kv):
             raise DeviceRejects("Unsupported input shape", f"widths {width} and {kv_width} must divide by the heads")
         head_dim = width // n_q
@@ -116,18 +116,18 @@ def nlp_create_qkv_heads(
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is none of float32, bfloat16, bfloat8_b")
     if x.layout is not Layout.TILE:
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
-    if x.shape[1] != 1:
-        raise DeviceRejects(f"Unsupported input sequence length {x.shape[1]} is not equal to 1")
+    if x.spec.shape[1] != 1:
+        raise DeviceRejects(f"Unsupported input sequence length {x.spec.shape[1]} is not equal to 1")
     if input_kv is not None and input_kv.dtype is not x.dtype:
         raise DeviceRejects("KV tensor dtype must be same as Q tensor dtype!", f"{cpp(input_kv.dtype)}, {cpp(x.dtype)}")
-    if input_kv is not None and input_kv.shape[2] != x.shape[2]:
+    if input_kv is not None and input_kv.spec.shape[2] != x.spec.shape[2]:
         raise DeviceRejects(
-            "KV tensor seq_len dim must be same as Q tensor seq_len!", f"{input_kv.shape[2]} and {x.shape[2]}"
+            "KV tensor seq_len dim must be same as Q tensor seq_len!", f"{input_kv.spec.shape[2]} and {x.spec.shape[2]}"
         )
     memory = output_memory(x, memory_config)
     if memory.is_sharded() and not x.is_sharded():
         raise DeviceRejects(f"Output memory config layout must be INTERLEAVED but got {cpp(memory.memory_layout)}")
-    b, s = x.shape[0], x.shape[2]
+    b, s = x.spec.shape[0], x.spec.shape[2]
     specs, whole = [], round_up(head_dim, TILE)
     for n, transposed in ((n_q, False), (n_kv, transpose_k_heads), (n_kv, False)):
         where = _sharded_by_heads(memory, n, whole) if memory.is_sharded() else memory
@@ -195,10 +195,10 @@ def nlp_create_qkv_heads_decode(
         "ttnn.experimental.nlp_create_qkv_heads_decode", output_tensors=output_tensors, batch_offset=batch_offset,
         slice_size=slice_size,
     )  # fmt: skip
-    width = at(x.padded_shape, 3)
+    width = at(x.spec.padded_shape, 3)
     if width % (n_q + 2 * n_kv):
         raise DeviceRejects(f"Input shape {width} must be divisible by num_heads + 2*num_kv_heads = {n_q + 2 * n_kv}")
-    head_dim, users = width // (n_q + 2 * n_kv), x.shape[2]
+    head_dim, users = width // (n_q + 2 * n_kv), x.spec.shape[2]
     if x.dtype not in (float32, bfloat16):
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is neither float32 nor bfloat16")
     if x.layout is not Layout.TILE:
@@ -207,8 +207,10 @@ def nlp_create_qkv_heads_decode(
         raise DeviceRejects(
             f"Current input memory layout is {cpp(x.spec.memory_config.memory_layout)}. It must be width sharded"
         )
-    if x.shape[1] != 1 or users > TILE:
-        raise DeviceRejects(f"Unsupported input shape = {x.shape}", "want [1, 1, users, width] with at most 32 users")
+    if x.spec.shape[1] != 1 or users > TILE:
+        raise DeviceRejects(
+            f"Unsupported input shape = {x.spec.shape}", "want [1, 1, users, width] with at most 32 users"
+        )
     apart = x.is_sharded() and overlap_qk_coregrid is False
     if apart and head_dim % x.spec.memory_config.shard_spec.shape[1]:
         raise DeviceRejects(
@@ -219,7 +221,7 @@ def nlp_create_qkv_heads_decode(
         raise DeviceRejects(f"num_q_heads={n_q} must be greater than or equal to num_kv_heads={n_kv}")
     specs = [
         spec(
-            (x.shape[0], users, n, head_dim),
+            (x.spec.shape[0], users, n, head_dim),
             x.dtype,
             Layout.TILE,
             one_row_a_core(users, round_up(n, TILE), head_dim, start),
@@ -247,19 +249,19 @@ def nlp_concat_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | None
     Source    recorded contract, op `ttnn.experimental.nlp_concat_heads`
     """
     x = on_device(input_tensor)
-    at(x.padded_shape, 3)
+    at(x.spec.padded_shape, 3)
     if x.dtype not in _HEAD_DTYPES:
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is none of float32, bfloat16, bfloat8_b")
     if x.layout is not Layout.TILE:
         raise DeviceRejects(f"Input tensor layout must be TILE but got {cpp(x.layout)}")
-    if len(x.shape) != 4:
-        raise NotEmulated(f"nlp_concat_heads of a tensor of rank {len(x.shape)} has no model in the emulator")
+    if len(x.spec.shape) != 4:
+        raise NotEmulated(f"nlp_concat_heads of a tensor of rank {len(x.spec.shape)} has no model in the emulator")
     if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
         raise DeviceRejects(
             "Input tensor memory layout must not be WIDTH_SHARDED but got TensorMemoryLayout::WIDTH_SHARDED"
         )
     memory = output_memory(x, memory_config)
-    b, n, s, head_dim = x.shape
+    b, n, s, head_dim = x.spec.shape
     if memory.is_sharded():
         memory = _concatenated_memory(x, memory)
     elif x.is_sharded():
@@ -280,9 +282,9 @@ def _concatenated_memory(x: Tensor, memory: MemoryConfig) -> MemoryConfig:
     if given is None:
         raise DeviceRejects("bad optional access", "a sharded result needs a sharded operand")
     rows, head_dim = given.shape
-    heads = rows // x.padded_shape[2]
+    heads = rows // x.spec.padded_shape[2]
     if not heads:
-        raise DeviceRejects(f"shards of {rows} rows do not hold a head of {x.padded_shape[2]}")
+        raise DeviceRejects(f"shards of {rows} rows do not hold a head of {x.spec.padded_shape[2]}")
     shard = ShardSpec(given.grid, (rows // heads, head_dim * heads), given.orientation)
     return MemoryConfig(memory.memory_layout, memory.buffer_type, shard)
 
@@ -322,23 +324,23 @@ def nlp_concat_heads_decode(
         raise DeviceRejects(
             f"Target number of cores {num_heads} is greater than total number of available cores {cores}"
         )
-    (users, n, _), head_dim = x.shape[1:], x.padded_shape[3]
+    (users, n, _), head_dim = x.spec.shape[1:], x.spec.padded_shape[3]
     if num_heads <= 0:
         raise DeviceRejects("Cannot get bounding_box of an empty CoreRangeSet!", f"num_heads is {num_heads}")
     lines = max(users, TILE)
     shard = ShardSpec(row_wise(num_heads), (lines, head_dim))
     memory = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
-    out = spec((x.shape[0], 1, lines, num_heads * head_dim), x.dtype, Layout.TILE, memory)
+    out = spec((x.spec.shape[0], 1, lines, num_heads * head_dim), x.dtype, Layout.TILE, memory)
     buffer_bytes(out.padded_shape, x.dtype, Layout.TILE, memory)  # the shards of the result are checked first
     rows = x.spec.memory_config.shard_spec.shape[0]
-    if rows != x.padded_shape[-2]:
+    if rows != x.spec.padded_shape[-2]:
         raise DeviceRejects(
             f"Shard spec shape[0] ({rows}) must match input tensor padded shape[-2] ({x.padded_shape[-2]})"
         )
-    if num_heads > x.padded_shape[-2]:
+    if num_heads > x.spec.padded_shape[-2]:
         raise DeviceRejects(
             "head_dim must be multiple of TILE_WIDTH",
-            f"{num_heads} heads are more than the {x.padded_shape[-2]} there are",
+            f"{num_heads} heads are more than the {x.spec.padded_shape[-2]} there are",
         )
 
     def compute(v):
@@ -362,9 +364,9 @@ def concatenate_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | Non
     Source    recorded contract, op `ttnn.transformer.concatenate_heads`
     """
     x = on_device(input_tensor)
-    if len(x.shape) != 4:
-        raise DeviceRejects(f"Input tensor must have rank 4. Shape: {x.shape}")
-    b, n, s, head_dim = x.shape
+    if len(x.spec.shape) != 4:
+        raise DeviceRejects(f"Input tensor must have rank 4. Shape: {x.spec.shape}")
+    b, n, s, head_dim = x.spec.shape
     if head_dim % TILE:
         raise DeviceRejects(
             f"Head size must be a multiple of {TILE} but was found to be {head_dim}. Update the matmul that uses the "
@@ -398,11 +400,11 @@ def split_query_key_value_and_split_heads(
     name = "ttnn.transformer.split_query_key_value_and_split_heads"
     x = on_device(input_tensor)
     refuse_unmodelled(name, use_falcon7b_backend=use_falcon7b_backend)
-    if len(x.shape) != 3:
-        raise DeviceRejects(f"Invalid input tensor: expected 3 dimensions, but found {len(x.shape)}.")
+    if len(x.spec.shape) != 3:
+        raise DeviceRejects(f"Invalid input tensor: expected 3 dimensions, but found {len(x.spec.shape)}.")
     if x.is_sharded():
         raise NotEmulated(f"{name}: sharded operands have no model in the emulator")
-    b, s, width = x.shape
+    b, s, width = x.spec.shape
     n_q, n_kv = num_heads, num_heads if num_kv_heads is None else num_kv_heads
     head_dim = width // (n_q if kv_input_tensor is not None else n_q + 2 * n_kv)
     if head_dim % TILE:

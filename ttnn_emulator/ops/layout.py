@@ -78,21 +78,21 @@ def to_layout(
     if x.buffer is None:
         if x.dtype in BLOCK_FORMATS:
             raise DeviceRejects("Tensor layout must be ROW_MAJOR for unpadding", "convert it with ttnn.to_dtype first")
-        return on_host(x, x.shape, lambda v: v, layout=layout)
+        return on_host(x, x.spec.shape, lambda v: v, layout=layout)
     if layout is ROW_MAJOR_LAYOUT:
         if dtype is not None and dtype is not x.dtype and (x.dtype, dtype) != (bfloat8_b, bfloat16):
             raise DeviceRejects(
                 "dtype cannot be different from tensor dtype when converting to ROW_MAJOR_LAYOUT on device (allowed "
                 "exception: BFLOAT8_B -> BFLOAT16, which untilize handles natively)!"
             )
-        return _untilized("ttnn.untilize", x, x.shape, memory_config or _unpadded_shards(x))
-    if x.dtype is DataType.UINT8 and tile_padded(x.shape) != x.shape:
+        return _untilized("ttnn.untilize", x, x.spec.shape, memory_config or _unpadded_shards(x))
+    if x.dtype is DataType.UINT8 and tile_padded(x.spec.shape) != x.spec.shape:
         raise DeviceRejects(TILIZE_DTYPES)
     return _tilized("ttnn.tilize_with_val_padding", x, dtype or x.dtype, memory_config)
 
 
 def _tilized(name: str, x: Tensor, dtype: DataType, memory_config) -> Tensor:
-    made = spec(x.shape, dtype, TILE_LAYOUT, output_memory(x, memory_config))
+    made = spec(x.spec.shape, dtype, TILE_LAYOUT, output_memory(x, memory_config))
     return launch(name, (x,), made, converted(x, dtype), rows=EACH)
 
 
@@ -110,9 +110,9 @@ def _untilized(name: str, x: Tensor, shape, memory_config) -> Tensor:
     dtype = bfloat16 if x.dtype is bfloat8_b else x.dtype
     memory = output_memory(x, memory_config)
     made = spec(shape, dtype, ROW_MAJOR_LAYOUT, memory)
-    if tuple(shape) == tuple(x.shape):
+    if tuple(shape) == tuple(x.spec.shape):
         return launch(name, (x,), made, lambda v: v, rows=EACH)
-    outer = x.padded_shape
+    outer = x.spec.padded_shape
     cut = tuple(slice(0, n) for n in shape)
     return launch(name, (x,), made, lambda v: _padded_to(v, outer)[cut].contiguous())
 
@@ -126,11 +126,11 @@ def tilize(
     x = device_tensor(input_tensor)
     if x.layout is not ROW_MAJOR_LAYOUT:
         raise DeviceRejects("Can only tilize row major data")
-    rows, columns = extent(x.padded_shape)
+    rows, columns = extent(x.spec.padded_shape)
     if columns % TILE:
         raise DeviceRejects(f"Input tensor width ({columns}) must be divisible by tile width (32)")
-    if rows % TILE or (len(x.shape) > 1 and x.shape[-2] % TILE):
-        raise DeviceRejects(f"Input tensor height ({x.shape[-2]}) must be divisible by tile height (32)")
+    if rows % TILE or (len(x.spec.shape) > 1 and x.spec.shape[-2] % TILE):
+        raise DeviceRejects(f"Input tensor height ({x.spec.shape[-2]}) must be divisible by tile height (32)")
     return _tilized("ttnn.tilize", x, dtype or x.dtype, memory_config)
 
 
@@ -146,13 +146,13 @@ def tilize_with_val_padding(
     x = allocated(input_tensor)
     outer = Shape(integers("ttnn.tilize_with_val_padding", "output_tensor_shape", output_tensor_shape))
     if x.layout is TILE_LAYOUT:
-        if outer != x.padded_shape:
+        if outer != x.spec.padded_shape:
             raise DeviceRejects("Can only tilize row major data")
         return same(x)
     device_tensor(x)
     if x.dtype not in TILIZED:
         raise DeviceRejects(TILIZE_DTYPES)
-    if outer != tile_padded(x.shape):
+    if outer != tile_padded(x.spec.shape):
         refuse_unmodelled("ttnn.tilize_with_val_padding", output_tensor_shape=outer)
     return _tilized("ttnn.tilize_with_val_padding", x, dtype or x.dtype, memory_config)
 
@@ -180,7 +180,7 @@ def untilize(
     x = device_tensor(input_tensor)
     if x.layout is not TILE_LAYOUT:
         raise DeviceRejects("Can only untilize tile major data")
-    return _untilized("ttnn.untilize", x, x.shape, memory_config)
+    return _untilized("ttnn.untilize", x, x.spec.shape, memory_config)
 
 
 def _cut_shards(x: Tensor, shape: Shape) -> MemoryConfig:
@@ -226,7 +226,7 @@ def _moved(name: str, x: Tensor, memory: MemoryConfig, dtype: DataType | None, o
         raise DeviceRejects(
             "bad optional access", "the memory config has no shard spec, and this op does not choose one"
         )
-    made = spec(x.shape, dtype or x.dtype, x.layout, memory)
+    made = spec(x.spec.shape, dtype or x.dtype, x.layout, memory)
     if output_tensor is None:
         return launch(name, (x,), made, converted(x, made.dtype), rows=EACH)
     if output_tensor.spec != made:
@@ -273,7 +273,7 @@ def interleaved_to_sharded(
     elif memory is None:
         if isinstance(grid, CoreCoord):
             rows, columns = shard_shape
-            height, width = extent(x.padded_shape)
+            height, width = extent(x.spec.padded_shape)
             across = 1 if shard_scheme is TensorMemoryLayout.HEIGHT_SHARDED else -(-width // columns)
             down = 1 if shard_scheme is TensorMemoryLayout.WIDTH_SHARDED else -(-height // rows)
             grid = num_cores_to_corerangeset(across * down, grid, True)
@@ -395,21 +395,21 @@ def typecast(
             "Typecast operation requires Input and Output memory layout to match. Input layout: "
             f"{cpp(x.spec.memory_config.memory_layout)}, Output layout: {cpp(memory.memory_layout)}"
         )
-    made = spec(x.shape, dtype, x.layout, memory)
-    return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.shape.volume(), rows=EACH)
+    made = spec(x.spec.shape, dtype, x.layout, memory)
+    return launch("ttnn.typecast", (x,), made, converted(x, dtype), flops=x.spec.shape.volume(), rows=EACH)
 
 
 def _cast_on_host(x: Tensor, dtype: DataType) -> Tensor:
     """A host tensor in another dtype; block formats bring TILE with them."""
     layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else x.layout
-    before, after = extent(x.padded_shape), extent(padded(x.shape, layout, None))
+    before, after = extent(x.spec.padded_shape), extent(padded(x.spec.shape, layout, None))
     if before != after:
         raise DeviceRejects(
             f"to_dtype: Converting layout to {cpp(layout)} implicitly changed physical shape from {before} to "
             f"{after} due to alignment constraints. This is currently unsupported. Please pad the tensor explicitly "
             "before conversion."
         )
-    return on_host(x, x.shape, lambda v: host_cast(v, dtype), dtype, layout)
+    return on_host(x, x.spec.shape, lambda v: host_cast(v, dtype), dtype, layout)
 
 
 @op("ttnn.to_dtype")
@@ -477,8 +477,8 @@ def copy(input_a: Tensor, input_b: Tensor) -> Tensor:
 def _written(name: str, x: Tensor, target: Tensor) -> Tensor:
     """The values of a tensor written into another of its shape and layout, in the other's dtype."""
     device_tensor(target)
-    if x.shape != target.shape:
-        raise DeviceRejects(f"Input tensor shape {x.shape} does not match output tensor shape {target.shape}")
+    if x.spec.shape != target.spec.shape:
+        raise DeviceRejects(f"Input tensor shape {x.spec.shape} does not match output tensor shape {target.spec.shape}")
     if x.layout is not target.layout:
         raise DeviceRejects(
             f"Input tensor layout ({cpp(x.layout)}) must equal output tensor layout ({cpp(target.layout)})"
@@ -497,7 +497,7 @@ def move(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) -> 
     from ..op import allocate, state
 
     values = None if state.spec_only else x.contents()
-    made = spec(x.shape, x.dtype, x.layout, memory)
+    made = spec(x.spec.shape, x.dtype, x.layout, memory)
     device, topology = x.buffer.device, x.topology
     if device.capture is not None:
         refuse_unmodelled("ttnn.move", inside_a_trace_capture=True)

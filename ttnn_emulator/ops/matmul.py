@@ -112,7 +112,7 @@ def addmm(
         mat1_tensor, mat2_tensor, memory_config=memory_config, dtype=dtype, program_config=program_config,
         compute_kernel_config=compute_kernel_config, core_grid=core_grid,
     )  # fmt: skip
-    if input_tensor.shape != y.shape:
+    if input_tensor.spec.shape != y.spec.shape:
         raise DeviceRejects("input_tensor must have shape matching one of result of mat1_tensor @ mat2_tensor")
     if alpha != 1.0:
         y = multiply(y, alpha)
@@ -632,26 +632,35 @@ def _matmul(
         if not isinstance(core_grid, CoreGrid):
             raise TypeError(f"{name}(): incompatible function arguments.\n  got    core_grid = {describe(core_grid)}")
     own, other = a.spec.memory_config, b.spec.memory_config
-    if program_config is None and own.is_sharded() and own.memory_layout is WIDTH and any(n != 1 for n in b.shape[:-2]):
+    if (
+        program_config is None
+        and own.is_sharded()
+        and own.memory_layout is WIDTH
+        and any(n != 1 for n in b.spec.shape[:-2])
+    ):
         raise DeviceRejects(f"Input A memory layout must not be WIDTH_SHARDED, got: {cpp(own.memory_layout)}")
     if program_config is None:
         in0_reuse = core_grid is None and all(m in (None, DRAM_MEMORY_CONFIG) for m in (own, other, memory_config))
     else:
         one_d = isinstance(program_config, MatmulMultiCoreReuseMultiCast1DProgramConfig)
         in0_reuse = one_d and not (program_config.fuse_batch or program_config.mcast_in0)
-    s = sizes(a.shape, b.shape, transpose_a, transpose_b, core_grid is not None or own.is_sharded(), in0_reuse)
+    s = sizes(
+        a.spec.shape, b.spec.shape, transpose_a, transpose_b, core_grid is not None or own.is_sharded(), in0_reuse
+    )
     shape = s.shape
     if bias is not None:
         if bias.buffer is None:
             raise DeviceRejects("Device Operations expect device tensors as inputs")
-        shape = check_bias(shape, bias.shape)
+        shape = check_bias(shape, bias.spec.shape)
     if target is not None:
         if dtype is not None and dtype is not target.dtype:
             raise DeviceRejects(
                 f"Type mismatch between optional output tensor {cpp(target.dtype)} & output tensor {cpp(dtype)}"
             )
-        if target.shape != tuple(shape):
-            raise DeviceRejects("Invalid optional output tensor", f"its shape is {target.shape}, not {list(shape)}")
+        if target.spec.shape != tuple(shape):
+            raise DeviceRejects(
+                "Invalid optional output tensor", f"its shape is {target.spec.shape}, not {list(shape)}"
+            )
         dtype, memory_config = target.dtype, target.memory_config()
     dtype, memory_config = dtype or a.dtype, memory_config or DRAM_MEMORY_CONFIG
     config = resolve(
@@ -674,7 +683,7 @@ def _matmul(
     if other.is_sharded() and p.kind != "dram":
         check_weight(p, other, program_config is not None or core_grid is not None or memory_config.is_sharded())
     if transpose_a and core_grid is not None and s.batch > 1 and s.m > 1 and p.fused_batch:
-        turned = (*a.padded_shape[:-2], a.padded_shape[-1], a.padded_shape[-2])
+        turned = (*a.spec.padded_shape[:-2], a.spec.padded_shape[-1], a.spec.padded_shape[-2])
         raise DeviceRejects(
             "MatmulMultiCoreReuseMultiCast1DProgramConfig: transpose_a with fuse_batch is not supported when "
             "batch dimensions "
@@ -701,10 +710,12 @@ def _matmul(
         )
     made, w_dtype, block_w = NAME[dtype], NAME[b.dtype], p.block_w
     separate = act is not None and program_config is None and core_grid is None  # an op of its own, on the product
-    vector_a, vector_b, flat = len(a.shape) == 1, len(b.shape) == 1, len(s.shape) < 2
+    vector_a, vector_b, flat = len(a.spec.shape) == 1, len(b.spec.shape) == 1, len(s.shape) < 2
 
     # A bias of more than one row is added by an op of its own.
-    apart = bias is not None and (vector_b or bias.shape[-1] != s.shape[-1] or bias.shape.volume() != bias.shape[-1])
+    apart = bias is not None and (
+        vector_b or bias.spec.shape[-1] != s.shape[-1] or bias.spec.shape.volume() != bias.spec.shape[-1]
+    )
 
     def compute(x, w, c=None):
         if vector_a:
@@ -724,7 +735,9 @@ def _matmul(
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
     # Rows are independent, unless they are what is summed over, or have a weight or bias of their own.
-    shared = s.batch == 1 and not (flat or transpose_a or vector_a or vector_b or apart) and len(a.shape) == len(shape)
+    shared = (
+        s.batch == 1 and not (flat or transpose_a or vector_a or vector_b or apart) and len(a.spec.shape) == len(shape)
+    )
 
     return finish(
         name, (a, b) if bias is None else (a, b, bias), out, compute, target, flops=2 * math.prod(s.shape) * s.inner,

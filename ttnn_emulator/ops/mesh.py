@@ -69,7 +69,7 @@ def aggregate_tensor(tensor: Tensor, composer: MeshToTensor) -> Tensor:
 
         from ..dtypes import HELD_AS
 
-        values = [torch.zeros(tuple(tensor.shape), dtype=HELD_AS[tensor.dtype])]
+        values = [torch.zeros(tuple(tensor.spec.shape), dtype=HELD_AS[tensor.dtype])]
     else:
         values = on_host(tensor.contents())
     whole = composer.join(values * tensor.chips if len(values) == 1 else values)

@@ -25,7 +25,7 @@ def _mistaken(name: str, args) -> TypeError:
 # ---------------------------------------------------------------- indexing
 def _index(x: Tensor, index) -> tuple[list, list, list, set]:
     """Starts, ends and steps of `x[index]`, and the dims that an integer takes away."""
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if isinstance(index, (int, slice)) or index is Ellipsis:
         index = (index,)
     elif isinstance(index, Tensor):
@@ -42,7 +42,7 @@ def _index(x: Tensor, index) -> tuple[list, list, list, set]:
     else:
         index[at : at + 1] = [slice(None)] * (rank - given)
     starts, ends, steps, gone = [], [], [], set()
-    for d, (each, n) in enumerate(zip(index, x.shape)):
+    for d, (each, n) in enumerate(zip(index, x.spec.shape)):
         if isinstance(each, slice):
             starts.append(0 if each.start is None else each.start)
             ends.append(n if each.stop is None else min(each.stop, n))
@@ -75,15 +75,16 @@ def getitem(tensor: Tensor, index) -> Tensor:
                 "Tensor layout must be ROW_MAJOR for unpadding", "slice before the cast, or on the device"
             )
         cut = tuple(
-            slice(b + n if b < 0 else b, e + n if e < 0 else e, s) for b, e, s, n in zip(starts, ends, steps, x.shape)
+            slice(b + n if b < 0 else b, e + n if e < 0 else e, s)
+            for b, e, s, n in zip(starts, ends, steps, x.spec.shape)
         )
-        shape = tuple(len(range(*c.indices(n))) for c, n in zip(cut, x.shape))
+        shape = tuple(len(range(*c.indices(n))) for c, n in zip(cut, x.spec.shape))
         part = on_host(x, shape, lambda v: v[cut].contiguous())
     else:
         part = sliced("ttnn.slice", x, starts, ends, steps)
     if not gone:
         return part
-    return reshaped("ttnn.reshape", part, Shape(n for d, n in enumerate(part.shape) if d not in gone))
+    return reshaped("ttnn.reshape", part, Shape(n for d, n in enumerate(part.spec.shape) if d not in gone))
 
 
 # ---------------------------------------------------------------- to the host and back
@@ -96,7 +97,7 @@ def tensor_reshape(tensor: Tensor, *shape) -> Tensor:
         wanted = integers("reshape", "shape", shape[0])
     else:
         raise _mistaken("reshape", shape)
-    return reshaped("ttnn.reshape", tensor, data_movement._resolved(tuple(wanted), tensor.shape.volume()))
+    return reshaped("ttnn.reshape", tensor, data_movement._resolved(tuple(wanted), tensor.spec.shape.volume()))
 
 
 @op("ttnn.Tensor.cpu")
@@ -129,7 +130,7 @@ def to_numpy(tensor: Tensor, mesh_composer=None):
 
 def to_torch_with_padded_shape(tensor: Tensor) -> torch.Tensor:
     """The values in padded shape; padding is zero here, and on a device what kernels left there."""
-    return _padded_to(creation.to_torch(tensor), tensor.padded_shape)
+    return _padded_to(creation.to_torch(tensor), tensor.spec.padded_shape)
 
 
 def to_list(tensor: Tensor) -> list:
@@ -139,7 +140,7 @@ def to_list(tensor: Tensor) -> list:
 
 def item(tensor: Tensor):
     """The one value of a tensor that has one."""
-    n = tensor.shape.volume()
+    n = tensor.spec.shape.volume()
     if n != 1:
         raise DeviceRejects(f"tensor.item() requires tensor to have exactly one element, but got {n} elements")
     return creation.to_torch(tensor).item()
@@ -163,8 +164,8 @@ def _host_padded(tensor: Tensor, outer, start, value) -> Tensor:
     if any(s for s in start):
         raise _unmodelled_start(start)
     made = spec(x.shape, x.dtype, x.layout, None)
-    if tuple(outer) not in (tuple(x.padded_shape), tuple(tile_padded(x.shape))):
-        raise DeviceRejects(f"Output size {list(outer)} is not the tile-padded shape of {x.shape}")
+    if tuple(outer) not in (tuple(x.spec.padded_shape), tuple(tile_padded(x.spec.shape))):
+        raise DeviceRejects(f"Output size {list(outer)} is not the tile-padded shape of {x.spec.shape}")
     return Tensor(made, host=x.host, topology=x.topology)
 
 
@@ -180,7 +181,7 @@ def tensor_pad(tensor: Tensor, output_padded_shape, input_tensor_start, value: f
 
 def pad_to_tile(tensor: Tensor, value: float) -> Tensor:
     """A host tensor padded to whole tiles, its logical shape kept."""
-    return _host_padded(tensor, tile_padded(tensor.shape), (), value)
+    return _host_padded(tensor, tile_padded(tensor.spec.shape), (), value)
 
 
 def unpad(tensor: Tensor, start, end) -> Tensor:

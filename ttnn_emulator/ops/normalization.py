@@ -81,16 +81,16 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
     if unspecified(memory_config) and not x.is_sharded():
         raise DeviceRejects("bad optional access", "say the shard spec of memory_config")
     check_dtype(x)
-    if x.layout is not Layout.TILE and x.shape[-1] % TILE:
-        raise DeviceRejects(f"ROW_MAJOR input requires W ({x.shape[-1]}) to be a multiple of tile width (32)")
+    if x.layout is not Layout.TILE and x.spec.shape[-1] % TILE:
+        raise DeviceRejects(f"ROW_MAJOR input requires W ({x.spec.shape[-1]}) to be a multiple of tile width (32)")
     if residual is not None:
         if residual.layout is not Layout.TILE:
             raise DeviceRejects(f"Residual tensor must have TILE layout, got: {cpp(residual.layout)}")
-        if (residual.shape, residual.padded_shape) != (x.shape, x.padded_shape):
+        if (residual.spec.shape, residual.spec.padded_shape) != (x.spec.shape, x.spec.padded_shape):
             raise DeviceRejects(
-                f"Input and residual logical and padded shapes must match, got input: logical={x.shape} "
-                f"padded={x.padded_shape} "
-                f"vs residual: logical={residual.shape} padded={residual.padded_shape}"
+                f"Input and residual logical and padded shapes must match, got input: logical={x.spec.shape} "
+                f"padded={x.spec.padded_shape} "
+                f"vs residual: logical={residual.spec.shape} padded={residual.spec.padded_shape}"
             )
     if weight is not None and bias is not None and weight.layout is not bias.layout:
         raise DeviceRejects("Gamma and beta must have the same layout!")
@@ -112,7 +112,7 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
         return getattr(numerics.now(), function)(v, w, b, epsilon, c, dtype, residual=r)
 
     return launch(
-        name, (x, weight, bias, residual), spec(x.shape, x.dtype, x.layout, out), compute, flops=6 * x.volume(),
+        name, (x, weight, bias, residual), spec(x.spec.shape, x.dtype, x.layout, out), compute, flops=6 * x.volume(),
         attrs={"math_fidelity": c.math_fidelity}, rows=_ROWS,
     )  # fmt: skip
 
@@ -123,31 +123,32 @@ def check_weight(x: Tensor, w: Tensor | None, name: str) -> None:
         return
     title = name.capitalize()
     if w.layout is Layout.TILE:
-        if w.padded_shape[-1] != x.padded_shape[-1] or w.shape[-1] < x.shape[-1]:
+        if w.spec.padded_shape[-1] != x.spec.padded_shape[-1] or w.spec.shape[-1] < x.spec.shape[-1]:
             effect = "multiplied" if name == "gamma" else "offset"
             raise DeviceRejects(
                 f"Input and {name} padded widths must match and {name} logical width must be >= input logical "
                 "width (otherwise "
-                f"valid input columns would be {effect} by {name} padding). Got input: logical[-1]={x.shape[-1]} "
-                f"padded[-1]={x.padded_shape[-1]} vs {name}: logical[-1]={w.shape[-1]} padded[-1]={w.padded_shape[-1]}"
+                f"valid input columns would be {effect} by {name} padding). Got input: logical[-1]={x.spec.shape[-1]} "
+                f"padded[-1]={x.spec.padded_shape[-1]} vs {name}: logical[-1]={w.spec.shape[-1]} "
+                f"padded[-1]={w.spec.padded_shape[-1]}"
             )
-        if w.padded_shape[-2] != TILE:
-            raise DeviceRejects(f"{title} tensor height must equal tile height (32), got: {w.padded_shape[-2]}")
+        if w.spec.padded_shape[-2] != TILE:
+            raise DeviceRejects(f"{title} tensor height must equal tile height (32), got: {w.spec.padded_shape[-2]}")
         return
-    volume, width = w.padded_shape.volume(), w.padded_shape[-1]
-    if width != TILE or volume != x.padded_shape[-1]:
+    volume, width = w.spec.padded_shape.volume(), w.spec.padded_shape[-1]
+    if width != TILE or volume != x.spec.padded_shape[-1]:
         if name == "gamma":
             raise DeviceRejects(
                 "Gamma's last padded dim needs to equal tile width and gamma's volume needs to align with last "
                 "padded dim of "
-                f"input. Error with gamma.value().padded_shape(): {w.padded_shape}, tile_width: 32, "
-                f"gamma.value().physical_volume(): {volume}, a.padded_shape(): {x.padded_shape}",
-                f"a ROW_MAJOR weight has the shape [1, 1, {x.padded_shape[-1] // TILE}, 32]",
+                f"input. Error with gamma.value().padded_shape(): {w.spec.padded_shape}, tile_width: 32, "
+                f"gamma.value().physical_volume(): {volume}, a.padded_shape(): {x.spec.padded_shape}",
+                f"a ROW_MAJOR weight has the shape [1, 1, {x.spec.padded_shape[-1] // TILE}, 32]",
             )
         raise DeviceRejects(
             f"Beta tensor dimensions must align with input tensor. Got beta padded shape: {width}, physical "
             f"volume: {volume}, "
-            f"input padded shape: {x.padded_shape[-1]}, tile_width: 32"
+            f"input padded shape: {x.spec.padded_shape[-1]}, tile_width: 32"
         )
     if w.dtype not in (float32, bfloat16):
         raise DeviceRejects(f"{title} tensor must be FLOAT32 or BFLOAT16, got: {cpp(w.dtype)}")
@@ -165,7 +166,7 @@ def check_l1(function, x, weight, bias, residual, config) -> None:
         return
     rms, wide = function == "rms_norm", config.fp32_dest_acc_en
     block = 4 if wide else 8
-    tiles = round_up(x.padded_shape[-1] // TILE, block)
+    tiles = round_up(x.spec.padded_shape[-1] // TILE, block)
     own, between = TILE_BYTES[x.dtype], TILE_BYTES[float32 if wide else bfloat16]
     per_tile = own + between * (1 if rms else 2) + sum(TILE_BYTES[w.dtype] for w in weights)
     end = L1_BASE + tiles * per_tile + 2 * block * own
@@ -173,7 +174,7 @@ def check_l1(function, x, weight, bias, residual, config) -> None:
     if residual is not None:
         end += 4 * block * TILE_BYTES[residual.dtype] + (0 if rms else tiles * TILE_BYTES[residual.dtype])
     if end > L1_END:
-        rows = plane(x.padded_shape)[0] // TILE
+        rows = plane(x.spec.padded_shape)[0] // TILE
         cores = num_cores_to_corerangeset(min(rows, GRID[0] * GRID[1]), GRID, row_wise=True)
         raise DeviceRejects(
             f"Statically allocated dataflow buffers on core range {cores.ranges()[0]} grow to {end} B which is "
@@ -214,7 +215,7 @@ def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> Me
         sx, sy = shard.grid.bounding_box().grid_size()
         if sx > gx or sy > gy:
             raise DeviceRejects(f"shard_spec.grid size {sx}x{sy} does not fit within program_config grid {gx}x{gy}")
-        rows, columns = (n // TILE for n in plane(x.padded_shape))
+        rows, columns = (n // TILE for n in plane(x.spec.padded_shape))
         high, wide = 1, shard.num_cores()
         if own.memory_layout is BLOCK:
             high, wide = (sy, sx) if shard.orientation is ShardOrientation.ROW_MAJOR else (sx, sy)
@@ -252,7 +253,7 @@ def softmax(
     Layout    TILE comes out
     Numerics  by default an approximate exponential and a float32 destination
     """
-    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
     if unspecified(memory_config):
@@ -261,7 +262,7 @@ def softmax(
     if x.layout is not Layout.TILE and dim not in (-1, rank - 1):
         raise DeviceRejects("Inputs to softmax must be tilized")
     run, attrs = _softmax(x, dim, compute_kernel_config, numeric_stable)
-    out = result(x.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+    out = result(x.spec.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
     return launch("ttnn.softmax", (x,), out, run, flops=5 * x.volume(), attrs=attrs)
 
 
@@ -289,7 +290,7 @@ def softmax_in_place(
     compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
 ) -> Tensor:  # fmt: skip
     """softmax over the last dim, written into the input; the result is a view of it."""
-    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
     if dim not in (-1, 3):
@@ -323,7 +324,7 @@ def scale_mask_softmax(
     """
     x = on_device(input_tensor)
     tall = check_mask(x, scale, mask)
-    out = result(x.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+    out = result(x.spec.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
     run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale, tall)
     return launch(
         "ttnn.scale_mask_softmax", (x,) if mask is None else (x, mask), out, run, flops=7 * x.volume(), attrs=attrs
@@ -368,31 +369,33 @@ def check_mask(x: Tensor, scale, mask) -> int:
     if mask is None:
         return 1
     on_device(mask)
-    if mask.shape[-1] != x.shape[-1]:
+    if mask.spec.shape[-1] != x.spec.shape[-1]:
         raise DeviceRejects(
-            f"Input and mask inner dimensions must match, got input: {x.shape[-1]} vs mask: {mask.shape[-1]}"
+            f"Input and mask inner dimensions must match, got input: {x.spec.shape[-1]} vs mask: {mask.spec.shape[-1]}"
         )
-    if len(mask.shape) != 4 or len(x.shape) != 4:
+    if len(mask.spec.shape) != 4 or len(x.spec.shape) != 4:
         raise NotEmulated("a masked softmax of tensors that are not of rank 4 has no model in the emulator")
-    if mask.shape[0] != x.shape[0]:
-        raise DeviceRejects(f"Input and mask batch sizes must match, got input: {x.shape[0]} vs mask: {mask.shape[0]}")
-    if mask.shape[1] != 1:
+    if mask.spec.shape[0] != x.spec.shape[0]:
         raise DeviceRejects(
-            f"Mask intermediate dimension 1 must be 1, got: {mask.shape[1]}. This path requires head-uniform "
+            f"Input and mask batch sizes must match, got input: {x.spec.shape[0]} vs mask: {mask.spec.shape[0]}"
+        )
+    if mask.spec.shape[1] != 1:
+        raise DeviceRejects(
+            f"Mask intermediate dimension 1 must be 1, got: {mask.spec.shape[1]}. This path requires head-uniform "
             "masks; apply a "
             "per-head bias with a separate ttnn::add before ttnn::softmax."
         )
-    if mask.shape[2] not in (1, TILE):
+    if mask.spec.shape[2] not in (1, TILE):
         raise DeviceRejects(
-            f"Mask height must be 1 or input tensor tile height (32), got: {mask.shape[2]}. A full causal mask "
+            f"Mask height must be 1 or input tensor tile height (32), got: {mask.spec.shape[2]}. A full causal mask "
             "is not accepted "
             "here; for causal attention use ttnn::transformer::scaled_dot_product_attention with is_causal=true."
         )
-    if mask.shape[2] == 1 or x.shape[2] == TILE:
+    if mask.spec.shape[2] == 1 or x.spec.shape[2] == TILE:
         return 1
-    if x.shape[2] % TILE:
-        raise NotEmulated(f"a 32-row mask for {x.shape[2]} rows has no model in the emulator")
-    return x.shape[2] // TILE
+    if x.spec.shape[2] % TILE:
+        raise NotEmulated(f"a 32-row mask for {x.spec.shape[2]} rows has no model in the emulator")
+    return x.spec.shape[2] // TILE
 
 
 @op("ttnn.transformer.attention_softmax")
@@ -420,10 +423,11 @@ def attention_softmax_(
         raise DeviceRejects(
             "Cannot apply divide by sqrt(head_size) using in-place version when attention_mask is not set."
         )
-    if attention_mask.shape[1] != 1:
+    if attention_mask.spec.shape[1] != 1:
         raise DeviceRejects(
-            f"Non-sharded mask intermediate dimensions must be 1, got {attention_mask.shape[1]} at dimension 1. This "
-            "path requires head-uniform masks; apply a per-head bias with a separate ttnn::add before ttnn::softmax."
+            f"Non-sharded mask intermediate dimensions must be 1, got {attention_mask.spec.shape[1]} at dimension 1. "
+            "This path requires head-uniform masks; "
+            "apply a per-head bias with a separate ttnn::add before ttnn::softmax."
         )
     scale = None if head_size is None else head_size**-0.5
     return scale_mask_softmax_in_place(tensor, scale, attention_mask)
@@ -462,10 +466,12 @@ def partial_norm(function: str, doc: str, sums: int):
                 f"{function}_pre_all_gather with Float32 input requires fp32_dest_acc_en=true in the compute kernel "
                 "config; otherwise precision is silently lost in the unpacker format conversion."
             )
-        if len(x.shape) < 4:
-            raise DeviceRejects(f"ShapeBase[] index out of range. 3 not in [-4, {len(x.shape)})")
+        if len(x.spec.shape) < 4:
+            raise DeviceRejects(f"ShapeBase[] index out of range. 3 not in [-4, {len(x.spec.shape)})")
         check_spread_input(full, x, program_config)
-        out = spec((*x.shape[:-1], sums * TILE), dtype or bfloat16, Layout.TILE, memory_config or x.spec.memory_config)
+        out = spec(
+            (*x.spec.shape[:-1], sums * TILE), dtype or bfloat16, Layout.TILE, memory_config or x.spec.memory_config
+        )
         made = NAME[out.dtype]
 
         def compute(v, r=None):
@@ -502,26 +508,26 @@ def gathered_norm(function: str, doc: str, sums: int):
         c = resolve(compute_kernel_config, numerics.default_config(function, NAME[x.dtype]))
         if float32 in (x.dtype, stats.dtype) and (compute_kernel_config is None or not c.fp32_dest_acc_en):
             raise DeviceRejects("FLOAT32 input/stats require fp32_dest_acc_en=true in the compute kernel config.")
-        if stats.shape[-2] != x.shape[-2]:
+        if stats.spec.shape[-2] != x.spec.shape[-2]:
             raise DeviceRejects(
-                f"Stats and input dim2 must match, got stats: {stats.shape[-2]} vs input: {x.shape[-2]}"
+                f"Stats and input dim2 must match, got stats: {stats.spec.shape[-2]} vs input: {x.spec.shape[-2]}"
             )
-        tiles = stats.padded_shape[-1] // TILE
+        tiles = stats.spec.padded_shape[-1] // TILE
         if tiles % sums:
             raise DeviceRejects("Number of devices must divide number of stats tiles")
         for w, title in ((weight, "Gamma"), (bias, "Beta")):
             if w is None:
                 continue
             on_device(w)
-            volume, width = w.padded_shape.volume(), w.padded_shape[-1]
-            if w.layout is not Layout.TILE and (width != TILE or volume != x.padded_shape[-1]):
+            volume, width = w.spec.padded_shape.volume(), w.spec.padded_shape[-1]
+            if w.layout is not Layout.TILE and (width != TILE or volume != x.spec.padded_shape[-1]):
                 raise DeviceRejects(
                     f"{title} tensor dimensions must align with input tensor. Got {title.lower()} padded shape: "
-                    f"{width}, physical volume: {volume}, input padded shape: {x.padded_shape[-1]}, tile_width: 32"
+                    f"{width}, physical volume: {volume}, input padded shape: {x.spec.padded_shape[-1]}, tile_width: 32"
                 )
         check_spread_input(full, x, program_config)
-        out = spec(x.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
-        made, n = NAME[out.dtype], x.shape[-1] * tiles // sums
+        out = spec(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+        made, n = NAME[out.dtype], x.spec.shape[-1] * tiles // sums
 
         def compute(v, s, w=None, b=None):
             v, s = v.float(), s.float()[..., ::TILE]

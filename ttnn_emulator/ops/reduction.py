@@ -77,7 +77,7 @@ def reduced_memory(x: Tensor, shape, memory_config: MemoryConfig | None) -> Memo
     height, width = plane(padded(shape, Layout.TILE, None))
     s = own.shard_spec
     if own.memory_layout is HEIGHT and height > TILE:
-        return rescaled(own, x.padded_shape, padded(shape, Layout.TILE, None))
+        return rescaled(own, x.spec.padded_shape, padded(shape, Layout.TILE, None))
     if own.memory_layout in (HEIGHT, WIDTH):
         columns = width if own.memory_layout is HEIGHT else builtins.min(s.shape[1], width)
         return MemoryConfig(WIDTH, own.buffer_type, ShardSpec(s.grid, (height, columns), s.orientation))
@@ -118,7 +118,7 @@ def stays_row_major(name: str, x: Tensor, dims) -> bool:
     """Whether sum and mean of a row-major tensor come out row-major: they have kernels for some dims only."""
     if x.layout is Layout.TILE or name not in ("sum", "mean") or x.dtype in INTEGERS:
         return False
-    rank = len(x.shape)
+    rank = len(x.spec.shape)
     if len(dims) == 1 and dims[0] >= rank - 2:
         return True
     leading = all(d < rank - 2 for d in dims) or len(dims) == rank
@@ -127,9 +127,9 @@ def stays_row_major(name: str, x: Tensor, dims) -> bool:
 
 def _reduce(name, compute, check, x, dim, keepdim, memory_config, config, scalar=1.0) -> Tensor:
     on_device(x)
-    dims = reduced_dims(dim, len(x.shape))
+    dims = reduced_dims(dim, len(x.spec.shape))
     check(name, x)
-    shape = reduced_shape(x.shape, dims, keepdim)
+    shape = reduced_shape(x.spec.shape, dims, keepdim)
     layout = Layout.ROW_MAJOR if stays_row_major(name, x, dims) else Layout.TILE
     out = spec(shape, x.dtype, layout, reduced_memory(x, shape, memory_config))
     c, dtype = resolve(config, numerics.default_config("reduce", NAME[x.dtype])), NAME[x.dtype]
@@ -196,7 +196,7 @@ def prod(
     input_tensor: Tensor, dim: int | None = None, keepdim: bool = False, *, memory_config: MemoryConfig | None = None
 ) -> Tensor:
     """The product over one dim, or of everything."""
-    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if dim is not None and not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension for prod is out of range (expected to be in range of [{-rank}, {rank - 1}])")
     check_tilizes(x)
@@ -208,13 +208,13 @@ def prod(
     if x.dtype is bfloat4_b and dim is not None:
         raise DeviceRejects("ttnn.prod with a dim argument does not support bfloat4_b")
     if x.is_sharded() and x.spec.memory_config.memory_layout is HEIGHT and memory_config is None:
-        rows = x.padded_shape[-2]
+        rows = x.spec.padded_shape[-2]
         raise DeviceRejects(
             f"Number of shards along height {rows} must not exceed number of cores "
             f"{x.spec.memory_config.shard_spec.num_cores()}"
         )
     dims = reduced_dims(dim, rank)
-    shape = reduced_shape(x.shape, dims, keepdim)
+    shape = reduced_shape(x.spec.shape, dims, keepdim)
     out, dtype = spec(shape, x.dtype, Layout.TILE, reduced_memory(x, shape, memory_config)), NAME[x.dtype]
 
     def compute(v):
@@ -240,7 +240,7 @@ def argmax(
     Dtypes    TILE: bfloat16, float32; ROW_MAJOR also int32, uint32, uint16; uint32 ROW_MAJOR comes out
     Numerics  exact
     """
-    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if dim is not None and not -rank <= dim < rank:
         raise DeviceRejects(
             f"argmax: Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})"
@@ -262,18 +262,18 @@ def argmax(
     for way, m in (("inputs", x.spec.memory_config), ("outputs", memory)):
         if m.is_sharded():
             raise DeviceRejects(f"Only INTERLEAVED memory layout is supported for {way}, got {cpp(m.memory_layout)}")
-    shape = reduced_shape(x.shape, reduced_dims(dim, rank), keepdim)
+    shape = reduced_shape(x.spec.shape, reduced_dims(dim, rank), keepdim)
     if output_tensor is not None and (
-        output_tensor.shape.volume() != math.prod(shape) or (shape and output_tensor.shape[-1:] != shape[-1:])
+        output_tensor.spec.shape.volume() != math.prod(shape) or (shape and output_tensor.spec.shape[-1:] != shape[-1:])
     ):
         raise DeviceRejects(
             "Preallocated output tensor is not page-compatible with the reduction result! Got : "
-            f"{output_tensor.shape}, "
+            f"{output_tensor.spec.shape}, "
             f"expected: Shape([{', '.join(map(str, shape))}]) (or any shape with the same volume and last dimension)"
         )
     out = spec(shape, uint32, Layout.ROW_MAJOR, memory)
 
-    result = shape if output_tensor is None else output_tensor.shape
+    result = shape if output_tensor is None else output_tensor.spec.shape
 
     def compute(v):
         # Not torch.argmax, which may name any of several largest values.
@@ -300,18 +300,18 @@ def topk(
     Layout    TILE
     Differs   of equal values the first index comes first; the device's bitonic sort may choose another
     """
-    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     refuse_unmodelled("ttnn.topk", output_tensor=output_tensor)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension for topk is out of range (expected to be in range of [{-rank}, {rank - 1}])")
-    size = x.shape[dim]
+    size = x.spec.shape[dim]
     if k > size:
         raise DeviceRejects(f"K cannot be larger than the dimension size! K={k}, dimension size={size}")
     if x.layout is not Layout.TILE:
         raise DeviceRejects("The input must be in tiled format")
     if x.dtype not in (bfloat16, bfloat8_b, float32):
         raise DeviceRejects(f"Input tensor must be BFLOAT16, BFLOAT8_B, or FLOAT32, got: {cpp(x.dtype)}")
-    shape = list(x.shape)
+    shape = list(x.spec.shape)
     shape[dim] = k
     memory = memory_config or x.spec.memory_config
     index = uint32 if size > 65536 or x.dtype is float32 else uint16
@@ -344,21 +344,21 @@ def sort(
               bfloat16
     Differs   equal values keep their order, whatever `stable` says
     """
-    x, rank = on_device(input_tensor), len(input_tensor.shape)
+    x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     refuse_unmodelled("ttnn.sort", out=out)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Sort dim {dim} is out of range for rank-{rank} tensor")
     if x.dtype not in (bfloat16, uint16, float32):
         raise DeviceRejects(f"Input tensor data type must be BFLOAT16, UINT16, or FLOAT32, got {cpp(x.dtype)}")
     memory = memory_config or x.spec.memory_config
-    index = uint16 if x.dtype is bfloat16 and x.shape[dim] <= 65536 else uint32
+    index = uint16 if x.dtype is bfloat16 and x.spec.shape[dim] <= 65536 else uint32
     held = rounding.HELD_AS[NAME[index]]
 
     def compute(v):
         values, at = torch.sort(v, dim=dim, descending=descending, stable=True)
         return values, at.to(held)
 
-    specs = [spec(x.shape, x.dtype, x.layout, memory), spec(x.shape, index, x.layout, memory)]
+    specs = [spec(x.spec.shape, x.dtype, x.layout, memory), spec(x.spec.shape, index, x.layout, memory)]
     return launch("ttnn.sort", (x,), specs, compute, flops=x.volume() * TILE.bit_length())
 
 
@@ -371,12 +371,12 @@ def accumulated(name: str, doc: str, function):
         out: Tensor | None = None,
         memory_config: MemoryConfig | None = None, disable_compensated_sum: bool = False,
     ) -> Tensor:  # fmt: skip
-        x, rank = on_device(input), len(input.shape)
+        x, rank = on_device(input), len(input.spec.shape)
         if not -rank <= dim < rank:
             raise DeviceRejects(f"The requested accumulation axis is {dim}, while the input tensor has rank {rank}.")
         if x.layout is not Layout.TILE:
             raise DeviceRejects("The provided input tensor has a non-tile layout: ROW_MAJOR.")
-        made = result(x.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+        made = result(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
         kind = NAME[made.dtype if out is None else out.dtype]
 
         def compute(v):
@@ -409,12 +409,15 @@ def moe(
     on_device(expert_mask_tensor), on_device(topk_mask_tensor)
     if k != 32:
         raise DeviceRejects(f"K must be equal to 32, pad with -infinity if necessary to get 32, got {k}")
-    shape = topk_mask_tensor.shape
+    shape = topk_mask_tensor.spec.shape
     if any(n != 1 for n in shape[:-1]) or shape[-1] != k:
         raise DeviceRejects(
             f"Topk mask must be row-broadcastable with last dim == k. Got rank={len(shape)} and shape={shape} for k={k}"
         )
-    out, dtype = spec((*x.shape[:-1], 1), x.dtype, Layout.TILE, memory_config or x.spec.memory_config), NAME[x.dtype]
+    out, dtype = (
+        spec((*x.spec.shape[:-1], 1), x.dtype, Layout.TILE, memory_config or x.spec.memory_config),
+        NAME[x.dtype],
+    )
 
     def compute(v, experts, top):
         v = v.float() + experts.float()
@@ -442,26 +445,26 @@ def sampling(
     v, ids = on_device(input_values_tensor), on_device(input_indices_tensor)
     for t in (k, p, temp):
         on_device(t)
-    if len(v.shape) < 3:
-        raise DeviceRejects(f"ShapeBase[] index out of range. 2 not in [-4, {len(v.shape)})")
+    if len(v.spec.shape) < 3:
+        raise DeviceRejects(f"ShapeBase[] index out of range. 2 not in [-4, {len(v.spec.shape)})")
     if v.layout is not Layout.TILE:
         raise DeviceRejects("Only TILE_LAYOUT is supported for inputs!")
     if v.dtype is not bfloat16:
         raise DeviceRejects("Only BFLOAT16 is supported for inputs!")
     if ids.layout is not Layout.ROW_MAJOR:
         raise DeviceRejects("Only ROW_MAJOR is supported for input indices!")
-    if v.shape != ids.shape:
+    if v.spec.shape != ids.spec.shape:
         raise DeviceRejects("Input values and indices must have the same shape!")
-    tiles = v.shape[-1] // TILE
-    if tiles & (tiles - 1) or v.shape[-1] % TILE:
+    tiles = v.spec.shape[-1] // TILE
+    if tiles & (tiles - 1) or v.spec.shape[-1] % TILE:
         raise DeviceRejects(
-            f"Input inner dim ({v.shape[-1]}) must yield a power-of-2 number of tiles (Wt = W/32 = {tiles}); "
+            f"Input inner dim ({v.spec.shape[-1]}) must yield a power-of-2 number of tiles (Wt = W/32 = {tiles}); "
             "pad W up to the next "
             "power-of-2 multiple of 32 (e.g. with -inf values and dummy indices) if needed!"
         )
     if k.dtype not in (uint32, int32):
         raise DeviceRejects("Only UINT32 & INT32 dtypes are supported for k!")
-    if k.shape != (32,):
+    if k.spec.shape != (32,):
         raise DeviceRejects("k must have shape [32] (one per user)!")
     if p.dtype is not bfloat16:
         raise DeviceRejects("Only BFLOAT16 dtypes are supported for p!")

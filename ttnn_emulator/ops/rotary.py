@@ -70,9 +70,9 @@ def rotary_embedding(
             f"  got    token_index = {token_index}\n  want   an int that is not negative"
         )
     if x.layout is Layout.TILE:
-        padded = x.padded_shape
+        padded = x.spec.padded_shape
     else:
-        padded = spec(x.shape, x.dtype, Layout.TILE).padded_shape
+        padded = spec(x.spec.shape, x.dtype, Layout.TILE).padded_shape
     width, rows = padded[-1], padded[-2]
     if width != TILE and width % (2 * TILE):
         raise DeviceRejects(
@@ -80,16 +80,16 @@ def rotary_embedding(
             "must "
             "align with a tile boundary)."
         )
-    if cos.shape != sin.shape:
+    if cos.spec.shape != sin.spec.shape:
         raise DeviceRejects(
             "Cosine and Sine cache dimensions must match. "
-            f"Cos cache dimensions: {cos.shape}, Sin cache dimensions: {sin.shape}."
+            f"Cos cache dimensions: {cos.spec.shape}, Sin cache dimensions: {sin.spec.shape}."
         )
-    table = spec(cos.shape, cos.dtype, Layout.TILE).padded_shape
+    table = spec(cos.spec.shape, cos.dtype, Layout.TILE).padded_shape
     if table[0] != 1 or (len(table) > 1 and table[1] != 1) or table[-1] != width:
         raise DeviceRejects(
             f"Cosine cache dimensions must match input dimensions. Expected (1, 1, {width}), but got "
-            f"{cos.padded_shape}."
+            f"{cos.spec.padded_shape}."
         )
     length = table[-2]
     if token_index is not None:
@@ -155,7 +155,7 @@ def rotary_embedding_hf(
     x, cos, sin = on_device(input_tensor), on_device(cos_cache), on_device(sin_cache)
     if x.layout is not Layout.TILE:
         raise DeviceRejects("Input must be tilized")
-    width = x.padded_shape[-1]
+    width = x.spec.padded_shape[-1]
     if width != TILE and width % (2 * TILE):
         raise DeviceRejects(
             f"Input X dim ({width}) must be either 32 (single tile) or divisible by 64 (rotate_half midpoint must "
@@ -166,28 +166,29 @@ def rotary_embedding_hf(
         for name, t in (("Input", x), ("Cos", cos), ("Sin", sin)):
             if not t.is_sharded():
                 raise DeviceRejects(f"{name} must be sharded in decode mode")
-    if cos.shape != sin.shape:
-        raise DeviceRejects("Cos and Sin shapes must match", f"{cos.shape} and {sin.shape}")
-    if cos.padded_shape[-1] != width:
-        raise DeviceRejects("Cos dims must match input dims", f"{cos.shape} and {x.shape}")
+    if cos.spec.shape != sin.spec.shape:
+        raise DeviceRejects("Cos and Sin shapes must match", f"{cos.spec.shape} and {sin.spec.shape}")
+    if cos.spec.padded_shape[-1] != width:
+        raise DeviceRejects("Cos dims must match input dims", f"{cos.spec.shape} and {x.spec.shape}")
     if is_decode_mode:
-        if at(cos.shape, 1) != at(x.shape, 1):
-            raise DeviceRejects("Cos batch dim must match input", f"{cos.shape[1]} users of {x.shape[1]}")
+        if at(cos.spec.shape, 1) != at(x.spec.shape, 1):
+            raise DeviceRejects("Cos batch dim must match input", f"{cos.spec.shape[1]} users of {x.spec.shape[1]}")
         if memory_config is not None and memory_config.buffer_type is not BufferType.L1:
             raise DeviceRejects("Only L1 buffers can have an associated circular buffer!")
     else:
-        if at(cos.shape, 1) != 1:
-            raise DeviceRejects("Cos must have batch dim = 1 in prefill mode", f"it has {cos.shape}")
-        if cos.shape[-2] < x.shape[-2]:
+        if at(cos.spec.shape, 1) != 1:
+            raise DeviceRejects("Cos must have batch dim = 1 in prefill mode", f"it has {cos.spec.shape}")
+        if cos.spec.shape[-2] < x.spec.shape[-2]:
             raise DeviceRejects(
-                f"Cos seq_len must be >= input seq_len. Input seq_len: {x.shape[-2]}, Cos seq_len: {cos.shape[-2]}."
+                "Cos seq_len must be >= input seq_len. "
+                f"Input seq_len: {x.spec.shape[-2]}, Cos seq_len: {cos.spec.shape[-2]}."
             )
-    out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    out = spec(x.spec.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     inputs = (x, cos, sin)
     if any(t.dtype not in FLOATS for t in inputs):
         return unmodelled(inputs, out)
     config, dtype = resolve(compute_kernel_config, _DEFAULT), NAME[x.dtype]
-    rows, hd, width = x.shape[-2], x.shape[-1], x.padded_shape[-1]
+    rows, hd, width = x.spec.shape[-2], x.spec.shape[-1], x.spec.padded_shape[-1]
 
     def compute(v, c, s):
         # Decode: row 0 of a user's tile holds its position; the kernel broadcasts it over the heads.
@@ -232,21 +233,25 @@ def rotary_embedding_llama(
         for t in inputs:
             if t.spec.memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
                 raise DeviceRejects("Sharded inputs for RoPE must be HEIGHT_SHARDED.")
-    if cos.shape != sin.shape:
-        raise DeviceRejects("Cos and Sin dims must match", f"{cos.shape} and {sin.shape}")
-    if cos.shape[-1] != x.shape[-1]:
-        raise DeviceRejects(f"Cos dims must match input dims: cos.shape = {cos.shape}, head_dim = {x.shape[-1]}")
-    if x.shape[-1] > 256:
-        raise DeviceRejects("Head dim must be less than 256", f"it is {x.shape[-1]}; 256 itself is taken")
-    if turn.padded_shape[-1] != TILE:
-        raise DeviceRejects("Transformation matrix must have 4th dim equal to TILE_WIDTH", f"it is {turn.shape}")
+    if cos.spec.shape != sin.spec.shape:
+        raise DeviceRejects("Cos and Sin dims must match", f"{cos.spec.shape} and {sin.spec.shape}")
+    if cos.spec.shape[-1] != x.spec.shape[-1]:
+        raise DeviceRejects(
+            f"Cos dims must match input dims: cos.spec.shape = {cos.spec.shape}, head_dim = {x.spec.shape[-1]}"
+        )
+    if x.spec.shape[-1] > 256:
+        raise DeviceRejects("Head dim must be less than 256", f"it is {x.spec.shape[-1]}; 256 itself is taken")
+    if turn.spec.padded_shape[-1] != TILE:
+        raise DeviceRejects("Transformation matrix must have 4th dim equal to TILE_WIDTH", f"it is {turn.spec.shape}")
     if not is_decode_mode and x.is_sharded():
         raise DeviceRejects("Input tensor must be interleaved in prefill mode")
-    out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    out = spec(x.spec.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     config = resolve(compute_kernel_config, _DEFAULT)
-    rows, hd, width = x.shape[-2], x.shape[-1], x.padded_shape[-1]
+    rows, hd, width = x.spec.shape[-2], x.spec.shape[-1], x.spec.padded_shape[-1]
 
-    if not is_decode_mode and min(cos.shape[-2], sin.shape[-2]) < rows:  # the device reads past the end of the tables
+    if (
+        not is_decode_mode and min(cos.spec.shape[-2], sin.spec.shape[-2]) < rows
+    ):  # the device reads past the end of the tables
         return unmodelled(inputs, out)
 
     def compute(v, c, s, m):
@@ -281,17 +286,17 @@ def rotate_half(input: Tensor, *, memory_config: MemoryConfig | None = None) -> 
     Source    recorded contract, op `ttnn.experimental.rotate_half`
     """
     x = on_device(input)
-    width = x.padded_shape[-1]
+    width = x.spec.padded_shape[-1]
     if width % (2 * TILE):
         raise DeviceRejects(f"Input X dimension ({width}) must be divisible by 64 for tiling.")
     if x.is_sharded():
         raise DeviceRejects("RotateHalf does not currently support sharding")
-    if x.shape[-1] != width:
+    if x.spec.shape[-1] != width:
         raise NotEmulated(
-            f"rotate_half of a padded last dim ({x.shape[-1]}, in memory {width}) has no model in the emulator"
+            f"rotate_half of a padded last dim ({x.spec.shape[-1]}, in memory {width}) has no model in the emulator"
         )
     half = width // 2
-    out = spec(x.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
+    out = spec(x.spec.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     return launch(
         "ttnn.experimental.rotate_half",
         (x,),

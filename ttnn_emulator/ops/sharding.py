@@ -80,7 +80,7 @@ def unary_memory(x: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:
         return memory_config
     if own.is_sharded():
         return MemoryConfig(memory_config.memory_layout, memory_config.buffer_type, own.shard_spec)
-    return spread(x.shape, memory_config.memory_layout, memory_config.buffer_type, x.layout)
+    return spread(x.spec.shape, memory_config.memory_layout, memory_config.buffer_type, x.layout)
 
 
 def binary_memory(a: Tensor, b: Tensor | None, shape, memory_config: MemoryConfig | None) -> MemoryConfig:
@@ -101,7 +101,7 @@ def binary_memory(a: Tensor, b: Tensor | None, shape, memory_config: MemoryConfi
         like = b
     own = like.spec.memory_config
     if own.is_sharded():
-        return rescaled(own, like.padded_shape, padded(shape, like.layout, None))
+        return rescaled(own, like.spec.padded_shape, padded(shape, like.layout, None))
     if memory_config is None:
         return own
     layout = like.layout if b.layout is like.layout else Layout.TILE

@@ -46,7 +46,7 @@ def apply_unary(
         raise DeviceRejects(f"Unary: LGAMMA requires BFLOAT16 or FLOAT32 input, got dtype {x.dtype.value}")
     if function not in FORMULAS:
         raise NotEmulated(f"{name} has no model in the emulator")
-    out = result(x.shape, dtype or x.dtype, x.layout, unary_memory(x, memory_config))
+    out = result(x.spec.shape, dtype or x.dtype, x.layout, unary_memory(x, memory_config))
     made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
     params = params or {}
     return finish(
@@ -62,10 +62,10 @@ def apply_unary(
 
 def check_preallocated(x: Tensor, dtype, target: Tensor) -> None:
     """Refuses an output tensor whose shape, layout or dtype does not suit the result of a unary op."""
-    if target.shape != x.shape:
+    if target.spec.shape != x.spec.shape:
         raise DeviceRejects(
-            f"Unary: Preallocated output shape must match computed shape. Computed: {x.shape}, Preallocated: "
-            f"{target.shape}"
+            f"Unary: Preallocated output shape must match computed shape. Computed: {x.spec.shape}, Preallocated: "
+            f"{target.spec.shape}"
         )
     if target.layout is not x.layout:
         raise DeviceRejects(
@@ -269,7 +269,7 @@ def unary_chain(
                 f"Unary: UnaryOpType::{act.op_type.name} does not support integer input dtype {cpp(x.dtype)}"
             )
     steps, dtype = [fused(act) for act in chain], NAME[x.dtype]
-    out = result(x.shape, x.dtype, x.layout, unary_memory(x, memory_config))
+    out = result(x.spec.shape, x.dtype, x.layout, unary_memory(x, memory_config))
 
     def compute(v):
         for function, params in steps:
