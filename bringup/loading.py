@@ -13,6 +13,7 @@ from pathlib import Path
 from bringup import random_weights, systems
 from bringup.console import progress
 from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
+from bringup.files import written_whole
 from bringup.random_weights import model as random_model
 from bringup.random_weights import prompt_ids as random_prompt_ids  # noqa: F401
 from bringup.random_weights import zeros as zero_model  # noqa: F401
@@ -302,8 +303,8 @@ def _directory_fingerprint(directory, cache_dir):
                 while block := stream.read(1 << 24):
                     digest.update(block)
                     advance(len(block) / 2**30)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(digest.hexdigest())
+    with written_whole(note) as partial:  # half a note would be the fingerprint of other weights too
+        partial.write_text(digest.hexdigest())
     return digest.hexdigest()
 
 

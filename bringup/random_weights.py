@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bringup.console import gib, progress
 from bringup.errors import BadInput, shown
+from bringup.files import written_whole
 
 HELP = "write random weights of a true configuration as a checkpoint directory"
 RULE = "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms 1, biases 0"
@@ -123,9 +124,8 @@ def write(config, directory, seed=0):
         for name, shard in zip(names, shards, strict=True):
             if not (directory / name).is_file():
                 values = pool.map(lambda item: _value(item[0], item[1].shape, config, seed).to(item[1].dtype), shard)
-                partial = directory / f"{name}.partial"
-                save_file(dict(zip((n for n, _ in shard), values, strict=True)), partial, metadata={"format": "pt"})
-                partial.replace(directory / name)
+                with written_whole(directory / name) as partial:
+                    save_file(dict(zip((n for n, _ in shard), values, strict=True)), partial, metadata={"format": "pt"})
             advance()
     where = {n: name for name, shard in zip(names, shards, strict=True) for n, _ in shard}
     index = {"metadata": {"total_size": total}, "weight_map": where}

@@ -12,12 +12,12 @@ through joblib: in processes of this machine, or on a Ray cluster (--engine ray;
 import hashlib
 import itertools
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bringup import backends, sweep_results, systems
 from bringup.errors import BadInput, BringupError, shown
+from bringup.files import written_whole
 
 HELP = "accuracy against predicted speed and memory over dtypes and compute settings"
 FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
@@ -202,10 +202,8 @@ def write_point(common, point, path):
 
 
 def _write(path, result):
-    """All or nothing, so that an interrupted point is run again."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def measure(common, point):

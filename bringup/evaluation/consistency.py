@@ -49,7 +49,7 @@ class Text:
         """`ids`, repeated to `length`, through the HF model; the positions kept are those that CHECKS ask about."""
         import torch
 
-        from bringup.evaluation.reference import parameters_as
+        from bringup.evaluation.compute_dtype import computing_in
 
         ids = (list(ids) * (length // len(ids) + 1))[:length]
         positions = sorted(
@@ -58,7 +58,7 @@ class Text:
         keep = torch.tensor(positions) - 1
 
         def logits(dtype):
-            with parameters_as(hf_model, dtype), torch.inference_mode():
+            with computing_in(hf_model, dtype), torch.inference_mode():
                 return hf_model(torch.tensor([ids]), use_cache=False, logits_to_keep=keep).logits[0].float()
 
         narrow = logits(torch.bfloat16)
@@ -81,9 +81,9 @@ def distances(expected, actual):
 class Probe:
     """A model, a text, and what was measured so far. Each method named in CHECKS asks one question."""
 
-    def __init__(self, model, text, max_seq_len, *, values=True, deterministic=False, quick=False):
+    def __init__(self, model, text, max_seq_len, *, values=True, deterministic=False):
         self.model, self.text, self.max_seq_len = model, text, max_seq_len
-        self.values, self.deterministic, self.quick = values, deterministic, quick
+        self.values, self.deterministic = values, deterministic
         self.decoded = None  # logits of the token-by-token run
 
     # what is fair

@@ -14,11 +14,10 @@ from pathlib import Path
 from bringup import mapped
 from bringup.evaluation import teacher_forcing
 from bringup.evaluation.compute_dtype import computing_in
+from bringup.files import written_whole
 
 RULE = 2  # counts up when the same inputs shall give another reference
 SECONDS_PER_PARTIAL = 30  # how often an unfinished reference is written
-
-parameters_as = computing_in  # its former name
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,5 @@ def _write(path, tokens, logits):
     import torch
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({"tokens": torch.tensor(tokens), "logits": logits.float().contiguous()}, partial)
-    partial.replace(path)  # an interrupted run leaves no half reference
+    with written_whole(path) as partial:
+        save_file({"tokens": torch.tensor(tokens), "logits": logits.float().contiguous()}, partial)
