@@ -11,6 +11,7 @@ HELP = "generate() with one model.py: streamed text, TTFT, tokens per second"
 
 def add_arguments(parser):
     command.add_model_arguments(parser)
+    command.add_trace_arguments(parser)
     command.add_prompt_arguments(parser)
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="sample; 0 is greedy (default)")
     parser.add_argument(

@@ -11,6 +11,7 @@ from bringup.checks import accuracy, layers, modules, multi_device, performance,
 from bringup.checks.context import Context
 from bringup.checks.outcome import FAIL, PASS, SKIPPED, Outcome
 from bringup.errors import BadInput, BringupError, indent, where
+from bringup.evaluation.command import plain
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run_with_context(job, *, quick=False, items=None, build=None, watch=None):
     """
     start, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
     results = []
-    with Context(job, quick=quick, build=build) as context:
+    with Context(job, quick=quick, items=items, build=build) as context:
         for item in chosen(items):
             results.append({"name": item.name, "title": item.title, "status": None, "seconds": None})
             if watch:
@@ -72,7 +73,7 @@ def run_with_context(job, *, quick=False, items=None, build=None, watch=None):
             "items": results,
             **context.found(),
         }
-        return check, context
+        return plain(check), context
 
 
 def chosen(names):

@@ -3,31 +3,20 @@
 import json
 from pathlib import Path
 
-from bringup import backends
+from bringup.evaluation.command import add_model_arguments
 
 HELP = "the bring-up checklist on one model.py: pass, fail or skipped, with evidence and a report"
 NEW_TOKENS, QUICK_NEW_TOKENS = 100, 48
 
 
 def add_arguments(parser):
-    parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
-    parser.add_argument(
-        "--model", metavar="DIR_OR_ID", help="HF checkpoint directory or hub id (default: as the path says)"
-    )
-    parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
-    parser.add_argument("--system", help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")
-    backends.add_arguments(parser)
+    add_model_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks: under two minutes")
     parser.add_argument("--items", metavar="A,B", help="only these items")
     parser.add_argument("--out", metavar="DIR", help="the report's folder (default: reports/<model>-<system>)")
     parser.add_argument(
         "--write", action="store_true", help="write the results into MODEL_BRINGUP.md, results/ and MODELS.md"
     )
-    parser.add_argument(
-        "--max_seq_len", type=int, metavar="N", help="cache length (default: holds the prompt and text)"
-    )
-    parser.add_argument("--cache_dir", default="", metavar="DIR", help="where references are kept")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights, prompts and activations")
 
 
 def run(args):

@@ -17,7 +17,7 @@ PROFILE_TOKENS, PROFILE_STEPS = 48, 16  # of the text that is watched layer by l
 class Context:
     """The job, the HF model and what it says, the open device with the built model, and what was measured."""
 
-    def __init__(self, job, quick=False, build=None):
+    def __init__(self, job, quick=False, items=None, build=None):
         from bringup.evaluation.run import Job, Settings
 
         self.job = Job(job) if isinstance(job, Settings) else job
@@ -26,7 +26,7 @@ class Context:
             module = SimpleNamespace(**{**vars(file.module), "build_model": build})
             self.job.model_file = dataclasses.replace(file, module=module)
         self.given_build = build
-        self.quick = quick
+        self.quick, self.items = quick, items
         self.broken = None  # why there is no model, once that is known
         self.sections = {"consistency": []}
         self.records = {}  # the op log of a prompt and of a decode step, where the backend keeps one
@@ -36,7 +36,8 @@ class Context:
         return self
 
     def __exit__(self, *exception):
-        self.__dict__.pop("built", None)  # the model goes before its device closes
+        for holder in ("built", "probe"):  # the model goes before its device closes
+            self.__dict__.pop(holder, None)
         gc.collect()
         self._open.close()
 
@@ -130,8 +131,8 @@ class Context:
         from bringup.errors import blame
         from bringup.evaluation import layers
 
+        precision = layers.precision_of(self.job.model_file.module)
         ids = (self.job.prompt_ids + self.reference.tokens)[: PROFILE_TOKENS + PROFILE_STEPS]
-        precision = getattr(self.job.model_file.module, "PRECISION", None)
         with blame(self.job.model_file.path, "watched layer by layer"), torch.inference_mode():
             found = layers.profile(self.model, self.hf, ids, max(1, len(ids) - PROFILE_STEPS), precision)
         self.sections["layers"] = found.as_dict()
@@ -199,8 +200,10 @@ class Context:
         words += [f"--system {s.system}"] if s.system else []
         words += [f"--backend {s.backend}"] if s.backend else []
         words += [f"--numerics {s.numerics}"] if s.numerics else []
+        words += [f"--device_id {s.device_id}"] if s.device_id else []
         words += [f"--max_seq_len {s.max_seq_len}"] if s.max_seq_len else []
         words += [f"--seed {s.seed}"] if s.seed else []
+        words += [f"--items {','.join(self.items)}"] if self.items else []
         return " ".join(words + ["--quick"] * self.quick)
 
     def found(self):

@@ -5,6 +5,7 @@ import re
 
 from bringup.checks.outcome import PASS
 from bringup.errors import BadInput
+from bringup.evaluation.command import plain
 
 BEGIN, END = "<!-- bringup check --write: begin -->", "<!-- bringup check --write: end -->"
 NOTES = "MODEL_BRINGUP.md"
@@ -39,7 +40,7 @@ def write_models(measured, root):
     name = f"{measured['checkpoint'].rstrip('/').rpartition('/')[2]}-{measured['system']}.json"
     path = root / "results" / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(measured, indent=1) + "\n")
+    path.write_text(json.dumps(plain(measured), indent=1) + "\n")
     table = root / "MODELS.md"
     table.write_text(models.render(models.read(path.parent)))
     return [path, table]

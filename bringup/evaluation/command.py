@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from bringup import backends
@@ -11,6 +12,7 @@ HELP = "teacher-forced accuracy of one model.py against its HF model"
 
 def add_arguments(parser):
     add_model_arguments(parser)
+    add_trace_arguments(parser)
     add_prompt_arguments(parser)
     parser.add_argument("--text_file", metavar="FILE", help="lead both through this text (default: their own words)")
     parser.add_argument("--min_new_tokens", type=int, default=0, metavar="N", help="no end of text before N tokens")
@@ -35,9 +37,6 @@ def add_model_arguments(parser):
     parser.add_argument(
         "--max_seq_len", type=int, metavar="N", help="cache length (default: a power of two, at least 256)"
     )
-    parser.add_argument("--trace", action="store_true", help="capture the decode step once, and replay it")
-    parser.add_argument("--trace_region_size", type=int, default=64 << 20, metavar="BYTES",
-                        help="DRAM for the captured step (default: 64 MiB)")  # fmt: skip
     parser.add_argument(
         "--cache_dir",
         default="",
@@ -47,6 +46,14 @@ def add_model_arguments(parser):
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of random weights, random prompts and sampling"
     )
+
+
+def add_trace_arguments(parser):
+    from bringup.evaluation.run import TRACE_REGION_BYTES
+
+    parser.add_argument("--trace", action="store_true", help="capture the decode step once, and replay it")
+    parser.add_argument("--trace_region_size", type=int, default=TRACE_REGION_BYTES, metavar="BYTES",
+                        help="DRAM for the captured step (default: 64 MiB)")  # fmt: skip
 
 
 def add_prompt_arguments(parser):
@@ -86,13 +93,22 @@ def write_json(result, path):
     """The whole record to a file, and without the positions as the last line of output."""
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(short(result)))
+        Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
+    print(json.dumps(plain(short(result))))
 
 
 def short(result):
     """A result without its records per position."""
     return {k: short(v) if isinstance(v, dict) else v for k, v in result.items() if k != "positions"}
+
+
+def plain(value):
+    """Plain data that every reader of JSON takes: what is no finite number is None."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def quiet_libraries():

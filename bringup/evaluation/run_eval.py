@@ -45,7 +45,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup.evaluation.command import quiet_libraries
+    from bringup.evaluation.command import plain, quiet_libraries
     from bringup.evaluation.run import ROOT, Job, Settings, lines
 
     quiet_libraries()
@@ -84,7 +84,7 @@ def run(args):
         with job.open_model() as (model, device):
             result = job.measure(model, device, reference)
     print("\n".join(lines(result)))
-    print("YT_METRICS=" + json.dumps(metrics(args, job, result)))
+    print("YT_METRICS=" + json.dumps(plain(metrics(args, job, result))))
 
 
 def metrics(args, job, result):

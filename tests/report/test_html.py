@@ -125,8 +125,19 @@ def test_pictures_come_wide_and_narrow_and_in_the_colours_of_the_page(passed):
 def test_a_question_that_was_not_asked_is_neither_passed_nor_failed(undrawn):
     check = sample.check()
     check["consistency"][0] |= {"ok": None, "detail": "the cache is too short"}
-    text = Page(html.render(check)).text
-    assert "not asked" in text
+    for row in check["modules"]:  # as on the mock cluster
+        row |= {"ok": None, "pcc": None, "rel_l2": None}
+    page = html.render(check)
+    assert Page(page).text.count("not asked") == 1 + len(check["modules"])
+    assert '<tr class="fail">' not in page
+
+
+def test_what_is_no_number_comes_first_and_is_drawn_as_a_gap(undrawn):
+    check = sample.check()
+    check["layers"]["points"][20]["own"] |= {"rel_l2": None, "ok": False}
+    check["layers"]["points"][20] |= {"rel_l2": None, "pcc": None, "max_error": None, "bias": None, "ratio": None}
+    assert sections.worst(check["layers"])[0] is check["layers"]["points"][20]
+    assert '<tr class="fail">' in html.render(check)
 
 
 def test_a_correlation_below_one_does_not_read_as_one():

@@ -6,7 +6,7 @@ bringup layers models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model c
 import json
 from pathlib import Path
 
-from bringup.evaluation.command import add_model_arguments
+from bringup.evaluation.command import add_model_arguments, add_trace_arguments, plain
 
 HELP = "where a model.py first leaves its HF model: the layer and the point, and why"
 COLUMNS = ("layer", "point", "phase", "rel. L2", "HF bf16", "PCC", "own", "bound")
@@ -14,6 +14,7 @@ COLUMNS = ("layer", "point", "phase", "rel. L2", "HF bf16", "PCC", "own", "bound
 
 def add_arguments(parser):
     add_model_arguments(parser)
+    add_trace_arguments(parser)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="the text itself")
     prompt.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
@@ -42,7 +43,7 @@ def run(args):
     print_profile(found, every_point=args.all)
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.json).write_text(json.dumps(found.as_dict(), indent=1) + "\n")
+        Path(args.json).write_text(json.dumps(plain(found.as_dict()), indent=1) + "\n")
     return 1 if found.first else 0
 
 
