@@ -133,7 +133,7 @@ def end_to_end(context):
     agreeing = common_prefix(tokens, reference.tokens)
     results = context.ask("batch", "same_seed")
     problems += [f"{r.name}: {r.detail}" for r in results if r.ok is False]
-    evidence = [f"{r.name}: {r.detail}" for r in results if r.ok is not False]
+    evidence = [("warning: " if r.ok is None else "") + f"{r.name}: {r.detail}" for r in results if r.ok is not False]
     return verdict(problems, f"generate() gives {len(tokens)} tokens; HF's are the first {agreeing}", evidence)
 
 

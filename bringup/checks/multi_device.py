@@ -4,13 +4,14 @@ import gc
 
 from bringup.checks.outcome import PASS, Outcome, skipped, verdict
 from bringup.errors import BringupError, shown
+from bringup.evaluation.consistency import OF_BF16
 
 MESHES = ("n150", "n300", "t3000")
 STEPS = 8  # tokens that each mesh is led through
 
 
 def multi_device(context):
-    """Every other mesh is led through the same tokens, and must be as near to HF as this one is."""
+    """Every other mesh is led through the same tokens, and must be as near to HF as bfloat16 explains."""
     if context.job.activation.name == "mock":
         return skipped("the mock cluster is one system per process: `bringup verify` runs a file on any of them")
     others = [name for name in MESHES if name != context.job.system.name]
@@ -37,7 +38,7 @@ def multi_device(context):
         line, wrong = _judge(context, name, figures, own)
         results.append(f"{line}; {what}")
         problems += wrong
-    good = f"{', '.join(files)}: as near to HF as {context.job.system.name}" if context.values else ""
+    good = f"{', '.join(files)}: within {OF_BF16:.0f} times HF's own bfloat16 error" if context.values else ""
     if not context.values and not problems:
         return Outcome(PASS, f"{', '.join(files)}: the calls were accepted", results)
     return verdict(problems, good, [*results, *reasons])
@@ -99,8 +100,6 @@ def _rel_l2(context, model):
 
 def _judge(context, name, figures, own):
     """The figures in words, and what is wrong with them."""
-    from bringup.evaluation.consistency import OF_BF16
-
     if figures is None:
         return f"{name}: the calls were accepted", []
     line = f"{name}: relative L2 of the logits {figures.rel_l2:.4f} ({context.job.system.name} {own.rel_l2:.4f})"

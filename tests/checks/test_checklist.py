@@ -1,7 +1,9 @@
 """A clean model passes all ten items; what raises, is foreign or holds no values is named; files and exit codes."""
 
+import argparse
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,7 +151,37 @@ def test_a_foreign_file_is_asked_what_its_contract_answers(job):
     assert status == dict(zip(items, ["skipped", "skipped", "pass", "pass", "skipped"]))
     assert "does not use bringup.blocks" in found["decode_modules"]["summary"]
     assert "n300, t3000: no folder of that system" in found["multi_device"]["summary"]
-    assert any("the file takes no batch" in e for e in found["end_to_end"]["evidence"])
+    batch = [e for e in found["end_to_end"]["evidence"] if "the file takes no batch" in e]
+    assert batch
+    assert batch[0].startswith("warning: "), "what could not be asked is not passed over"
+
+
+def test_formats_are_those_that_the_file_declares_in_either_way(job, monkeypatch):
+    """As `bringup layers` has them: WEIGHT_DTYPE alone counts too."""
+    import ttnn
+
+    from bringup.blocks import Precision
+    from bringup.checks.context import Context
+    from bringup.evaluation import layers
+
+    context, given = Context(job(ALLAM)), []
+    module = SimpleNamespace(WEIGHT_DTYPE=ttnn.bfloat8_b)
+    context.job.model_file = dataclasses.replace(context.job.model_file, module=module)
+    context.__dict__ |= {"built": (None, None), "hf": None, "reference": SimpleNamespace(tokens=[1, 2])}
+    profile = layers.Profile([], "submodules")
+    monkeypatch.setattr(layers, "profile", lambda *arguments: given.append(arguments[-1]) or profile)
+    assert context.profile is profile
+    assert given == [Precision.of(ttnn.bfloat8_b)]
+
+
+def test_the_command_repeats_the_check(job):
+    from bringup.checks.context import Context
+
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = Context(job(ALLAM), quick=True, items=["baseline", "prefill"]).command().split()
+    parsed = parser.parse_args(words[2:])
+    assert (parsed.items, parsed.quick, parsed.model_py) == ("baseline,prefill", True, ALLAM)
 
 
 def test_without_values_the_calls_run_and_accuracy_is_skipped(job):
