@@ -31,18 +31,9 @@ from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, 
 from ..shape import TILE, Shape, tile_padded
 from ..tensor import Tensor, padded, spec
 from .creation import host_cast
-from .data_movement import (
-    ONLY_TILE,
-    TILIZE_DTYPES,
-    TILIZED,
-    _padded_to,
-    allocated,
-    clone_memory,
-    device_tensor,
-    integers,
-    on_host,
-    page_bytes,
-)  # fmt: skip
+from .moving import ONLY_TILE, TILIZED, allocated, device_tensor, filled_to, integers, on_host, page_bytes
+from .permute import clone_memory
+from .slicing import TILIZE_DTYPES
 
 
 def converted(x: Tensor, dtype: DataType):
@@ -114,7 +105,7 @@ def _untilized(name: str, x: Tensor, shape, memory_config) -> Tensor:
         return launch(name, (x,), made, lambda v: v, rows=EACH)
     outer = x.spec.padded_shape
     cut = tuple(slice(0, n) for n in shape)
-    return launch(name, (x,), made, lambda v: _padded_to(v, outer)[cut].contiguous())
+    return launch(name, (x,), made, lambda v: filled_to(v, outer)[cut].contiguous())
 
 
 @op("ttnn.tilize")

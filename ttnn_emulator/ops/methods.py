@@ -11,8 +11,10 @@ from ..memory import _page, buffer_bytes
 from ..op import REGISTRY, op
 from ..shape import Shape, tile_padded
 from ..tensor import Tensor, spec
-from . import creation, data_movement, layout
-from .data_movement import _padded_to, integers, on_host, reshaped, sliced
+from . import creation, layout
+from .moving import filled_to, integers, on_host
+from .reshape import reshaped, resolved
+from .slicing import sliced
 
 
 def _mistaken(name: str, args) -> TypeError:
@@ -97,7 +99,7 @@ def tensor_reshape(tensor: Tensor, *shape) -> Tensor:
         wanted = integers("reshape", "shape", shape[0])
     else:
         raise _mistaken("reshape", shape)
-    return reshaped("ttnn.reshape", tensor, data_movement._resolved(tuple(wanted), tensor.spec.shape.volume()))
+    return reshaped("ttnn.reshape", tensor, resolved(tuple(wanted), tensor.spec.shape.volume()))
 
 
 @op("ttnn.Tensor.cpu")
@@ -130,7 +132,7 @@ def to_numpy(tensor: Tensor, mesh_composer=None):
 
 def to_torch_with_padded_shape(tensor: Tensor) -> torch.Tensor:
     """The values in padded shape; padding is zero here, and on a device what kernels left there."""
-    return _padded_to(creation.to_torch(tensor), tensor.spec.padded_shape)
+    return filled_to(creation.to_torch(tensor), tensor.spec.padded_shape)
 
 
 def to_list(tensor: Tensor) -> list:

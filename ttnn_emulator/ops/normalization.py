@@ -22,7 +22,8 @@ from ..numerics.rows import Slices
 from ..op import launch, on_device, op, update, view
 from ..shape import TILE, round_up
 from ..tensor import Tensor, spec
-from .matmul import L1_BASE, L1_END
+from .elementwise import multiply
+from .matmul_program import L1_BASE, L1_END
 from .sharding import BLOCK, HEIGHT, plane, result, unspecified
 
 FLOAT_INPUTS = (float32, bfloat16, bfloat8_b)
@@ -407,7 +408,6 @@ def attention_softmax(
     scale = None if head_size is None else head_size**-0.5
     if attention_mask is not None:
         return scale_mask_softmax(tensor, scale, attention_mask, memory_config=memory_config)
-    from .elementwise import multiply
 
     x = tensor if scale is None else multiply(tensor, scale, memory_config=memory_config)
     return softmax(x, -1, memory_config=memory_config)
