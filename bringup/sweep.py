@@ -18,6 +18,7 @@ from pathlib import Path
 from bringup import backends, sweep_results, systems
 from bringup.errors import BadInput, BringupError, shown
 from bringup.files import written_whole
+from bringup.planning import roofline
 
 HELP = "accuracy against predicted speed and memory over dtypes and compute settings"
 FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
@@ -29,14 +30,15 @@ AXES = {
     "destination": "fp32,bf16",
 }
 CONTEXT, PROMPT = 256, 128  # of the run by shapes
-RULE = 2  # counts up when the same settings shall give another result
 
 
 def add_arguments(parser):
     parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
     parser.add_argument("--model", metavar="DIR_OR_ID", help="checkpoint for the accuracy (default: as the path says)")
     parser.add_argument(
-        "--config", metavar="HF_ID_OR_CONFIG", help="configuration for speed and memory (default: as the path says)"
+        "--config",
+        metavar="HF_ID_OR_CONFIG",
+        help="for speed and memory (default: the path's, where it is known; else the checkpoint's)",
     )
     parser.add_argument("--system", choices=systems.SYSTEMS, help="default: as the path says")
     backends.add_arguments(parser)
@@ -79,12 +81,19 @@ class Common:
     max_new_tokens: int
     cache_dir: str
 
-    def digest(self, fingerprint):
-        """Changes with the settings, the weights, the text of the model file and the prompt."""
-        texts = [Path(p).read_text() for p in (self.model_py, self.prompt_file) if p]
-        told = {k: v for k, v in asdict(self).items() if k != "cache_dir"}
-        what = [RULE, told, fingerprint, texts, CONTEXT, PROMPT]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    def digest(self, job):
+        """Changes with all that a point's result depends on: settings, weights, prompt, configuration, and code."""
+        from bringup.evaluation.run import numerics_in_use
+
+        what = {
+            "settings": {k: v for k, v in asdict(self).items() if k != "cache_dir"},
+            "weights": job.source.fingerprint(job.cache_dir),
+            "prompt": job.prompt_ids,
+            "config": planned_config(job, self).to_dict(),
+            "backend": [job.activation.name, numerics_in_use(job.activation)],  # the environment may choose them
+            "code": _code(Path(self.model_py)),
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def run(args):
@@ -97,7 +106,8 @@ def run(args):
     print(job.activation)
     print(f"{len(points)} points of {shown(common.model_py)} on {job.system}; results in {shown(out)}", flush=True)
     job.reference()  # once, before the points need it
-    files = {point: out / "points" / f"{point.name}-{common.digest(_fingerprint(job))}.json" for point in points}
+    digest = common.digest(job)
+    files = {point: out / "points" / f"{point.name}-{digest}.json" for point in points}
     todo = [point for point in points if not files[point].is_file()]
     if len(todo) < len(points):
         print(f"{len(points) - len(todo)} points are there already")
@@ -151,8 +161,25 @@ def _model_name(job):
     return (job.model_file.hf_id or job.model_file.path.resolve().parent.name).rpartition("/")[2]
 
 
-def _fingerprint(job):
-    return job.source.fingerprint(job.cache_dir)
+def _code(model_py):
+    """The text of the model file, of those that it may build on (its other systems, its neighbours), and of ours."""
+    inside = model_py.parts[-6:-5] == ("models",)  # models/<org>/<model>/<system>/functional/model.py
+    beside = model_py.parents[2].rglob("*.py") if inside else model_py.parent.glob("*.py")
+    ours = Path(__file__).resolve().parents[1]
+    files = [*beside, *(ours / "bringup").rglob("*.py"), *(ours / "ttnn_emulator").rglob("*.py")]
+    digest = hashlib.sha256(roofline.CONSTANTS.read_bytes())
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def planned_config(job, common):
+    """The configuration whose memory and speed count: as asked; the known one of the path; else the checkpoint's."""
+    from bringup import loading
+    from bringup.planning.plan import find_config
+
+    named = common.config or (job.model_file.hf_id if job.model_file.hf_id in loading.known_ids() else None)
+    return find_config(named)[1] if named else job.config
 
 
 # Points --------------------------------------------------------------------------------------------------------------
@@ -234,14 +261,11 @@ def _formats(point):
 
 def planned(job, common, point):
     """Bytes of a chip (a cache of 32 rows), longest contexts and predicted speed at the true configuration."""
-    from bringup.planning import roofline
     from bringup.planning.memory import Memory
-    from bringup.planning.plan import find_config
     from bringup.planning.spec_run import spec_run
     from bringup.planning.wiring import WAYS
 
-    named = common.config or job.model_file.hf_id
-    config = find_config(named)[1] if named else job.config
+    config = planned_config(job, common)
     found = spec_run(
         job.model_file.path,
         config,

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bringup import sweep, sweep_results
 from bringup.errors import BadInput
+from ttnn_emulator import numerics
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
@@ -76,6 +78,33 @@ def test_other_settings_are_other_points(folder, monkeypatch):
     run(folder, "--mlp", "bfp8", "--max_new_tokens", 4, out="settings")
     run(folder, "--mlp", "bfp8", out="settings")
     assert len(ran) == 2
+
+
+def test_other_code_is_another_point(folder, tmp_path, monkeypatch):
+    """Also where the file only delegates, and what it delegates to has changed."""
+    ran = []
+    monkeypatch.setattr(sweep, "measure", lambda common, point: ran.append(point) or {"refused": "for this test"})
+    copied = tmp_path / "models" / "meta-llama" / "Llama-3.2-1B"
+    shutil.copytree(MODEL.parents[2], copied)
+    words = ("--mlp", "bfp8")
+    for _ in range(2):
+        run(folder, *words, out="code", model=copied / "n300" / "functional" / "model.py")
+    assert len(ran) == 1
+    with (copied / "n150" / "functional" / "model.py").open("a") as file:
+        file.write("# another line\n")
+    run(folder, *words, out="code", model=copied / "n300" / "functional" / "model.py")
+    assert len(ran) == 2
+    with numerics.use("exact"):  # as TTNN_EMULATOR_NUMERICS does
+        run(folder, *words, out="code", model=copied / "n300" / "functional" / "model.py")
+    assert len(ran) == 3
+
+
+def test_a_model_that_is_not_known_is_planned_as_the_checkpoint_says(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(MODEL.parents[2], tmp_path / "models" / "me" / "mine")
+    (row,) = run(folder, "--mlp", "bfp8", model=tmp_path / "models/me/mine/n150/functional/model.py", out="mine")
+    assert "refused" not in row, row
+    assert row["weights_bytes"] < 10e6, "the tiny checkpoint's, not a true Llama's"
 
 
 def test_what_does_not_fit_is_a_row_with_the_reason(folder, capsys):
