@@ -47,6 +47,18 @@ difference of the least-squares slope on that product, ours less the device's.
 - Padding is not held: where an op lets padding be seen it reads as zero.
 - `sampling` draws from torch's generator, not the device's.
 - Not covered by any recorded result: stochastic rounding, sharded matmul programs, several chips.
+
+## On another torch device
+
+`--torch-device cuda` keeps device tensors on a GPU. The code is the same, except that products are that device's own,
+that decode attention in `fast` takes all keys at once as a prompt's does, and that the integer arithmetic of the matrix
+unit, which is compiled for the CPU, carries its operands there and its results back.
+
+Run: every case of every op in both modes, and a small Llama's prefill and decode, on a pretended GPU: tensors that say
+they are elsewhere, compute on the CPU, and refuse what CUDA refuses (operands on two devices, reading memory from
+numpy; `tests/emulator/pretend_gpu.py`). `exact` gave the CPU's bits in all of them, `fast` results within 0.03
+(relative L2) of the CPU's. Not run: a real GPU. There was none; `tests/emulator/test_torch_device.py` has the test, which
+is skipped without one. How CUDA rounds the products of `fast` is therefore not measured.
 """
 
 
