@@ -1,5 +1,9 @@
 """Results of a sweep: which points nothing beats, as a table and as a picture."""
 
+from bringup.report import plots
+
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE)  # of fidelities
+
 
 def mark_pareto(rows):
     """`pareto`: no other point is both at least as fast and at least as close to the reference, and better in one."""
@@ -56,30 +60,24 @@ def draw(rows, out, title):
     done = [row for row in rows if "refused" not in row]
     if not done:
         return []
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    groups = []
     for marker, destination in (("o", "fp32"), ("s", "bf16")):
-        for colour, fidelity in enumerate(sorted({row["fidelity"] for row in done})):
+        for colour, fidelity in zip(COLOURS, sorted({row["fidelity"] for row in done})):
             some = [r for r in done if (r["destination"], r["fidelity"]) == (destination, fidelity)]
-            if some:
-                x, y = zip(*map(coordinates, some))
-                axes.scatter(x, y, marker=marker, color=f"C{colour}", label=f"{fidelity}, {destination} destination")
-    front = sorted((r for r in done if r["pareto"]), key=coordinates)
-    axes.plot(*zip(*map(coordinates, front)), color="0.6", zorder=0)
-    for row in front:
-        text = f"{row['attention']}/{row['mlp']}/{row['head']}"
-        axes.annotate(text, coordinates(row), textcoords="offset points", xytext=(5, 5), fontsize=8)
-    axes.set_yscale("log")
-    axes.set_xlabel("predicted tokens per second and user, traced, token chosen on the device")
-    axes.set_ylabel("mean KL divergence from HF (emulated)")
-    axes.set_title(f"{title}: weights of attention/MLP/head")
-    axes.legend(fontsize=8)
+            points = [(*coordinates(r), f"{r['attention']}/{r['mlp']}/{r['head']}" * r["pareto"]) for r in some]
+            if points:
+                groups.append((f"{fidelity}, {destination} destination", points, colour, marker))
+    front = sorted(coordinates(row) for row in done if row["pareto"])
+    speed = "predicted tokens per second and user, traced, token chosen on the device"
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    plots.scatter(groups, speed, "mean KL divergence from HF (emulated)", front, log=(False, True))(
+        figure, narrow=False
+    )
+    figure.axes[0].set_title(f"{title}: weights of attention/MLP/head")
+    figure.axes[0].grid(color="0.9")
     pictures = [out / "sweep.svg", out / "sweep.png"]
     for path in pictures:
         figure.savefig(path, dpi=150)
-    pyplot.close(figure)
     return pictures

@@ -261,6 +261,8 @@ def scatter(groups, xlabel, ylabel, front=(), log=(False, False)):
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(0.12)
         axes.grid(axis="x")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2 if narrow else len(groups))
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside upper left", ncols=2 if narrow else min(3, len(groups))
+        )
 
     return draw
