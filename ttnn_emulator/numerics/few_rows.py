@@ -9,7 +9,7 @@ import torch
 from numba import njit, prange
 
 #: Smaller matrices are not worth waking other threads for; torch has them.
-WORTH = 1 << 20
+WORTH = 1 << 18
 #: The order of a sum is free, infinities and nans are kept.
 REORDER = {"reassoc", "contract", "nsz"}
 
