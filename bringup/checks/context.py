@@ -74,7 +74,7 @@ class Context:
     def built(self):
         """(model, device); a failure is remembered, so that one item reports it and the others are skipped."""
         try:
-            return self._open.enter_context(self.job.open_model())
+            return self._open.enter_context(self.job.open_model(keep_hf=True))
         except BringupError as error:
             self.broken = str(error).splitlines()[0]
             raise

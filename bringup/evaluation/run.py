@@ -187,8 +187,8 @@ class Job:
         return found
 
     @contextmanager
-    def open_model(self):
-        """The model on its open device, as (model, device); the HF model is released once it is built."""
+    def open_model(self, keep_hf=False):
+        """The model on its open device, as (model, device); once it is built the HF model is released or kept."""
         from bringup.evaluation.uploads import watched
 
         s, options = self.settings, {}
@@ -200,7 +200,8 @@ class Job:
             start = time.perf_counter()
             with watched(self.hf_model(), self.source.weight_files(self.cache_dir)):
                 model = loading.build(self.model_file, self.hf_model(), device, self.max_seq_len)
-            self._hf_model = None
+            if not keep_hf:
+                self._hf_model = None
             gc.collect()
             self.seconds_build = time.perf_counter() - start
             if s.trace:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bringup import backends, checks, cli
+from bringup import backends, checks, cli, loading
 from bringup.checks import checklist, command, results, table
 from bringup.errors import BadInput
 from bringup.evaluation.run import ROOT, Job, Settings
@@ -142,6 +142,14 @@ def test_a_model_that_is_not_built_is_reported_once(job):
     assert "ValueError while building the model" in found["decode_modules"]["summary"]
     assert found["decode_modules"]["evidence"] == ["  no such weight"]
     assert {found[n]["status"] for n in checks.NAMES[2:]} == {"skipped"}
+
+
+def test_the_checkpoint_is_loaded_once(job, monkeypatch):
+    """Also where a reference is made after the model is built."""
+    load, loaded = loading.load_hf_model, []
+    monkeypatch.setattr(loading, "load_hf_model", lambda *args, **kwargs: loaded.append(1) or load(*args, **kwargs))
+    checks.run(job(ALLAM, tokens=2), quick=True, items=["full_decode", "teacher_forcing"])
+    assert len(loaded) == 1
 
 
 def test_a_foreign_file_is_asked_what_its_contract_answers(job):

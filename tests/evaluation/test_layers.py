@@ -355,6 +355,19 @@ def test_a_traced_model_is_watched_too(hf_model):
     assert sum(row["phase"] == "decode" for row in found.points) == 23
 
 
+def test_an_attention_with_other_parts_is_named_without_a_reason():
+    """Phi-3 has one matrix for q, k and v, so that HF's values of some points were not seen."""
+    config = AutoConfig.for_model(
+        "phi3", num_hidden_layers=2, hidden_size=64, intermediate_size=96, vocab_size=500, num_attention_heads=4,
+        num_key_value_heads=2, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    hf = with_weights_in(AutoModelForCausalLM.from_config(config).eval(), torch.bfloat16)
+    device = as_device(in_dtype(hf, torch.bfloat16), "model.layers.1.self_attn", torch.negative)
+    found = layers.judge(hf, device)
+    assert str(found.first) == "layer 1, self_attn"
+
+
 def test_an_architecture_with_other_names_is_compared_by_its_logits():
     config = AutoConfig.for_model("gpt2", n_layer=2, n_embd=64, n_head=2, vocab_size=500, n_positions=64)
     torch.manual_seed(0)

@@ -72,6 +72,8 @@ class Case:
         known = device.known.get(self.name)
         self.rows = rows if known is None else rows[known[rows]]
         self.decode = divergence.phase == "decode"
+        # whether HF's attention has the parts that the suspects are made of: some fuse q, k and v
+        self.seen_by_hf = {f"{inside}self_attn.{n}" for n in ("k_rope", "v_cache")} <= own.points.keys()
 
     def value(self, point):
         """What the device has at a point of this layer; where it was not seen, HF's on the device's inputs."""
@@ -102,7 +104,7 @@ class Case:
             "mlp.residual": lambda: self.residual(self.value("self_attn.residual"), "mlp"),
             "lm_head": lambda: self.linears(self.hf.lm_head, self._get("model.norm")),
         }
-        if self.point in kinds:
+        if self.point in kinds and (self.seen_by_hf or not self.point.startswith("self_attn")):
             yield from kinds[self.point]()
 
     def _get(self, name):
