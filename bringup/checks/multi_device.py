@@ -24,7 +24,7 @@ def multi_device(context):
             files[name] = build, what
     if not files:
         return skipped(f"{', '.join(others)}: {reasons[0].partition(': ')[2]}")
-    own = _rel_l2(context, context.model)
+    own = _compared(context, context.model)
     results, problems = [], []
     for name, (build, what) in files.items():
         try:
@@ -82,13 +82,13 @@ def _run(context, name, build):
             model = build(context.hf, device, job.max_seq_len)
         try:
             with blame(job.model_file.path, f"running it on {name}"):
-                return _rel_l2(context, model)
+                return _compared(context, model)
         finally:
             del model
             gc.collect()
 
 
-def _rel_l2(context, model):
+def _compared(context, model):
     """Compared with HF over the first tokens, or None where there are no values."""
     from bringup.evaluation import metrics, teacher_forcing
 

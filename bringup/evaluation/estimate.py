@@ -22,7 +22,8 @@ def of(job):
     one_pass = wide[1] if job.given_tokens is not None else wide[1] + (new - 1) * wide[0]
     disk = reading_seconds(job.source.weight_files(job.cache_dir))
     reference = disk + weights * (one_pass + narrow[1] * (s.three_way and s.hf_dtype == "float32"))
-    device = weights * EMULATED * (narrow[1] + (new - 1) * narrow[0])
+    first = prompt * narrow[0] if s.prefill_decode else narrow[1]
+    device = weights * EMULATED * (first + (new - 1) * narrow[0])
     build = disk + weights / WEIGHTS_PER_SECOND
     return (
         f"about {duration(reference)} for the reference (none where it is kept from before), {duration(build)} to "

@@ -2,6 +2,7 @@
 
 import math
 
+from bringup.checks.accuracy import TOP1, TOP5
 from bringup.report import figures, plots
 
 ORIGINS = {
@@ -16,7 +17,7 @@ ORIGINS = {
     "simulator": ("simulated", "Computed on the vendor's functional simulator: bit-exact values, and no time."),
     "silicon": ("measured", "Measured on a board."),
 }
-BARS = {"top1": 0.90, "top5": 0.95}  # of a bring-up: docs of the vendor's bring-up guide
+BARS = {"top1": TOP1, "top5": TOP5}
 IN_SIGHT = 0.3  # a limit is drawn where this share of it is in use
 MARKS = {"pass": "✓", "fail": "✗", "skipped": "–"}
 RESULTS = {True: "passed", False: "failed", None: "not asked"}

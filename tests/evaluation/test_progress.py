@@ -71,7 +71,7 @@ def test_a_run_counts_the_layers_of_its_prompt_and_then_its_tokens(monkeypatch):
 
 
 def job(weights, **settings):
-    common = dict(max_new_tokens=11, hf_dtype="float32", three_way=True, numerics=None)
+    common = dict(max_new_tokens=11, hf_dtype="float32", three_way=True, numerics=None, prefill_decode=False)
     files = [SimpleNamespace(stat=lambda: SimpleNamespace(st_size=2 * weights))]
     return SimpleNamespace(
         config=SimpleNamespace(hidden_size=64, dtype=torch.bfloat16),
@@ -94,6 +94,7 @@ def test_an_estimate_adds_up(monkeypatch):
     assert "4 s to build, 30 s on the emulated device" in text
     assert estimate.of(job(10**9, three_way=False)).startswith("about 40 s")
     assert estimate.of(job(10**9, hf_dtype="bfloat16")).startswith("about 20 s")
+    assert f"{console.duration(1.5 * (100 + 10))} on the emulated" in estimate.of(job(10**9, prefill_decode=True))
     monkeypatch.setattr(estimate, "reading_seconds", lambda files: 7)
     assert estimate.of(job(10**9)).startswith("about 57 s for the reference (none where it is kept from before), 11 s")
 

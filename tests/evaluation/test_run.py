@@ -184,7 +184,8 @@ def test_a_foreign_build_is_watched_and_its_pages_given_back(folder, monkeypatch
     assert sum(seen) == pytest.approx(1)
     assert len(released) > 3
     assert ttnn.from_torch is from_torch
-    assert result["peak_rss_bytes"] > result["seconds_build"] > 0
+    assert result["peak_rss_bytes"] >= mapped.rss_bytes()
+    assert result["seconds_build"] > 0
 
 
 # -- traces -----------------------------------------------------------------------------------------------------------
