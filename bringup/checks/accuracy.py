@@ -5,6 +5,7 @@ import dataclasses
 from bringup.checks import layers
 from bringup.checks.modules import prefill_modules
 from bringup.checks.outcome import FAIL, PASS, Outcome, skipped, verdict
+from bringup.evaluation.consistency import OF_BF16, UNDECIDED
 
 TOP1, TOP5 = 0.90, 0.95  # of a bring-up: the vendor's bring-up guide
 
@@ -81,6 +82,10 @@ def generation(context):
     behind = float(logits.max() - logits[token])
     place = metrics.rank(logits, token)
     problems = [f"token {same} is another than HF's, and {place + 1}th best for HF"] * (place >= 5)
+    size = float(logits[logits.isfinite()].square().mean().sqrt())
+    explained = UNDECIDED * OF_BF16 * context.in_bf16.rel_l2 * size
+    if behind > explained:
+        problems.append(f"token {same} is {behind:.3f} behind HF's, which is decided: {explained:.3f} are explained")
     summary = f"the first {same} of {len(reference.tokens)} tokens are HF's; then HF's {place + 1}th best"
     evidence.append(f"at token {same} HF has the device's token {behind:.3f} behind its own")
     return verdict(problems, summary, evidence)

@@ -21,6 +21,7 @@ OF_BF16 = 5.0
 OF_MEDIAN = 4.0
 # ...or than HF's own worst position in bfloat16, whose outliers are the text's and not the device's.
 OF_WORST_BF16 = 2.0
+UNDECIDED = 4.0  # times what is explained of a logit: where HF's lead is smaller, another prediction is no error
 ASSUMED_BF16 = 0.0067  # where HF in float32 does not fit into memory
 
 
@@ -132,11 +133,11 @@ class Probe:
         return ConsistencyResult(name, not wrong, "; ".join([*wrong, found]), figures)
 
     def _flips(self, want, logits, positions, explained):
-        """Positions with another argmax where HF's lead is 4 times what the format explains of a logit."""
+        """Positions with another argmax where HF's lead is more than UNDECIDED times what is explained of a logit."""
         best = want.topk(2).values
         lead = best[:, 0] - best[:, 1]
         noise = explained * want.square().mean(-1).sqrt()
-        wrong = (want.argmax(-1) != logits.argmax(-1)) & (lead > 4 * noise)
+        wrong = (want.argmax(-1) != logits.argmax(-1)) & (lead > UNDECIDED * noise)
         return [p for p, w in zip(positions, wrong.tolist(), strict=True) if w]
 
     # ways to logits

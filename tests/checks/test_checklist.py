@@ -220,6 +220,32 @@ def test_bars(clean, monkeypatch):
     assert "2 predictions are outside the reference's best 100" in outcome.evidence
 
 
+def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
+    from bringup.checks import accuracy
+    from bringup.evaluation import teacher_forcing
+
+    context = clean[1]
+    reference = dataclasses.replace(context.reference, logits=context.reference.logits.clone())
+    monkeypatch.setitem(context.__dict__, "reference", reference)
+    best, second = reference.logits.topk(2).values.T
+    lead = best - second
+    monkeypatch.setitem(context.__dict__, "built", (None, None))
+    monkeypatch.setattr(accuracy.layers, "first_divergence", lambda context: (None, None))
+
+    def outcome(at):
+        tokens = list(reference.tokens)
+        tokens[at] = int(reference.logits[at].topk(2).indices[1])
+        monkeypatch.setattr(teacher_forcing, "greedy", lambda *args, **kwargs: (tokens, None))
+        return accuracy.generation(context)
+
+    found = outcome(int(lead.argmax()))
+    assert found.status == "fail"
+    assert "behind HF's, which is decided" in found.summary
+    tied = int(lead.argmin())
+    reference.logits[tied, reference.logits[tied].topk(2).indices[1]] = best[tied] - 1e-4
+    assert outcome(tied).status == "pass"
+
+
 def test_unknown_items():
     with pytest.raises(BadInput, match="no such item"):
         checklist.chosen(["baseline", "decode_module"])
