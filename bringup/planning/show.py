@@ -137,9 +137,9 @@ def notes(result):
         )
     for kind, ran in result["longest_context"].get("run", {}).items():
         if ran["refused"]:
-            out.append(
-                f"Longest {kind} context, refused when run by shapes: {ran['refused'].splitlines()[1].strip()[:160]}"
-            )
+            first, *rest = ran["refused"].splitlines()
+            why = (rest or [first])[0].strip()[:160]  # what the device says comes after where it was
+            out.append(f"Longest {kind} context, refused when run by shapes: {why}")
     if result["uncounted"]:
         out.append(f"Weights that no rule knows, counted on every chip: {', '.join(result['uncounted'][:5])}")
     return out
