@@ -27,9 +27,16 @@ def add_arguments(parser):
 def run(args):
     from bringup import mapped
     from bringup.console import gib
+    from bringup.errors import BadInput
     from bringup.evaluation.run import Job, Settings, lines, memory_line
+    from bringup.files import writable
 
     command.quiet_libraries()
+    if args.temperature < 0:
+        raise BadInput("--temperature is out of range", got=args.temperature, want="0 (greedy) or more")
+    if not 0 < args.top_p <= 1:
+        raise BadInput("--top_p is out of range", got=args.top_p, want="more than 0, up to 1 (all)")
+    writable(args.json)
     names = Settings.__dataclass_fields__
     job = Job(Settings(**{k: v for k, v in vars(args).items() if k in names}))
     print(job.activation)

@@ -1,7 +1,8 @@
 """What a user gets to read when something is wrong: the problem, what was got and wanted, what to do. No traceback.
 
 `BadInput` (exit code 2): the command cannot mean anything as given. `ModelFailed` (exit code 1): the model file raised,
-and the line of it that did is named. `BRINGUP_TRACEBACK=1` shows the whole traceback of either.
+and the line of it that did is named. A file that cannot be read or
+written is named with what the system says (exit code 2). `BRINGUP_TRACEBACK=1` shows the whole traceback of each.
 """
 
 import os
@@ -83,3 +84,8 @@ def guarded(main, *args):
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a file that the user named, or a full disk; others are not the user's to mend
+        if error.filename is None or os.environ.get("BRINGUP_TRACEBACK") == "1":
+            raise
+        print(f"error: {shown(error.filename)}: {error.strerror}", file=sys.stderr)
+        return 2

@@ -2,6 +2,9 @@
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
+
+from bringup.errors import BadInput, shown
 
 
 @contextmanager
@@ -17,3 +20,23 @@ def written_whole(path):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def writable(path, folder=False):
+    """Asks for a file (or folder) that is written at the end of a run before the run, and makes the folder it is in.
+
+    Returns   the path, None where there is none
+    Raises    BadInput where nothing can be written there
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    place = path if folder else path.parent
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write {shown(path)}", got=error.strerror) from error
+    taken = path.is_dir() and not folder
+    if taken or not os.access(path if path.exists() else place, os.W_OK):
+        raise BadInput(f"cannot write {shown(path)}", got="a folder" if taken else "no permission to write there")
+    return path

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bringup import backends, sweep_results, systems
 from bringup.errors import BadInput, BringupError, shown
-from bringup.files import written_whole
+from bringup.files import writable, written_whole
 from bringup.planning import roofline
 
 HELP = "accuracy against predicted speed and memory over dtypes and compute settings"
@@ -101,10 +101,13 @@ def run(args):
 
     quiet_libraries()
     points = grid(args)
+    if args.jobs == 0:
+        raise BadInput("--jobs is out of range", got=0, want="1 or more; -1 for as many as there are cores")
     job, common = prepare(args)
     out = Path(args.out or f"sweeps/{_model_name(job)}-{job.system.name}")
     print(job.activation)
     print(f"{len(points)} points of {shown(common.model_py)} on {job.system}; results in {shown(out)}", flush=True)
+    writable(out, folder=True)
     job.reference()  # once, before the points need it
     digest = common.digest(job)
     files = {point: out / "points" / f"{point.name}-{digest}.json" for point in points}

@@ -11,7 +11,7 @@ NEW_TOKENS, QUICK_NEW_TOKENS = 100, 48
 
 def add_arguments(parser):
     add_model_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks")
     parser.add_argument("--items", metavar="A,B", help="only these items")
     parser.add_argument("--out", metavar="DIR", help="the report's folder (default: reports/<model>-<system>)")
     parser.add_argument(
@@ -24,12 +24,14 @@ def run(args):
     from bringup.errors import BadInput, shown
     from bringup.evaluation.command import quiet_libraries
     from bringup.evaluation.run import Job, Settings
+    from bringup.files import writable
 
     quiet_libraries()
     items = args.items.split(",") if args.items else None
     chosen = checklist.chosen(items)
     if args.write and items:
         raise BadInput("--write takes the whole checklist", got=f"--items {args.items}")
+    writable(args.out, folder=True)
     tokens = QUICK_NEW_TOKENS if args.quick else NEW_TOKENS
     names = Settings.__dataclass_fields__
     given = {k: v for k, v in vars(args).items() if k in names}

@@ -67,8 +67,10 @@ def run(args):
     from bringup.console import duration
     from bringup.evaluation import estimate
     from bringup.evaluation.run import Job, Settings, lines
+    from bringup.files import writable
 
     quiet_libraries()
+    writable(args.json)
     names = Settings.__dataclass_fields__
     job = Job(Settings(**{k: v for k, v in vars(args).items() if k in names}))
     print(job.activation)
@@ -92,7 +94,6 @@ def run(args):
 def write_json(result, path):
     """The whole record to a file, and without the positions as the last line of output."""
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
     print(json.dumps(plain(short(result))))
 

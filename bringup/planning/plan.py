@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bringup import systems
 from bringup.errors import BadInput, shown
+from bringup.files import writable
 
 HELP = "does it fit, how long a context, how fast: from a configuration, without weights or a board"
 WEIGHTS = ("bf16", "bfp8", "bfp4")
@@ -54,6 +55,7 @@ def run(args):
         return
     if args.model is None:
         raise BadInput("which model?", want="an HF id, a checkpoint directory or a config.json")
+    writable(args.json)
     hf_id, config = find_config(args.model)
     result = plan(
         config, args.system, hf_id=hf_id, model_py=args.model_py, weights=args.weights, cache=args.cache,

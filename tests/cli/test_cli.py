@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bringup import cli
+from bringup.errors import guarded
 from tests.evaluation import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,6 +133,7 @@ BAD = [
     ("hub is away", [WRAPPED, "--model", "org/name"], 2, "cannot get org/name.*--model DIR"),
     ("nothing to generate", [WRAPPED, "--max_new_tokens", "0"], 2, "at least 1"),
     ("min above max", [WRAPPED, "--max_new_tokens", "2", "--min_new_tokens", "3"], 2, "out of range"),
+    ("no place for the figures", [WRAPPED, "OPTIONS", "--json", "/dev/null/a.json"], 2, "cannot write /dev"),
     ("too many users", [WRAPPED, "--batch", "33"], 2, "1 to 32"),
     ("no build_model", [tiny.FILES / "no_build_model.py", "OPTIONS"], 2, "has no build_model.*make_model"),
     ("another mesh", [tiny.FILES / "for_two_chips.py", "OPTIONS"], 2, "another mesh.*--system n300"),
@@ -199,6 +201,12 @@ def test_bad_input_is_explained(answers, case, code, text):
     found, message = answers[case]
     assert found == code, found
     assert re.search(text, message, re.S), message
+
+
+def test_a_file_that_cannot_be_opened_is_named(monkeypatch, capsys):
+    monkeypatch.delenv("BRINGUP_TRACEBACK", raising=False)
+    assert guarded(open, "/dev/null/a.json", "w") == 2
+    assert capsys.readouterr().err == "error: /dev/null/a.json: Not a directory\n"
 
 
 @pytest.mark.parametrize("words", [["nowhere/model.py"], [WRAPPED, "--max_new_tokens", "0"]])

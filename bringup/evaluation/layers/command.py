@@ -29,10 +29,12 @@ def run(args):
     from bringup.errors import BadInput
     from bringup.evaluation.command import quiet_libraries
     from bringup.evaluation.run import Job, Settings
+    from bringup.files import writable
 
     if args.tokens < 1 or args.decode < 0:
         raise BadInput("nothing to run", got=f"--tokens {args.tokens} --decode {args.decode}", want="N >= 1 and N >= 0")
     quiet_libraries()
+    writable(args.json)
     given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
     job = Job(Settings(**given, prompt_tokens=args.tokens + args.decode, max_new_tokens=1))
     print(job.activation)
@@ -42,7 +44,6 @@ def run(args):
     found = of_job(job, args.tokens)
     print_profile(found, every_point=args.all)
     if args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.json).write_text(json.dumps(plain(found.as_dict()), indent=1) + "\n")
     return 1 if found.first else 0
 
