@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -327,6 +328,14 @@ def _cpu():
 
 def build(model_file, hf_model, device, max_seq_len):
     """`build_model` of a loaded file; what it raises is reported with the line of the file."""
+    build_model = model_file.module.build_model
+    try:
+        inspect.signature(build_model).bind(hf_model, device, max_seq_len)
+    except TypeError as error:
+        raise ModelFailed(
+            f"build_model of {shown(model_file.path)} does not take (hf_model, tt_device, max_seq_len): {error}",
+            got=f"build_model{inspect.signature(build_model)}",
+        ) from error
     with blame(model_file.path, "building the model"):
         model = model_file.module.build_model(hf_model, device, max_seq_len)
     if not callable(getattr(model, "forward", None)):
