@@ -32,7 +32,9 @@ def main(argv=None):
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, path in COMMANDS.items():
         module = importlib.import_module(path)
-        sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
+        sub = subparsers.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
