@@ -100,7 +100,7 @@ def write(config, directory, seed=0):
 
     directory = Path(directory)
     seed_file, total = directory / "random_weights.json", size_bytes(config)
-    about = {"seed": seed, "rule": RULE, "config": hashlib.sha256(config.to_json_string().encode()).hexdigest()}
+    about = {"seed": seed, "rule": RULE, "config": hashlib.sha256(_facts(config).encode()).hexdigest()}
     if directory.is_dir() and any(directory.iterdir()):
         if not seed_file.is_file() or json.loads(seed_file.read_text()) != about:
             raise BadInput("not writing over what is there", got=shown(directory), want="an empty or a new directory")
@@ -131,6 +131,11 @@ def write(config, directory, seed=0):
     index = {"metadata": {"total_size": total}, "weight_map": where}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
     config.save_pretrained(directory)
+
+
+def _facts(config):
+    """The configuration as text, without the version of transformers that it was made with."""
+    return json.dumps({k: v for k, v in config.to_dict().items() if k != "transformers_version"}, default=str)
 
 
 def _shards(made):

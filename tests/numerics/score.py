@@ -57,8 +57,8 @@ unit, which is compiled for the CPU, carries its operands there and its results 
 Run: every case of every op in both modes, and a small Llama's prefill and decode, on a pretended GPU: tensors that say
 they are elsewhere, compute on the CPU, and refuse what CUDA refuses (operands on two devices, reading memory from
 numpy; `tests/emulator/pretend_gpu.py`). `exact` gave the CPU's bits in all of them, `fast` results within 0.03
-(relative L2) of the CPU's. Not run: a real GPU. There was none; `tests/emulator/test_torch_device.py` has the test, which
-is skipped without one. How CUDA rounds the products of `fast` is therefore not measured.
+(relative L2) of the CPU's. Not run: a real GPU. There was none; `tests/emulator/test_torch_device.py` has the test,
+which is skipped without one. How CUDA rounds the products of `fast` is therefore not measured.
 """
 
 

@@ -3,11 +3,9 @@
 Two modules with the same functions and one switch between them:
 
     exact    bit for bit wherever the hardware's rule is known: the matrix unit's integer arithmetic (a compiled
-    kernel), the
-             packer, tables of every unary function
+             kernel), the packer, tables of every unary function
     fast     torch on the CPU's bf16 units, or on any torch device: each operation's error against the exact product
-    has the
-             device's size and bias
+             has the device's size and bias
 
 Values are those of one chip: torch.bfloat16 for bfloat16 and, on their grid, for bfloat8_b and bfloat4_b;
 torch.float32; torch integers. Dtypes are the strings "bfloat16", "float32", "bfloat8_b", "bfloat4_b", "uint32", ...
