@@ -62,6 +62,7 @@ def run(args):
             print(f"free-running text: the first {agreeing} of {len(reference.tokens)} tokens are the HF model's own")
             result |= job.measure(model, device, reference)
             print("\n".join(lines(result)))
+    result["command"] = job.command("demo.py") + " --eval" * args.eval
     command.write_json(result, args.json)
 
 

@@ -8,9 +8,12 @@ The last line is YT_METRICS={json}. The reference of both modes is the HF model 
 
 import argparse
 import sys
+from pathlib import Path
 
-from bringup.errors import guarded
-from bringup.evaluation import run_eval
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a clone that is not installed
+
+from bringup.errors import guarded  # noqa: E402
+from bringup.evaluation import run_eval  # noqa: E402
 
 
 def main():

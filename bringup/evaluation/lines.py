@@ -8,7 +8,7 @@ TITLES = ("top-1", "top-5", "KL mean", "KL p99", "KL worst", "rel. L2", "PCC", "
 
 
 def lines(result):
-    out = []
+    out, who = [], "HF model" if result["backend"] == "none" else "device"
     if "top1" in result:
         n = result["n"]
         top1, top5, of_reference = (Rate(round(result[k] * n), n) for k in ("top1", "top5", "top5_of_reference"))
@@ -18,14 +18,14 @@ def lines(result):
             f"Top-5 accuracy: {top5}",
             f"  n = {n}, 95 % intervals: top-1 {top1.spread()}, top-5 {top5.spread()}",
             f"  text: {f'given, {text}' if text else 'the reference goes on by itself (greedy)'}",
-            f"  top-5 is the reference token in the device's five best; the device's best in the reference's five: "
+            f"  top-5 is the reference token in the {who}'s five best; the {who}'s best in the reference's five: "
             f"{of_reference}",
-            f"KL(reference || device): mean {result['kl_mean']:.2e}, 99th percentile {result['kl_p99']:.2e}, "
+            f"KL(reference || {who}): mean {result['kl_mean']:.2e}, 99th percentile {result['kl_p99']:.2e}, "
             f"worst {result['kl_worst']:.2e} nats",
             f"Logits: relative L2 {result['rel_l2']:.4f}, PCC {result['pcc']:.6f}, predictions outside the reference's "
             f"best 100: {result['garbage']}",
             f"Perplexity on the {'given' if text else 'reference' + chr(39) + 's'} tokens: "
-            f"device {result['perplexity_device']:.4f}, reference {result['perplexity_reference']:.4f}",
+            f"{who} {result['perplexity_device']:.4f}, reference {result['perplexity_reference']:.4f}",
         ]
         if result.get("bf16"):
             out += three_way(result)

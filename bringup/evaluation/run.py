@@ -71,7 +71,8 @@ class Job:
             raise BadInput(
                 "--batch is out of range", got=s.batch, want="1 to 32: a decode tile has 32 rows, one per user"
             )
-        self.model_file = loading.ModelFile(s.model_py, None, s.system) if hf_only else loading.describe(s.model_py)
+        hf_id = None if s.model is None or Path(s.model).is_dir() else s.model
+        self.model_file = loading.ModelFile(s.model_py, hf_id, s.system) if hf_only else loading.describe(s.model_py)
         self.system = systems.get(s.system or self.model_file.system or "n150")
         self.checkpoint = s.model or self.model_file.hf_id
         if self.checkpoint is None:
@@ -256,7 +257,7 @@ class Job:
         """What was run, for the record."""
         s = self.settings
         return {
-            "model_py": shown(self.model_file.path),
+            "model_py": None if self.activation.name == "none" else shown(self.model_file.path),
             "hf_id": self.model_file.hf_id,
             "checkpoint": self.source.name,
             "random_weights": self.source.random_seed is not None,
@@ -271,9 +272,9 @@ class Job:
             "command": self.command(),
         }
 
-    def command(self):
+    def command(self, script="eval.py"):
         """The command line that repeats this evaluation, without what only says where files are kept."""
-        words = ["python eval.py", shown(self.model_file.path)]
+        words = [f"python {script}", shown(self.model_file.path)]
         for field in fields(Settings):
             value = getattr(self.settings, field.name)
             if field.name in ("model_py", "cache_dir") or value == field.default:

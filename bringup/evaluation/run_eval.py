@@ -72,6 +72,7 @@ def run(args):
             batch=args.batch,
             trace=args.trace,
             hf_dtype=args.hf_dtype,
+            three_way=args.mode == "tt",  # in mode hf that model takes the device's place
             cache_dir=args.cache_dir,
         ),
     )
