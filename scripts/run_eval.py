@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a clone that is not installed
 
-from bringup.errors import guarded  # noqa: E402
-from bringup.evaluation import run_eval  # noqa: E402
+from bringup.errors import guarded
+from bringup.evaluation import run_eval
 
 
 def main():
