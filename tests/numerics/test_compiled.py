@@ -60,3 +60,31 @@ def test_rms_norm(fidelity, fp32):
     y = fpu.mul(fpu.mul(x, r if fp32 else r.to(torch.bfloat16), fidelity, fp32), w, fidelity, fp32)
     got = common.rms_norm(x, w, None, 1e-5, ComputeConfig(fidelity, False, fp32, False), "bfloat16")
     assert same(got, common.stored(y, "bfloat16"))
+
+
+@pytest.mark.parametrize(
+    "config", [ComputeConfig("HiFi4", False, True, False), ComputeConfig("HiFi2", True, False, False)]
+)
+def test_decode_in_one_pass(config, monkeypatch):
+    """Against the steps that follow the kernels; the recorded cases, which are small, run through those."""
+    q = values(1, 3, 8, 64, wide=1).bfloat16()
+    k, v = (values(3, 2, 128, 64, seed=s, wide=1).bfloat16() for s in (1, 2))
+    for exp_approx in (False, True):
+        for positions in ([127, 0, 40], [-1, 64, 31], [95, 96, 97]):
+            got = {}
+            for worth in (0, 1 << 60):
+                monkeypatch.setattr(exact, "WORTH", worth)
+                got[worth] = exact.attention_decode(
+                    q, k, v, positions, config=config, exp_approx=exp_approx, k_chunk=32, cores=1
+                )
+            assert same(*got.values()), (exp_approx, positions)
+
+
+def test_decode_with_values_too_large_for_one_pass(monkeypatch):
+    monkeypatch.setattr(exact, "WORTH", 0)
+    config = ComputeConfig("HiFi4", False, True, False)
+    q, k, v = (values(*s).bfloat16() for s in ((1, 1, 2, 32), (1, 1, 32, 32), (1, 1, 32, 32)))
+    v[0, 0, 3, 5] = 2.0**120
+    got = exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1)
+    monkeypatch.setattr(exact, "WORTH", 1 << 60)
+    assert same(got, exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1))

@@ -10,6 +10,7 @@ Source    ttnn 0.81.1: kernel sources in the wheel; all recorded vectors of matm
 import builtins
 import math
 
+import numpy
 import torch
 
 from . import ComputeConfig, fpu, vector
@@ -123,6 +124,11 @@ def _compiled(name, x, parameter):
     return out
 
 
+#: Multiply-adds of a decode step from which one compiled pass is worth its compilation, once per machine.
+WORTH = 1 << 17
+_NO_TABLE = torch.zeros(1, dtype=torch.bfloat16)
+
+
 class _Flash:
     """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32
     dest)."""
@@ -180,6 +186,25 @@ class _Flash:
 
     def times(self, a, b):
         return self.packed(fpu.mul(a, b, self.fidelity, self.fp32))
+
+    def decode_on_cpu(self, q, k, v, group, chunk):
+        """`attention_decode` of users (row, last position) in one compiled pass; None if a product could overflow."""
+        here = [user for user, _ in group]
+        every = slice(here[0], here[-1] + 1) if here[-1] - here[0] + 1 == len(here) else here
+        tables = [_NO_TABLE] * 3
+        if not self.fp32:
+            correction = _correction_approx if self.exp_approx else _correction_polynomial
+            reciprocal = _reciprocal_cut if self.approx_recip else _reciprocal
+            tables = [tabulate(_exp_cut, self.scale), tabulate(correction, self.scale), tabulate(reciprocal)]
+        out = _loops().decode(
+            *(_patterns(t) for t in (q[0, every], k[every], v[every])),
+            numpy.array([position for _, position in group]), chunk, (self.scale, self.correction_scale),
+            (self.exp_approx, 1 if self.approx_recip else 2), [_patterns(t) for t in tables], self.fidelity, self.fp32,
+        )  # fmt: skip
+        if out is None:
+            return None
+        words = torch.from_numpy(out)
+        return words.view(torch.float32) if self.fp32 else (words >> 16).to(torch.int16).view(torch.bfloat16)
 
     def inverse(self, total):
         if self.fp32:
@@ -292,10 +317,17 @@ def attention_decode(
             alike.setdefault(_decode_chunks(last, k_chunk, sliding_window), []).append((user, last))
     for (chunk, first, end), group in alike.items():
         here = [user for user, _ in group]
+        farthest = builtins.max(position for _, position in group)
+        one_pass = q.device.type == "cpu" and len(here) * nq * hd * farthest >= WORTH and hd % TILE == 0
+        one_pass = one_pass and mask is None and not sliding_window and (cores == 1 or end == 1)  # one core a head
+        one_pass = one_pass and v.shape[-1] == hd and (farthest // TILE + 1) * TILE <= length
+        y = step.decode_on_cpu(q, k, v, group, chunk) if one_pass else None
+        if y is not None:
+            out[0, here] = stored(y, dtype)
+            continue
         every = slice(here[0], here[-1] + 1) if here[-1] - here[0] + 1 == len(here) else here
         queries = q[0, every].reshape(-1, nq // nk, hd)
         # Behind the farthest position nothing is computed: what is hidden there comes to the same.
-        farthest = builtins.max(position for _, position in group)
         start, stop = first * chunk, builtins.min(end * chunk, length)
         live = builtins.min(stop, (farthest // TILE + 1) * TILE)
         last = torch.tensor([position for _, position in group], device=q.device)[:, None]

@@ -79,10 +79,24 @@ def perturb(y, n, salt, gain, along, constant):
 
 
 @intrinsic(prefer_literal=True)
-def _square(typingctx, words, at, xf, xe, phases, fp32):
-    """Sixteen rows at one column: the FPU's square of words[at : + 16], in pieces for `sum_tile` (xf [2, 32, 16],
-    xe)."""
+def _square(typingctx, x, at, out, phases, fp32):
+    """out int32 [16] = the FPU's squares of sixteen columns x[at : + 16] of a row."""
     n_phases, is_fp32 = phases.literal_value, fp32.literal_value
+
+    def codegen(context, builder, signature, args):
+        t = signature.args
+        px = lanes.pointer(context, builder, t[0], args[0], args[1], lanes.I16)
+        po = lanes.pointer(context, builder, t[2], args[2], ir.Constant(ir.IntType(64), 0), lanes.I32)
+        v = lanes.load_uint16(builder, px, 0) << 16
+        lanes.store(builder, po, 0, rules.mul(v, v, n_phases, is_fp32))
+        return context.get_dummy_value()
+
+    return types.void(x, at, out, phases, fp32), codegen
+
+
+@intrinsic
+def _in_pieces(typingctx, words, at, xf, xe):
+    """Sixteen rows at one column, fp32 patterns words[at : + 16], in pieces for `sum_tile` (xf [2, 32, 16], xe)."""
 
     def codegen(context, builder, signature, args):
         t = signature.args
@@ -90,8 +104,7 @@ def _square(typingctx, words, at, xf, xe, phases, fp32):
             lanes.pointer(context, builder, t[i], args[i], args[1], kind)
             for i, kind in ((0, lanes.I32), (2, lanes.F32), (3, lanes.I32))
         )
-        v = lanes.load(builder, pw, 0)
-        s = rules.mul(v, v, n_phases, is_fp32)
+        s = lanes.load(builder, pw, 0)
         e = (s >> 23) & 255
         high = (s & -(1 << 17)).as_float()
         lanes.store(builder, pf, 0, high)
@@ -99,7 +112,7 @@ def _square(typingctx, words, at, xf, xe, phases, fp32):
         lanes.store(builder, pe, 0, (e > 0).choose(e, NOTHING))
         return context.get_dummy_value()
 
-    return types.void(words, at, xf, xe, phases, fp32), codegen
+    return types.void(words, at, xf, xe), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -141,16 +154,18 @@ def _rms(n_phases: int, approximate: bool, weighted: bool, fp32: bool, threads: 
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
         share = np.float32(1 / width)
         for group in prange((rows + 15) // 16):
-            words, dst = np.zeros(32 * 16, np.int32), np.zeros(16, np.int32)
+            words, squares, dst = np.zeros(32 * 16, np.int32), np.zeros(16, np.int32), np.zeros(16, np.int32)
             xf, xe = np.empty(2 * 32 * 16, np.float32), np.empty(32 * 16, np.int32)
             exponents = np.empty(64, np.int32)
             live = min(16, rows - 16 * group)
             for k0 in range(0, width, 32):
                 for r in range(live):
-                    for k in range(32):
-                        words[16 * k + r] = np.int32(np.int64(x[16 * group + r, k0 + k]) << 16)
+                    for half in range(0, 32, 16):
+                        _square(flat_x, (16 * group + r) * width + k0 + half, squares, n_phases, fp32)
+                        for k in range(16):
+                            words[16 * (half + k) + r] = squares[k]
                 for k in range(0, 512, 16):
-                    _square(words, k, xf, xe, n_phases, fp32)
+                    _in_pieces(words, k, xf, xe)
                 sum_tile(xf, xe, ones, ones_exponents, exponents, dst, n_phases, fp32, True)
             for r in range(live):
                 mean = _bits(_float(dst[r]) * share)
