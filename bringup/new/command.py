@@ -4,8 +4,9 @@ bringup new Qwen/Qwen3-0.6B --system n150
 bringup new path/to/checkpoint --id org/name --system t3000 --out my-bringups
 
 Written from the HF configuration: a known id (or one in the HF cache or on the hub), a checkpoint directory, or a
-config.json. Where the model needs what no block does, nothing is written and everything that is missing is listed: the
-field and its value, HF's module that has it, and what would be needed. What is written has run whole by shapes.
+config.json. These two rarely say which model they are: --id ORG/NAME does, and names the folder under models/. Where
+the model needs what no block does, nothing is written and everything that is missing is listed: the field and its
+value, HF's module that has it, and what would be needed. What is written has run whole by shapes.
 """
 
 import json
@@ -25,7 +26,8 @@ WIDTH = 120
 def add_arguments(parser):
     parser.add_argument("model", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json")
     parser.add_argument("--system", choices=systems.SYSTEMS, default="n150", help="default: %(default)s")
-    parser.add_argument("--id", metavar="ORG/NAME", help="the model's HF id, where a directory or file is given")
+    id_help = "the model's HF id; needed where a directory or config.json does not say it in _name_or_path"
+    parser.add_argument("--id", metavar="ORG/NAME", help=id_help)
     parser.add_argument("--out", metavar="DIR", default=".", help="where models/ and tests/ are (default: here)")
     parser.add_argument("--force", action="store_true", help="write over files that are there")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
@@ -34,11 +36,11 @@ def add_arguments(parser):
 def run(args):
     from bringup import backends
     from bringup.evaluation.command import quiet_libraries
-    from bringup.new import covered, facts
+    from bringup.new import configuration, covered, facts
 
     quiet_libraries()
     backends.activate("emulator")
-    config, hf_id, flag = find(args.model, args.id)
+    config, hf_id, flag = configuration.find(args.model, args.id)
     missing = covered.gaps(config)
     if missing:
         if args.json:
@@ -52,60 +54,16 @@ def run(args):
     if args.json:
         print(json.dumps({"model": hf_id, "covered": True, "files": [str(f) for f in files], **figures}))
         return
-    cache = "a paged cache" if found.paged else "a cache of 32 rows"
+    from bringup.blocks.parallel import USERS
+
+    cache = f"a cache of {USERS} users x {found.max_seq_len} positions"
+    if found.paged:
+        cache = f"a paged cache: {USERS} users x {found.max_seq_len} positions do not fit, they share what does"
     print(f"{hf_id} on {found.system}: covered; weights in {found.dtype}, {cache}")
     built, peak = found.dram_built / 1e9, found.dram_peak / 1e9
     print(f"  run whole by shapes: {built:.2f} GB a chip built, {peak:.2f} GB at its peak")
     print("\n".join(f"  wrote {shown(f)}" for f in files))
     print(f"  next: pytest {shown(files[-1])}")
-
-
-def find(model, hf_id=None):
-    """(HF configuration, id, what a command needs to find the model: " --model ..." or nothing)."""
-    from transformers import AutoConfig
-
-    from bringup import loading
-
-    path = Path(model)
-    if path.exists():
-        if path.is_dir() and not (path / "config.json").is_file():
-            raise BadInput("not a checkpoint directory", got=shown(path), want="a directory with config.json")
-        hf_id = hf_id or _id_of(path)
-        try:
-            config = AutoConfig.from_pretrained(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise BadInput(f"cannot read the configuration {shown(path)}: {error}") from error
-        folder = path if path.is_dir() else path.parent
-        return config, hf_id, f" --model {shown(folder)}"
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        want = "an HF id org/name, a checkpoint directory or a config.json"
-        raise BadInput("no such configuration", got=model, want=want)
-    if model in loading.known_ids():
-        return loading.load_config(loading.find_source(model, random_weights=True)), hf_id or model, ""
-    try:
-        loading.require_hub()
-    except OSError as error:
-        local = {"local_files_only": True}
-        reason = str(error)
-    else:
-        local, reason = {}, ""
-    try:
-        return AutoConfig.from_pretrained(model, **local), hf_id or model, ""
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(
-            f"cannot get the configuration of {model}: not known here, not in the HF cache, and not from the hub",
-            got=reason or str(error).splitlines()[0],
-            hint="give its directory or config.json, with --id " + model + "; known: " + ", ".join(loading.known_ids()),
-        ) from error
-
-
-def _id_of(path):
-    """The id that a configuration states of itself."""
-    folder = path if path.is_dir() else path.parent
-    stated = json.loads((path / "config.json" if path.is_dir() else path).read_text()).get("_name_or_path", "")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", stated):
-        return stated
-    raise BadInput("which model is it?", got=shown(folder), want="--id ORG/NAME: it names the folder under models/")
 
 
 def write(found, root, force=False):

@@ -57,7 +57,10 @@ def gaps(config):
         config = text
     try:
         model = two_layers(config)
-    except (ValueError, KeyError, TypeError, ImportError) as error:
+    except (KeyError, TypeError) as error:
+        needed = f"a configuration that HF's model takes; it raised {type(error).__name__}: {error}"
+        return found + [Gap(f"model_type = {config.model_type!r}, with a value it does not know", "HF", needed)]
+    except (ValueError, ImportError) as error:
         reason = str(error).splitlines()[0]
         return found + [Gap(f"model_type = {config.model_type!r}", "AutoModelForCausalLM", f"a causal model: {reason}")]
     found += _structure(config, model)
