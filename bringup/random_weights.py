@@ -32,13 +32,18 @@ def add_arguments(parser):
 
 
 def run(args):
-    from transformers import AutoConfig
-
     from bringup import loading
+    from bringup.new import configuration
 
     if Path(args.config).exists():
-        found = Path(args.config)
-        config = AutoConfig.from_pretrained(found.parent if found.is_file() else found)
+        config = configuration.read(args.config)
+    elif args.config not in loading.known_ids():
+        raise BadInput(
+            "no configuration is kept for this model",
+            got=args.config,
+            want="one of " + ", ".join(loading.known_ids()),
+            hint="give the path of its config.json in place of the id",
+        )
     else:
         config = loading.load_config(loading.Source(args.config, random_seed=args.seed))
     write(config, args.directory, args.seed)
@@ -116,7 +121,7 @@ def write(config, directory, seed=0):
             f"not enough disk for {gib(left)} of random weights",
             got=f"{gib(free)} free under {shown(directory)}",
             want=f"{gib(left + SPARE_DISK_BYTES)}",
-            hint="another --cache_dir, or BRINGUP_CACHE",
+            hint="another directory: --cache_dir or BRINGUP_CACHE where weights are cached",
         )
     print(f"writing {gib(left)} of random weights to {shown(directory)}", flush=True)
     seed_file.write_text(json.dumps(about, indent=1) + "\n")

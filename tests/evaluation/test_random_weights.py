@@ -92,6 +92,17 @@ def test_the_command_takes_a_configuration(config, tmp_path, capsys):
     assert torch.equal(loading.load_hf_model(source).lm_head.weight, random_weights.model(config, 2).lm_head.weight)
 
 
+def test_the_command_says_what_it_takes(tmp_path, capsys):
+    assert cli.main(["random-checkpoint", "nope/x", str(tmp_path / "made")]) == 2
+    said = capsys.readouterr().err
+    assert "hint   give the path of its config.json" in said
+    assert "--model" not in said
+    (tmp_path / "config.json").write_text("{bad")
+    assert cli.main(["random-checkpoint", str(tmp_path / "config.json"), str(tmp_path / "made")]) == 2
+    assert "is not valid JSON" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
 def test_large_random_weights_are_mapped_from_the_cache(config, tmp_path, monkeypatch):
     config.save_pretrained(tmp_path)
     (tmp_path / "config.json").rename(tmp_path / "org--large.json")
