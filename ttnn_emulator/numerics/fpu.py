@@ -5,6 +5,9 @@ torch.float32 (`fp32=True`). Operands are bfloat16 or float32; of a float32 the 
 Element-wise operations run compiled on the CPU and as torch operations elsewhere; the matrix unit runs on the CPU.
 """
 
+import functools
+import math
+
 import torch
 
 from . import rules
@@ -112,10 +115,17 @@ def rotary(x, cos, sin) -> torch.Tensor:
     from . import fused
 
     width = x.shape[-1]
-    rows = torch.arange(cos.numel() // width).view(cos.shape[:-1]).expand(x.shape[:-1]).reshape(-1)
+    rows = _rows_of(cos.shape[:-1], x.shape[:-1])
     x, cos, sin = (t.contiguous().view(torch.int16) for t in (x, cos, sin))
     out = fused.rotary(*(t.view(-1).numpy().view("uint16") for t in (x, cos, sin)), rows.numpy(), width)
     return torch.from_numpy(out.view("int16")).view(torch.bfloat16).view(x.shape)
+
+
+@functools.lru_cache(64)
+def _rows_of(table: tuple, x: tuple) -> torch.Tensor:
+    """For every row of x, flat, the row of a table that broadcasts to it."""
+    with torch.inference_mode(False):
+        return torch.arange(math.prod(table)).view(table).expand(x).reshape(-1)
 
 
 def rms_norm(x, weight, eps, fidelity: str, approximate: bool, fp32: bool) -> torch.Tensor:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..blockfloat import empty_like
+
 #: Rows of a tile. Tensors with fewer of them are not searched for repetitions, nor those with more (prompts).
 FEW, MANY = 8, 32
 
@@ -23,22 +25,23 @@ class Repeated:
     `index` numbers the slices of `kept` in the order in which they first come, so that equal patterns are equal tuples.
     """
 
-    __slots__ = ("kept", "index", "dim")
+    __slots__ = ("kept", "index", "dim", "shape")
 
     def __init__(self, kept: torch.Tensor, index: tuple[int, ...], dim: int):
         assert kept.shape[dim] == 1 + max(index), (kept.shape, index, dim)
         self.kept, self.index, self.dim = kept, index, dim
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        shape = list(self.kept.shape)
-        shape[self.dim] = len(self.index)
-        return tuple(shape)
+        shape = list(kept.shape)
+        shape[dim] = len(index)
+        self.shape = tuple(shape)
 
     def whole(self, dtype=None) -> torch.Tensor:
         """The tensor with all its slices, in memory of its own."""
         kept = self.kept if dtype is None else self.kept.to(dtype)
-        return kept.index_select(self.dim, _places(self.index, kept.device))
+        places = _places(self.index, kept.device)
+        if kept.device.type != "cpu" or kept.requires_grad:
+            return kept.index_select(self.dim, places)
+        out = empty_like(kept.new_empty(()).expand(self.shape), kept.dtype)
+        return torch.index_select(kept, self.dim, places, out=out)
 
     def reshape(self, shape):
         """Another shape: again by slices where the dim stays, else whole."""
