@@ -191,10 +191,11 @@ def load_config(source):
     """The HF configuration."""
     from transformers import AutoConfig
 
+    from bringup import configuration
+
     if source.random_seed is not None:
         return AutoConfig.for_model(**json.loads(known_config_path(source.name).read_text()))
-    with _reading(source):
-        return AutoConfig.from_pretrained(source.directory)
+    return configuration.read(source.directory)
 
 
 def load_hf_model(source, dtype="auto", cache_dir=None):

@@ -32,8 +32,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import loading
-    from bringup.new import configuration
+    from bringup import configuration, loading
 
     if Path(args.config).exists():
         config = configuration.read(args.config)

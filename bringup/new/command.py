@@ -34,9 +34,9 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import backends
+    from bringup import backends, configuration
     from bringup.evaluation.command import quiet_libraries
-    from bringup.new import configuration, covered, facts
+    from bringup.new import covered, facts
 
     quiet_libraries()
     backends.activate("emulator")

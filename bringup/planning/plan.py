@@ -70,28 +70,12 @@ def run(args):
 
 def find_config(model):
     """(HF id or None, HF configuration) of an id, a checkpoint directory or a config.json."""
-    from transformers import AutoConfig
+    from bringup import configuration
 
-    from bringup import loading
-
-    path = Path(model)
-    if path.is_dir():
-        path = path / "config.json"
-    try:
-        if path.is_file():
-            return None, AutoConfig.for_model(**json.loads(path.read_text()))
-        if model in loading.known_ids():
-            return model, AutoConfig.for_model(**json.loads(loading.known_config_path(model).read_text()))
-        try:
-            return model, AutoConfig.from_pretrained(model, local_files_only=True)
-        except OSError:
-            loading.require_hub()
-            return model, AutoConfig.from_pretrained(model)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"no configuration of {model}: {str(error).strip().splitlines()[0]}",
-            want="a config.json, a checkpoint directory, a hub id, or one of " + ", ".join(loading.known_ids()),
-        ) from error
+    if Path(model).exists():
+        return None, configuration.read(model)
+    config, hf_id, _ = configuration.find(model)
+    return hf_id, config
 
 
 def plan(

@@ -1,12 +1,11 @@
-"""`bringup new`: configurations and ids that cannot be used are refused in a few words, and nothing is written."""
+"""Configurations and ids that cannot be used are refused in a few words, and nothing is written."""
 
 import json
 
 import pytest
 
-from bringup import cli
+from bringup import cli, configuration
 from bringup.errors import BadInput
-from bringup.new import configuration
 
 SMALL = {
     "model_type": "llama", "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 1024,
