@@ -389,8 +389,12 @@ def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -
         results = compute(*(None if v is None else v * n if len(v) == 1 else v for v in values))
         results = results if len(buffers) > 1 else (results,)
     elif chips == 1:
-        result = compute(*(None if v is None else v[0] for v in values))
-        results = [[r] for r in result] if len(buffers) > 1 else ([result],)
+        args = [None if v is None else v[0] for v in values]
+        result = compute(*args)
+        sources = {_storage(v) for v in args if v is not None}
+        for buffer, r in zip(buffers, result if len(buffers) > 1 else (result,)):
+            buffer.data = [_copy(r) if _storage(r) in sources else r]
+        return
     else:
         arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
         keys = [tuple(map(id, args)) for args in arguments]
@@ -479,6 +483,22 @@ def _writable(held, own: bool):
         return held.clone() if own else held.contiguous()
     cleared = torch.from_numpy(numpy.zeros(held.numel() * held.element_size(), numpy.uint8))
     return cleared.view(held.dtype).reshape(held.shape)
+
+
+class Plans(dict):
+    """What the checks of an op came to, by all that they depend on: a call like one before is not checked again.
+
+    Values are what `launch` takes after the inputs; keys hold specs and settings, never tensors.
+    """
+
+    MOST = 4096
+
+    def remember(self, key, plan):
+        if len(self) >= self.MOST:
+            self.clear()
+        if key is not None:
+            self[key] = plan
+        return plan
 
 
 def same(tensor: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..memory import (
     MemoryConfig,
 )
 from ..numerics.rows import Slices
-from ..op import describe, op, refuse_unmodelled
+from ..op import Plans, describe, op, refuse_unmodelled
 from ..shape import Shape
 from ..tensor import Tensor, spec
 from .elementwise import add, multiply
@@ -128,11 +128,34 @@ def added(y, bias, dtype: str, act):
 _ROWS = (Slices((-2, None), -2, search=True), Slices((-2, None, None), -2, search=True))
 
 
+_PLANS = Plans()
+
+
 def _matmul(
     name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
-    compute_kernel_config, core_grid,
-    target,
+    compute_kernel_config, core_grid, target,
 ):  # fmt: skip
+    key = None
+    if bias is None and program_config is None and core_grid is None and target is None and activation is None:
+        compute = None if compute_kernel_config is None else tuple(vars(compute_kernel_config).values())
+        key = (name, a.spec, b.spec, transpose_a, transpose_b, memory_config, dtype, compute)
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _PLANS.remember(key, _planned(
+            name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
+            compute_kernel_config, core_grid, target,
+        ))  # fmt: skip
+    else:
+        check_operands(a, b)
+    out, compute, how = plan
+    return finish(name, (a, b) if bias is None else (a, b, bias), out, compute, target, **how)
+
+
+def _planned(
+    name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
+    compute_kernel_config, core_grid, target,
+):  # fmt: skip
+    """The result's spec, the compute and what else `launch` is told; or the refusal of the call."""
     act = fuse(fused_activation(activation))
     check_operands(a, b)
     if core_grid is not None:
@@ -248,8 +271,7 @@ def _matmul(
         s.batch == 1 and not (flat or transpose_a or vector_a or vector_b or apart) and len(a.spec.shape) == len(shape)
     )
 
-    return finish(
-        name, (a, b) if bias is None else (a, b, bias), out, compute, target, flops=2 * math.prod(s.shape) * s.inner,
-        attrs={"math_fidelity": config.math_fidelity}, through=(out,) if separate else (),
-        rows=_ROWS[bias is not None] if shared else None,
-    )  # fmt: skip
+    return out, compute, {
+        "flops": 2 * math.prod(s.shape) * s.inner, "attrs": {"math_fidelity": config.math_fidelity},
+        "through": (out,) if separate else (), "rows": _ROWS[bias is not None] if shared else None,
+    }  # fmt: skip
