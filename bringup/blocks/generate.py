@@ -287,7 +287,10 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:
         """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] float32, without the padding."""
-        return self.mesh.get(logits)[..., : self.config.vocab_size].float()
+        logits, vocabulary = self.mesh.get(logits)[..., : self.config.vocab_size], self.config.vocab_size
+        if logits.shape[-1] != vocabulary:
+            raise ValueError(f"logits have {logits.shape[-1]} columns, the vocabulary is {vocabulary}")
+        return logits.float()
 
 
 def _spans(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[tuple[int, int]]:

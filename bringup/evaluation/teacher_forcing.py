@@ -43,7 +43,7 @@ class Session:
             kwargs["use_cache"] = True
         start = time.perf_counter()
         with torch.inference_mode():
-            out = self.model(input_ids=input_ids, past_key_values=self.past, **kwargs)
+            out = answered(self.model(input_ids=input_ids, past_key_values=self.past, **kwargs))
         self.seconds.append(time.perf_counter() - start)
         self.past, self.seen = out.past_key_values, self.seen + length
         logits = out.logits
@@ -56,6 +56,14 @@ class Session:
                 want=f"[{self.batch}, {length} or 1, vocabulary]",
             )
         return logits.float().cpu()
+
+
+def answered(output):
+    """What forward returned, if it is what the contract says."""
+    if not (hasattr(output, "logits") and hasattr(output, "past_key_values")):
+        kind = type(output).__name__
+        raise ModelFailed(f"forward must return CausalLMOutputWithPast (logits, past_key_values), not {kind}")
+    return output
 
 
 class Watch:
