@@ -364,6 +364,25 @@ def epsilon_of_a_thousandth(build):
     yield of_model(build, change)
 
 
+# -- left out ---------------------------------------------------------------------------------------------------------
+
+
+@fault("norm", "did not run (the device model has it, and does not call it)", item="full_decode")
+def final_norm_left_out(build):
+    def change(model):
+        model.logits = MethodType(lambda self, x: self.lm_head(x), model)
+
+    yield of_model(build, change)
+
+
+@fault("layer 2", "did not run (the device model has 2 layers, HF 3)", item="prefill")
+def last_layer_missing(build):
+    def change(model):
+        del model.model.layers[-1]
+
+    yield of_model(build, change)
+
+
 # -- formats ----------------------------------------------------------------------------------------------------------
 
 

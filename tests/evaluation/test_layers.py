@@ -17,6 +17,8 @@ from bringup import backends, loading
 
 backends.activate("emulator")
 
+import ttnn  # noqa: E402  (the backend's)
+
 from bringup.cli import main  # noqa: E402  (needs ttnn)
 from bringup.evaluation import layers  # noqa: E402
 from bringup.evaluation.layers.activations import place, split  # noqa: E402
@@ -291,6 +293,42 @@ def test_logits_are_what_is_left(hf_model):
     assert (found.depth, found.first) == ("logits", None)
     found = layers.profile(Foreign(hf_model, hidden_states=False, wrong=[1]), hf_model, IDS, 33)
     assert (str(found.first), found.first.layer, found.first.phase) == ("lm_head", None, "prefill")
+
+
+# -- what did not run -------------------------------------------------------------------------------------------------
+
+
+def with_logits(hf_model, make, seen=IDS):
+    """The profile of a clean model with other logits(x): make(model)."""
+    file = load_model_file(f"{LLAMA}/n150")
+    with backends.open_system("n150") as device:
+        model = file.build_model(hf_model, device, 64)
+        model.logits = make(model)
+        return layers.profile(model, hf_model, seen, 33, file.PRECISION)
+
+
+def test_a_norm_without_a_name_is_named_only_where_it_is_missing(hf_model):
+    """Called past its hooks it does not run as a module: that alone is no fault, and no reason of another one."""
+    assert with_logits(hf_model, lambda m: lambda x: m.lm_head(m.model.norm.forward(x))).first is None
+    found = with_logits(hf_model, lambda m: lambda x: m.lm_head(ttnn.multiply(m.model.norm.forward(x), -1.0)))
+    assert str(found.first) == "lm_head"
+    found = with_logits(hf_model, lambda m: lambda x: m.lm_head(x))
+    assert (str(found.first), found.first.phase) == ("norm", "prefill")
+    assert found.first.as_dict()["why"].startswith("did not run (the device model has it, and does not call it)")
+
+
+def test_a_norm_that_only_decode_leaves_out(hf_model):
+    found = with_logits(hf_model, lambda m: lambda x: m.lm_head(x if m._live.lengths[0] else m.model.norm(x)))
+    assert (str(found.first), found.first.phase) == ("norm", "decode")
+
+
+def test_a_moved_vocabulary_is_said(hf_model):
+    def moved(model):
+        return lambda x: faults.on_host(model.lm_head(model.model.norm(x)), lambda y: y.roll(1, -1))
+
+    found = with_logits(hf_model, moved)
+    assert str(found.first) == "lm_head"
+    assert "the vocabulary is shifted by one (later)" in found.first.why
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

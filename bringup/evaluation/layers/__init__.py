@@ -4,6 +4,7 @@ activations          what every named point computes; HF's values, recorded and 
 device_activations   the device's values at the same points
 declared             the formats that a model file declares
 divergence           the comparison, and the first point that is off by its own doing
+left_out             what did not run on the device
 suspects             what a wrong value would be right for
 command              `bringup layers`
 """

@@ -33,7 +33,9 @@ LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 @dataclass
 class Activations:
     """Values by point. `known` marks the positions that were seen, where not all were; `spread` is how far the chips
-    are apart where each should hold the same (relative L2); `extras` is what the HF side had in hand in each layer."""
+    are apart where each should hold the same (relative L2); `extras` is what the HF side had in hand in each layer.
+    Of a device with submodules of HF's names, `modules` are the names of all its modules, `ran` (name, phase) of those
+    that were called."""
 
     ids: list
     decode_from: int
@@ -42,6 +44,8 @@ class Activations:
     known: dict = field(default_factory=dict)
     spread: dict = field(default_factory=dict)
     extras: dict = field(default_factory=dict)
+    modules: frozenset = frozenset()
+    ran: set = field(default_factory=set)
 
     def names(self):
         """The points in the order in which they are computed."""
@@ -67,13 +71,14 @@ def place(name):
 # -- HF ---------------------------------------------------------------------------------------------------------------
 
 
-def record_reference(hf_model, ids, decode_from, given=None, cache_format=None):
+def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, without=()):
     """The HF model's activations for one sequence, in the dtype that its parameters have.
 
     With `given`, a device's activations, every module gets the device's own input: each output is recorded and then
     replaced by the device's, where that was seen and is finite. What differs then is the module's own doing and nothing
     inherited.
-    `cache_format(x)` rounds keys and values as the device's cache does.
+    `cache_format(x)` rounds keys and values as the device's cache does. The modules named in `without` are left out: a
+    norm or a layer gives back its input, attention and MLP give zeros.
     """
     import torch
 
@@ -98,6 +103,9 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None):
     with hooks() as hook, torch.no_grad():
         modules = dict(hf_model.named_modules())
         layers = modules.get("model.layers", [])
+        for name in without:
+            branch = name.endswith(("self_attn", "mlp"))
+            hook(modules[name], lambda x, o, zero=branch: _replace(o, first_of(o) * 0 if zero else x))
         outputs = ["model.embed_tokens", "model.norm"]
         outputs += [f"model.layers.{i}.{part}" for i in range(len(layers)) for part in MODULES]
         for name in (n for n in outputs if n in modules):  # another architecture has other names

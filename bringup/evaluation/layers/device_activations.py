@@ -7,8 +7,10 @@ import inspect
 import re
 from contextlib import contextmanager
 
+from bringup.console import progress
 from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, first_of, hooks
 from bringup.evaluation.pcc import rel_l2
+from bringup.evaluation.teacher_forcing import answered
 
 
 def record_device(model, ids, decode_from):
@@ -25,8 +27,12 @@ def record_device(model, ids, decode_from):
     out = Activations(list(ids), decode_from, "submodules" if any(map(_is_point, named)) else "logits")
     recorder = _Recorder(out, model)
 
-    with _untraced(model), hooks() as hook, torch.no_grad():
+    passes = [(0, decode_from)] + [(i, i + 1) for i in range(decode_from, len(ids))]
+    with _untraced(model), hooks() as hook, torch.no_grad(), progress("layer by layer, passes", len(passes)) as advance:
         if out.depth == "submodules":
+            out.modules = frozenset(modules)
+            for name, module in modules.items():
+                hook(module, lambda *_, name=name: recorder.ran(name))
             for name in named:
                 hook(modules[name], lambda _, o, name=name: recorder.module(name, first_of(o)))
             for name, module in modules.items():
@@ -36,14 +42,15 @@ def record_device(model, ids, decode_from):
                 if re.fullmatch(r"model\.layers\.\d+", name):
                     hook(module, lambda _, o, name=name: recorder.hidden(name + ".mlp.residual", first_of(o)))
         past = None
-        for start, stop in [(0, decode_from)] + [(i, i + 1) for i in range(decode_from, len(ids))]:
+        for start, stop in passes:
             recorder.start, recorder.stop = start, stop
-            result = _call(model, names, ids, start, stop, past, states)
+            result = answered(_call(model, names, ids, start, stop, past, states))
             past = result.past_key_values
             recorder.put("lm_head", _rows(result.logits, stop - start))
             if states and result.hidden_states is not None:
                 out.depth = "hidden_states"
                 recorder.hidden_states(result.hidden_states)
+            advance()
     if out.depth == "submodules":
         for name in named:
             if name.endswith(".self_attn"):
@@ -125,6 +132,9 @@ class _Recorder:
             self.out.known[name] = torch.zeros(len(self.out.ids), dtype=torch.bool)
         at = slice(self.stop - len(rows), self.stop)
         self.out.points[name][at], self.out.known[name][at] = rows.float(), True
+
+    def ran(self, name):
+        self.out.ran.add((name, "decode" if self.start else "prefill"))
 
     def module(self, name, output):
         if name.endswith("_rope"):

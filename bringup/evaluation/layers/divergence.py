@@ -50,13 +50,15 @@ class Profile:
 
 @dataclass
 class Divergence:
+    """A point; `point` "" is a whole layer."""
+
     layer: int | None
     point: str
     phase: str
     why: str
 
     def __str__(self):
-        return self.point if self.layer is None else f"layer {self.layer}, {self.point}"
+        return ", ".join(filter(None, ("" if self.layer is None else f"layer {self.layer}", self.point)))
 
     def as_dict(self):
         return {"layer": self.layer, "point": self.point, "phase": self.phase, "why": self.why}
@@ -75,7 +77,7 @@ def judge(hf_model, device, precision=None, model=None):
     import torch
 
     from bringup.evaluation.compute_dtype import computing_in
-    from bringup.evaluation.layers import suspects
+    from bringup.evaluation.layers import left_out, suspects
 
     run = (device.ids, device.decode_from)
     with computing_in(hf_model, torch.bfloat16):
@@ -86,7 +88,9 @@ def judge(hf_model, device, precision=None, model=None):
         fp32 = record_reference(hf_model, *run)
         own = record_reference(hf_model, *run, given=device)
         found = compare(fp32, bf16, device, own=(own, explained), floor=floor(precision))
-        if found.first:
+        if found.first and (place := left_out.find(hf_model, device, own, found.first)):
+            found.first = place
+        elif found.first:
             formats = suspects.formats(model, found.first.layer, found.first.point, precision)
             reason = suspects.explain(hf_model, device, own, found.first, model)
             found.first.why = "; ".join(filter(None, (found.first.why, reason, formats)))
