@@ -62,6 +62,10 @@ def generation(context):
             len(reference.tokens),
             eos=job.eos,
             min_new_tokens=min(job.settings.min_new_tokens, len(reference.tokens)),
+            watch=teacher_forcing.Watch(
+                f"generation ({job.activation.name})",
+                teacher_forcing.layers_of(context.model, job.config.num_hidden_layers),
+            ),
         )
     if not context.values:
         return skipped(f"{len(tokens)} tokens were generated; {context.no_values}")
@@ -81,12 +85,17 @@ def generation(context):
     logits, token = reference.logits[same], tokens[same]
     behind = float(logits.max() - logits[token])
     place = metrics.rank(logits, token)
-    problems = [f"token {same} is another than HF's, and {place + 1}th best for HF"] * (place >= 5)
+    begin = f"the first {same} of {len(reference.tokens)} tokens are HF's; then"
+    if same < 2:
+        begin = (
+            f"the first of {len(reference.tokens)} tokens is HF's; then" if same else "no token is HF's: the first is"
+        )
+    summary = f"{begin} HF's {_nth(place + 1)} best"
+    problems = [summary] * (place >= 5)
     size = float(logits[logits.isfinite()].square().mean().sqrt())
     explained = UNDECIDED * OF_BF16 * context.in_bf16.rel_l2 * size
     if behind > explained:
         problems.append(f"token {same} is {behind:.3f} behind HF's, which is decided: {explained:.3f} are explained")
-    summary = f"the first {same} of {len(reference.tokens)} tokens are HF's; then HF's {place + 1}th best"
     evidence.append(f"at token {same} HF has the device's token {behind:.3f} behind its own")
     return verdict(problems, summary, evidence)
 
@@ -110,6 +119,7 @@ def end_to_end(context):
 
     from bringup.demo import common_prefix
     from bringup.errors import blame
+    from bringup.evaluation import teacher_forcing
     from bringup.evaluation.consistency import mask_for
 
     job, reference = context.job, context.reference
@@ -117,15 +127,19 @@ def end_to_end(context):
         return Outcome(FAIL, "the model has no generate()", hint="subclass transformers' GenerationMixin")
     n = min(16, len(reference.tokens))
     ids = torch.tensor([job.prompt_ids])
-    with blame(job.model_file.path, "in generate()"), torch.inference_mode():
-        out = context.model.generate(
-            ids,
-            **mask_for(context.model, torch.ones_like(ids)),
-            max_new_tokens=n,
-            min_new_tokens=min(job.settings.min_new_tokens, n),
-            do_sample=False,
-            pad_token_id=job.eos[0] if job.eos else 0,
-        )[0].tolist()
+    contract = context.model.register_forward_hook(lambda _, args, out: teacher_forcing.answered(out))
+    try:
+        with blame(job.model_file.path, "running generate()"), torch.inference_mode():
+            out = context.model.generate(
+                ids,
+                **mask_for(context.model, torch.ones_like(ids)),
+                max_new_tokens=n,
+                min_new_tokens=min(job.settings.min_new_tokens, n),
+                do_sample=False,
+                pad_token_id=job.eos[0] if job.eos else 0,
+            )[0].tolist()
+    finally:
+        contract.remove()
     if not context.values:
         context.ask("batch", "same_seed")
         return skipped(f"generate() ran; {context.no_values}")
@@ -139,7 +153,8 @@ def end_to_end(context):
     results = context.ask("batch", "same_seed")
     problems += [f"{r.name}: {r.detail}" for r in results if r.ok is False]
     evidence = [("warning: " if r.ok is None else "") + f"{r.name}: {r.detail}" for r in results if r.ok is not False]
-    return verdict(problems, f"generate() gives {len(tokens)} tokens; HF's are the first {agreeing}", evidence)
+    same = "all HF's" if agreeing == len(tokens) == n else "whose text is judged in generation"
+    return verdict(problems, f"generate() drives it: {len(tokens)} tokens, {same}", evidence)
 
 
 def _asked(context, results):
@@ -153,6 +168,12 @@ def _asked(context, results):
     return verdict(
         bad, f"{len(results)} questions; at most {far:.1f} times HF's own bfloat16 error ({worst.name})", good
     )
+
+
+def _nth(n):
+    """1st, 2nd, 3rd, 4th."""
+    teen = n % 100 in (11, 12, 13)
+    return f"{n}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
 def _text(job, ids):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bringup.checks import accuracy, layers, modules, multi_device, performance, reference
 from bringup.checks.context import Context
-from bringup.checks.outcome import FAIL, PASS, SKIPPED, Outcome
+from bringup.checks.outcome import FAIL, NOT_BUILT, PASS, SKIPPED, Outcome
 from bringup.errors import BadInput, BringupError, indent, where
 from bringup.evaluation.command import plain
 
@@ -88,7 +88,7 @@ def chosen(names):
 def _answer(item, context):
     """The item's outcome; what it raises is a fail that names the line of the model file."""
     if context.broken is not None and item.name != "baseline":
-        return Outcome(SKIPPED, f"the model was not built: {context.broken}")
+        return Outcome(SKIPPED, f"{NOT_BUILT}: {context.broken}")
     try:
         return item.ask(context)
     except BringupError as error:

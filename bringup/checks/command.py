@@ -13,7 +13,11 @@ def add_arguments(parser):
     add_model_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks")
     parser.add_argument("--items", metavar="A,B", help="only these items")
-    parser.add_argument("--out", metavar="DIR", help="the report's folder (default: reports/<model>-<system>)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="the report's folder (default: reports/<model>-<system>, with --items reports/<model>-<system>-items)",
+    )
     parser.add_argument(
         "--write", action="store_true", help="write the results into MODEL_BRINGUP.md, results/ and MODELS.md"
     )
@@ -41,14 +45,18 @@ def run(args):
     with table.watched(len(chosen)) as watch:
         check, context = checklist.run_with_context(job, quick=args.quick, items=items, watch=watch)
     print(table.text(check))
-    folder = Path(args.out or Path("reports") / f"{(check['hf_id'] or check['checkpoint']).rpartition('/')[2]}-"
-                  f"{check['system']}")  # fmt: skip
-    for path in write_folder(check, context.records, folder):
+    for path in write_folder(check, context.records, Path(args.out or default_folder(check, items))):
         print(f"wrote {shown(path)}")
     if args.write:
         for path in results.write(check, context.__dict__.get("measured"), job):
             print(f"wrote {shown(path)}")
     return 0 if check["verdict"] == "pass" else 1
+
+
+def default_folder(check, items):
+    """reports/<model>-<system>; what some items alone have found does not replace the report of all."""
+    name = (check["hf_id"] or check["checkpoint"]).rpartition("/")[2]
+    return Path("reports") / f"{name}-{check['system']}{'-items' if items else ''}"
 
 
 def write_folder(check, records, folder):

@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import platform
 import shlex
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from types import SimpleNamespace
 
@@ -133,7 +133,7 @@ class Context:
 
         precision = layers.precision_of(self.job.model_file.module)
         ids = (self.job.prompt_ids + self.reference.tokens)[: PROFILE_TOKENS + PROFILE_STEPS]
-        with blame(self.job.model_file.path, "watched layer by layer"), torch.inference_mode():
+        with blame(self.job.model_file.path, "running it layer by layer"), torch.inference_mode():
             found = layers.profile(self.model, self.hf, ids, max(1, len(ids) - PROFILE_STEPS), precision)
         self.sections["layers"] = found.as_dict()
         return found
@@ -144,11 +144,11 @@ class Context:
         from bringup.errors import blame
         from bringup.evaluation import modules
 
-        last = self.job.config.num_hidden_layers - 1
+        last = min(self.job.config.num_hidden_layers, len(self.model.model.layers)) - 1
         layers = [0] if self.quick or last == 0 else [0, last]
         found = []
         for layer in layers:
-            with blame(self.job.model_file.path, f"run block by block, layer {layer}"):
+            with blame(self.job.model_file.path, f"running the blocks of layer {layer}"):
                 found += modules.run(self.model, self.hf, layer=layer, seed=self.job.settings.seed, values=self.values)
         self.sections["modules"] = [r.as_dict() for r in found]
         return found
@@ -172,10 +172,34 @@ class Context:
 
         found = []
         for name in names:
-            with blame(self.job.model_file.path, f"asked about {name.replace('_', ' ')}"):
+            with blame(self.job.model_file.path, f"asking about {name.replace('_', ' ')}"), self._passes(name):
                 found.append(CHECKS[name](self.probe))
             self.sections["consistency"].append(dataclasses.asdict(found[-1]))
         return found
+
+    @contextmanager
+    def _passes(self, name):
+        """Progress of a consistency question, in passes of the model."""
+        from bringup.console import progress
+        from bringup.evaluation.consistency import BOUNDARIES, LENGTHS
+
+        length = self.probe.max_seq_len
+        decoded = max(n for n in BOUNDARIES if n <= length) if self.probe.decoded is None else 0
+        total = {
+            "decode": decoded,
+            "cache_end": 4,
+            "prefill_against_decode": decoded + sum(n <= length for n in BOUNDARIES),
+            "prompt_lengths": 2 * sum(n < length for n in LENGTHS),
+            "second_prompt": 8,
+            "batch": 12,
+            "same_seed": 16,
+        }[name]
+        with progress(f"{name.replace('_', ' ')}, passes", total) as advance:
+            handle = self.model.register_forward_hook(lambda *_: advance())
+            try:
+                yield
+            finally:
+                handle.remove()
 
     # the record
 

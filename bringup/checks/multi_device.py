@@ -30,7 +30,7 @@ def multi_device(context):
         try:
             figures = _run(context, name, build)
         except BringupError as error:
-            problems.append(f"{name} ({what}): {error}")
+            problems.append(f"{name} ({what}): {': '.join(line.strip() for line in str(error).splitlines()[:2])}")
             continue
         except Exception as error:
             problems.append(f"{name} ({what}): {type(error).__name__}: {str(error).strip().splitlines()[0]}")

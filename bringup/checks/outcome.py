@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 PASS, FAIL, SKIPPED = "pass", "fail", "skipped"
+NOT_BUILT = "the model was not built"  # and then why
 
 
 @dataclass

@@ -229,7 +229,7 @@ def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
     monkeypatch.setitem(context.__dict__, "reference", reference)
     best, second = reference.logits.topk(2).values.T
     lead = best - second
-    monkeypatch.setitem(context.__dict__, "built", (None, None))
+    monkeypatch.setitem(context.__dict__, "built", (torch.nn.Module(), None))
     monkeypatch.setattr(accuracy.layers, "first_divergence", lambda context: (None, None))
 
     def outcome(at):
@@ -244,6 +244,107 @@ def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
     tied = int(lead.argmin())
     reference.logits[tied, reference.logits[tied].topk(2).indices[1]] = best[tied] - 1e-4
     assert outcome(tied).status == "pass"
+
+
+def test_numbers_in_words(clean, monkeypatch):
+    from bringup.checks import accuracy
+    from bringup.evaluation import teacher_forcing
+
+    assert [accuracy._nth(n) for n in (1, 2, 3, 4, 11, 12, 22, 113)] == [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "22nd", "113th",
+    ]  # fmt: skip
+    context = clean[1]
+    monkeypatch.setitem(context.__dict__, "built", (torch.nn.Module(), None))
+    found = []
+    for at in (0, 1, 2):
+        tokens = list(context.reference.tokens)
+        tokens[at] = int(context.reference.logits[at].argsort(descending=True)[6])
+        monkeypatch.setattr(teacher_forcing, "greedy", lambda *args, tokens=tokens, **kwargs: (tokens, None))
+        found.append(accuracy.generation(context).summary)
+    assert found == [
+        "no token is HF's: the first is HF's 7th best",
+        "the first of 24 tokens is HF's; then HF's 7th best",
+        "the first 2 of 24 tokens are HF's; then HF's 7th best",
+    ]
+    assert by_name(clean[0])["end_to_end"]["summary"] == "generate() drives it: 16 tokens, all HF's"
+
+
+def test_logits_of_another_width_say_so(job):
+    def build(hf_model, device, max_seq_len):
+        model = job(ALLAM).model_file.module.build_model(hf_model, device, max_seq_len)
+        logits = model.logits
+        model.logits = lambda x: ttnn.slice(logits(x), (0, 0, 0, 0), (1, 1, x.shape[-2], 64))
+        return model
+
+    import ttnn
+
+    check = checks.run(job(ALLAM), quick=True, items=["full_decode", "teacher_forcing"], build=build)
+    vocabulary = job(ALLAM).config.vocab_size
+    for item in check["items"]:
+        assert "ValueError" in item["summary"]
+        assert f"logits have 64 columns, the vocabulary is {vocabulary}" in item["evidence"][0]
+
+
+@pytest.mark.parametrize(("returned", "kind"), [(lambda out: out.logits, "Tensor"), (lambda out: out[:2], "tuple")])
+def test_a_forward_that_returns_something_else_is_told_what_to_return(job, returned, kind):
+    def build(hf_model, device, max_seq_len):
+        model = job(ALLAM).model_file.module.build_model(hf_model, device, max_seq_len)
+        forward = model.forward
+        model.forward = lambda *args, **kwargs: returned(forward(*args, **kwargs))
+        return model
+
+    check = checks.run(job(ALLAM), quick=True, items=["full_decode", "end_to_end"], build=build)
+    want = f"forward must return CausalLMOutputWithPast (logits, past_key_values), not {kind}"
+    assert [item["summary"] for item in check["items"]] == [want] * 2
+
+
+def item(name, status, summary, *evidence):
+    return {"name": name, "status": status, "summary": summary, "evidence": list(evidence), "hint": None}
+
+
+def test_on_the_screen_a_cause_is_told_once():
+    apart = "layer 0, mlp: relative L2 2: all zeros (prefill)"
+    items = [
+        item("decoder_layer", "fail", apart, "its own"),
+        item("full_decode", "fail", "model.py:8: RuntimeError while asking about decode", "  no", apart),
+        item("generation", "fail", apart, "its own too"),
+        item("prefill", "fail", "model.py:8: RuntimeError: no"),
+        item("end_to_end", "fail", "model.py:8: RuntimeError while running generate()", "  another"),
+        item("multi_device", "skipped", "the model was not built: model.py:9: ValueError while building the model"),
+    ]
+    text = table.text({"items": items, "verdict": "fail", "seconds": 1})
+    assert text.splitlines()[:-1] == [
+        f"FAIL decoder_layer: {apart}",
+        "     its own",
+        "FAIL full_decode: model.py:8: RuntimeError while asking about decode",
+        "       no",
+        "FAIL generation: as decoder_layer: layer 0, mlp",
+        "     its own too",
+        "FAIL prefill: as full_decode: model.py:8: RuntimeError",
+        "FAIL end_to_end: model.py:8: RuntimeError while running generate()",
+        "       another",
+        "skipped multi_device: the model was not built",
+    ]
+
+
+def test_some_items_do_not_replace_the_report_of_all():
+    check = {"hf_id": None, "checkpoint": "checkpoints/tiny-allam", "system": "n150"}
+    assert str(command.default_folder(check, None)) == "reports/tiny-allam-n150"
+    assert str(command.default_folder(check, ["baseline"])) == "reports/tiny-allam-n150-items"
+
+
+def test_long_questions_show_their_passes(job, monkeypatch):
+    from bringup import console
+
+    told = []
+    monkeypatch.setattr(console, "instead", lambda *progress: told.append(progress))
+    checks.run(job(ALLAM), quick=True, items=["full_decode", "generation", "prefill", "end_to_end"])
+    ends = {text: (done, total) for text, done, total in told}
+    for text in ("decode", "cache end", "prefill against decode", "prompt lengths", "second prompt"):
+        done, total = ends[f"{text}, passes"]
+        assert done == total > 1, text
+    assert ends["layer by layer, passes"] == (17, 17)
+    assert ends["generation (emulator), tokens"] == (24, 24)
 
 
 def test_unknown_items():
