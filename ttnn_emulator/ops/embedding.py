@@ -26,9 +26,8 @@ def embedding(
     """The rows of `weight` at the indices.
 
     Shapes    indices [S] or [B, S], weight [1, 1, vocabulary, H] -> [S, H] or [B, S, H]. Of indices of a higher rank
-              the
-              first and the last dim count: [1, 1, 1, S] -> [1, S, H], but [1, 1, 2, S] -> [1, S, H] too, the first
-              row of ids
+              the first and the last dim count: [1, 1, 1, S] -> [1, S, H], but [1, 1, 2, S] -> [1, S, H] too, the
+              first row of ids
     Dtypes    indices uint32 or bfloat16, weight bfloat16 or bfloat8_b; bfloat16 comes out, another dtype only in TILE
     Layout    as asked, else the weight's
     Numerics  values move

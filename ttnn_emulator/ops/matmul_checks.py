@@ -153,8 +153,7 @@ def check_l1(
     """Refuses a program whose circular buffers pass the end of L1, or reach into tensors that are there.
 
     Source    ttnn 0.81.1, 34 sizes of 1D, 2D and reuse programs asked: base address + both operands twice (once where
-              K is
-              one block) + the result (not where it is sharded) + partial sums in their own format + the bias
+              K is one block) + the result (not where it is sharded) + partial sums in their own format + the bias
     """
     if p.kind == "dram":
         return

@@ -159,8 +159,7 @@ def check_l1(function, x, weight, bias, residual, config) -> None:
     """Refuses a width whose rows do not fit L1 with row-major weights (with others the library takes smaller steps).
 
     Source    ttnn 0.81.1, 104 sizes asked: per tile of the width the input, one or two intermediates and the weights;
-              plus
-              two output blocks and constants
+              plus two output blocks and constants
     """
     weights = [w for w in (weight, bias) if w is not None]
     if not weights or weights[0].layout is Layout.TILE:
