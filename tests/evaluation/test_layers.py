@@ -322,6 +322,19 @@ def test_a_norm_that_only_decode_leaves_out(hf_model):
     assert (str(found.first), found.first.phase) == ("norm", "decode")
 
 
+def test_what_is_not_called_in_a_layer(hf_model):
+    file = load_model_file(f"{LLAMA}/n150")
+    with backends.open_system("n150") as device:
+        model = file.build_model(hf_model, device, 64)
+        layer = model.model.layers[1]
+        layer.forward = lambda x, step: ttnn.add(x, layer.mlp(layer.post_attention_layernorm(x)))
+        first = layers.profile(model, hf_model, IDS, 33, file.PRECISION).first
+    assert str(first) == "layer 1, input_layernorm"
+    assert first.why.startswith(
+        "did not run, nor did layer 1, self_attn (the device model has it, and does not call it)"
+    )
+
+
 def test_a_moved_vocabulary_is_said(hf_model):
     def moved(model):
         return lambda x: faults.on_host(model.lm_head(model.model.norm(x)), lambda y: y.roll(1, -1))

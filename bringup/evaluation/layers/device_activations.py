@@ -53,7 +53,7 @@ def record_device(model, ids, decode_from):
             advance()
     if out.depth == "submodules":
         for name in named:
-            if name.endswith(".self_attn"):
+            if name.endswith(".self_attn") and any(n.startswith(name) for n, _ in out.ran):  # else nobody wrote it
                 recorder.stop = len(ids)
                 for kind, rows in recorder.cached(name, len(ids)).items():
                     recorder.put(f"{name}.{kind}", rows)

@@ -26,8 +26,11 @@ def find(hf_model, device, own, divergence):
     for names in [missing] + ([[m] for m in missing] if 1 < len(missing) <= SINGLY else []):
         left = distance(record_reference(*run, given=device, without=names).points[name][rows], got)
         if left < REMAINS * error:
-            why = f"did not run ({_there(hf_model, device, names[0])}); without it HF gives the device's {divergence}"
-            return type(divergence)(*_split(names[0]), divergence.phase, f"{why} ({left:.2g} from that)")
+            others = [str(type(divergence)(*_split(n), divergence.phase, "")) for n in names[1:]]
+            nor = f", nor did {'; '.join(others[:3])}{'; ...' * (len(others) > 3)}" if others else ""
+            why = f"did not run{nor} ({_there(hf_model, device, names[0])}); without {'them' if others else 'it'} "
+            why += f"HF gives the device's {divergence} ({left:.2g} from that)"
+            return type(divergence)(*_split(names[0]), divergence.phase, why)
     return None
 
 
