@@ -12,6 +12,12 @@ HERE = Path(__file__).parent
 CHECKPOINT = HERE.parents[1] / "checkpoints" / "tiny-llama"
 TEXT = (HERE.parents[1] / "prompts" / "long.txt").read_text()
 PROMPT = torch.tensor(AutoTokenizer.from_pretrained(CHECKPOINT)(TEXT)["input_ids"][-45:])[None]
+NUMBERS = torch.arange(5, 5 + 45)[None]  # no text: HF is nearly undecided at many positions
+# HF in bfloat16 is 0.7 % from fp32 on this checkpoint; a device with bfloat16 weights up to 4 times that. With the
+# library's default compute configs a device is 0.0189 / 0.0112 times as far as with HiFi4 and fp32 sums (a small
+# trained Llama with bfloat8_b weights, ttnn 0.81.1 on the official functional simulator).
+FAR = 0.03
+BOUNDS = {"llama_plain_ops_by_hand": FAR * 0.0189 / 0.0112}  # it names no compute config
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +34,29 @@ def system_of(path):
 
 @FILES
 def test_runs_and_agrees(path, hf):
+    agrees(path, hf, PROMPT)
+
+
+def test_agrees_where_hf_is_nearly_undecided(hf):
+    agrees(HERE / "llama_by_hand.py", hf, NUMBERS)
+
+
+def agrees(path, hf, prompt):
     system = system_of(path)
     backends.activate("emulator", system)
     model_file = loading.load_model_file(path, system)
     with backends.open_system(system) as device, torch.no_grad():
         model = loading.build(model_file, hf, device, 128)
-        tokens, cache = PROMPT, None
-        reference = hf.generate(PROMPT, max_new_tokens=24, do_sample=False, pad_token_id=0)
-        want, distances = hf(reference).logits[0], []
-        for at in range(PROMPT.shape[1] - 1, reference.shape[1] - 1):
+        tokens, cache = prompt, None
+        reference = hf.generate(prompt, max_new_tokens=24, do_sample=False, pad_token_id=0)
+        want = hf(reference).logits[0]
+        for at in range(prompt.shape[1] - 1, reference.shape[1] - 1):
             out = model(tokens, past_key_values=cache, use_cache=True)
             cache, got = out.past_key_values, out.logits[0, -1].float()
-            distances.append((got - want[at]).norm() / want[at].norm())
+            distance = (got - want[at]).norm() / want[at].norm()
+            assert distance < BOUNDS.get(path.stem, FAR), f"{path.name}: position {at}: {distance:.3f} from HF in fp32"
             assert got.argmax() == want[at].argmax(), f"{path.name}: position {at}"
             tokens = reference[:, at + 1 : at + 2]
-    # HF in bfloat16 is 0.7 % from fp32 on this checkpoint; a device with bfloat16 weights up to 4 times that.
-    assert sum(distances) / len(distances) < 0.03, f"{path.name}: {distances} from HF in fp32"
 
 
 @FILES
