@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..dtypes import (
-    FLOATS,
-    INTEGERS,
-    DataType,
-    Layout,
-    cpp,
-    int32,
-    uint8,
-    uint16,
-    uint32,
-)
+from ..dtypes import FLOATS, INTEGERS, DataType, Layout, cpp, int32, uint8, uint16, uint32
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
 from ..names import library_names

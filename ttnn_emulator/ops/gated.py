@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from .. import numerics
-from ..dtypes import (
-    INTEGERS,
-    NAME,
-    cpp,
-    uint8,
-)
+from ..dtypes import INTEGERS, NAME, cpp, uint8
 from ..errors import DeviceRejects
 from ..memory import MemoryConfig
 from ..op import op

@@ -6,31 +6,10 @@ import builtins
 
 import torch
 
-from ..dtypes import (
-    BLOCK_FORMATS,
-    TILE_LAYOUT,
-    DataType,
-    bfloat4_b,
-    bfloat8_b,
-    bfloat16,
-    cpp,
-)  # fmt: skip
+from ..dtypes import BLOCK_FORMATS, TILE_LAYOUT, DataType, bfloat4_b, bfloat8_b, bfloat16, cpp
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import (
-    MemoryConfig,
-    TensorMemoryLayout,
-    extent,
-    with_shards,
-)  # fmt: skip
-from ..op import (
-    launch,
-    op,
-    output_memory,
-    refuse_unmodelled,
-    run_into,
-    same,
-    view,
-)  # fmt: skip
+from ..memory import MemoryConfig, TensorMemoryLayout, extent, with_shards
+from ..op import launch, op, output_memory, refuse_unmodelled, run_into, same, view
 from ..shape import TILE, Shape, tile_padded
 from ..tensor import Tensor, padded, spec
 from .moving import ONLY_TILE, allocated, axis, device_tensor, integers, moving

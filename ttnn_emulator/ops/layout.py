@@ -16,15 +16,7 @@ from ..dtypes import (
 )  # fmt: skip
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreCoord, CoreRangeSet, num_cores_to_corerangeset
-from ..memory import (
-    BufferType,
-    MemoryConfig,
-    ShardOrientation,
-    ShardSpec,
-    TensorMemoryLayout,
-    extent,
-    with_shards,
-)  # fmt: skip
+from ..memory import BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, with_shards
 from ..numerics import rounding
 from ..numerics.rows import EACH
 from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, update

@@ -8,18 +8,11 @@ from __future__ import annotations
 import math
 
 from .. import numerics
-from ..config import (
-    MatmulMultiCoreReuseMultiCast1DProgramConfig,
-    WormholeComputeKernelConfig,
-    resolve,
-)
+from ..config import MatmulMultiCoreReuseMultiCast1DProgramConfig, WormholeComputeKernelConfig, resolve
 from ..dtypes import FLOATS, NAME, TILE_BYTES, DataType, Layout, bfloat16, cpp, float32
 from ..errors import DeviceRejects
 from ..grid import CoreGrid
-from ..memory import (
-    DRAM_MEMORY_CONFIG,
-    MemoryConfig,
-)
+from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..numerics.rows import Slices
 from ..op import Plans, describe, op, refuse_unmodelled
 from ..shape import Shape

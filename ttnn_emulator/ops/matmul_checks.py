@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from ..dtypes import TILE_BYTES, DataType, bfloat16, cpp, float32
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import (
-    GRID,
-    BufferType,
-    MemoryConfig,
-)
+from ..memory import GRID, BufferType, MemoryConfig
 from ..numerics import ComputeConfig
 from ..shape import TILE
 from ..tensor import TensorSpec

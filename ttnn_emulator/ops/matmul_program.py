@@ -19,15 +19,7 @@ from ..config import (
 from ..dtypes import BLOCK_FORMATS, DataType, Layout, bfloat16, cpp, float32
 from ..errors import DeviceRejects, NotEmulated
 from ..grid import CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ..memory import (
-    BASE_ADDRESS,
-    GRID,
-    BufferType,
-    MemoryConfig,
-    ShardOrientation,
-    ShardSpec,
-    buffer_bytes,
-)
+from ..memory import BASE_ADDRESS, GRID, BufferType, MemoryConfig, ShardOrientation, ShardSpec, buffer_bytes
 from ..numerics import ComputeConfig
 from ..op import describe
 from ..shape import TILE, Shape

@@ -10,17 +10,9 @@ import builtins
 
 import torch
 
-from ..dtypes import (
-    BLOCK_FORMATS,
-    ELEMENT_BYTES,
-    NAME,
-    TILE_LAYOUT,
-    DataType,
-)  # fmt: skip
+from ..dtypes import BLOCK_FORMATS, ELEMENT_BYTES, NAME, TILE_LAYOUT, DataType
 from ..errors import DeviceRejects
-from ..memory import (
-    MemoryConfig,
-)  # fmt: skip
+from ..memory import MemoryConfig
 from ..numerics import rounding
 from ..tensor import Tensor, spec
 

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ..dtypes import (
-    TILE_LAYOUT,
-)  # fmt: skip
+from ..dtypes import TILE_LAYOUT
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import (
-    MemoryConfig,
-    TensorMemoryLayout,
-    extent,
-    with_shards,
-)  # fmt: skip
-from ..op import (
-    launch,
-    op,
-    output_memory,
-    same,
-    unmodelled,
-)  # fmt: skip
+from ..memory import MemoryConfig, TensorMemoryLayout, extent, with_shards
+from ..op import launch, op, output_memory, same, unmodelled
 from ..shape import TILE, Shape
 from ..tensor import Tensor, padded, spec
 from .moving import axis, device_tensor, integers, moving

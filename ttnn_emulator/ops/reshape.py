@@ -8,29 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..dtypes import (
-    BLOCK_FORMATS,
-    TILE_LAYOUT,
-    bfloat16,
-)  # fmt: skip
+from ..dtypes import BLOCK_FORMATS, TILE_LAYOUT, bfloat16
 from ..errors import DeviceRejects, NotEmulated
-from ..memory import (
-    ALIGNMENT,
-    BANKS,
-    BufferType,
-    MemoryConfig,
-    named_by_extent,
-    over_same_cores,
-)  # fmt: skip
+from ..memory import ALIGNMENT, BANKS, BufferType, MemoryConfig, named_by_extent, over_same_cores
 from ..numerics.rows import HELD
-from ..op import (
-    keep,
-    launch,
-    op,
-    output_memory,
-    same,
-    view,
-)  # fmt: skip
+from ..op import keep, launch, op, output_memory, same, view
 from ..shape import TILE, Shape, round_up, tile_padded
 from ..tensor import Tensor, padded, spec
 from .moving import FACE, RESHAPE_DTYPES, RESHAPED, allocated, filled_to, integers, moving, on_host, page_bytes

@@ -4,27 +4,10 @@ from __future__ import annotations
 
 import builtins
 
-from ..dtypes import (
-    TILE_LAYOUT,
-    Layout,
-    bfloat4_b,
-    bfloat8_b,
-    bfloat16,
-)  # fmt: skip
+from ..dtypes import TILE_LAYOUT, Layout, bfloat4_b, bfloat8_b, bfloat16
 from ..errors import DeviceRejects
-from ..memory import (
-    MemoryConfig,
-    over_same_cores,
-)  # fmt: skip
-from ..op import (
-    launch,
-    on_device,
-    op,
-    output_memory,
-    refuse_unmodelled,
-    same,
-    update,
-)  # fmt: skip
+from ..memory import MemoryConfig, over_same_cores
+from ..op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
 from ..shape import TILE, Shape, round_up
 from ..tensor import Tensor, padded, spec
 from .moving import ONLY_TILE, TILIZED, allocated, axis, device_tensor, filled_to, integers

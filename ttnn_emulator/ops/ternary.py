@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..dtypes import (
-    INTEGERS,
-    NAME,
-    Layout,
-    bfloat4_b,
-    cpp,
-    float32,
-    int32,
-    uint8,
-    uint16,
-)
+from ..dtypes import INTEGERS, NAME, Layout, bfloat4_b, cpp, float32, int32, uint8, uint16
 from ..errors import DeviceRejects, NotEmulated
 from ..memory import MemoryConfig
 from ..numerics import rounding
