@@ -138,7 +138,7 @@ __version__ = "0.81.1+emulator"
 from . import ops as _ops  # noqa: E402  the ops register themselves
 from .names import attach as _attach  # noqa: E402
 from .names import unknown as _unknown  # noqa: E402
-from .ops.creation import DumpTensorMode, has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
+from .ops.core.creation import DumpTensorMode, has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
 
 _attach(_sys.modules[__name__])
 

@@ -1,27 +1,13 @@
-"""The ops, by family. Importing a family registers its ops under ttnn's names."""
+"""The ops, in rooms named as the library names them. Importing a room registers its ops under ttnn's names."""
 
 from . import (
-    attention,
-    attention_decode,
-    cache,
     ccl,
-    creation,
-    elementwise,
-    embedding,
-    gated,
-    heads,
-    joining,
-    layout,
+    core,
+    data_movement,
+    eltwise,
+    experimental,
     matmul,
-    mesh,
-    methods,
     normalization,
-    permute,
     reduction,
-    repeat,
-    reshape,
-    rotary,
-    slicing,
-    ternary,
-    unary,
+    transformer,
 )

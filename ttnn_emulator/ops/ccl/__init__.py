@@ -1,0 +1,3 @@
+"""Collectives: what chips of a mesh exchange."""
+
+from . import ccl

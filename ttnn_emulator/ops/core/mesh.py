@@ -1,0 +1,76 @@
+"""The shares of a tensor that is spread over a mesh, one by one and put together again."""
+
+from __future__ import annotations
+
+from ...errors import DeviceRejects
+from ...mesh import MeshToTensor
+from ...op import op, same, state
+from ...tensor import Tensor, replicated, spec
+from ...torch_device import on_host
+
+
+@op("ttnn.get_device_tensors")
+def get_device_tensors(tensor: Tensor) -> list[Tensor]:
+    """One tensor per chip, in mesh order, each on the memory of the whole: freeing one frees it.
+
+    Source    recorded contract, op `ttnn.get_device_tensors`
+    """
+    chips = tensor.chips
+    if chips == 1:
+        return [same(tensor)]
+    if tensor.buffer is not None:
+        return [Tensor(tensor.spec, tensor.buffer, topology=tensor.topology, chip=i) for i in range(chips)]
+    pieces = tensor.host * chips if len(tensor.host) == 1 else tensor.host
+    return [Tensor(tensor.spec, host=[piece], topology=tensor.topology, chip=i) for i, piece in enumerate(pieces)]
+
+
+@op("ttnn.combine_device_tensors")
+def combine_device_tensors(*, tensors) -> Tensor:
+    """The tensor that `get_device_tensors` took apart.
+
+    Raises    DeviceRejects where the shares are of different memory, or some are missing
+    """
+    tensors = list(tensors)
+    if not tensors:
+        raise DeviceRejects("At least one tensor shard must be provided")
+    first = tensors[0]
+    if first.buffer is None:
+        if len({t.spec for t in tensors}) > 1:
+            raise DeviceRejects("All tensor shards must have the same tensor spec")
+        whole = (
+            first.topology
+            if first.topology.distribution_shape().mesh_size() == len(tensors)
+            else replicated(len(tensors))
+        )
+        return Tensor(first.spec, host=[t.host[0] for t in tensors], topology=whole)
+    if any(t.buffer is not first.buffer for t in tensors):
+        raise DeviceRejects(
+            "Error combining tensor shards: all tensor shards must be allocated on the same mesh buffer."
+        )
+    if {t.chip for t in tensors} != set(range(first.buffer.device.chips)) and first.chip is not None:
+        raise DeviceRejects(f"combine_device_tensors wants the share of each of {first.buffer.device.chips} chips once")
+    return Tensor(first.spec, first.buffer, topology=first.topology)
+
+
+@op("ttnn.aggregate_tensor")
+def aggregate_tensor(tensor: Tensor, composer: MeshToTensor) -> Tensor:
+    """The shares of all chips put together by a composer, as one host tensor."""
+    if not isinstance(composer, MeshToTensor):
+        raise TypeError(
+            "aggregate_tensor(): incompatible function arguments. The following argument types are supported:\n"
+            "    1. aggregate_tensor(tensor: ttnn.Tensor, composer: ttnn.CppMeshToTensor) -> ttnn.Tensor"
+        )
+    if not tensor.is_allocated():
+        raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
+    if tensor.buffer is not None:
+        tensor.buffer.device.transfer("Reads")
+    if state.spec_only and tensor.buffer is not None:
+        import torch
+
+        from ...dtypes import HELD_AS
+
+        values = [torch.zeros(tuple(tensor.spec.shape), dtype=HELD_AS[tensor.dtype])]
+    else:
+        values = on_host(tensor.contents())
+    whole = composer.join(values * tensor.chips if len(values) == 1 else values)
+    return Tensor(spec(whole.shape, tensor.dtype, tensor.layout, None), host=[whole])

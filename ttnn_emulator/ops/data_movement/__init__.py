@@ -1,0 +1,3 @@
+"""Ops that move values and change none."""
+
+from . import embedding, joining, permute, repeat, reshape, slicing

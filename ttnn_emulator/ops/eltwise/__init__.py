@@ -1,0 +1,3 @@
+"""Element-wise ops of one, two and three tensors."""
+
+from . import elementwise, gated, ternary, unary

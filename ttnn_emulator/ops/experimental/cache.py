@@ -1,0 +1,450 @@
+"""Writing into KV caches, contiguous and paged. Every op here changes its cache in place and returns a handle on it."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import numerics
+from ...dtypes import FLOATS, NAME, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, float32, int32
+from ...errors import DeviceRejects, NotEmulated
+from ...memory import BufferType, TensorMemoryLayout
+from ...op import on_device, op, refuse_unmodelled, same, update
+from ...shape import TILE, round_up
+from ...tensor import Tensor
+
+_KEPT = (float32, bfloat16, bfloat8_b)
+
+
+def _stored(v: torch.Tensor, given, kept) -> torch.Tensor:
+    """Values of one dtype as a cache of another keeps them; the packer rounds where they differ."""
+    return v if given is kept else numerics.now().pack(v, NAME[kept])
+
+
+def _rows(v: torch.Tensor, heads: int) -> torch.Tensor:
+    """[users, n, hd] cut or zero padded to the cache's heads."""
+    n = v.shape[1]
+    if n == heads:
+        return v
+    return v[:, :heads] if n > heads else torch.nn.functional.pad(v, (0, 0, 0, heads - n))
+
+
+def _unsigned(name: str, **indices: int) -> None:
+    """The binding takes no negative number."""
+    for argument, value in indices.items():
+        if value < 0:
+            raise TypeError(
+                f"{name}(): incompatible function arguments.\n  got    {argument} = {value}\n  want   an int that is "
+                "not negative"
+            )
+
+
+def _check_kept(cache: Tensor, x: Tensor) -> None:
+    if x.layout is not Layout.TILE or cache.layout is not Layout.TILE:
+        raise DeviceRejects("Inputs to update_cache must be tilized")
+    for name, t in (("Input", x), ("Cache", cache)):
+        if t.dtype not in _KEPT:
+            raise DeviceRejects(f"{name} tensor dtype must be FLOAT32, BFLOAT16, or BFLOAT8_B but got {cpp(t.dtype)}")
+
+
+def _check_geometry(cache: Tensor, x: Tensor) -> None:
+    a, b = x.spec.padded_shape, cache.spec.padded_shape
+    if a[-1] != b[-1]:
+        raise DeviceRejects(f"Input tensor width ({a[-1]}) must equal cache tensor width ({b[-1]})")
+    if a[0] != 1:
+        raise DeviceRejects(f"Input tensor batch size must be 1 but got {a[0]}")
+    if a[1] != b[1]:
+        raise DeviceRejects(f"Input tensor height ({a[1]}) must equal cache tensor height ({b[1]})")
+    if cache.spec.memory_config.is_sharded():
+        raise DeviceRejects(
+            "Cache tensor memory layout must be INTERLEAVED, ND_SHARDED, or HEIGHT_SHARDED (created from ND shard "
+            "spec) "
+            f"but got {cpp(cache.spec.memory_config.memory_layout)}"
+        )
+
+
+@op("ttnn.fill_cache")
+def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, update_idx: int = 0) -> Tensor:
+    """A prompt's keys or values into one user's rows of the cache, in whole tiles: rows beyond S become zero.
+
+    Shapes    cache [B, n, L, hd], input [1, n, S, hd]; S padded to tiles <= L - update_idx
+    Dtypes    bfloat16, float32, bfloat8_b, the same in both
+    Layout    TILE; the input interleaved, HEIGHT_SHARDED or BLOCK_SHARDED, the cache interleaved
+    Numerics  moves values
+    Raises    a batch index, heads, width or length that do not fit; other dtypes
+    Source    recorded contract, op `ttnn.fill_cache`
+    """
+    _unsigned("ttnn.fill_cache", batch_idx=batch_idx, update_idx=update_idx)
+    cache, x = on_device(cache_tensor, "Cache tensor"), on_device(input_tensor)
+    _check_kept(cache, x)
+    if x.dtype is not cache.dtype:
+        raise DeviceRejects("Input and cache tensors must have same dtype!", "typecast the input to the cache's dtype")
+    _check_geometry(cache, x)
+    if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+        raise DeviceRejects(
+            f"Input tensor memory layout must not be WIDTH_SHARDED but got {cpp(x.spec.memory_config.memory_layout)}"
+        )
+    users, rows, length = cache.spec.padded_shape[0], x.spec.padded_shape[2], cache.spec.padded_shape[2]
+    if batch_idx >= users:
+        raise DeviceRejects(f"Batch index ({batch_idx}) must be less than cache tensor batch size ({users})")
+    if update_idx % TILE:
+        raise DeviceRejects(f"Fill update_idx ({update_idx}) must be a multiple of TILE_HEIGHT ({TILE})")
+    if rows + update_idx > length:
+        raise DeviceRejects(
+            f"Fill update_idx ({update_idx}) + input tensor height ({rows}) must be <= cache tensor height ({length})"
+        )
+    if x.is_sharded() and rows % x.spec.memory_config.shard_spec.shape[0]:
+        raise DeviceRejects(
+            "Seq len must be divisible by shard height!",
+            f"{rows} rows in shards of {x.spec.memory_config.shard_spec.shape[0]}",
+        )
+    given = x.spec.shape[2]
+    last = min(update_idx + rows, cache.spec.shape[2])
+
+    def compute(kept, v):
+        kept[batch_idx, :, update_idx : update_idx + given] = v[0]
+        if update_idx + given < last:
+            kept[batch_idx, :, update_idx + given : last] = 0
+
+    return same(update("ttnn.fill_cache", cache, (x,), compute))
+
+
+@op("ttnn.update_cache")
+def update_cache(
+    cache: Tensor, input: Tensor, update_idx: int, *, batch_offset: int = 0, compute_kernel_config=None
+) -> Tensor:
+    """One token of every user into the same row of the cache.
+
+    Shapes    cache [B, n, L, hd], input [1, n, users, hd]; users from `batch_offset` on
+    Dtypes    bfloat16, float32, bfloat8_b; the packer rounds where they differ
+    Layout    TILE
+    Source    recorded contract, op `ttnn.update_cache`
+    """
+    _unsigned("ttnn.update_cache", update_idx=update_idx, batch_offset=batch_offset)
+    kept, x = on_device(cache, "Cache tensor"), on_device(input)
+    _check_kept(kept, x)
+    _check_geometry(kept, x)
+    if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+        raise DeviceRejects(
+            "Input tensor memory layout must not be WIDTH_SHARDED but got TensorMemoryLayout::WIDTH_SHARDED"
+        )
+    users, length = kept.spec.shape[0], kept.spec.shape[2]
+    if x.spec.padded_shape[-2] != round_up(users, TILE):
+        raise DeviceRejects(
+            f"Input batch height ({x.spec.padded_shape[-2]}) must equal cache batch ({users}) rounded up to a tile"
+        )
+    if batch_offset + users > TILE and batch_offset:
+        raise DeviceRejects(f"Batch offset ({batch_offset}) + cache tensor batch size ({users}) must be <= {TILE}")
+    offset, given, dtypes = batch_offset, x.spec.shape[2], (x.dtype, kept.dtype)
+
+    def compute(held, v):
+        if update_idx >= length:
+            raise NotEmulated(
+                f"update_cache: row {update_idx} is beyond the cache's {length}; the device writes over what lies there"
+            )
+        n = max(0, min(users, given - offset))
+        held[:n, :, update_idx] = _stored(v[0, :, offset : offset + n].transpose(0, 1), *dtypes)
+
+    return same(update("ttnn.update_cache", kept, (x,), compute))
+
+
+def _indices(values, users: int) -> list[int]:
+    """The positions of the users, from a list or from the contents of an index tensor."""
+    return (values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values))[:users]
+
+
+def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update_idxs_tensor, page_table, share_cache):
+    """The refusals of paged_update_cache, in the library's order."""
+    _unsigned(name, **{f"update_idxs[{i}]": p for i, p in enumerate(update_idxs) if p < 0})
+    if (update_idxs_tensor is not None) == bool(len(update_idxs)):
+        raise DeviceRejects("Only an update tensor or an update vector can be provided. Not both or neither.")
+    if cache.dtype not in _KEPT and cache.dtype is not bfloat4_b:
+        raise DeviceRejects(
+            "Data type of cache tensor must be FLOAT32, BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is " + cpp(cache.dtype)
+        )
+    if cache.layout is not Layout.TILE:
+        raise DeviceRejects("Cache tensor in update_cache must be tilized")
+    if page_table is None and x.spec.padded_shape[-1] != cache.spec.padded_shape[-1]:
+        raise DeviceRejects(
+            f"Last dim of input tensor ({x.spec.padded_shape[-1]}) must match last dim of cache tensor "
+            f"({cache.spec.padded_shape[-1]}) in non-paged mode"
+        )
+    users = x.spec.padded_shape[1]
+    if page_table is not None:
+        if update_idxs_tensor is None:
+            raise DeviceRejects("Paged cache requires update_idxs tensor")
+        if page_table.dtype is not int32:
+            raise DeviceRejects("Expect page table to have datatype INT32", f"got {cpp(page_table.dtype)}")
+        if page_table.layout is not Layout.ROW_MAJOR:
+            raise DeviceRejects("Expect page table to have memory layout in ROW MAJOR")
+        if page_table.spec.padded_shape[0] != users:
+            raise DeviceRejects(
+                "Batch size between page_table and input_tensor must match",
+                f"{page_table.spec.padded_shape[0]} and {users}",
+            )
+        own = cache.spec.padded_shape[1:]
+        block, view = own[0] * own[1] * own[2], own[0] * own[1] * x.spec.padded_shape[-1]
+        if view != block:
+            raise DeviceRejects(
+                f"paged_update_cache geometry mismatch: cache has {block} elems/block (kv_heads={own[0]}, "
+                f"block_size={own[1]}, head_dim={own[2]}) but call view is {view} (kv_heads={own[0]}, "
+                f"block_size={own[1]}, head_dim={x.spec.padded_shape[-1]})."
+            )
+    elif share_cache:
+        if cache.spec.padded_shape[0] != 1:
+            raise DeviceRejects(
+                "Share cache feature expects cache tensor to have batch of 1", f"it is {cache.spec.shape}"
+            )
+    elif users != cache.spec.padded_shape[0]:
+        raise DeviceRejects(
+            "Expect batch in input tensor match the batch in cache tensor",
+            f"input {x.spec.shape} has {users} users, the cache {cache.spec.padded_shape[0]}",
+        )
+    if update_idxs_tensor is not None:
+        t = update_idxs_tensor
+        if t.dtype is not int32:
+            raise DeviceRejects("Expected update_idxs to have datatype INT32", f"got {cpp(t.dtype)}")
+        if t.layout is not Layout.ROW_MAJOR:
+            raise DeviceRejects("Expected update_idxs to have memory layout in ROW MAJOR")
+        if not t.is_sharded() and t.spec.memory_config.buffer_type is not BufferType.DRAM:
+            raise DeviceRejects("Expect update_idxs to have buffer type DRAM")
+    count = len(update_idxs) if update_idxs_tensor is None else update_idxs_tensor.spec.padded_shape[0]
+    if count != users:
+        raise DeviceRejects(f"Number of update_idxs ({count}) should match batch size ({users})")
+    if not x.is_sharded():
+        raise DeviceRejects("Expect input_tensor to be sharded", "to_memory_config with one user's heads a core")
+    if x.spec.memory_config.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
+        raise DeviceRejects("Expect input_tensor to NOT have memory layout WIDTH SHARDED")
+    if x.spec.shape[0] != 1:
+        raise DeviceRejects("Dim 0 of input tensor must be 1", f"it is {x.spec.shape}")
+    cores = x.spec.memory_config.shard_spec.num_cores()
+    if cores != users:
+        raise DeviceRejects(
+            f"Input tensor shard grid must have num_cores ({cores}) equal to the number of users / batch ({users}). "
+            "The "
+            "kernel dispatches one user per core; use a {num_users, 1} grid (or any CoreRangeSet whose num_cores == "
+            "num_users)."
+        )
+    if cache.is_sharded():
+        raise DeviceRejects("Only interleaved cache is supported")
+
+
+def _write_rows(name: str, held, rows, positions: list[int], table, share_cache, modulo) -> None:
+    """rows [users, heads, hd] to their positions of the cache (or of the pool, through a page table); -1 is skipped."""
+    if modulo:
+        positions = [p % modulo if p >= 0 else p for p in positions]
+    live = [u for u, p in enumerate(positions) if p >= 0]
+    if not live:
+        return
+    where = [positions[u] for u in live]
+    length = held.shape[2]
+    limit = length if table is None else length * table.shape[1]
+    if max(where) >= limit:
+        raise NotEmulated(
+            f"{name}: position {max(where)} is beyond the cache's {limit}; the device writes over what lies there"
+        )
+    if table is None and len(live) <= 4:  # plain slices are quicker than indices
+        for u, p in zip(live, where, strict=True):
+            held[0 if share_cache else u, :, p] = rows[u]
+        return
+    at = torch.tensor(where, device=held.device)
+    if table is None:
+        batch = torch.zeros_like(at) if share_cache else torch.tensor(live, device=held.device)
+    else:
+        batch = table[torch.tensor(live, device=held.device), at // length].long()
+        at = at % length
+    held[batch, :, at] = rows if len(live) == len(positions) else rows[live]
+
+
+def _update_rows(name: str, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache, modulo=None) -> Tensor:
+    users, heads, dtypes = x.spec.shape[1], cache.spec.shape[1], (x.dtype, cache.dtype)
+    listed = None if update_idxs_tensor is not None else [int(i) for i in update_idxs]
+    width = cache.spec.shape[3]
+
+    def compute(held, v, at, table):
+        rows = _stored(_rows(v[0], heads), *dtypes)[..., :width]
+        _write_rows(name, held, rows, _indices(at if listed is None else listed, users), table, share_cache, modulo)
+
+    return same(update(name, cache, (x, update_idxs_tensor, page_table), compute))
+
+
+@op("ttnn.experimental.paged_update_cache")
+def paged_update_cache(
+    cache_tensor: Tensor, input_tensor: Tensor, *, update_idxs=(), update_idxs_tensor: Tensor | None = None,
+    share_cache: bool | None = None, page_table: Tensor | None = None, batch_offset: int = 0,
+    compute_kernel_config=None,
+    mesh_coords=None, block_size: int | None = None, num_kv_heads: int | None = None,
+    cache_position_modulo: int | None = None,
+) -> Tensor:  # fmt: skip
+    """One token of every user into the cache, each at its own position; -1 leaves the user out.
+
+    Shapes    cache [B, n, L, hd], input [1, B, heads, hd] of which the first n are used (missing ones are zero);
+              with a page table [B, blocks] the cache is a pool [all blocks, n, block, hd]
+    Dtypes    input bfloat16 or float32; cache also bfloat8_b, bfloat4_b: the packer rounds twice
+    Layout    TILE; the input sharded in L1, not by width; indices int32 ROW_MAJOR in DRAM
+    Raises    as recorded; the number of heads is not checked, as in the library
+    Source    recorded contract, op `ttnn.experimental.paged_update_cache`
+    """
+    cache, x = on_device(cache_tensor, "Cache tensor"), on_device(input_tensor)
+    name = "ttnn.experimental.paged_update_cache"
+    if x.dtype not in (float32, bfloat16):
+        raise DeviceRejects(
+            "Data type of input tensor for paged_update_cache must be FLOAT32 or BFLOAT16; decode update repacks "
+            "into the "
+            "cache dtype and should not receive low-precision packed input", f"got {cpp(x.dtype)}"
+        )  # fmt: skip
+    if x.layout is not Layout.TILE:
+        raise DeviceRejects("Input tensor in non-fused update_cache must be tilized")
+    _check_paged_update(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache)
+    if batch_offset:
+        raise DeviceRejects("batch_offset must be 0")
+    if cache_position_modulo is not None and page_table is None:
+        raise DeviceRejects("cache_position_modulo is only supported in paged mode (when page_table is provided)")
+    refuse_unmodelled(name, mesh_coords=mesh_coords, block_size=block_size, num_kv_heads=num_kv_heads)
+    return _update_rows(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache, cache_position_modulo)
+
+
+@op("ttnn.experimental.paged_fused_update_cache")
+def paged_fused_update_cache(
+    cache_tensor1: Tensor, input_tensor1: Tensor, cache_tensor2: Tensor, input_tensor2: Tensor, *, update_idxs=(),
+    update_idxs_tensor: Tensor | None = None, share_cache: bool | None = None, page_table: Tensor | None = None,
+    batch_offset: int = 0, compute_kernel_config=None, mesh_coords=None,
+):  # fmt: skip
+    """`paged_update_cache` of keys and of values at once; their inputs are on different cores.
+
+    Source    recorded contract, op `ttnn.experimental.paged_fused_update_cache`
+    """
+    name = "ttnn.experimental.paged_fused_update_cache"
+    pairs = [(on_device(c, "Cache tensor"), on_device(x)) for c, x in
+             ((cache_tensor1, input_tensor1), (cache_tensor2, input_tensor2))]  # fmt: skip
+    (_, x1), (_, x2) = pairs
+    for _, x in pairs:
+        if x.dtype not in (float32, bfloat16):
+            raise DeviceRejects(f"Data type of input tensor must be FLOAT32 or BFLOAT16 and is {cpp(x.dtype)}")
+        if not x.is_sharded():
+            raise DeviceRejects("Expect input_tensor to be sharded", "to_memory_config with one user's heads a core")
+    grids = [x.spec.memory_config.shard_spec.grid for _, x in pairs]
+    if set(grids[0].cores()) & set(grids[1].cores()):
+        raise DeviceRejects(
+            f"input_tensor1 ({grids[0]}) and input_tensor2 ({grids[1]}) must not overlap",
+            "nlp_create_qkv_heads_decode(..., overlap_qk_coregrid=False) on a sharded operand puts k on other cores",
+        )
+    if pairs[0][0].dtype is not pairs[1][0].dtype:
+        raise DeviceRejects(
+            "Fused update requires matching cache tensor dtypes, got "
+            f"{cpp(pairs[0][0].dtype)} and {cpp(pairs[1][0].dtype)}"
+        )
+    for cache, x in pairs:
+        _check_paged_update(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache)
+    if batch_offset:
+        raise DeviceRejects("batch_offset must be 0")
+    refuse_unmodelled(name, mesh_coords=mesh_coords)
+    if x1.layout is not Layout.TILE or x2.layout is not Layout.TILE:
+        raise NotEmulated(f"{name}: ROW_MAJOR inputs have no model in the emulator")
+    return tuple(
+        _update_rows(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache) for cache, x in pairs
+    )
+
+
+@op("ttnn.experimental.paged_fill_cache")
+def paged_fill_cache(
+    cache_tensor: Tensor, input_tensor: Tensor, page_table: Tensor, *, batch_idx_tensor: Tensor | None = None,
+    batch_idx: int = 0, compute_kernel_config=None, mesh_coords=None, block_size: int | None = None,
+    cache_position_modulo: int | None = None, valid_seq_len_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """A prompt's keys or values into the blocks that one row of the page table names.
+
+    Shapes    pool [all blocks, n, block, hd], input [1, n, S, hd], page table [users, blocks]; S <= blocks * block
+    Dtypes    the same in both; indices int32
+    Layout    the input interleaved; the page table ROW_MAJOR
+    Numerics  moves values, in whole tiles: rows beyond S become zero; blocks named -1 are skipped
+    Source    recorded contract, op `ttnn.experimental.paged_fill_cache`
+    """
+    cache, x, table = (
+        on_device(cache_tensor, "Cache tensor"),
+        on_device(input_tensor),
+        on_device(page_table, "Page table"),
+    )
+    name = "ttnn.experimental.paged_fill_cache"
+    _unsigned(name, batch_idx=batch_idx)
+    if cache.dtype not in FLOATS:
+        raise DeviceRejects(
+            "Data type of cache tensor for paged_fill_cache must be FLOAT32, BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is "
+            + cpp(cache.dtype)
+        )
+    if x.dtype is not cache.dtype:
+        raise DeviceRejects(
+            f"Input tensor dtype ({cpp(x.dtype)}) must match cache tensor dtype ({cpp(cache.dtype)}) for "
+            "paged_fill_cache; "
+            "cast prefill K/V to the cache dtype before filling the paged cache."
+        )
+    if x.spec.memory_config.is_sharded():
+        raise DeviceRejects("Expect input_tensor to have memory layout INTERLEAVED")
+    if table.dtype is not int32:
+        raise DeviceRejects("Expect page_table_tensor to have datatype INT32", f"got {cpp(table.dtype)}")
+    _, heads, block, width = cache.spec.padded_shape
+    _, n, rows, hd = x.spec.padded_shape
+    if n * block * hd != heads * block * width:
+        raise DeviceRejects(
+            f"paged_fill_cache geometry mismatch: cache has {heads * block * width} elems/block (kv_heads={heads}, "
+            f"block_size={block}, head_dim={width}) but input view is {n * block * hd} (kv_heads={n}, "
+            f"block_size={block}, "
+            f"head_dim={hd})."
+        )
+    per_user = table.spec.padded_shape[1]
+    if rows > block * per_user:
+        raise DeviceRejects(
+            f"Input seq_len ({rows}) must fit in max_num_blocks_per_seq ({per_user}) * block_size ({block})"
+        )
+    if batch_idx_tensor is None:
+        if batch_idx >= table.spec.padded_shape[0]:
+            raise DeviceRejects(
+                "Batch idx must be within the page_table batch size", f"{batch_idx} of {table.spec.padded_shape[0]}"
+            )
+        if x.spec.shape[0] != 1:
+            raise DeviceRejects(
+                f"When no batch_idx_tensor is provided, input_batch must be 1 (got {x.spec.shape[0]}); pass a "
+                "batch_idx_tensor "
+                "of size input_batch to fill multiple batch rows in one call."
+            )
+    elif batch_idx_tensor.volume() != x.spec.shape[0]:
+        raise DeviceRejects(
+            f"Batch idx tensor must have input_tensor batch dim ({x.spec.shape[0]}) elements, got "
+            f"{batch_idx_tensor.volume()}"
+        )
+    if table.spec.memory_config.buffer_type is BufferType.L1 and 4 * per_user % 32:
+        raise DeviceRejects("page table page size in bytes must be a multiple of 32 due to address alignment")
+    refuse_unmodelled(
+        name, mesh_coords=mesh_coords, block_size=block_size, cache_position_modulo=cache_position_modulo,
+        valid_seq_len_tensor=valid_seq_len_tensor,
+    )  # fmt: skip
+    if (heads, width) != (n, hd):
+        raise NotEmulated(f"{name}: an input of {n} heads of {hd} into blocks of {heads} heads of {width} has no model")
+
+    def compute(pool, v, pages, users):
+        chosen = [batch_idx] if users is None else _indices(users, v.shape[0])
+        for each, user in enumerate(chosen):
+            for i, page in enumerate(pages[user].tolist()[: round_up(v.shape[2], pool.shape[2]) // pool.shape[2]]):
+                if page < 0:
+                    continue
+                part = v[each, :, i * pool.shape[2] : (i + 1) * pool.shape[2]]
+                s = part.shape[1]
+                pool[page, :, :s] = part
+                pool[page, :, s : round_up(s, TILE)] = 0
+
+    return same(update(name, cache, (x, table, batch_idx_tensor), compute))
+
+
+@op("ttnn.kv_cache.fill_cache_for_user_")
+def fill_cache_for_user_(cache: Tensor, input: Tensor, batch_index: int, *, update_idx: int = 0) -> Tensor:
+    """`ttnn.fill_cache` under its older name."""
+    return fill_cache(cache, input, batch_index, update_idx=update_idx)
+
+
+@op("ttnn.kv_cache.update_cache_for_token_")
+def update_cache_for_token_(
+    cache: Tensor, input: Tensor, update_index: int, batch_offset: int = 0, *, compute_kernel_config=None
+) -> Tensor:
+    """`ttnn.update_cache` under its older name."""
+    return update_cache(
+        cache, input, update_index, batch_offset=batch_offset, compute_kernel_config=compute_kernel_config
+    )

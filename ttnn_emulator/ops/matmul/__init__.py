@@ -1,0 +1,3 @@
+"""Products."""
+
+from . import matmul

@@ -1,0 +1,183 @@
+"""The refusals of program configs that fit neither the operands, the grid nor L1, in the library's order.
+
+Source    ttnn 0.81.1, refusals asked one by one
+"""
+
+from __future__ import annotations
+
+from ...dtypes import TILE_BYTES, DataType, bfloat16, cpp, float32
+from ...errors import DeviceRejects, NotEmulated
+from ...memory import GRID, BufferType, MemoryConfig
+from ...numerics import ComputeConfig
+from ...shape import TILE
+from ...tensor import TensorSpec
+from ..core.sharding import BLOCK, HEIGHT, WIDTH
+from .matmul_program import L1_BASE, L1_END, Plan, Sizes
+
+
+def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: MemoryConfig, config: ComputeConfig) -> None:
+    """Refuses a program config that does not fit the operands or the grid, in the library's order."""
+    name = p.name
+
+    def want(holds: bool, text: str) -> None:
+        if not holds:
+            raise DeviceRejects(f"{name}: {text}")
+
+    if p.kind == "dram":
+        a.memory_config.shard_spec or _bad_optional()
+        got = b.memory_config.memory_layout
+        want(got is WIDTH, f"Input B memory layout must be WIDTH_SHARDED, got: {cpp(got)}")
+        want(out.is_sharded(), "Output memory config must be sharded for DRAM sharded program config")
+        want(s.k % c.in0_block_w == 0, f"Kt ({s.k}) must be divisible by in0_block_w ({c.in0_block_w})")
+        return
+    for field in ("in0_block_w", "per_core_M", "per_core_N", "out_subblock_h", "out_subblock_w"):
+        want(getattr(c, field) != 0, f"{field} is 0, which is not valid")
+    x, y = p.grid
+    want(x <= GRID[0] and y <= GRID[1], f"compute_with_storage_grid_size ({x}, {y}) must fit within device grid {GRID}")
+    h, w = p.block or (p.per_m, p.per_n)
+    sub_h, sub_w = c.out_subblock_h, c.out_subblock_w
+    if p.kind != "reuse":
+        want(p.per_m % h == 0, f"per_core_M ({p.per_m}) must be divisible by out_block_h ({h})")
+        want(p.per_n % w == 0, f"per_core_N ({p.per_n}) must be divisible by out_block_w ({w})")
+        want(h % sub_h == 0, f"out_block_h ({h}) must be divisible by out_subblock_h ({sub_h})")
+        want(w % sub_w == 0, f"out_block_w ({w}) must be divisible by out_subblock_w ({sub_w})")
+    most = 4 if config.fp32_dest_acc_en else 8
+    want(
+        sub_h * sub_w <= most,
+        f"out_subblock_w {sub_w} times out_subblock_h {sub_h} needs to be at most {most} to fit in hardware",
+    )
+    want(s.k % p.block_w == 0, f"Kt ({s.k}) must be divisible by in0_block_w ({p.block_w})")
+    kind = a.memory_config.memory_layout if a.memory_config.is_sharded() else None
+    rows = s.m * s.batch if p.fused_batch else s.m
+    down, across = -(-rows // p.per_m), -(-s.n // p.per_n)
+    if p.kind == "reuse":
+        want(s.batched or s.batch == 1, "Batch broadcasting is not supported for the chosen program config")
+        want(s.n == p.per_n, f"N ({s.n}) must equal per_core_N ({p.per_n})")
+        want(p.per_m >= s.m or s.m % p.per_m == 0, f"per_core_M, {p.per_m}, must divide M, {s.m}, if per_core_M < M!")
+    elif p.kind == "2d":
+        want(
+            not (p.fused_batch and s.batched),
+            "Matmul with fused batch requires input tensors of shapes BCMK*11KN=BCMN or equivalent. Please "
+            "change the second "
+            "input tensor or adjust the program config.",
+        )
+        want(kind is not WIDTH, f"Unsupported memory layout {cpp(a.memory_config.memory_layout)}.")
+        want(kind is not HEIGHT or s.k == p.block_w, f"K ({s.k}) must equal in0_block_w ({p.block_w})")
+        wide, high = (y, x) if p.transposed else (x, y)
+        want(
+            across <= wide,
+            f"Num output blocks along x ({across}) must be smaller than or equal to the number of columns in "
+            f"compute grid ({wide})!",
+        )
+        want(
+            down <= high,
+            f"Num output blocks along y ({down}) must be smaller than or equal to the number of rows in "
+            f"compute grid ({high})!",
+        )
+    else:
+        want(not getattr(c, "gather_in0", False) or kind is not None, "gather_in0 requires input A to be sharded")
+        if c.gather_in0 or c.stream_in1:
+            raise NotEmulated(f"{name} with gather_in0 or stream_in1 has no model in the emulator")
+        if p.kind == "in0":
+            got = cpp(a.memory_config.memory_layout)
+            want(
+                kind in (None, WIDTH), f"input A must be WIDTH_SHARDED when mcast_in0 or gather_in0 is set, got: {got}"
+            )
+            if kind is WIDTH:
+                shard = a.memory_config.shard_spec.shape[1]
+                want(
+                    (shard // TILE) % p.block_w == 0,
+                    f"shard_shape[1] ({shard}) / in0_tile width (32) must be divisible by in0_block_w ({p.block_w})",
+                )
+            want(
+                down == 1,
+                f"mcast_in0 requires M ({rows}) to fit within a single per_core_M block ({p.per_m}), got "
+                f"num_blocks_y={down}",
+            )
+        else:
+            want(kind in (None, HEIGHT), f"input A must be HEIGHT_SHARDED, got: {cpp(a.memory_config.memory_layout)}")
+            want(
+                across == 1,
+                f"mcast_in1 requires N ({s.n}) to fit within a single per_core_N block ({p.per_n}), got "
+                f"num_blocks_x={across}. A "
+                "single in1 sender multicasts one per_core_N-wide weight slice to the whole grid, so "
+                "multi-column N is not "
+                "supported here; use MatmulMultiCoreReuseMultiCastProgramConfig (the 2D factory) for multi-column N.",
+            )
+        want(
+            down * across <= x * y,
+            f"Number of blocks exceeds number of cores: {down * across} blocks > {x * y} cores",
+        )
+
+
+def _bad_optional():
+    raise DeviceRejects("bad optional access", "the first operand must be WIDTH_SHARDED in L1 for this program config")
+
+
+def check_weight(p: Plan, b: MemoryConfig, chosen: bool) -> None:
+    """Refuses a sharded second operand where the program does not read it so."""
+    got, in_l1 = cpp(b.memory_layout), b.buffer_type is BufferType.L1
+    if not chosen:
+        raise DeviceRejects(f"MatmulMultiCoreProgramConfig: Input B memory layout must be INTERLEAVED, got: {got}")
+    if p.kind == "2d":
+        name = "MatmulMultiCoreReuseMultiCastProgramConfig"
+        if b.memory_layout is BLOCK:
+            raise DeviceRejects(
+                f"{name}: Input B memory layout must be WIDTH_SHARDED, HEIGHT_SHARDED, or DRAM ND_SHARDED, got: {got}"
+            )
+        if b.memory_layout is HEIGHT and in_l1:
+            raise DeviceRejects(f"{name}: HEIGHT_SHARDED input B is only supported in DRAM, got: {cpp(b.buffer_type)}")
+    elif p.kind in ("in0", "in1"):
+        name = "MatmulMultiCoreReuseMultiCast1DProgramConfig"
+        if p.kind == "in1":
+            raise DeviceRejects(f"{name}: input B must be INTERLEAVED, got: {got}")
+        if in_l1 and b.memory_layout is not WIDTH:
+            raise DeviceRejects(f"{name}: input B in L1 must be WIDTH_SHARDED, got: {got}")
+
+
+def check_l1(
+    p: Plan,
+    s: Sizes,
+    a: TensorSpec,
+    b: DataType,
+    bias,
+    out: DataType,
+    memory: MemoryConfig,
+    config: ComputeConfig,
+    device,
+):
+    """Refuses a program whose circular buffers pass the end of L1, or reach into tensors that are there.
+
+    Source    ttnn 0.81.1, 34 sizes of 1D, 2D and reuse programs asked: base address + both operands twice (once where
+              K is one block) + the result (not where it is sharded) + partial sums in their own format + the bias
+    """
+    if p.kind == "dram":
+        return
+    h, w = p.block or (p.per_m, p.per_n)
+    blocks = -(-s.k // p.block_w)
+    twice = 2 if blocks * (1 if p.fused_batch else s.batch) > 1 or p.kind == "reuse" else 1
+    size = twice * p.block_w * (h * TILE_BYTES[a.dtype] + w * TILE_BYTES[b])
+    partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc and blocks > 1 else out
+    if partial is not out:
+        size += h * w * TILE_BYTES[partial]
+    if not memory.is_sharded():
+        size += h * w * TILE_BYTES[out]
+    if bias is not None:
+        size += w * TILE_BYTES[bias]
+    end, where = L1_BASE + size, p.cores(s).ranges()[0]
+    if end > L1_END:
+        raise DeviceRejects(
+            f"Statically allocated dataflow buffers on core range {where} grow to {end} B which is beyond max "
+            "L1 size of "
+            f"{L1_END} B",
+            "smaller in0_block_w, per_core_M or per_core_N",
+        )
+    free = device.allocators[BufferType.L1].free_blocks
+    lowest = free[0][0] + free[0][1] if free and free[0][0] == L1_BASE else L1_BASE
+    if end > lowest:
+        raise DeviceRejects(
+            f"Statically allocated dataflow buffers clash with L1 buffers on core range {where}. L1 buffer "
+            f"allocated at {lowest} "
+            f"and static dataflow buffer region ends at {end}",
+            "free tensors in L1 before, or choose smaller blocks",
+        )

@@ -1,0 +1,3 @@
+"""Norms and softmax."""
+
+from . import normalization

@@ -1,0 +1,3 @@
+"""Sums, extremes, top-k and cumulative sums."""
+
+from . import reduction

@@ -1,0 +1,3 @@
+"""Scaled dot-product attention."""
+
+from . import attention, attention_decode
