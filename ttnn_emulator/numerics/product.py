@@ -1,0 +1,148 @@
+"""How `fast` multiplies matrices on this machine: all of its products, one place.
+
+    bf16   torch's bfloat16 product: processors that multiply bfloat16 (AMX, AVX-512 BF16)
+    fp32   torch's float32 product, a large second operand in parts that stay in the cache: all others, which torch's
+           bfloat16 product costs 3 to 150 times as much
+
+One or two rows against a large weight go by `few_rows` on every CPU; on another torch device the product is its own.
+The result is the same whatever the way: products of bfloat16 are exact in fp32, sums are fp32 in an order of the
+library's own, and one rounding ends it; so two ways differ where a sum falls beside a rounding boundary, by an ulp of
+bfloat16 (`tests/numerics/test_product.py`).
+
+The way is chosen once, by what the processor has; where that does not decide (other than x86) by a measurement of some
+milliseconds, which the cache folder keeps. `TTNN_EMULATOR_PRODUCT` (bf16, fp32) overrides it.
+"""
+
+import functools
+import json
+import math
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from .rounding import truncate
+
+WAYS = ("bf16", "fp32")
+VARIABLE = "TTNN_EMULATOR_PRODUCT"
+PART = 1 << 20  # elements of an operand that are opened at a time: 4 MiB in float32
+MOST = 1 << 26  # elements of a batched result that is computed at once
+
+
+# ---------------------------------------------------------------- the choice
+
+
+@functools.cache
+def choice() -> tuple[str, str]:
+    """(way, why) on this machine's CPU."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        if named not in WAYS:
+            raise ValueError(f"{VARIABLE}={named!r} is not one of {', '.join(WAYS)}")
+        return named, f"{VARIABLE} says so"
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        has = torch.cpu.get_capabilities()
+        units = [name for name in ("amx_bf16", "avx512_bf16") if has.get(name)]
+        level = torch.backends.cpu.get_cpu_capability()
+        if units and "AVX512" in level and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return "bf16", f"the processor has {units[0]}"
+        return "fp32", f"{level} without bf16 units"
+    return _measured()
+
+
+def _measured() -> tuple[str, str]:
+    """By the time of a product of 32 rows, kept in the cache folder."""
+    folder = Path(os.environ.get("BRINGUP_CACHE") or "~/.cache/ttnn-bringup").expanduser()
+    kept = folder / "product.json"
+    key = f"{platform.machine()} {platform.processor()} torch {torch.__version__} {torch.get_num_threads()} threads"
+    try:
+        times = json.loads(kept.read_text())[key]
+    except (OSError, ValueError, KeyError):
+        x, w = torch.ones(32, 1024, dtype=torch.bfloat16), torch.ones(1024, 1024, dtype=torch.bfloat16).T
+        times = {way: min(_seconds(multiply, x, w) for _ in range(3)) for way, multiply in _MULTIPLY.items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps({key: times}))
+        except OSError:
+            pass  # measured again in the next process
+    way = min(times, key=times.get)
+    return way, "measured: " + ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in times.items())
+
+
+def _seconds(multiply, x, w):
+    start = time.perf_counter()
+    multiply(x, w, 0)
+    return time.perf_counter() - start
+
+
+# ---------------------------------------------------------------- the product
+
+
+def product(x: torch.Tensor, w: torch.Tensor, drop: int = 0, wide: bool = False) -> torch.Tensor:
+    """x @ w, summed in fp32: rounded once to bfloat16, or (`wide`) as float32.
+
+    Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast
+    Dtypes    bfloat16; with `wide` also float32
+    Numerics  w counts without its `drop` low bits
+    Speed     w is best a transposed view of a contiguous [N, K], as HF stores it
+    """
+    if wide:
+        return _fp32(x, w, drop, wide=True)
+    if x.device.type != "cpu":
+        return x @ _cut(w, drop)
+    if x.dim() == 2 and x.shape[0] <= 2 and w.dim() == 2:
+        from . import few_rows  # numba and its compiler: imported when first needed
+
+        if few_rows.fits(x, w):
+            return few_rows.product(x, w, drop)
+    return _MULTIPLY[choice()[0]](x, w, drop)
+
+
+def _cut(w, drop):
+    return truncate(w, 8 - drop) if drop else w
+
+
+def _bf16(x, w, drop):
+    if not drop or w.dim() > 2:
+        return x @ _cut(w, drop)
+    columns = max(32, PART // w.shape[0])
+    return torch.cat([x @ _cut(part, drop) for part in w.split(columns, -1)], -1)
+
+
+def _fp32(x, w, drop, wide=False):
+    dtype = torch.float32 if wide else torch.bfloat16
+    x = x.to(torch.float32)
+    if w.dim() > 2:
+        return _batched(x, _cut(w, drop), dtype)
+    k, n = w.shape
+    columns = max(32, PART // max(k, 1))
+    if n <= columns or w.dtype == torch.float32:
+        return (x @ _cut(w, drop).to(torch.float32)).to(dtype)
+    rows = x.reshape(-1, k)
+    out = torch.empty(rows.shape[0], n, dtype=dtype, device=x.device)
+    opened = torch.empty(columns * k, dtype=torch.float32, device=x.device)
+    turned = w.stride(0) == 1
+    for start in range(0, n, columns):
+        part = _cut(w[:, start : start + columns], drop)
+        own = opened[: part.numel()]
+        own = own.view(part.shape[::-1]).T if turned else own.view(part.shape)
+        out[:, start : start + columns] = rows @ own.copy_(part)
+    return out.view(*x.shape[:-1], n)
+
+
+def _batched(x, w, dtype):
+    """Batch by batch where all at once would hold too much."""
+    batch = torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    m, n = x.shape[-2], w.shape[-1]
+    if math.prod(batch) * m * n <= MOST:
+        return (x @ w.to(torch.float32)).to(dtype)
+    out = torch.empty(*batch, m, n, dtype=dtype, device=x.device)
+    x, w = (t.expand(*batch, *t.shape[-2:]) for t in (x, w))
+    for at in torch.cartesian_prod(*map(torch.arange, batch)).reshape(-1, len(batch)).tolist():
+        out[tuple(at)] = x[tuple(at)] @ w[tuple(at)].to(torch.float32)
+    return out
+
+
+_MULTIPLY = {"bf16": _bf16, "fp32": _fp32}
