@@ -69,3 +69,11 @@ def mib(n_bytes):
 
 def gib(n_bytes):
     return f"{n_bytes / 2**30:,.1f} GiB"
+
+
+def quiet_libraries():
+    """Progress is ours; HF's advice is for people who call HF themselves."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,10 +1,15 @@
 """Files that are there whole or not at all."""
 
+import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
 from bringup.errors import BadInput, shown
+
+#: The clone that this package is in (or, installed, the folder of packages).
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
@@ -40,3 +45,24 @@ def writable(path, folder=False):
     if taken or not os.access(path if path.exists() else place, os.W_OK):
         raise BadInput(f"cannot write {shown(path)}", got="a folder" if taken else "no permission to write there")
     return path
+
+
+def write_json(result, path):
+    """The whole record to a file, and without the positions as the last line of output."""
+    if path:
+        Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
+    print(json.dumps(plain(short(result))))
+
+
+def short(result):
+    """A result without its records per position."""
+    return {k: short(v) if isinstance(v, dict) else v for k, v in result.items() if k != "positions"}
+
+
+def plain(value):
+    """Plain data that every reader of JSON takes: what is no finite number is None."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

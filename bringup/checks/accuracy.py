@@ -7,8 +7,6 @@ from bringup.checks.modules import prefill_modules
 from bringup.checks.outcome import FAIL, PASS, Outcome, skipped, verdict
 from bringup.evaluation.consistency import OF_BF16, UNDECIDED
 
-TOP1, TOP5 = 0.90, 0.95  # of a bring-up: the vendor's bring-up guide
-
 
 def full_decode(context):
     """A text token by token through the whole model, past every boundary, to the end of the cache."""
@@ -21,13 +19,13 @@ def teacher_forcing(context):
     result = context.measured
     if not context.values:
         return skipped(f"{result['prompt_tokens']} prompt tokens and the steps after it ran; {context.no_values}")
-    from bringup.evaluation.metrics import Rate
+    from bringup.evaluation.metrics import TOP1_BAR, TOP5_BAR, Rate
     from bringup.evaluation.run import lines
 
     n = result["n"]
     top1, top5 = (Rate(round(result[k] * n), n) for k in ("top1", "top5"))
-    problems = [f"top-1 {top1} is below {100 * TOP1:.0f} %"] * (top1.value < TOP1)
-    problems += [f"top-5 {top5} is below {100 * TOP5:.0f} %"] * (top5.value < TOP5)
+    problems = [f"top-1 {top1} is below {100 * TOP1_BAR:.0f} %"] * (top1.value < TOP1_BAR)
+    problems += [f"top-5 {top5} is below {100 * TOP5_BAR:.0f} %"] * (top5.value < TOP5_BAR)
     if result["garbage"]:
         problems.append(f"{result['garbage']} predictions are outside the reference's best 100")
     given = context.measured_on_text
@@ -50,21 +48,22 @@ def _figures(result):
 
 def generation(context):
     """The model's own greedy text beside HF's: identical, or apart from a token that HF found nearly as good."""
-    from bringup.demo import common_prefix
+    from bringup.checkpoints import session
     from bringup.errors import blame
-    from bringup.evaluation import metrics, teacher_forcing
+    from bringup.evaluation import metrics
+    from bringup.evaluation.demo import common_prefix
 
     job, reference = context.job, context.reference
     with blame(job.model_file.path, "generating"):
-        tokens, _ = teacher_forcing.greedy(
+        tokens, _ = session.greedy(
             context.model,
             job.prompt_ids,
             len(reference.tokens),
             eos=job.eos,
             min_new_tokens=min(job.settings.min_new_tokens, len(reference.tokens)),
-            watch=teacher_forcing.Watch(
+            watch=session.Watch(
                 f"generation ({job.activation.name})",
-                teacher_forcing.layers_of(context.model, job.config.num_hidden_layers),
+                session.layers_of(context.model, job.config.num_hidden_layers),
             ),
         )
     if not context.values:
@@ -117,17 +116,17 @@ def end_to_end(context):
     """HF's generate(): the same text as step by step, a batch of users, sampling with a seed."""
     import torch
 
-    from bringup.demo import common_prefix
+    from bringup.checkpoints import session
     from bringup.errors import blame
-    from bringup.evaluation import teacher_forcing
     from bringup.evaluation.consistency import mask_for
+    from bringup.evaluation.demo import common_prefix
 
     job, reference = context.job, context.reference
     if not hasattr(context.model, "generate"):
         return Outcome(FAIL, "the model has no generate()", hint="subclass transformers' GenerationMixin")
     n = min(16, len(reference.tokens))
     ids = torch.tensor([job.prompt_ids])
-    contract = context.model.register_forward_hook(lambda _, args, out: teacher_forcing.answered(out))
+    contract = context.model.register_forward_hook(lambda _, args, out: session.answered(out))
     try:
         with blame(job.model_file.path, "running generate()"), torch.inference_mode():
             out = context.model.generate(

@@ -11,7 +11,7 @@ from bringup.checks import accuracy, layers, modules, multi_device, performance,
 from bringup.checks.context import Context
 from bringup.checks.outcome import FAIL, NOT_BUILT, PASS, SKIPPED, Outcome
 from bringup.errors import BadInput, BringupError, indent, where
-from bringup.evaluation.command import plain
+from bringup.files import plain
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def add_arguments(parser):
 
 def run(args):
     from bringup.checks import checklist, results, table
+    from bringup.console import quiet_libraries
     from bringup.errors import BadInput, shown
-    from bringup.evaluation.command import quiet_libraries
     from bringup.evaluation.run import Job, Settings
     from bringup.files import writable
 

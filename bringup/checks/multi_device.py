@@ -44,7 +44,7 @@ def multi_device(context):
 
 def _build_for(context, name):
     """(build_model of the model on another system, where it is from), or (None, why there is none)."""
-    from bringup import loading
+    from bringup.backends import model_files
 
     file = context.job.model_file
     if context.given_build is not None:
@@ -52,7 +52,7 @@ def _build_for(context, name):
     if file.system is not None:
         sibling = file.path.resolve().parents[2] / name / "functional" / "model.py"
         if sibling.is_file():
-            return loading.load_model_file(sibling, name).module.build_model, shown(sibling)
+            return model_files.load_model_file(sibling, name).module.build_model, shown(sibling)
     usable, why = context.uses_blocks
     if usable:
         return file.module.build_model, "the same file"
@@ -61,7 +61,8 @@ def _build_for(context, name):
 
 def _run(context, name, build):
     """The comparison with HF of the model built on another system."""
-    from bringup import backends, systems
+    from bringup import backends
+    from bringup.backends import systems
     from bringup.errors import blame
 
     job = context.job

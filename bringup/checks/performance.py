@@ -125,7 +125,7 @@ def no_leak(context):
 def record(context):
     """The op log of a prompt and of a decode step, memory after every call, and programs."""
     import ttnn_emulator.op
-    from bringup.evaluation.teacher_forcing import Session
+    from bringup.checkpoints.session import Session
 
     model, device, prompt = context.model, context.device, context.job.prompt_ids
     tokens = context.reference.tokens
@@ -206,7 +206,7 @@ def memory(context):
 def _logits(model, prompt, tokens):
     import torch
 
-    from bringup.evaluation.teacher_forcing import Session
+    from bringup.checkpoints.session import Session
 
     session = Session(model)
     return torch.cat([session(prompt)] + [session([t]) for t in tokens])

@@ -5,7 +5,7 @@ import re
 
 from bringup.checks.outcome import PASS
 from bringup.errors import BadInput
-from bringup.evaluation.command import plain
+from bringup.files import plain
 
 BEGIN, END = "<!-- bringup check --write: begin -->", "<!-- bringup check --write: end -->"
 NOTES = "MODEL_BRINGUP.md"

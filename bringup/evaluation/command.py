@@ -1,9 +1,6 @@
 """`bringup eval` and `eval.py`: teacher-forced accuracy of one model.py against its HF model."""
 
 import argparse
-import json
-import math
-from pathlib import Path
 
 from bringup import backends
 
@@ -64,10 +61,10 @@ def add_prompt_arguments(parser):
 
 
 def run(args):
-    from bringup.console import duration
+    from bringup.console import duration, quiet_libraries
     from bringup.evaluation import estimate
     from bringup.evaluation.run import Job, Settings, lines
-    from bringup.files import writable
+    from bringup.files import writable, write_json
 
     quiet_libraries()
     writable(args.json)
@@ -89,32 +86,3 @@ def run(args):
         + (" on this machine, not on a device" if job.activation.emulated else "")
     )
     write_json(result, args.json)
-
-
-def write_json(result, path):
-    """The whole record to a file, and without the positions as the last line of output."""
-    if path:
-        Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
-    print(json.dumps(plain(short(result))))
-
-
-def short(result):
-    """A result without its records per position."""
-    return {k: short(v) if isinstance(v, dict) else v for k, v in result.items() if k != "positions"}
-
-
-def plain(value):
-    """Plain data that every reader of JSON takes: what is no finite number is None."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def quiet_libraries():
-    """Progress is ours; HF's advice is for people who call HF themselves."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -8,9 +8,9 @@ import inspect
 import math
 from dataclasses import dataclass, field
 
+from bringup.checkpoints.session import Session
 from bringup.errors import BadInput, BringupError
 from bringup.evaluation.pcc import rel_l2
-from bringup.evaluation.teacher_forcing import Session
 
 BOUNDARIES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 LENGTHS = (1, 2, 31, 32, 33, 100)
@@ -50,7 +50,7 @@ class Text:
         """`ids`, repeated to `length`, through the HF model; the positions kept are those that CHECKS ask about."""
         import torch
 
-        from bringup.evaluation.compute_dtype import computing_in
+        from bringup.checkpoints.compute_dtype import computing_in
 
         ids = (list(ids) * (length // len(ids) + 1))[:length]
         positions = sorted(

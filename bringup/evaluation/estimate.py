@@ -35,7 +35,7 @@ def weight_count(job):
     """Parameters, from the sizes of the checkpoint's files or from the configuration."""
     import torch
 
-    from bringup import random_weights
+    from bringup.checkpoints import random_weights
 
     if job.source.random_seed is None:
         dtype = getattr(job.config, "dtype", None) or torch.bfloat16
@@ -61,7 +61,7 @@ def rates(dtype, hidden, prompt):
     """Seconds per weight of a product with one row, and with `prompt` rows, as HF's linear layers compute it here."""
     import torch
 
-    from bringup.evaluation.compute_dtype import computing_in
+    from bringup.checkpoints.compute_dtype import computing_in
 
     layer = torch.nn.Linear(hidden, 4 * hidden, bias=False, dtype=torch.bfloat16)
     found = []

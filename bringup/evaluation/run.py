@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from bringup import backends, loading, mapped, systems
+from bringup import backends
+from bringup.backends import model_files, systems
+from bringup.checkpoints import mapped, sources
 from bringup.errors import BadInput, blame, shown
 from bringup.evaluation import texts
 from bringup.evaluation.lines import lines, memory_line  # noqa: F401  (of this module for its users)
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # DRAM for the commands of a captured decode step; without it a board refuses the capture. A choice, not a measure: the
 # largest step here launches 693 programs a chip (AFM-4.5B on t3000, counted on the emulator), so that each has 95 KiB,
@@ -72,13 +72,15 @@ class Job:
                 "--batch is out of range", got=s.batch, want="1 to 32: a decode tile has 32 rows, one per user"
             )
         hf_id = None if s.model is None or Path(s.model).is_dir() else s.model
-        self.model_file = loading.ModelFile(s.model_py, hf_id, s.system) if hf_only else loading.describe(s.model_py)
+        self.model_file = (
+            model_files.ModelFile(s.model_py, hf_id, s.system) if hf_only else model_files.describe(s.model_py)
+        )
         self.system = systems.get(s.system or self.model_file.system or "n150")
         self.checkpoint = s.model or self.model_file.hf_id
         if self.checkpoint is None:
-            raise BadInput("which checkpoint?", want="--model DIR_OR_HF_ID, or a path like " + loading.PATH_RULE)
-        self.source = loading.find_source(self.checkpoint, s.random_weights, s.seed)
-        self.config = loading.load_config(self.source)
+            raise BadInput("which checkpoint?", want="--model DIR_OR_HF_ID, or a path like " + model_files.PATH_RULE)
+        self.source = sources.find_source(self.checkpoint, s.random_weights, s.seed)
+        self.config = sources.load_config(self.source)
         texts.check_one(s)
         self.given_tokens = None  # of a text that the models are led through
         if s.text_file is None:
@@ -86,14 +88,14 @@ class Job:
         else:
             self.prompt_ids, self.given_tokens = self.given_text(s.text_file)
         self.max_seq_len = self._max_seq_len()
-        self.cache_dir = s.cache_dir or loading.default_cache_dir()
+        self.cache_dir = s.cache_dir or sources.default_cache_dir()
         self._hf_model, self.seconds_build = None, None
         self._choose_threads()
         if hf_only:
             self.activation = backends.Activation("none", "mode hf", "the HF model on this machine")
         else:
             self.activation = backends.activate(s.backend, self.system, s.numerics)
-            self.model_file = loading.load_model_file(s.model_py, self.system)
+            self.model_file = model_files.load_model_file(s.model_py, self.system)
 
     def _choose_threads(self):
         """One thread for a tiny model: its products take less time than threads need to meet on a busy PC."""
@@ -104,7 +106,7 @@ class Job:
 
     @cached_property
     def tokenizer(self):
-        return loading.load_tokenizer(self.source)
+        return sources.load_tokenizer(self.source)
 
     @property
     def eos(self):
@@ -156,7 +158,7 @@ class Job:
     def hf_model(self):
         """The HF model in its checkpoint's dtype, loaded once."""
         if self._hf_model is None:
-            self._hf_model = loading.load_hf_model(self.source, cache_dir=self.cache_dir)
+            self._hf_model = sources.load_hf_model(self.source, cache_dir=self.cache_dir)
         return self._hf_model
 
     def reference(self, text_file=None):
@@ -164,7 +166,7 @@ class Job:
 
         With `three_way`, the same model in bfloat16 on the same tokens comes with it.
         """
-        from bringup.evaluation import reference
+        from bringup.checkpoints import reference
 
         s, text_file = self.settings, text_file or self.settings.text_file
         common = {"cache_dir": self.cache_dir, "load": self.hf_model}
@@ -200,7 +202,7 @@ class Job:
         with backends.open_system(self.system, s.device_id, **options) as device:
             start = time.perf_counter()
             with watched(self.hf_model(), self.source.weight_files(self.cache_dir)):
-                model = loading.build(self.model_file, self.hf_model(), device, self.max_seq_len)
+                model = model_files.build(self.model_file, self.hf_model(), device, self.max_seq_len)
             if not keep_hf:
                 self._hf_model = None
             gc.collect()
@@ -215,11 +217,12 @@ class Job:
 
     def measure(self, model, device, reference):
         """Lead the model through the reference's tokens and compare; the result as plain data."""
+        from bringup.checkpoints import session
         from bringup.evaluation import metrics, teacher_forcing
 
         s = self.settings
         start = time.perf_counter()
-        layers = teacher_forcing.layers_of(model, self.config.num_hidden_layers)
+        layers = session.layers_of(model, self.config.num_hidden_layers)
         with blame(self.model_file.path, "running the model"):
             logits, session = teacher_forcing.run(
                 model,
@@ -227,7 +230,7 @@ class Job:
                 reference.tokens,
                 prefill_decode=s.prefill_decode,
                 batch=s.batch,
-                watch=teacher_forcing.Watch(f"teacher forcing ({self.activation.name})", layers),
+                watch=session.Watch(f"teacher forcing ({self.activation.name})", layers),
             )
         seconds = time.perf_counter() - start
         if logits.shape[1] != reference.logits.shape[1]:

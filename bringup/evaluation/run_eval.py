@@ -45,13 +45,14 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup.evaluation.command import plain, quiet_libraries
-    from bringup.evaluation.run import ROOT, Job, Settings, lines
+    from bringup.console import quiet_libraries
+    from bringup.evaluation.run import Job, Settings, lines
+    from bringup.files import PROJECT, plain
 
     quiet_libraries()
     if args.prefill_len < 1:
         raise BadInput("--prefill-len must be at least 1", got=args.prefill_len)
-    model_py = args.model_py or ROOT / "models" / args.hf_model / args.system / "functional" / "model.py"
+    model_py = args.model_py or PROJECT / "models" / args.hf_model / args.system / "functional" / "model.py"
     job = Job(
         hf_only=args.mode == "hf",
         settings=Settings(
@@ -90,7 +91,7 @@ def run(args):
 
 def metrics(args, job, result):
     """The agreed keys first, then what else was measured."""
-    from bringup.evaluation.command import short
+    from bringup.files import short
 
     agreed = {
         "mode": args.mode,

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from bringup import loading
+from bringup.checkpoints import random_weights
 from bringup.errors import BadInput
+from bringup.files import PROJECT
 
-DEFAULT_PROMPT = Path(__file__).resolve().parents[2] / "prompts" / "long.txt"
+DEFAULT_PROMPT = PROJECT / "prompts" / "long.txt"
 RANDOM_PROMPT_TOKENS = 100
 GIVEN_PROMPT_TOKENS = 128  # of a given text, at most, before the first token that is compared
 
@@ -24,7 +25,7 @@ def prompt_ids(settings, config, source, tokenizer):
     elif tokenizer is None:
         if given:
             raise BadInput(f"{source.name} has no tokenizer for --{given[0]}", hint="--prompt_ids_file")
-        ids = loading.random_prompt_ids(config, s.prompt_tokens or RANDOM_PROMPT_TOKENS, s.seed)
+        ids = random_weights.prompt_ids(config, s.prompt_tokens or RANDOM_PROMPT_TOKENS, s.seed)
     else:
         text = s.prompt if s.prompt is not None else _read(s.prompt_file or DEFAULT_PROMPT).strip()
         ids = tokenizer(text)["input_ids"] if text else []

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from bringup import mapped
+from bringup.checkpoints import mapped
 from bringup.console import progress
 
 RELEASE_BYTES = 1 << 30  # mapped weights that may become resident before they are given back

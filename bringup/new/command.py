@@ -15,7 +15,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.errors import BadInput, shown
 
 HELP = "write a model file, its notes and a test from an HF configuration"
@@ -34,8 +34,9 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import backends, configuration
-    from bringup.evaluation.command import quiet_libraries
+    from bringup import backends
+    from bringup.checkpoints import configuration
+    from bringup.console import quiet_libraries
     from bringup.new import covered, facts
 
     quiet_libraries()

@@ -3,7 +3,7 @@
 import sys
 from types import SimpleNamespace
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.errors import BadInput
 
 MAX_SEQ_LEN = 1024
@@ -116,10 +116,11 @@ def run_by_shapes(model_py, found):
     """
     import torch
 
-    from bringup import backends, loading
+    from bringup import backends
+    from bringup.backends import model_files
     from bringup.errors import blame
 
-    module = loading.load_model_file(model_py, found.system.name).module
+    module = model_files.load_model_file(model_py, found.system.name).module
     sys.modules.pop(module.__name__)  # another text may be written there next
     with _by_shapes(), backends.open_system(found.system) as device, blame(model_py, "running it by shapes"):
         model = module.build_model(meta_model(found.config), device, found.max_seq_len)

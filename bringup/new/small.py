@@ -116,10 +116,11 @@ def check(model_py, fields, system, seed=0):
     """
     import torch
 
-    from bringup import backends, loading
+    from bringup import backends
+    from bringup.backends import model_files
 
     backends.activate("emulator")
-    module = loading.load_model_file(model_py, system).module
+    module = model_files.load_model_file(model_py, system).module
     tied = fields.get("tie_word_embeddings", False)
     precision = getattr(module, "PRECISION", None)
     hf = hf_model(fields, seed)

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.planning import roofline
 from bringup.planning.roofline import Rates
 
@@ -41,11 +41,11 @@ def published():
 
 def logs(row):
     """(prefill records, decode records) of our model file in place of a published row's."""
-    from bringup import loading
+    from bringup.checkpoints import sources
     from bringup.planning.formats import Formats
     from bringup.planning.spec_run import find_model_file, spec_run
 
-    config = loading.load_config(loading.Source(row["model"], random_seed=0))
+    config = sources.load_config(sources.Source(row["model"], random_seed=0))
     optimized = row["kind"] == "optimized"
     run = spec_run(
         find_model_file(row["model"], row["system"]),

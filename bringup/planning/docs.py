@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bringup import loading
+from bringup.checkpoints import known
 from bringup.planning import calibration
 from bringup.planning.calibration import key
 from bringup.planning.plan import find_config, plan
@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("planning.md.j2")
 def render():
     from jinja2 import Template
 
-    ids = [hf_id for hf_id in loading.known_ids() if all(find_model_file(hf_id, name) for name in SYSTEMS)]
+    ids = [hf_id for hf_id in known.known_ids() if all(find_model_file(hf_id, name) for name in SYSTEMS)]
     models = "\n".join(map(model_section, ids))
     stored = calibration.stored()
     return Template(TEMPLATE.read_text()).render(models=models, rows=rows_table(stored), **figures(stored)) + "\n"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.errors import BringupError
 from bringup.planning.formats import Formats
 from bringup.planning.shapes import BLOCK, TILE, Shapes

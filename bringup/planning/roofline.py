@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from bringup import systems
+from bringup.backends import systems
 
 # FLOP per cycle of one core's matrix unit, 8x16 x 16x16 products with an add each; a fidelity of n phases takes n
 # times as long. Tenstorrent, tt-metal tech_reports/matrix_engine/matrix_engine.md.

@@ -1,6 +1,6 @@
 """A plan for people: tables on a terminal."""
 
-from bringup import systems
+from bringup.backends import systems
 
 
 def show(result):

@@ -3,8 +3,10 @@
 import inspect
 from dataclasses import dataclass
 
-from bringup import backends, loading, systems
+from bringup import backends
+from bringup.backends import model_files, systems
 from bringup.errors import BadInput, blame, shown
+from bringup.files import PROJECT
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ def find_model_file(hf_id, system):
     from pathlib import Path
 
     tail = Path("models") / str(hf_id) / system / "functional" / "model.py"
-    roots = (Path.cwd(), Path(loading.__file__).resolve().parents[1])
+    roots = (Path.cwd(), PROJECT)
     return next((root / tail for root in roots if (root / tail).is_file()), None)
 
 
@@ -41,7 +43,7 @@ def spec_run(model_py, config, system, *, max_seq_len, prompt, formats=None, set
 
     backends.activate("emulator")
     system = systems.get(system)
-    file = loading.load_model_file(model_py, system)
+    file = model_files.load_model_file(model_py, system)
     hf_model = meta_model(config)
     with ttnn_emulator.spec_only(), backends.open_system(system) as device:
         with blame(file.path, "building the model by shapes"):
@@ -72,7 +74,7 @@ def precision_option(file, formats, settings):
 
 
 def _pass(model, device, prompt, peaks, logs):
-    from bringup.evaluation.teacher_forcing import Session
+    from bringup.checkpoints.session import Session
     from ttnn_emulator.op import record
 
     session = Session(model)

@@ -59,9 +59,9 @@ class Wiring:
 
     def formats(self, cache):
         """The model file's own dtypes, or bf16."""
-        from bringup import loading
+        from bringup.backends import model_files
 
-        own = getattr(loading.import_file(self.path), "PRECISION", None) if self.path else None
+        own = getattr(model_files.import_file(self.path), "PRECISION", None) if self.path else None
         return Formats("bf16", "bf16", "bf16", cache) if own is None else replace(Formats.of(own), cache=cache)
 
     def measured(self, config, system, memory, formats, context, prompt, users):

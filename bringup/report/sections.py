@@ -2,7 +2,7 @@
 
 import math
 
-from bringup.checks.accuracy import TOP1, TOP5
+from bringup.evaluation.metrics import TOP1_BAR, TOP5_BAR
 from bringup.report import figures, plots
 
 ORIGINS = {
@@ -17,7 +17,7 @@ ORIGINS = {
     "simulator": ("simulated", "Computed on the vendor's functional simulator: bit-exact values, and no time."),
     "silicon": ("measured", "Measured on a board."),
 }
-BARS = {"top1": TOP1, "top5": TOP5}
+BARS = {"top1": TOP1_BAR, "top5": TOP5_BAR}
 IN_SIGHT = 0.3  # a limit is drawn where this share of it is in use
 MARKS = {"pass": "✓", "fail": "✗", "skipped": "–"}
 RESULTS = {True: "passed", False: "failed", None: "not asked"}

@@ -15,7 +15,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.errors import BadInput, shown
 
 SCHEMA_VERSION = "3.5"

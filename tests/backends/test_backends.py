@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bringup import backends, systems
+from bringup import backends
+from bringup.backends import choice, systems
 from bringup.errors import BadInput, BringupError
 
 
@@ -22,13 +23,13 @@ def python(code, **env):
 @pytest.fixture
 def no_board(monkeypatch):
     monkeypatch.delenv("BRINGUP_BACKEND", raising=False)
-    monkeypatch.setattr(backends.glob, "glob", lambda pattern: [])
+    monkeypatch.setattr(choice.glob, "glob", lambda pattern: [])
 
 
 @pytest.fixture
 def board(no_board, monkeypatch):
-    monkeypatch.setattr(backends.glob, "glob", lambda pattern: ["/dev/tenstorrent/0"])
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(choice.glob, "glob", lambda pattern: ["/dev/tenstorrent/0"])
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: object())
 
 
 def test_without_a_board_the_emulator(no_board):
@@ -40,7 +41,7 @@ def test_with_a_board_silicon(board):
 
 
 def test_a_board_without_the_wheel(board, monkeypatch):
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     name, reason = backends.choose()
     assert name == "emulator"
     assert "no ttnn package" in reason
@@ -139,7 +140,7 @@ except BringupError as error:
 
 def test_the_simulator_needs_its_library():
     with pytest.raises(BadInput, match="libttsim"):
-        backends._simulator(systems.get("n150"))
+        choice._simulator(systems.get("n150"))
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ class FakeTTNN(SimpleNamespace):
 def ttnn(monkeypatch):
     fake = FakeTTNN()
     monkeypatch.setitem(sys.modules, "ttnn", fake)
-    monkeypatch.setattr(backends, "ACTIVE", backends.Activation("emulator", "test", "fake"))
+    monkeypatch.setattr(choice, "ACTIVE", backends.Activation("emulator", "test", "fake"))
     return fake
 
 
@@ -197,7 +198,7 @@ def test_a_mesh_is_closed_again_and_its_fabric_disabled(ttnn, name, shape, fabri
 
 
 def test_a_device_needs_a_backend(monkeypatch):
-    monkeypatch.setattr(backends, "ACTIVE", None)
+    monkeypatch.setattr(choice, "ACTIVE", None)
     with pytest.raises(BringupError, match="no backend is active"), backends.open_system("n150"):
         pass
 
@@ -223,7 +224,7 @@ def test_an_unknown_system_names_the_known():
 @pytest.fixture
 def wheel(monkeypatch, tmp_path):
     """A process with a fake wheel, a fake machine, and no backend yet; the fake and the machine's root."""
-    from bringup import host, mock
+    from bringup.backends import host, mock
 
     fake = FakeTTNN()
     package = tmp_path / "ttnn"
@@ -231,14 +232,14 @@ def wheel(monkeypatch, tmp_path):
     (package / "tt_metal/sfpi-version").write_text("sfpi_version='1.0'\nsfpi_build='2'\n")
     monkeypatch.setattr(host, "ROOT", tmp_path)
     monkeypatch.setattr(mock, "wheel", lambda: ("0.81.1", package))
-    monkeypatch.setattr(backends, "ACTIVE", None)
-    monkeypatch.setattr(backends, "_require_wheel", lambda name: None)
+    monkeypatch.setattr(choice, "ACTIVE", None)
+    monkeypatch.setattr(choice, "_require_wheel", lambda name: None)
 
     def imported():
         monkeypatch.setitem(sys.modules, "ttnn", fake)
         return "0.81.1"
 
-    monkeypatch.setattr(backends, "_import_wheel", imported)
+    monkeypatch.setattr(choice, "_import_wheel", imported)
     monkeypatch.delitem(sys.modules, "ttnn", raising=False)
     for name in ("TT_VISIBLE_DEVICES", "TT_METAL_SIMULATOR", "TT_METAL_SLOW_DISPATCH_MODE"):
         monkeypatch.delenv(name, raising=False)

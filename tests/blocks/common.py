@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bringup.loading import import_file
+from bringup.backends.model_files import import_file
 from bringup.new.small import APPROXIMATE_EXP, as_good_as_bf16, as_stored, in_bf16, relative_l2, through  # noqa: F401
 
 MODELS = Path(__file__).parents[2] / "models"

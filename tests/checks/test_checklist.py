@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bringup import backends, checks, cli, loading
+from bringup import backends, checks, cli
+from bringup.checkpoints import sources
 from bringup.checks import checklist, command, results, table
 from bringup.errors import BadInput
-from bringup.evaluation.run import ROOT, Job, Settings
+from bringup.evaluation.run import Job, Settings
+from bringup.files import PROJECT
 
 backends.activate("emulator")
 
@@ -22,7 +24,7 @@ FAILING = "tests/evaluation/files/fails_in_forward.py"
 @pytest.fixture(autouse=True)
 def _here(monkeypatch):
     """Paths are as a user in the repository types them; tiny models are fastest on one thread."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(PROJECT)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,9 +37,9 @@ def job(tmp_path_factory):
     cache = str(tmp_path_factory.mktemp("cache"))
 
     def job(path, checkpoint="tiny-allam", tokens=24):
-        model = str(ROOT / "checkpoints" / checkpoint)
+        model = str(PROJECT / "checkpoints" / checkpoint)
         return Job(
-            Settings(str(ROOT / path), model, max_new_tokens=tokens, min_new_tokens=tokens, prompt_tokens=60,
+            Settings(str(PROJECT / path), model, max_new_tokens=tokens, min_new_tokens=tokens, prompt_tokens=60,
                      cache_dir=cache)
         )  # fmt: skip
 
@@ -146,8 +148,8 @@ def test_a_model_that_is_not_built_is_reported_once(job):
 
 def test_the_checkpoint_is_loaded_once(job, monkeypatch):
     """Also where a reference is made after the model is built."""
-    load, loaded = loading.load_hf_model, []
-    monkeypatch.setattr(loading, "load_hf_model", lambda *args, **kwargs: loaded.append(1) or load(*args, **kwargs))
+    load, loaded = sources.load_hf_model, []
+    monkeypatch.setattr(sources, "load_hf_model", lambda *args, **kwargs: loaded.append(1) or load(*args, **kwargs))
     checks.run(job(ALLAM, tokens=2), quick=True, items=["full_decode", "teacher_forcing"])
     assert len(loaded) == 1
 

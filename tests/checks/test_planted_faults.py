@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bringup import backends, checks, loading
+from bringup import backends, checks
+from bringup.backends import model_files
+from bringup.checkpoints import sources
 from bringup.evaluation.run import Job, Settings
 
 backends.activate("emulator")
@@ -27,9 +29,9 @@ STEPS = 7  # tokens after the prompt
 def files(checkpoint, system):
     """The model file, the HF model (which nothing here changes) and the ids of a text."""
     path = ROOT / "models" / CHECKPOINTS[checkpoint] / system / "functional" / "model.py"
-    source = loading.find_source(str(ROOT / "checkpoints" / checkpoint))
-    ids = loading.load_tokenizer(source)((ROOT / "prompts" / "long.txt").read_text())["input_ids"]
-    return loading.load_model_file(path, system), loading.load_hf_model(source), ids
+    source = sources.find_source(str(ROOT / "checkpoints" / checkpoint))
+    ids = sources.load_tokenizer(source)((ROOT / "prompts" / "long.txt").read_text())["input_ids"]
+    return model_files.load_model_file(path, system), sources.load_hf_model(source), ids
 
 
 @pytest.fixture(autouse=True)

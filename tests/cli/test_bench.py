@@ -2,7 +2,8 @@
 
 import pytest
 
-from bringup import bench, bench_parts
+from bringup.bench import command as bench
+from bringup.bench import parts as bench_parts
 
 RUN = {"prefill_seconds": 0.5, "prefill_spread": [0.4, 0.6], "decode_seconds": 0.1, "decode_spread": [0.08, 0.2]}
 

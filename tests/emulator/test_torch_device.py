@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bringup import backends, loading
+from bringup import backends
+from bringup.backends import model_files
+from bringup.checkpoints import sources
 from tests.emulator.case import Case, read, relative_l2
 from tests.emulator.pretend_gpu import GPU, pretend_gpu
 from tests.emulator.test_ops import _params, _run, _tensors, devices  # noqa: F401  the fixture
@@ -67,10 +69,10 @@ def test_a_model_on_a_pretended_gpu(mode, monkeypatch):
     backends.activate("emulator")
 
     def logits():
-        hf = loading.load_hf_model(loading.find_source(str(ROOT / "checkpoints/tiny-llama")), "float32")
-        model_file = loading.load_model_file(str(MODEL))
+        hf = sources.load_hf_model(sources.find_source(str(ROOT / "checkpoints/tiny-llama")), "float32")
+        model_file = model_files.load_model_file(str(MODEL))
         with backends.open_system("n150") as device, torch.no_grad():
-            model, rows, cache = loading.build(model_file, hf, device, 64), [], None
+            model, rows, cache = model_files.build(model_file, hf, device, 64), [], None
             for tokens in ([[1, 5, 9, 300, 7]], [[11]], [[12]], [[13]]):
                 out = model(torch.tensor(tokens), past_key_values=cache)
                 cache, rows = out.past_key_values, [*rows, out.logits[0, -1]]

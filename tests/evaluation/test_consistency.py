@@ -5,7 +5,7 @@ import torch
 from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from bringup import loading
+from bringup.backends import model_files
 from bringup.evaluation import consistency
 from bringup.evaluation.consistency import CHECKS, Probe, Text
 from tests.evaluation.tiny import hf_model as tiny
@@ -47,7 +47,7 @@ class Device(torch.nn.Module, GenerationMixin):
         return logits
 
 
-for name, answer in loading.GENERATE_ASKS.items():  # as `loading.build` does
+for name, answer in model_files.GENERATE_ASKS.items():  # as `model_files.build` does
     setattr(Device, name, answer)
 
 

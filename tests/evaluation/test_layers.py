@@ -13,7 +13,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bringup import backends, loading
+from bringup import backends
+from bringup.backends import model_files
+from bringup.checkpoints import known
 
 backends.activate("emulator")
 
@@ -239,8 +241,7 @@ def test_data_parallel_watches_the_first_user(hf_model):
 
 def test_llama3_scaling_left_out_shows_at_the_true_models_frequencies():
     """Llama-3.2-1B scales wavelengths of more than 2048 positions only: at 64 tokens a part of a small angle."""
-    known = json.loads((ROOT / "bringup" / "configs" / "meta-llama--Llama-3.2-1B.json").read_text())
-    rope = dict(AutoConfig.for_model(**known).rope_parameters)
+    rope = dict(known.known_config("meta-llama/Llama-3.2-1B").rope_parameters)
     assert rope["rope_type"] == "llama3"
     hf = with_weights_in(
         small_hf_model("Llama-3.2-1B", rope_parameters=rope, max_position_embeddings=131072), torch.bfloat16
@@ -381,7 +382,7 @@ def test_the_command_fails_with_the_place(tmp_path, capsys):
 
 
 def test_the_command_for_a_foreign_file(capsys):
-    loading.load_model_file(ROOT / "tests" / "foreign" / "llama_by_hand.py")
+    model_files.load_model_file(ROOT / "tests" / "foreign" / "llama_by_hand.py")
     assert layers_command(ROOT / "tests" / "foreign" / "llama_by_hand.py", "--tokens", "20", "--decode", "2") == 0
     assert "only logits were compared" in capsys.readouterr().out
 

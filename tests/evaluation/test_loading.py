@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bringup import loading
+import bringup
+from bringup.backends import model_files
+from bringup.checkpoints import known, random_weights, sources
 from bringup.errors import BadInput, ModelFailed
 from tests.evaluation import tiny
 
@@ -24,15 +26,15 @@ PARAMETERS = {  # as published, in billions
 
 
 def test_a_configuration_is_kept_for_every_model():
-    models = Path(loading.__file__).parents[1] / "models"
+    models = Path(bringup.__file__).parents[1] / "models"
     shipped = {"/".join(path.parts[-5:-3]) for path in models.glob("*/*/*/functional/model.py")}
     assert len(shipped) >= 4
-    assert shipped <= set(loading.known_ids())
+    assert shipped <= set(known.known_ids())
 
 
-@pytest.mark.parametrize("hf_id", loading.known_ids())
+@pytest.mark.parametrize("hf_id", known.known_ids())
 def test_kept_configurations_have_the_published_size(hf_id):
-    config = loading.load_config(loading.find_source(hf_id, random_weights=True))
+    config = sources.load_config(sources.find_source(hf_id, random_weights=True))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(PARAMETERS[hf_id], abs=5e-4)
@@ -40,7 +42,7 @@ def test_kept_configurations_have_the_published_size(hf_id):
 
 def test_random_weights_are_deterministic_and_whole():
     config = tiny.hf_model().config
-    a, b, c = (loading.random_model(config, seed, torch.float32) for seed in (0, 0, 1))
+    a, b, c = (random_weights.model(config, seed, torch.float32) for seed in (0, 0, 1))
     for (name, x), (_, y) in zip(a.named_parameters(), b.named_parameters(), strict=True):
         assert torch.equal(x, y), name
         assert bool(x.isfinite().all()), name
@@ -54,7 +56,7 @@ def test_random_weights_are_deterministic_and_whole():
 
 def test_random_weights_are_the_same_in_every_dtype():
     config = tiny.hf_model().config
-    narrow, wide = loading.random_model(config, 0, torch.bfloat16), loading.random_model(config, 0, torch.float32)
+    narrow, wide = random_weights.model(config, 0, torch.bfloat16), random_weights.model(config, 0, torch.float32)
     for x, y in zip(narrow.parameters(), wide.parameters(), strict=True):
         assert torch.equal(x.float(), y)
 
@@ -64,12 +66,12 @@ def test_the_path_says_the_model_and_the_system(tmp_path, system):
     path = tmp_path / "models" / "org" / "A-model-1.0" / system / "functional" / "model.py"
     path.parent.mkdir(parents=True)
     path.write_text("")
-    found = loading.describe(path)
+    found = model_files.describe(path)
     assert (found.hf_id, found.system) == ("org/A-model-1.0", system)
-    assert loading.describe(path.parent).path == path
+    assert model_files.describe(path.parent).path == path
     other = tmp_path / "model.py"
     other.write_text("")
-    assert (loading.describe(other).hf_id, loading.describe(other).system) == (None, None)
+    assert (model_files.describe(other).hf_id, model_files.describe(other).system) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -83,42 +85,42 @@ def test_the_path_says_the_model_and_the_system(tmp_path, system):
 )
 def test_files_that_cannot_be_used(file, error, text):
     with pytest.raises(error, match=text):
-        loading.load_model_file(tiny.FILES / file, "n150")
+        model_files.load_model_file(tiny.FILES / file, "n150")
 
 
 def test_a_syntax_error_names_its_line(tmp_path):
     path = tmp_path / "model.py"
     path.write_text("x = 1\ndef build_model(:\n")
     with pytest.raises(ModelFailed, match="model.py:2: SyntaxError"):
-        loading.load_model_file(path)
+        model_files.load_model_file(path)
 
 
 def test_a_file_is_loaded_once(tmp_path):
     path = tmp_path / "model.py"
     path.write_text("def build_model(hf_model, tt_device, max_seq_len): pass\n")
-    assert loading.load_model_file(path).module is loading.load_model_file(path).module
+    assert model_files.load_model_file(path).module is model_files.load_model_file(path).module
 
 
 def test_build_model_must_return_a_model(tmp_path):
     path = tmp_path / "model.py"
     path.write_text("def build_model(hf_model, tt_device, max_seq_len): return 3\n")
     with pytest.raises(BadInput, match="(?s)returned no model.*int"):
-        loading.build(loading.load_model_file(path), None, None, 32)
+        model_files.build(model_files.load_model_file(path), None, None, 32)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "no/such/dir", "nowhere"])
 def test_a_checkpoint_that_is_not_there(name):
     with pytest.raises(BadInput, match="no such checkpoint directory"):
-        loading.find_source(name)
+        sources.find_source(name)
 
 
 def test_a_directory_that_is_no_checkpoint(tmp_path):
     with pytest.raises(BadInput, match="not a checkpoint directory"):
-        loading.find_source(str(tmp_path))
+        sources.find_source(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    source = loading.find_source(str(tmp_path))
+    source = sources.find_source(str(tmp_path))
     with pytest.raises(BadInput, match="cannot read the checkpoint"):
-        loading.load_hf_model(source)
+        sources.load_hf_model(source)
 
 
 def test_without_a_hub_it_fails_fast_and_says_what_to_do(monkeypatch, tmp_path):
@@ -128,17 +130,17 @@ def test_without_a_hub_it_fails_fast_and_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens on the discard port
     with pytest.raises(BadInput, match="(?s)cannot get meta-llama/Llama-3.2-1B.*--model DIR.*--random-weights"):
-        loading.find_source("meta-llama/Llama-3.2-1B")
+        sources.find_source("meta-llama/Llama-3.2-1B")
 
 
 def test_random_weights_need_a_kept_configuration():
     with pytest.raises(BadInput, match="(?s)no configuration.*meta-llama/Llama-3.2-1B"):
-        loading.find_source("org/unknown", random_weights=True)
+        sources.find_source("org/unknown", random_weights=True)
 
 
 def test_a_sliced_prompt_meets_the_head_as_rows(tmp_path):
     """[1, 1, H] with the strides of [1, S, H] makes torch copy the head's weight; the logits are the same."""
-    model = loading.load_hf_model(loading.find_source(str(tiny.save(tmp_path / "checkpoint"))))
+    model = sources.load_hf_model(sources.find_source(str(tiny.save(tmp_path / "checkpoint"))))
     seen = []
     model.lm_head.register_forward_pre_hook(lambda head, arguments: seen.append(arguments[0]))
     ids = torch.tensor([[1, 2, 3, 4]])

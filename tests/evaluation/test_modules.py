@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from bringup import backends, loading
+from bringup import backends
+from bringup.backends import model_files
 from bringup.evaluation import modules
 from bringup.evaluation.run import ROOT
 
@@ -23,7 +24,7 @@ def hf():
 
 
 def built(hf, device, system):
-    file = loading.load_model_file(FILE / system / "functional" / "model.py")
+    file = model_files.load_model_file(FILE / system / "functional" / "model.py")
     return file.module.build_model(hf, device, 128)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bringup import console
+from bringup.checkpoints.session import Watch, layers_of
 from bringup.evaluation import estimate
-from bringup.evaluation.teacher_forcing import Watch, layers_of, run
+from bringup.evaluation.teacher_forcing import run
 from tests.evaluation import tiny
 
 
@@ -60,7 +61,7 @@ def test_a_run_counts_the_layers_of_its_prompt_and_then_its_tokens(monkeypatch):
         def __call__(self, by=1):
             bars[-1][2] += by
 
-    monkeypatch.setattr("bringup.evaluation.teacher_forcing.progress", Bar)
+    monkeypatch.setattr("bringup.checkpoints.session.progress", Bar)
     model = tiny.hf_model()
     run(model, [1, 2, 3], [4, 5, 6, 7], watch=Watch("test", layers_of(model, 2)))
     assert bars == [["test, prompt, layers", 2, 2], ["test, tokens", 3, 3]]

@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from bringup import backends, loading, mapped
+from bringup import backends
+from bringup.checkpoints import mapped, reference, sources
 from bringup.errors import BadInput, ModelFailed, guarded
-from bringup.evaluation import command, reference, run_eval, teacher_forcing, texts, uploads
+from bringup.evaluation import command, run_eval, teacher_forcing, texts, uploads
 from bringup.evaluation.run import ROOT, Job, Settings
 from tests.evaluation import tiny
 
@@ -60,8 +61,8 @@ def test_an_interrupted_device_run_keeps_the_reference(folder, tmp_path, capsys)
 
 
 def test_an_interrupted_reference_goes_on_where_it_was(tmp_path, monkeypatch):
-    source = loading.find_source(str(tiny.save(tmp_path / "checkpoint")))
-    model, calls = loading.load_hf_model(source), []
+    source = sources.find_source(str(tiny.save(tmp_path / "checkpoint")))
+    model, calls = sources.load_hf_model(source), []
 
     def get(cache, stop=99):
         def count(module, arguments):
@@ -100,7 +101,7 @@ def test_a_given_text_is_led_through(tmp_path):
     assert (job.prompt_ids, job.given_tokens) == (ids[: len(ids) // 2], ids[len(ids) // 2 :][:8])
     found = job.reference()
     assert found.tokens == job.given_tokens
-    hf = loading.load_hf_model(job.source).float()
+    hf = sources.load_hf_model(job.source).float()
     with torch.inference_mode():
         logits = hf(torch.tensor([ids])).logits[0, len(job.prompt_ids) - 1 :][:8]
     torch.testing.assert_close(found.logits, logits, atol=1e-3, rtol=1e-3)

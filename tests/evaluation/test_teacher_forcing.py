@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from bringup import loading
+from bringup.checkpoints import reference, session, sources
 from bringup.errors import ModelFailed
-from bringup.evaluation import reference, teacher_forcing
+from bringup.evaluation import teacher_forcing
 from tests.evaluation import tiny
 
 PROMPT = [1, 17, 33, 200, 5]
@@ -19,7 +19,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def continuation(model):
-    return teacher_forcing.greedy(model, PROMPT, 12)
+    return session.greedy(model, PROMPT, 12)
 
 
 def test_greedy_is_generate(model, continuation):
@@ -87,7 +87,7 @@ def test_unreadable_logits():
 
 def test_min_new_tokens_forbids_the_end():
     end = torch.tensor([[[0.0, 0.0, 9.0, 1.0]]])
-    tokens, logits = teacher_forcing.greedy(Scripted(end, end, end), [1], 3, eos=(2,), min_new_tokens=1)
+    tokens, logits = session.greedy(Scripted(end, end, end), [1], 3, eos=(2,), min_new_tokens=1)
     assert tokens == [3, 2]
     assert logits[0, 2] == float("-inf")
     assert logits[1, 2] == 9
@@ -98,7 +98,7 @@ def test_min_new_tokens_forbids_the_end():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return loading.find_source(str(tiny.save(tmp_path / "checkpoint")))
+    return sources.find_source(str(tiny.save(tmp_path / "checkpoint")))
 
 
 def get(source, tmp_path, load, prompt=PROMPT, n=6, **options):
@@ -110,7 +110,7 @@ def never():
 
 
 def test_second_reference_does_not_load_the_model(checkpoint, tmp_path):
-    first = get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint))
+    first = get(checkpoint, tmp_path, lambda: sources.load_hf_model(checkpoint))
     second = get(checkpoint, tmp_path, never)
     assert (first.cached, second.cached) == (False, True)
     assert first.tokens == second.tokens
@@ -120,13 +120,13 @@ def test_second_reference_does_not_load_the_model(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("change", [{"prompt": [1, 2]}, {"n": 7}, {"dtype": "bfloat16"}, {"eos": (2,)}])
 def test_the_key_holds_what_the_reference_depends_on(checkpoint, tmp_path, change):
-    get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint))
+    get(checkpoint, tmp_path, lambda: sources.load_hf_model(checkpoint))
     with pytest.raises(AssertionError, match="was loaded"):
         get(checkpoint, tmp_path, never, **change)
 
 
 def test_other_weights_are_another_reference(checkpoint, tmp_path):
-    get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint))
+    get(checkpoint, tmp_path, lambda: sources.load_hf_model(checkpoint))
     tiny.save(checkpoint.directory, seed=1)
     with pytest.raises(AssertionError, match="was loaded"):
         get(checkpoint, tmp_path, never)
@@ -135,6 +135,6 @@ def test_other_weights_are_another_reference(checkpoint, tmp_path):
 def test_an_interrupted_reference_leaves_nothing(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, path: (path.write_bytes(b"half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint))
+        get(checkpoint, tmp_path, lambda: sources.load_hf_model(checkpoint))
     monkeypatch.undo()
-    assert not get(checkpoint, tmp_path, lambda: loading.load_hf_model(checkpoint)).cached
+    assert not get(checkpoint, tmp_path, lambda: sources.load_hf_model(checkpoint)).cached

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bringup import backends, loading
+from bringup import backends
+from bringup.backends import model_files
 
 HERE = Path(__file__).parent
 CHECKPOINT = HERE.parents[1] / "checkpoints" / "tiny-llama"
@@ -44,9 +45,9 @@ def test_agrees_where_hf_is_nearly_undecided(hf):
 def agrees(path, hf, prompt):
     system = system_of(path)
     backends.activate("emulator", system)
-    model_file = loading.load_model_file(path, system)
+    model_file = model_files.load_model_file(path, system)
     with backends.open_system(system) as device, torch.no_grad():
-        model = loading.build(model_file, hf, device, 128)
+        model = model_files.build(model_file, hf, device, 128)
         tokens, cache = prompt, None
         reference = hf.generate(prompt, max_new_tokens=24, do_sample=False, pad_token_id=0)
         want = hf(reference).logits[0]
@@ -64,7 +65,7 @@ def test_generate_is_hfs(path, hf):
     system = system_of(path)
     backends.activate("emulator", system)
     with backends.open_system(system) as device:
-        model = loading.build(loading.load_model_file(path, system), hf, device, 128)
+        model = model_files.build(model_files.load_model_file(path, system), hf, device, 128)
         ours = model.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert ours.tolist() == hf.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0).tolist()
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from bringup import mock, systems
+from bringup.backends import mock, systems
 from tests.mock import contract
 from tests.mock.test_mock import ROOT, needs_wheel
 
 SCRIPT = """
 import json, sys
-from bringup import mock
+from bringup.backends import mock
 system = sys.argv[1]
 mock.setup(system)
 import ttnn

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bringup import mock, systems
+from bringup.backends import mock, systems
 from bringup.errors import BringupError
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def test_a_child_that_takes_too_long(tmp_path):
 
 SCRIPT = """
 import json, sys
-from bringup import library_log, mock
+from bringup.backends import library_log, mock
 name, body = sys.argv[1:]
 mock.setup(name)
 import torch, ttnn

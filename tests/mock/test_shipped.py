@@ -2,14 +2,15 @@
 
 import pytest
 
-from bringup import loading, verify
+from bringup.backends import model_files, verify
+from bringup.checkpoints import known
 from tests.mock.test_mock import ROOT, needs_wheel
 
 # Of models whose true configuration is known: the library is shown each at its true width.
 FILES = [
     path
     for path in sorted(ROOT.glob("models/*/*/*/functional/model.py"))
-    if loading.describe(path).hf_id in loading.known_ids()
+    if model_files.describe(path).hf_id in known.known_ids()
 ]
 FOREIGN = sorted(ROOT.glob("tests/foreign/*_by_hand.py"))
 
@@ -23,7 +24,7 @@ def test_there_are_model_files():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-4:-2]))
 def test_the_library_takes_it_and_the_emulators_log_agrees(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = loading.describe(path)
+    found = model_files.describe(path)
     agree(path, found.hf_id, found.system)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bringup import verify
+from bringup.backends import verify
 from tests.mock.test_mock import ROOT, needs_wheel
 
 # The comparison

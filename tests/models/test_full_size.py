@@ -12,7 +12,7 @@ from bringup import backends
 from bringup.blocks import Precision, read_config
 from bringup.blocks.cache import Blocks
 from bringup.blocks.memory import cache_bytes, prompt_bytes, weight_bytes
-from bringup.loading import CONFIGS
+from bringup.checkpoints.known import CONFIGS
 from tests.blocks.common import load_model_file
 from tests.models.test_small import FILES
 

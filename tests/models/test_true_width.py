@@ -9,7 +9,7 @@ import ttnn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bringup import backends
-from bringup.loading import CONFIGS
+from bringup.checkpoints.known import CONFIGS
 from tests.blocks.common import load_model_file, pcc
 from tests.models.test_small import FILES
 

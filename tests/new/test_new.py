@@ -9,9 +9,11 @@ import sys
 import pytest
 from transformers import AutoConfig
 
-from bringup import backends, cli, loading
+from bringup import backends, cli
+from bringup.backends.model_files import import_file
+from bringup.checkpoints import sources
 from bringup.errors import BadInput
-from bringup.loading import import_file
+from bringup.files import PROJECT
 from bringup.new import command, covered
 
 SYSTEMS = ("n150", "n300", "t3000")
@@ -44,11 +46,11 @@ def test_what_is_written_works_without_editing(tmp_path, capsys, hf_id, system):
     import_file(test).test_prompts_and_decode_are_hfs()
     (model_py,) = tmp_path.glob(f"models/{hf_id}/{system}/functional/model.py")
     ruff = shutil.which("ruff") or f"{sys.prefix}/bin/ruff"
-    config = loading.CONFIGS.parents[1] / "pyproject.toml"
+    config = PROJECT / "pyproject.toml"
     for step in (["check", "-q"], ["format", "--check", "-q"]):
         subprocess.run([ruff, *step, "--no-cache", "--config", config, model_py, test], check=True)
     notes = (model_py.parent / "MODEL_BRINGUP.md").read_text()
-    assert f"`{loading.load_config(loading.find_source(hf_id, random_weights=True)).architectures[0]}`" in notes
+    assert f"`{sources.load_config(sources.find_source(hf_id, random_weights=True)).architectures[0]}`" in notes
 
 
 def test_the_test_that_is_written_can_fail(tmp_path):
@@ -70,7 +72,7 @@ def test_it_is_in_the_style_of_the_files_written_by_hand(tmp_path):
         new(hf_id, "--system", system, "--out", tmp_path)
         written, by_hand = (
             ast.parse((root / "models" / hf_id / system / "functional" / "model.py").read_text())
-            for root in (tmp_path, loading.CONFIGS.parents[1])
+            for root in (tmp_path, PROJECT)
         )
         for one in (written, by_hand):
             one.body = [node for node in one.body if not _says(node, "WEIGHT_DTYPE") and not _says(node, "Config")][1:]

@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 
-from bringup import loading
+from bringup.checkpoints import sources
 
 
 @lru_cache
 def true_config(hf_id):
-    return loading.load_config(loading.Source(hf_id, random_seed=0))
+    return sources.load_config(sources.Source(hf_id, random_seed=0))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bringup import backends, systems
+from bringup import backends
+from bringup.backends import systems
 from bringup.blocks.parallel import Heads
 from bringup.errors import BadInput
 from bringup.planning.formats import Formats

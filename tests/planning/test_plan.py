@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bringup.errors import BadInput
-from bringup.planning import docs
-from bringup.planning import plan as planning
+from bringup.planning import command, docs
 from bringup.planning.calibration import stored
 from bringup.planning.plan import find_config, plan
 
@@ -26,8 +25,8 @@ TINY_MIXTURE = dict(
 
 def run(*words):
     parser = argparse.ArgumentParser()
-    planning.add_arguments(parser)
-    planning.run(parser.parse_args([str(w) for w in words]))
+    command.add_arguments(parser)
+    command.run(parser.parse_args([str(w) for w in words]))
 
 
 def written(folder, config):

@@ -6,7 +6,8 @@ import pytest
 import torch
 import ttnn
 
-from bringup import backends, systems
+from bringup import backends
+from bringup.backends import systems
 from bringup.blocks.precision import compute_config
 from bringup.planning import roofline
 from bringup.planning.roofline import Rates, op_times, predict

@@ -6,7 +6,8 @@ bringup layers models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model c
 import json
 from pathlib import Path
 
-from bringup.evaluation.command import add_model_arguments, add_trace_arguments, plain
+from bringup.evaluation.command import add_model_arguments, add_trace_arguments
+from bringup.files import plain
 
 HELP = "where a model.py first leaves its HF model: the layer and the point, and why"
 COLUMNS = ("layer", "point", "phase", "rel. L2", "HF bf16", "PCC", "own", "bound")
@@ -26,8 +27,8 @@ def add_arguments(parser):
 
 
 def run(args):
+    from bringup.console import quiet_libraries
     from bringup.errors import BadInput
-    from bringup.evaluation.command import quiet_libraries
     from bringup.evaluation.run import Job, Settings
     from bringup.files import writable
 

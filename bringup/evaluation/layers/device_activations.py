@@ -7,10 +7,10 @@ import inspect
 import re
 from contextlib import contextmanager
 
+from bringup.checkpoints.session import answered
 from bringup.console import progress
 from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, first_of, hooks
 from bringup.evaluation.pcc import rel_l2
-from bringup.evaluation.teacher_forcing import answered
 
 
 def record_device(model, ids, decode_from):

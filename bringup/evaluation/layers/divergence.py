@@ -76,7 +76,7 @@ def judge(hf_model, device, precision=None, model=None):
     """The profile of a recorded device. With the device's `model` the reason can name the formats of its weights."""
     import torch
 
-    from bringup.evaluation.compute_dtype import computing_in
+    from bringup.checkpoints.compute_dtype import computing_in
     from bringup.evaluation.layers import left_out, suspects
 
     run = (device.ids, device.decode_from)

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bringup import mapped
+from bringup.checkpoints import mapped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="page advice and /proc are Linux's")
 

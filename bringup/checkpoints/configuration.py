@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from bringup.checkpoints import hub, known
 from bringup.errors import BadInput, shown
 
 WANT_ID = "ORG/NAME as on the hub: letters, digits, '.', '-' and '_'; no '..' or '--', no '.' or '-' first or last"
@@ -13,8 +14,6 @@ SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention
 
 def find(model, hf_id=None):
     """(HF configuration, id, what a command needs to find the model: " --model ..." or nothing)."""
-    from bringup import loading
-
     if hf_id is not None and not is_id(hf_id):
         raise BadInput("--id is no HF id", got=hf_id, want=WANT_ID)
     path = Path(model)
@@ -25,8 +24,8 @@ def find(model, hf_id=None):
     if not is_id(model):
         want = "an HF id org/name, a checkpoint directory or a config.json"
         raise BadInput("no such configuration", got=model, want=want)
-    if model in loading.known_ids():
-        return loading.load_config(loading.find_source(model, random_weights=True)), hf_id or model, ""
+    if model in known.known_ids():
+        return known.known_config(model), hf_id or model, ""
     return _from_hub(model), hf_id or model, ""
 
 
@@ -69,10 +68,8 @@ def _from_hub(model):
     """The configuration of an id, from the HF cache or the hub."""
     from transformers import AutoConfig, PretrainedConfig
 
-    from bringup import loading
-
     try:
-        loading.require_hub()
+        hub.require_hub()
     except OSError as error:
         local, unreached = {"local_files_only": True}, str(error)
     else:
@@ -83,7 +80,7 @@ def _from_hub(model):
         raise BadInput(
             f"cannot get the configuration of {model}: not known here, not in the HF cache, and not from the hub",
             got=unreached or str(error).splitlines()[0],
-            hint="give its directory or config.json, with --id " + model + "; known: " + ", ".join(loading.known_ids()),
+            hint="give its directory or config.json, with --id " + model + "; known: " + ", ".join(known.known_ids()),
         ) from error
     _known_type(fields, model)
     _check_sizes(fields, model)
@@ -122,12 +119,10 @@ def _known_type(fields, name):
     import transformers
     from transformers import CONFIG_MAPPING
 
-    from bringup import loading
-
     kind = fields.get("model_type")
     if isinstance(kind, str) and kind in CONFIG_MAPPING:
         return
-    covered = {json.loads(loading.known_config_path(hf_id).read_text())["model_type"] for hf_id in loading.known_ids()}
+    covered = {json.loads(known.known_config_path(hf_id).read_text())["model_type"] for hf_id in known.known_ids()}
     want = f"a model_type that it knows; covered are {', '.join(sorted(covered))}, and what is built like them"
     if kind is None:
         raise BadInput(f"{name} has no model_type", want=want)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from bringup import cli, configuration
+from bringup import cli
+from bringup.checkpoints import configuration
 from bringup.errors import BadInput
 
 SMALL = {

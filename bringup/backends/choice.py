@@ -1,10 +1,4 @@
-"""Which `ttnn` a model file gets when it says `import ttnn`, decided once per process before the file is loaded.
-
-from bringup import backends
-print(backends.activate())              # ttnn: emulator (no /dev/tenstorrent; ttnn_emulator 0.1.0, fast numerics)
-with backends.open_system("n150") as device:
-    ...
-"""
+"""The choice of a backend, made once per process before the model file is loaded, and the devices it opens."""
 
 import argparse
 import glob
@@ -17,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.errors import BadInput, BringupError
 
 NAMES = ("silicon", "emulator", "mock", "simulator")
@@ -119,7 +113,7 @@ def _emulator(system):
 
 def _mock(system):
     _require_wheel("mock")
-    from bringup import mock
+    from bringup.backends import mock
 
     mock.setup(system.name)
     return f"ttnn {_import_wheel()} on a mock {system.name}, no values"
@@ -143,7 +137,7 @@ def _simulator(system):
 
 def _silicon(system):
     _require_wheel("silicon")
-    from bringup import host
+    from bringup.backends import host
 
     boards = host.boards()
     seen = host.visible(boards)
@@ -160,7 +154,7 @@ def _silicon(system):
 
 
 def _require_sfpi(name):
-    from bringup import host, mock
+    from bringup.backends import host, mock
 
     _, package = mock.wheel()
     if host.sfpi(package) is None:
@@ -237,7 +231,7 @@ def open_system(system, device_id=0, **options):
     if ACTIVE is None:
         raise BringupError("no backend is active", hint="call bringup.backends.activate() first")
     if ACTIVE.name == "mock":
-        from bringup import mock
+        from bringup.backends import mock
 
         device = mock.open_system(system.name, **options)
         try:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bringup import cli, loading, mapped, random_weights
+from bringup import cli
+from bringup.checkpoints import known, mapped, random_weights, sources
 from bringup.errors import BadInput
 from tests.evaluation import tiny
 
@@ -88,8 +89,8 @@ def test_the_command_takes_a_configuration(config, tmp_path, capsys):
     config.save_pretrained(tmp_path)
     assert cli.main(["random-checkpoint", str(tmp_path / "config.json"), str(tmp_path / "made"), "--seed", "2"]) == 0
     assert "seed 2; --model takes it" in capsys.readouterr().out
-    source = loading.find_source(str(tmp_path / "made"))
-    assert torch.equal(loading.load_hf_model(source).lm_head.weight, random_weights.model(config, 2).lm_head.weight)
+    source = sources.find_source(str(tmp_path / "made"))
+    assert torch.equal(sources.load_hf_model(source).lm_head.weight, random_weights.model(config, 2).lm_head.weight)
 
 
 def test_the_command_says_what_it_takes(tmp_path, capsys):
@@ -106,14 +107,14 @@ def test_the_command_says_what_it_takes(tmp_path, capsys):
 def test_large_random_weights_are_mapped_from_the_cache(config, tmp_path, monkeypatch):
     config.save_pretrained(tmp_path)
     (tmp_path / "config.json").rename(tmp_path / "org--large.json")
-    monkeypatch.setattr(loading, "CONFIGS", tmp_path)
-    source = loading.find_source("org/large", random_weights=True)
+    monkeypatch.setattr(known, "CONFIGS", tmp_path)
+    source = sources.find_source("org/large", random_weights=True)
     cache = tmp_path / "cache"
     assert source.weight_files(cache) == []
-    in_memory = loading.load_hf_model(source, cache_dir=cache)
+    in_memory = sources.load_hf_model(source, cache_dir=cache)
     assert not cache.exists()
-    monkeypatch.setattr(loading, "IN_MEMORY_BYTES", 1000)
-    stored = loading.load_hf_model(source, cache_dir=cache)
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 1000)
+    stored = sources.load_hf_model(source, cache_dir=cache)
     for x, y in zip(stored.parameters(), in_memory.parameters(), strict=True):
         assert torch.equal(x, y)
     assert len(source.weight_files(cache)) > 2

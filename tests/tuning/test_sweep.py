@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bringup import sweep, sweep_results
 from bringup.errors import BadInput
+from bringup.tuning import results as sweep_results
+from bringup.tuning import sweep
 from ttnn_emulator import numerics
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,8 @@ import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bringup import backends, host, mock, systems
+from bringup import backends
+from bringup.backends import host, mock, systems
 from bringup.errors import BringupError
 
 HELP = "what this machine has for each backend, and how to mend what is missing"
@@ -222,13 +223,13 @@ def _writable(name, path):
 
 
 def _hub(offline):
-    from bringup import loading
+    from bringup.checkpoints import hub
 
     mend = "--random-weights needs no hub; or --model DIR with a downloaded checkpoint; or HF_ENDPOINT of a mirror"
     if offline:
         return Check("hub", "absent", "not asked (--offline)")
     try:
-        loading.require_hub(HUB_SECONDS)
+        hub.require_hub(HUB_SECONDS)
     except (OSError, ImportError) as error:
         return Check("hub", "absent", f"not reachable: {error}", mend)
     return Check("hub", "ok", "reachable")

@@ -3,9 +3,9 @@
 from contextlib import contextmanager
 from functools import partial
 
+from bringup.checkpoints.mapped import free_bytes
 from bringup.console import gib
 from bringup.errors import BadInput
-from bringup.mapped import free_bytes
 
 BLOCK = 1 << 20  # elements of a weight that are cast at a time: they stay in the cores' caches until they are used
 

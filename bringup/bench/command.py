@@ -1,7 +1,7 @@
 """`bringup bench`: a true-size model with random weights on the emulator and as the HF model, here, in one run.
 
 Each contender runs in a process of its own, one after another, so that each has the memory to itself and its own peak.
-What else decides the emulator's speed is measured after them (`bringup.bench_parts`); `TARGETS` says what is enough.
+What else decides the emulator's speed is measured after them (`bringup.bench.parts`); `TARGETS` says what is enough.
 """
 
 import json
@@ -48,8 +48,9 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import loading
-    from bringup.evaluation.run import ROOT
+    from bringup.backends import model_files
+    from bringup.checkpoints import known
+    from bringup.files import PROJECT
 
     contenders = args.contenders.split(",")
     if unknown := set(contenders) - set(CONTENDERS):
@@ -57,11 +58,11 @@ def run(args):
     for flag in ("prefill", "decode", "repeats"):
         if getattr(args, flag) < 1:
             raise BadInput(f"--{flag} must be at least 1", got=getattr(args, flag))
-    args.model_py = args.model_py or str(ROOT / DEFAULT_MODEL)
-    found = loading.describe(args.model_py)
+    args.model_py = args.model_py or str(PROJECT / DEFAULT_MODEL)
+    found = model_files.describe(args.model_py)
     args.system = args.system or found.system or "n150"
     args.model = args.model or found.hf_id
-    loading.known_config_path(args.model)
+    known.known_config_path(args.model)
     result = {"model": args.model, "system": args.system, "machine": machine()}
     result |= {name: getattr(args, name) for name in ("prefill", "decode", "repeats", "seed")}
     print(f"{args.model} on {args.system}, random weights; {result['machine']}", flush=True)
@@ -138,7 +139,7 @@ def in_own_process(contender, args):
     with tempfile.TemporaryDirectory() as folder:
         order, answer = Path(folder) / "order.json", Path(folder) / "answer.json"
         order.write_text(json.dumps({k: v for k, v in vars(args).items() if isinstance(v, (str, int, type(None)))}))
-        done = subprocess.run([sys.executable, "-m", "bringup.bench", contender, order, answer], check=False)
+        done = subprocess.run([sys.executable, "-m", "bringup.bench.command", contender, order, answer], check=False)
         if done.returncode != 0:
             raise BringupError(f"{contender} failed", got=f"exit code {done.returncode}")
         return json.loads(answer.read_text())
@@ -147,21 +148,22 @@ def in_own_process(contender, args):
 def contend(contender, order):
     """Measure one contender in this process: medians and extremes over the repeats, and the process's peak memory."""
     if contender == "parts":
-        from bringup import bench_parts
+        from bringup.bench import parts
 
-        return bench_parts.measure(order)
-    from bringup import loading, systems
-    from bringup.evaluation.command import quiet_libraries
-    from bringup.evaluation.teacher_forcing import Session
+        return parts.measure(order)
+    from bringup.backends import model_files, systems
+    from bringup.checkpoints import random_weights, sources
+    from bringup.checkpoints.session import Session
+    from bringup.console import quiet_libraries
 
     quiet_libraries()
-    source = loading.find_source(order["model"], random_weights=True, seed=order["seed"])
+    source = sources.find_source(order["model"], random_weights=True, seed=order["seed"])
     start = time.perf_counter()
     if contender == "emulator":
         backends.activate(order["backend"] or "emulator", order["system"], order["numerics"])
-        model_file = loading.load_model_file(order["model_py"], order["system"])
-    hf_model = loading.load_hf_model(source, "float32" if contender == "hf_fp32" else "bfloat16")
-    prompt = loading.random_prompt_ids(hf_model.config, order["prefill"], order["seed"])
+        model_file = model_files.load_model_file(order["model_py"], order["system"])
+    hf_model = sources.load_hf_model(source, "float32" if contender == "hf_fp32" else "bfloat16")
+    prompt = random_weights.prompt_ids(hf_model.config, order["prefill"], order["seed"])
     times = {"prefill": [], "decode": []}
 
     def sequences(model):
@@ -178,7 +180,7 @@ def contend(contender, order):
     if contender == "emulator":
         length = max(256, 1 << (order["prefill"] + order["decode"] - 1).bit_length())
         with backends.open_system(systems.get(order["system"])) as device:
-            model = loading.build(model_file, hf_model, device, length)
+            model = model_files.build(model_file, hf_model, device, length)
             del hf_model
             result |= {"load_seconds": time.perf_counter() - start, "numerics": order["numerics"] or "fast"}
             with blame(model_file.path, "running the model"):

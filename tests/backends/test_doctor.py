@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from bringup import cli, doctor, host, loading, mock
+from bringup import cli
+from bringup.backends import doctor, host, mock
+from bringup.checkpoints import hub
 from bringup.errors import BringupError
 
 
@@ -18,7 +20,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home/hf"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home/cache"))
     monkeypatch.setattr(mock, "wheel", no_wheel)
-    monkeypatch.setattr(loading, "require_hub", lambda seconds: None)
+    monkeypatch.setattr(hub, "require_hub", lambda seconds: None)
     (tmp_path / "home").mkdir()
     return tmp_path
 
@@ -146,7 +148,7 @@ def test_the_hub_is_asked_briefly_and_can_be_left_out(machine, capsys, monkeypat
         asked.append(seconds)
         raise OSError("no route")
 
-    monkeypatch.setattr(loading, "require_hub", unreachable)
+    monkeypatch.setattr(hub, "require_hub", unreachable)
     checks, code, _ = examine(capsys)
     assert (checks["hub"]["state"], code) == ("absent", 0)
     assert "no route" in checks["hub"]["found"]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from bringup.checkpoints import configuration, known
 from bringup.console import gib, progress
 from bringup.errors import BadInput, shown
 from bringup.files import written_whole
@@ -32,19 +33,17 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import configuration, loading
-
     if Path(args.config).exists():
         config = configuration.read(args.config)
-    elif args.config not in loading.known_ids():
+    elif args.config not in known.known_ids():
         raise BadInput(
             "no configuration is kept for this model",
             got=args.config,
-            want="one of " + ", ".join(loading.known_ids()),
+            want="one of " + ", ".join(known.known_ids()),
             hint="give the path of its config.json in place of the id",
         )
     else:
-        config = loading.load_config(loading.Source(args.config, random_seed=args.seed))
+        config = known.known_config(args.config)
     write(config, args.directory, args.seed)
     print(f"{shown(args.directory)}: {gib(size_bytes(config))} of random weights, seed {args.seed}; --model takes it")
 

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bringup import mapped
-from bringup.evaluation import teacher_forcing
-from bringup.evaluation.compute_dtype import computing_in
+from bringup.checkpoints import mapped, session
+from bringup.checkpoints.compute_dtype import computing_in
 from bringup.files import written_whole
 
 RULE = 2  # counts up when the same inputs shall give another reference
@@ -60,7 +59,7 @@ def get(source, prompt_ids, new_tokens, *, eos=(), min_new_tokens=0, dtype="floa
                 saved = time.perf_counter()
 
         with _computing(source, dtype, cache_dir, load) as (model, watch):
-            kept = teacher_forcing.greedy(
+            kept = session.greedy(
                 model,
                 prompt_ids,
                 new_tokens,
@@ -84,7 +83,7 @@ def score(source, prompt_ids, tokens, *, dtype="float32", cache_dir, load, text_
     cached = kept is not None
     if not cached:
         with _computing(source, dtype, cache_dir, load) as (model, watch):
-            kept = list(tokens), teacher_forcing.one_pass(model, prompt_ids, tokens, watch=watch)
+            kept = list(tokens), session.one_pass(model, prompt_ids, tokens, watch=watch)
         _write(path, *kept)
     return Reference(list(prompt_ids), *kept, dtype, time.perf_counter() - start, cached, text_file)
 
@@ -95,9 +94,9 @@ def _computing(source, dtype, cache_dir, load):
     import torch
 
     model = load()
-    layers = teacher_forcing.layers_of(model, model.config.num_hidden_layers)
+    layers = session.layers_of(model, model.config.num_hidden_layers)
     with computing_in(model, getattr(torch, dtype)):
-        yield model, teacher_forcing.Watch(f"HF model in {dtype}", layers)
+        yield model, session.Watch(f"HF model in {dtype}", layers)
     mapped.release(source.weight_files(cache_dir))
 
 

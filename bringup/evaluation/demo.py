@@ -25,13 +25,13 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import mapped
-    from bringup.console import gib
+    from bringup.checkpoints import mapped
+    from bringup.console import gib, quiet_libraries
     from bringup.errors import BadInput
     from bringup.evaluation.run import Job, Settings, lines, memory_line
-    from bringup.files import writable
+    from bringup.files import writable, write_json
 
-    command.quiet_libraries()
+    quiet_libraries()
     if args.temperature < 0:
         raise BadInput("--temperature is out of range", got=args.temperature, want="0 (greedy) or more")
     if not 0 < args.top_p <= 1:
@@ -63,7 +63,7 @@ def run(args):
             result |= job.measure(model, device, reference)
             print("\n".join(lines(result)))
     result["command"] = job.command("demo.py") + " --eval" * args.eval
-    command.write_json(result, args.json)
+    write_json(result, args.json)
 
 
 def generate(job, model, temperature=0.0, top_p=1.0):

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from bringup.checkpoints import compute_dtype
+from bringup.checkpoints.compute_dtype import computing_in
 from bringup.errors import BringupError
-from bringup.evaluation import compute_dtype
-from bringup.evaluation.compute_dtype import computing_in
 from tests.evaluation import tiny
 
 IDS = torch.tensor([[1, 17, 33, 200, 5]])

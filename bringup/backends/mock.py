@@ -1,6 +1,6 @@
 """The real `ttnn` wheel on a mock cluster: its argument checks, output specs and DRAM/L1 allocators, without a board.
 
-from bringup import mock
+from bringup.backends import mock
 mock.setup("n150")                      # before `import ttnn`
 import ttnn
 device = mock.open_system("n150")
@@ -32,7 +32,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bringup import systems
+from bringup.backends import systems
 from bringup.errors import BringupError
 
 PYTHONS = ("3.10", "3.12")  # ttnn 0.81.1 has wheels for these
@@ -330,7 +330,7 @@ def setup(system):
     if "ttnn" in sys.modules:
         raise BringupError(
             "the mock cluster is chosen before ttnn is imported, and ttnn is imported already",
-            hint="call bringup.mock.setup() first, in a new process",
+            hint="call bringup.backends.mock.setup() first, in a new process",
         )
     os.environ.update(environment(system))
     os.environ.pop("TT_METAL_SIMULATOR", None)
@@ -398,7 +398,7 @@ def run_child(arguments, timeout=None, variables=None, python=sys.executable):
 
     The child tells its calls through `library_log.record`; both streams of its output come back as one text.
     """
-    from bringup import library_log
+    from bringup.backends import library_log
 
     with tempfile.TemporaryDirectory(prefix="ttnn-child-") as folder:
         journal = os.path.join(folder, "journal.json")

@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from bringup.files import PROJECT
+
 WEIGHT = (4096, 14336)  # in, out: the MLP of a 7B model
 #: The library's own conversion, where it is not here to be measured: bfloat16 to bfloat8_b, GB of input a second.
 TTNN_GB_PER_SECOND = 0.36
@@ -39,8 +39,8 @@ def conversion_rate(ttnn, device=None, seconds=2.0):
 
 def library_conversion_rate():
     """(GB a second, where from): measured where a Python has the wheel, else as recorded."""
+    from bringup.backends.verify import python_with_wheel
     from bringup.errors import BringupError
-    from bringup.verify import python_with_wheel
 
     try:
         python = python_with_wheel(os.environ.get("BRINGUP_TTNN_PYTHON"))
@@ -50,7 +50,7 @@ def library_conversion_rate():
         )
         done = subprocess.run(
             [python, "-c", code], check=True, capture_output=True, text=True, timeout=300,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
         )  # fmt: skip
         return float(done.stdout.split()[-1]), f"measured with {python}"
     except (BringupError, OSError, ValueError, IndexError, subprocess.SubprocessError):
@@ -112,7 +112,7 @@ def exact_rate():
 
 def help_seconds():
     """Start to end of `eval.py --help`."""
-    command = [sys.executable, str(ROOT / "eval.py"), "--help"]
+    command = [sys.executable, str(PROJECT / "eval.py"), "--help"]
     return best(lambda: subprocess.run(command, check=True, capture_output=True), 1.0)
 
 

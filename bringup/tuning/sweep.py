@@ -15,10 +15,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bringup import backends, sweep_results, systems
+from bringup import backends
+from bringup.backends import systems
 from bringup.errors import BadInput, BringupError, shown
-from bringup.files import writable, written_whole
+from bringup.files import PROJECT, writable, written_whole
 from bringup.planning import roofline
+from bringup.tuning import results as sweep_results
 
 HELP = "accuracy against predicted speed and memory over dtypes and compute settings"
 FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
@@ -97,7 +99,7 @@ class Common:
 
 
 def run(args):
-    from bringup.evaluation.command import quiet_libraries
+    from bringup.console import quiet_libraries
 
     quiet_libraries()
     points = grid(args)
@@ -168,7 +170,7 @@ def _code(model_py):
     """The text of the model file, of those that it may build on (its other systems, its neighbours), and of ours."""
     inside = model_py.parts[-6:-5] == ("models",)  # models/<org>/<model>/<system>/functional/model.py
     beside = model_py.parents[2].rglob("*.py") if inside else model_py.parent.glob("*.py")
-    ours = Path(__file__).resolve().parents[1]
+    ours = PROJECT
     files = [*beside, *(ours / "bringup").rglob("*.py"), *(ours / "ttnn_emulator").rglob("*.py")]
     digest = hashlib.sha256(roofline.CONSTANTS.read_bytes())
     for path in sorted(files):
@@ -178,10 +180,10 @@ def _code(model_py):
 
 def planned_config(job, common):
     """The configuration whose memory and speed count: as asked; the known one of the path; else the checkpoint's."""
-    from bringup import loading
+    from bringup.checkpoints import known
     from bringup.planning.plan import find_config
 
-    named = common.config or (job.model_file.hf_id if job.model_file.hf_id in loading.known_ids() else None)
+    named = common.config or (job.model_file.hf_id if job.model_file.hf_id in known.known_ids() else None)
     return find_config(named)[1] if named else job.config
 
 
@@ -238,7 +240,7 @@ def _write(path, result):
 
 def measure(common, point):
     """One point as plain data: {"refused": why} or memory, predicted speed and accuracy."""
-    from bringup.evaluation.command import quiet_libraries
+    from bringup.console import quiet_libraries
 
     quiet_libraries()
     job = _job(common)

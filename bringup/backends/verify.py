@@ -18,8 +18,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from bringup import mock, systems
+from bringup.backends import mock, systems
 from bringup.errors import BadInput, BringupError, shown, where
+from bringup.files import PROJECT
 
 HELP = "a model file on the vendor's library without a board, and the emulator against it"
 LENGTHS = (17, 31, 33, 254)
@@ -54,13 +55,13 @@ def add_arguments(parser):
 
 
 def run(args):
-    from bringup import loading
+    from bringup.backends import model_files
 
-    found = loading.describe(args.model_py)
+    found = model_files.describe(args.model_py)
     model = args.model or found.hf_id
     if model is None:
         raise BadInput(
-            "which model is it?", got=shown(found.path), want=f"--model, or a path as in {loading.PATH_RULE}"
+            "which model is it?", got=shown(found.path), want=f"--model, or a path as in {model_files.PATH_RULE}"
         )
     plan = {
         "path": str(found.path.resolve()),
@@ -86,7 +87,7 @@ def python_with_wheel(asked=None):
     """The Python for the library's side: the one asked for, this one, or the one that `make test-ttnn` has made."""
     if asked:
         return asked
-    made = Path(__file__).resolve().parents[1] / ".venv-ttnn/bin/python"
+    made = PROJECT / ".venv-ttnn/bin/python"
     try:
         mock.wheel()
         return sys.executable
@@ -118,10 +119,10 @@ def run_side(side, plan, python=sys.executable, timeout=None):
     with tempfile.TemporaryDirectory(prefix="bringup-verify-") as folder:
         asked, answer = Path(folder) / "plan.json", Path(folder) / "result.json"
         asked.write_text(json.dumps(plan | {"side": side}))
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(PROJECT)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         variables = {"PYTHONPATH": path, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
-        child = mock.run_child(["-m", "bringup.verify", asked, answer], timeout, variables, python)
+        child = mock.run_child(["-m", "bringup.backends.verify", asked, answer], timeout, variables, python)
         if answer.exists():
             result = json.loads(answer.read_text())
         else:
@@ -146,20 +147,22 @@ def _tail(text, lines=15):
 def _child(asked, answer):
     """Run the plan in this process and write down what happened; the answer is rewritten after each stage."""
     plan = json.loads(Path(asked).read_text())
-    from bringup import backends, loading
-    from bringup.evaluation.teacher_forcing import Session
+    from bringup import backends
+    from bringup.backends import model_files
+    from bringup.checkpoints import known, random_weights, sources
+    from bringup.checkpoints.session import Session
 
     side, system = plan["side"], plan["system"]
     activation = backends.activate(side, system=system)
     result = {"side": side, "ttnn": activation.detail, "stages": [], "records": [], "failed": None}
-    source = loading.find_source(plan["model"], random_weights=plan["model"] in loading.known_ids())
-    config = loading.load_config(source)
+    source = sources.find_source(plan["model"], random_weights=plan["model"] in known.known_ids())
+    config = sources.load_config(source)
     if plan["layers"]:
         config.num_hidden_layers = min(plan["layers"], config.num_hidden_layers)
     result["layers"] = config.num_hidden_layers
-    hf_model = loading.zero_model(config)
+    hf_model = random_weights.zeros(config)
     with backends.open_system(system) as device:
-        build = loading.load_model_file(plan["path"], system).module.build_model
+        build = model_files.load_model_file(plan["path"], system).module.build_model
         with _log(side, device) as log:
             stage = _Stages(result, log, device, answer)
             try:
@@ -236,7 +239,7 @@ class _LibraryLog:
 
 @contextmanager
 def _library_log(device):
-    from bringup import library_log
+    from bringup.backends import library_log
 
     with library_log.record(device) as log:
         yield _LibraryLog(log)

@@ -1,0 +1,143 @@
+"""Model files: what a path says, the module behind it, and the model that its `build_model` makes."""
+
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bringup.backends import systems
+from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
+
+PATH_RULE = "models/<org>/<model>/<system>/functional/model.py"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model.py: where it is, what its path says (None where it says nothing), and its module once loaded."""
+
+    path: Path
+    hf_id: str | None
+    system: str | None
+    module: object = None
+
+    @property
+    def mesh_shape(self):
+        shape = getattr(self.module, "MESH_SHAPE", None)
+        return None if shape is None else tuple(shape)
+
+
+def describe(path):
+    """What the path of a model file says about it, without loading it."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.py"
+    if not path.is_file():
+        raise BadInput("no such model file", got=shown(path), want=f"a model.py, as in {PATH_RULE}")
+    parts = path.resolve().parts
+    if len(parts) >= 6 and parts[-6] == "models" and parts[-3] in systems.SYSTEMS:
+        return ModelFile(path, f"{parts[-5]}/{parts[-4]}", parts[-3])
+    return ModelFile(path, None, None)
+
+
+def load_model_file(path, system=None):
+    """Import a model.py (after `backends.activate`) and check that it has `build_model` and fits `system`'s mesh."""
+    found = describe(path)
+    module = import_file(found.path)
+    if not callable(getattr(module, "build_model", None)):
+        raise BadInput(
+            f"{shown(found.path)} has no build_model",
+            want="build_model(hf_model, tt_device, max_seq_len)",
+            hint=_close_names(module),
+        )
+    found = ModelFile(found.path, found.hf_id, found.system, module)
+    check_mesh(found, system or found.system or "n150")
+    return found
+
+
+def check_mesh(model_file, system):
+    """Refuse a file that names another mesh than the system has. A file that names none runs anywhere."""
+    system = systems.get(system)
+    shape = model_file.mesh_shape
+    if shape is not None and shape != system.mesh_shape:
+        fits = [s.name for s in systems.SYSTEMS.values() if s.mesh_shape == shape]
+        raise BadInput(
+            f"{shown(model_file.path)} is for another mesh",
+            got=f"MESH_SHAPE = {shape}, and {system}",
+            want=f"MESH_SHAPE = {system.mesh_shape}",
+            hint=f"--system {fits[0]}" if fits else None,
+        )
+
+
+def import_file(path):
+    """The module of a Python file whose folder names need not be identifiers; each file is loaded once."""
+    path = Path(path).resolve()
+    name = "model_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise BadInput("not a Python file", got=shown(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # files that import a neighbour
+    try:
+        spec.loader.exec_module(module)
+    except BadInput:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise ModelFailed(f"{where(error, path)}: {type(error).__name__} while loading it\n{indent(error)}") from error
+    return module
+
+
+def _close_names(module):
+    near = [
+        n
+        for n, v in vars(module).items()
+        if callable(v) and re.search("build|model", n, re.I) and v.__module__ == module.__name__
+    ]
+    return f"it has {', '.join(near)}" if near else None
+
+
+# What generate() of transformers 5.23 asks of `self` and version 4 did not: a GenerationMixin written for 4 lacks it.
+# "Remote code" means there: pass `cache_position` as version 4 did, where forward names it.
+GENERATE_ASKS = {
+    "is_remote_code": classmethod(lambda cls: True),
+    "get_experts_implementation": lambda self: {},
+    "device": property(lambda self: _cpu()),
+}
+
+
+def _cpu():
+    import torch
+
+    return torch.device("cpu")
+
+
+def build(model_file, hf_model, device, max_seq_len):
+    """`build_model` of a loaded file; what it raises is reported with the line of the file."""
+    build_model = model_file.module.build_model
+    try:
+        inspect.signature(build_model).bind(hf_model, device, max_seq_len)
+    except TypeError as error:
+        raise ModelFailed(
+            f"build_model of {shown(model_file.path)} does not take (hf_model, tt_device, max_seq_len): {error}",
+            got=f"build_model{inspect.signature(build_model)}",
+        ) from error
+    with blame(model_file.path, "building the model"):
+        model = model_file.module.build_model(hf_model, device, max_seq_len)
+    if not callable(getattr(model, "forward", None)):
+        raise BadInput(
+            f"build_model of {shown(model_file.path)} returned no model",
+            got=type(model).__name__,
+            want="a torch.nn.Module with GenerationMixin and forward(input_ids, past_key_values=..., ...)",
+        )
+    for name, answer in GENERATE_ASKS.items():
+        if not hasattr(model, name):
+            setattr(type(model), name, answer)
+    return model

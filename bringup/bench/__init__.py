@@ -1,0 +1,1 @@
+"""The emulator's speed against HF's on the same machine."""

@@ -1,0 +1,67 @@
+"""Does a model fit, with how long a context, and how fast will it be: from its configuration, without weights.
+
+bringup plan meta-llama/Llama-3.2-1B --system n150
+bringup plan path/to/config.json --system n300 --weights attention=bfp8,mlp=bfp4,head=bfp8 --users 8 --context 8192
+
+Bytes are counted from shapes as the chip's allocator deals them; where there is a model file for the model, it is built
+and run by shapes alone, and its memory and op log count. Speeds are predicted from the op log, never measured.
+"""
+
+import json
+from pathlib import Path
+
+from bringup.backends import systems
+from bringup.errors import BadInput, shown
+from bringup.files import writable
+
+HELP = "does it fit, how long a context, how fast: from a configuration, without weights or a board"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "model", nargs="?", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json"
+    )
+    parser.add_argument("--system", choices=systems.SYSTEMS, default="n150", help="default: %(default)s")
+    parser.add_argument("--model_py", metavar="FILE", help="the model file (default: models/HF_ID/SYSTEM, where it is)")
+    parser.add_argument(
+        "--weights",
+        metavar="DTYPE",
+        help="bf16, bfp8 or bfp4, or attention=..,mlp=..,head=.. (default: the model file's)",
+    )
+    parser.add_argument("--cache", default="bf16", metavar="DTYPE", help="of keys and values (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=1, metavar="N", help="1 to 32 (default: %(default)s)")
+    parser.add_argument(
+        "--context", type=int, default=1024, metavar="N", help="positions of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--prompt", type=int, default=128, metavar="N", help="tokens before the first (default: %(default)s)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the plan")
+    parser.add_argument(
+        "--docs", metavar="FILE", nargs="?", const="docs/planning.md", help="write the plans of all known models"
+    )
+
+
+def run(args):
+    from bringup.console import quiet_libraries
+    from bringup.planning.plan import find_config, plan
+    from bringup.planning.show import show
+
+    quiet_libraries()
+    if args.docs:
+        from bringup.planning.docs import render
+
+        Path(args.docs).write_text(render())
+        print(f"wrote {shown(args.docs)}")
+        return
+    if args.model is None:
+        raise BadInput("which model?", want="an HF id, a checkpoint directory or a config.json")
+    writable(args.json)
+    hf_id, config = find_config(args.model)
+    result = plan(
+        config, args.system, hf_id=hf_id, model_py=args.model_py, weights=args.weights, cache=args.cache,
+        users=args.users, context=args.context, prompt=args.prompt,
+    )  # fmt: skip
+    show(result)
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")

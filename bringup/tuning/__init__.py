@@ -1,0 +1,1 @@
+"""Choices of dtype and precision by what they cost and bring."""
