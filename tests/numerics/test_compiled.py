@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ttnn_emulator.numerics import ComputeConfig, common, exact, flash_kernel, fpu, vector
+from ttnn_emulator.numerics import ComputeConfig, common, exact, flash, flash_kernel, fpu, vector
 
 
 def values(*shape, seed=0, wide=6):
@@ -20,7 +20,7 @@ def test_exponentials(exp_approx):
     s = values(3, 5, 64).bfloat16()
     s[..., 50:] = -torch.inf
     m = s.amax(-1, keepdim=True)
-    step = exact._Flash(ComputeConfig("HiFi4", False, True, False), 0.125, exp_approx, wide=False)
+    step = flash._Flash(ComputeConfig("HiFi4", False, True, False), 0.125, exp_approx, wide=False)
     v = fpu.sub(s, m, True)
     want = vector.exp_unclamped(v, 0.125) if exp_approx else vector.exp_accurate(v * 0.125)
     assert same(step.exponentials(s, m), step.packed(want))
@@ -73,7 +73,7 @@ def test_decode_in_one_pass(config, monkeypatch):
         for positions in ([127, 0, 40], [-1, 64, 31], [95, 96, 97]):
             got = {}
             for worth in (0, 1 << 60):
-                monkeypatch.setattr(exact, "WORTH", worth)
+                monkeypatch.setattr(flash, "WORTH", worth)
                 got[worth] = exact.attention_decode(
                     q, k, v, positions, config=config, exp_approx=exp_approx, k_chunk=32, cores=1
                 )
@@ -81,10 +81,10 @@ def test_decode_in_one_pass(config, monkeypatch):
 
 
 def test_decode_with_values_too_large_for_one_pass(monkeypatch):
-    monkeypatch.setattr(exact, "WORTH", 0)
+    monkeypatch.setattr(flash, "WORTH", 0)
     config = ComputeConfig("HiFi4", False, True, False)
     q, k, v = (values(*s).bfloat16() for s in ((1, 1, 2, 32), (1, 1, 32, 32), (1, 1, 32, 32)))
     v[0, 0, 3, 5] = 2.0**120
     got = exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1)
-    monkeypatch.setattr(exact, "WORTH", 1 << 60)
+    monkeypatch.setattr(flash, "WORTH", 1 << 60)
     assert same(got, exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1))

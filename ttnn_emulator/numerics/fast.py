@@ -102,22 +102,23 @@ def matmul(
 
 def attention(
     q, k, v, *, mask=None, is_causal=False, scale=None, config: ComputeConfig, exp_approx=True, q_chunk=32, k_chunk=32,
-    sliding_window=None, dtype="bfloat16",
+    sliding_window=None, sink=None, start=0, dtype="bfloat16",
 ):  # fmt: skip
-    """softmax(q k^T * scale + mask) v, grouped heads.
+    """softmax((q k^T + mask) * scale) v, grouped heads.
 
-    Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd] -> [B, nq, S, hd]; mask broadcasts to [B, nq, S, Sk], added to
-              the unscaled scores
+    Shapes    as `exact.attention`
     Numerics  `_attend`, over all of K at once: the chunks of the device are not followed
     """
     s, sk = q.shape[-2], k.shape[-2]
     hidden = None
     if is_causal or sliding_window:
-        rows, columns = torch.arange(s, device=q.device)[:, None], torch.arange(sk, device=q.device)[None]
+        rows, columns = torch.arange(start, start + s, device=q.device)[:, None], torch.arange(sk, device=q.device)
         hidden = columns > rows if is_causal else torch.zeros(s, sk, dtype=torch.bool, device=q.device)
         if sliding_window:
-            hidden = hidden | (columns <= rows - sliding_window)
-    return _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, k_chunk // TILE, True)
+            hidden = hidden | (
+                columns <= rows - sliding_window if is_causal else (columns - rows).abs() > sliding_window // 2
+            )
+    return _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, k_chunk // TILE, True, sink)
 
 
 def attention_decode(
@@ -167,8 +168,8 @@ def attention_decode(
     return out
 
 
-def _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, block_w, by_tile):
-    """q [B, nq, S, hd]; hidden: booleans that broadcast to [B, nq, S, Sk].
+def _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, block_w, by_tile, sink=None):
+    """q [B, nq, S, hd]; hidden: booleans that broadcast to [B, nq, S, Sk]; sink: as `exact.attention`.
 
     Numerics  Scores in bfloat16; exp((score - max) * scale) by the approximate exponential, cut to bfloat16; sums by
               the matrix unit; the reciprocal cut (math_approx_mode) or rounded to bfloat16; operands lose the bits
@@ -187,7 +188,8 @@ def _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, block_w, by
         scores = scores + mask.to(scores.dtype)
     if hidden is not None:
         scores = scores.masked_fill(hidden, -math.inf)
-    scores = scores.sub_(scores.amax(-1, keepdim=True)) if fp32 else scores - scores.amax(-1, keepdim=True)
+    top = scores.amax(-1, keepdim=True)
+    scores = scores.sub_(top) if fp32 else scores - top
     if fp32 and not exp_approx:
         p = scores.mul_(scale).exp_()
     else:
@@ -204,6 +206,8 @@ def _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, block_w, by
         total = fpu.row_sum(tiles.sum(-2, dtype=torch.float32).to(torch.bfloat16), config.math_fidelity)
     else:
         total = fpu.row_sum(p, config.math_fidelity)
+    if sink is not None:
+        total = (total + ((sink.float() - top) * scale).exp()).to(total.dtype)
     y = product((truncate(p, 7) if cut else p).view(b, nk, -1, sk), v)
     if fp32:
         return pack(y.view(b, nq, s, -1).float() * (1 / total), dtype)

@@ -1,4 +1,4 @@
-"""Compiled loops of decode attention on the CPU: what `vector` and `exact._Flash` say in many torch operations, in one
+"""Compiled loops of decode attention on the CPU: what `vector` and `flash._Flash` say in many torch operations, in one
 pass each, bit for bit. All values are patterns or float32 in numpy arrays."""
 
 import functools

@@ -1,7 +1,8 @@
 """The FPU on torch tensors: bit-exact element-wise operations, matrix products and row sums.
 
 A value that an operation leaves in the destination register is returned as torch.bfloat16 (a bf16 destination) or
-torch.float32 (`fp32=True`). Operands are bfloat16 or float32; of a float32 the sources take 11 significand bits.
+torch.float32 (`fp32=True`). Operands are bfloat16 or float32; of a float32 the sources take 11 significand bits, with a
+bf16 destination 8, without rounding.
 Element-wise operations run compiled on the CPU and as torch operations elsewhere; the matrix unit runs on the CPU.
 """
 
@@ -11,6 +12,7 @@ import math
 import torch
 
 from . import rules
+from .rounding import to_bf16_truncated
 
 PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
 
@@ -26,11 +28,16 @@ def _words(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.float32).contiguous().view(torch.int32)
 
 
+def _cut(x: torch.Tensor) -> torch.Tensor:
+    """x as bfloat16; of a float32 the upper half."""
+    return to_bf16_truncated(x) if x.dtype == torch.float32 else x.to(torch.bfloat16)
+
+
 def _pair(a: torch.Tensor, b: torch.Tensor, phases: int, fp32: bool) -> torch.Tensor:
     if a.shape != b.shape:
         a, b = torch.broadcast_tensors(a, b)
     if not fp32:
-        a, b = a.to(torch.bfloat16), b.to(torch.bfloat16)
+        a, b = _cut(a), _cut(b)
     if a.device.type != "cpu" or b.device.type != "cpu":
         va, vb = rules.Tensors(_words(a)), rules.Tensors(_words(b))
         out = (rules.mul(va, vb, phases, fp32) if phases else rules.add(va, vb, fp32)).value
@@ -75,10 +82,12 @@ def matmul(x, w, fidelity: str, fp32: bool = False, block_w: int = 0, sum_all: b
     if k % 32:
         rows = torch.nn.functional.pad(rows, (0, -k % 32))
         w = torch.nn.functional.pad(w.contiguous(), (0, 0, 0, -k % 32))
-    rows = _words(rows).cpu()
-    w = w.to(torch.bfloat16).view(torch.int16).cpu()
+    rows = _words(rows if fp32 else _cut(rows)).cpu()
+    wide = fp32 and w.dtype == torch.float32
+    w = (w.view(torch.int32) if wide else _cut(w).view(torch.int16)).cpu().numpy()
     distinct, index = _distinct_rows(rows)
-    out = torch.from_numpy(_unit().matmul(distinct.numpy(), w.numpy().view("uint16"), fidelity, fp32, block_w, sum_all))
+    w = w if wide else w.view("uint16")
+    out = torch.from_numpy(_unit().matmul(distinct.numpy(), w, fidelity, fp32, block_w, sum_all))
     if index is not None:
         out = out[:, index]
     out = out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
@@ -101,7 +110,7 @@ def _distinct_rows(rows: torch.Tensor):
 
 def row_sum(x, fidelity: str, fp32: bool = False) -> torch.Tensor:
     """The sum over the last dimension [..., K] -> [..., 1]: a product with a column of ones."""
-    rows = _words(x).reshape(-1, x.shape[-1]).cpu()
+    rows = _words(x if fp32 else _cut(x)).reshape(-1, x.shape[-1]).cpu()
     if x.shape[-1] % 32:
         rows = torch.nn.functional.pad(rows, (0, -x.shape[-1] % 32))
     out = torch.from_numpy(_unit().row_sum(rows.numpy(), fidelity, fp32))

@@ -99,19 +99,20 @@ def _adjust(phase):
 
 @intrinsic
 def _pieces(typingctx, u, at, wf, we):
-    """Sixteen weights, bfloat16 patterns u[at : + 16], into their place in wf [2, 32, PANEL] and we [32, PANEL],
-    flat."""
+    """Sixteen weights, bfloat16 (uint16) or fp32 (int32) patterns u[at : + 16], into their place in wf [2, 32, PANEL]
+    and we [32, PANEL], flat."""
+    wide = u.dtype == types.int32
 
     def codegen(context, builder, signature, args):
         t = signature.args
         p_u, p_f, p_e = (
             lanes.pointer(context, builder, t[i], args[i], args[1], kind)
-            for i, kind in ((0, ir.IntType(16)), (2, lanes.F32), (3, lanes.I32))
+            for i, kind in ((0, lanes.I32 if wide else ir.IntType(16)), (2, lanes.F32), (3, lanes.I32))
         )
-        u = lanes.load_uint16(builder, p_u, 0)
-        e = (u >> 7) & 255
+        u = lanes.load(builder, p_u, 0) & -(1 << 14) if wide else lanes.load_uint16(builder, p_u, 0) << 16
+        e = (u >> 23) & 255
         live = e > 0
-        whole = live.choose(u << 16, 0)
+        whole = live.choose(u, 0)
         high = (whole & -(1 << 19)).as_float()
         low = whole.as_float().minus(high)
         lanes.store(builder, p_f, 0, high.times(LIFT))
@@ -196,9 +197,10 @@ def _kernel(fp32: bool, threads: bool):
 
     @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
     def kernel(x, w, transposed, n_phases, tiles, sum_all, out):
-        """out int32 [B, M, N] (destination bits) = x [B, M, K] (int32, fp32 patterns) @ w [B, K, N] (uint16, bf16).
+        """out int32 [B, M, N] (destination bits) = x [B, M, K] (int32, fp32 patterns) @ w [B, K, N] (uint16, bf16, or
+        int32).
 
-        w is stored [B, N, K] when transposed. Of an fp32 pattern the matrix unit takes 11 significand bits.
+        w is stored [B, N, K] when transposed. Of an fp32 pattern the matrix unit takes 11 significand bits, of w's 10.
 
         tiles: the length of a block of K. Each block starts from zero, sums of blocks are kept in L1 (bf16 RNE or
         fp32); the last block continues from that sum, or with sum_all is added like the others.
@@ -225,7 +227,7 @@ def _kernel(fp32: bool, threads: bool):
             first = (job % panels) * PANEL
             width = min(PANEL, n_size - first)
             exponents = np.empty(64, np.int32)
-            wu = np.zeros(32 * PANEL, np.uint16)
+            wu = np.zeros(32 * PANEL, w.dtype)
             wf = np.empty(64 * PANEL, np.float32)
             we = np.empty(32 * PANEL, np.int32)
             dst = np.zeros(m_size * PANEL, np.int32)
@@ -318,6 +320,7 @@ def _plain(fp32: bool):
     def kernel(x, w, transposed, n_phases, tiles, sum_all, out):
         batch, m_size, k_size = x.shape
         n_size = w.shape[1] if transposed else w.shape[2]
+        up = 32 - 8 * w.itemsize
         blocks = (k_size // 32 + tiles - 1) // tiles
         for job in prange(batch * m_size * n_size):
             b, m, n = job // (m_size * n_size), job // n_size % m_size, job % n_size
@@ -335,22 +338,22 @@ def _plain(fp32: bool):
                                 largest = np.int64(0)
                                 for turn in range(2):
                                     for k in range(at, at + 8):
-                                        a = np.int64(w[b, n, k] if transposed else w[b, k, n])
+                                        a = np.int64(w[b, n, k] if transposed else w[b, k, n]) << up
                                         u = np.int64(x[b, m, k]) & 0xFFFFFFFF
-                                        ea, eb = (a >> 7) & 255, (u >> 23) & 255
+                                        ea, eb = (a >> 23) & 255, (u >> 23) & 255
                                         if ea == 0 or eb == 0:
                                             continue
                                         e = ea + eb + adjust
                                         if turn == 0:
                                             largest = max(largest, e)
                                             continue
-                                        ma, mb = ((a & 127) | 128) << 3, ((u >> 13) & 0x3FF) | 0x400
+                                        ma, mb = ((a >> 13) & 0x3FF) | 0x400, ((u >> 13) & 0x3FF) | 0x400
                                         p = ((ma >> 1) & 31 if phase & 1 else ma >> 6) * (
                                             (mb & 15) << 3 if phase & 2 else mb >> 4
                                         )
                                         d = min(largest - e, 30)
                                         v = (2 * p + (1 << d)) >> (d + 1)
-                                        ss[g] += -v if (a >> 15) ^ (u >> 31) else v
+                                        ss[g] += -v if ((a ^ u) >> 31) & 1 else v
                                 es[g] = largest
                                 ss[g] = ss[g] if largest > 0 else 0
                             dst = _accumulate(dst, es[0], ss[0], es[1], ss[1], fp32)
@@ -369,7 +372,7 @@ def _plain(fp32: bool):
 def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     """x [..., M, K] @ w [..., K, N] -> destination bits, int32 [..., M, N]; the leading dimensions are equal.
 
-    x is uint16 (bfloat16 patterns) or int32 (float32 patterns, of which 11 significand bits count), w uint16, any
+    x and w are uint16 (bfloat16 patterns) or int32 (float32 patterns, of which 11 and 10 significand bits count), any
     strides; K is a multiple of 32. tiles: the block length of K when partial sums are added in L1 (0: one block);
     sum_all: the last block too.
     """
@@ -380,7 +383,7 @@ def matmul(x, w, fidelity, fp32=False, tiles=0, sum_all=False):
     transposed = k > 1 and w.strides[-2] == w.itemsize
     stored = np.ascontiguousarray(w.swapaxes(-1, -2) if transposed else w)
     out = np.empty((math.prod(batch), m, n), np.int32)
-    largest = int((x >> 23 & 255).max(initial=0)) + int((stored >> 7 & 255).max(initial=0)) - 127
+    largest = int((x >> 23 & 255).max(initial=0)) + int((stored >> (8 * w.itemsize - 9) & 255).max(initial=0)) - 127
     if largest <= LARGE_PRODUCT:
         kernel = _kernel(bool(fp32), out.size * k > SMALL)
     else:

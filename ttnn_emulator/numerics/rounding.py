@@ -39,6 +39,11 @@ def to_bf16_rna(x: torch.Tensor) -> torch.Tensor:
     return ((bits(x) + 0x8000) >> 16).to(torch.int16).view(torch.bfloat16)
 
 
+def truncate_fp32(x: torch.Tensor) -> torch.Tensor:
+    """float32 cut to the 11 significand bits that a source register holds."""
+    return (bits(x) & -0x2000).view(torch.float32)
+
+
 def to_bf16_truncated(x: torch.Tensor) -> torch.Tensor:
     """float32 -> bfloat16, keeping the upper half: a vector-unit store into a bf16 destination."""
     return (bits(x) >> 16).to(torch.int16).view(torch.bfloat16)

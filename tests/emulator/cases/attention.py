@@ -23,31 +23,38 @@ def program(q=32, k=32, exact=False, grid=(8, 8)):
     )
 
 
-def attend(q, k, v, allowed=None, bias=None, scale=None):
-    """[B, nq, S, hd], [B, nk, L, hd]; allowed [S, L] or more dims."""
+def attend(q, k, v, allowed=None, bias=None, scale=None, sink=None):
+    """[B, nq, S, hd], [B, nk, L, hd]; allowed [S, L] or more dims; sink [1, nq, 1, 1]: one more score, scaled."""
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if bias is not None:
         scores = scores + bias
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
+    if sink is not None:
+        more = (sink * q.shape[-1] ** -0.5).expand(*scores.shape[:-1], 1)
+        return torch.cat([scores, more], -1).softmax(-1)[..., :-1] @ v
     return scores.softmax(-1) @ v
 
 
-def sdpa(q, k, v, is_causal=True, attn_mask=None, scale=None, sliding_window_size=None, **config):
+def sdpa(
+    q, k, v, is_causal=True, attn_mask=None, scale=None, sliding_window_size=None, attention_sink=None, **config
+):  # fmt: skip
     s, length = q.shape[2], k.shape[2]
     allowed = torch.ones(s, length, dtype=torch.bool)
     if is_causal:
         allowed = allowed.tril()
-    if sliding_window_size:
+    if sliding_window_size and is_causal:
         allowed &= ~torch.ones(s, length, dtype=torch.bool).tril(-sliding_window_size)
-    return attend(q, k, v, allowed, attn_mask, scale)
+    elif sliding_window_size:
+        allowed &= (torch.arange(s)[:, None] - torch.arange(length)).abs() <= sliding_window_size // 2
+    return attend(q, k, v, allowed, attn_mask, scale, attention_sink)
 
 
 def decode(
     q, k, v, cur_pos=None, cur_pos_tensor=None, page_table_tensor=None, is_causal=True, attn_mask=None, **config
 ):
-    """One query per user; users at -1 come out as zero."""
+    """One query per user; users at -1 come out as zero. The kernel scales a mask with the scores."""
     if page_table_tensor is not None:
         k, v = (t[page_table_tensor].transpose(1, 2).flatten(2, 3) for t in (k, v))
     positions = cur_pos if cur_pos is not None else cur_pos_tensor
@@ -55,7 +62,7 @@ def decode(
     for user in range(q.shape[1]):
         last = int(positions[user]) if is_causal else k.shape[2] - 1
         if last >= 0:
-            mask = None if attn_mask is None else attn_mask[user].transpose(0, 1)[None]  # [1, nq, 1, L]
+            mask = None if attn_mask is None else attn_mask[user].transpose(0, 1)[None] * q.shape[-1] ** -0.5
             one = attend(
                 q[:, user, :, None], k[user : user + 1, :, : last + 1], v[user : user + 1, :, : last + 1], bias=mask
             )
@@ -63,14 +70,20 @@ def decode(
     return out
 
 
-def chunked(q, k, v, page_table, start, **config):
+def chunked(q, k, v, page_table, start, sliding_window_size=None, **config):
     k, v = (t[page_table].transpose(1, 2).flatten(2, 3)[:, :, : start + q.shape[2]] for t in (k, v))
     allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(start)
+    if sliding_window_size:
+        allowed &= ~torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(start - sliding_window_size)
     return attend(q, k, v, allowed)
 
 
 Q, KV = T((1, 4, 96, 64)), T((1, 2, 96, 64))
 MASK = T(values=torch.zeros(1, 1, 96, 96).masked_fill(torch.ones(96, 96).triu(1).bool(), -1e4))
+DISTANCE = (torch.arange(96)[:, None] - torch.arange(96)).float()
+ALIBI = T(values=-DISTANCE.abs() * torch.tensor([0.5, 0.25, 0.125, 0.0625])[None, :, None, None])
+SINK = T(values=torch.tensor([30.0, -5.0, 0.0, 60.0]).view(1, 4, 1, 1))
+FADING = T(values=(-torch.arange(128).flip(0) * 0.125).expand(4, 1, 8, 128).contiguous())
 HOLES = T(values=-1e4 * (torch.arange(4 * 8 * 128).reshape(4, 1, 8, 128) % 3 == 1))
 Q1, CACHE = T((1, 4, 8, 64)), T((4, 2, 128, 64))
 SHARDED_Q = T((1, 4, 8, 64), memory_config=one_user_a_core(4, 1, 32, 64))
@@ -94,7 +107,16 @@ CASES = {
         Case((T((2, 4, 20, 64)), T((2, 4, 20, 64)), T((2, 4, 20, 64))), dict(scale=0.3), sdpa, DEFAULT),
         Case((T((1, 4, 32, 64)), KV, KV), dict(is_causal=False), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(is_causal=False, attn_mask=MASK), sdpa, DEFAULT),
+        Case((Q, KV, KV), dict(is_causal=False, attn_mask=ALIBI), sdpa, DEFAULT),
+        Case((Q, KV, KV), dict(is_causal=False, attn_mask=ALIBI, scale=0.3), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(sliding_window_size=16), sdpa, DEFAULT),
+        Case((Q, KV, KV), dict(sliding_window_size=16, is_causal=False), sdpa, DEFAULT),
+        Case((Q, KV, KV), dict(sliding_window_size=41, is_causal=False, program_config=program(64, 64)), sdpa, DEFAULT),
+        Case((Q, KV, KV), dict(attention_sink=SINK), sdpa, DEFAULT),
+        Case(
+            (Q, KV, KV), dict(attention_sink=SINK, compute_kernel_config=CONFIG, program_config=program(exact=True)),
+            sdpa, EXACT,
+        ),
         Case(
             (Q, KV, KV), dict(output_concat_heads=True),
             lambda q, k, v, output_concat_heads: sdpa(q, k, v).transpose(1, 2).reshape(1, 1, 96, 256), DEFAULT,
@@ -104,6 +126,12 @@ CASES = {
             "BFLOAT16, BFLOAT8_B, or BFLOAT4_B and is DataType::FLOAT32"),
         Refused((Q, T((1, 3, 96, 64)), T((1, 3, 96, 64))), {}, "Got Q: 4, K: 3"),
         Refused((Q, KV, KV), dict(attn_mask=MASK), "is_causal and attn_mask cannot both"),
+        Refused((Q, KV, KV), dict(is_causal=False, attn_mask=MASK, sliding_window_size=9),
+            "bake the sliding-window mask into attn_mask"),
+        Refused((Q, KV, KV), dict(attention_sink=T((1, 2, 1, 1))), "Got sink: 2, Q: 4"),
+        Refused((Q, KV, KV), dict(attention_sink=T((4, 1))), "batch dimension must be 1. Got 4"),
+        Refused((Q, KV, KV), dict(attention_sink=T((1, 4, 1, 2))), "hidden dimension must be 1. Got 2"),
+        Refused((Q, KV, KV), dict(attention_sink=T((1, 4, 1, 1), ttnn.float32)), "Attention sink must be in BF16"),
         Refused((Q, KV, T((1, 2, 64, 64))), {}, "Got K: 96, V: 64"),
         Refused((Q, KV, KV), dict(program_config=program(q=50)), "q_chunk_size must be a positive multiple"),
         Refused((Q, KV, KV), dict(program_config=program(grid=(8, 9))), "Got 72 cores"),
@@ -129,6 +157,7 @@ CASES = {
             decode, EXACT,
         ),
         Case((Q1, CACHE, CACHE), dict(is_causal=False, attn_mask=HOLES), decode, DEFAULT),
+        Case((Q1, CACHE, CACHE), dict(is_causal=False, attn_mask=FADING), decode, DEFAULT),
         Refused((Q1, CACHE, CACHE), {}, "_M_range_check", IndexError),
         Refused((Q1, CACHE, CACHE), dict(cur_pos=[1, 2, 3, -1]), "incompatible", TypeError),
         Refused((Q1, T((4, 2, 128, 32)), T((4, 2, 128, 32))), dict(cur_pos=[1] * 4), "K tensor hidden dimension"),
@@ -167,6 +196,7 @@ CASES = {
         Case((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 96), {}, chunked, DEFAULT),
         Case((T((1, 4, 20, 64)), POOL, POOL, ONE_USER, 0), {}, chunked, DEFAULT),
         Case((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 64), dict(scale=0.125), chunked, DEFAULT),
+        Case((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 64), dict(sliding_window_size=40), chunked, DEFAULT),
         Refused((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 64), dict(scale=0.1), "32-bit float", TypeError),
         Refused((T((1, 4, 64, 64)), POOL, POOL, ONE_USER, 160), {}, "Got K: 192, Q: 64, chunk_start_idx: 160"),
         Refused(

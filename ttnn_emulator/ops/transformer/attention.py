@@ -54,6 +54,23 @@ def _check_heads(n_q: int, n_kv: int) -> None:
         )
 
 
+def _check_sink(sink: Tensor, n_q: int) -> None:
+    if sink.layout is not Layout.TILE:
+        raise DeviceRejects("Attention sink must be tilized")
+    if sink.dtype not in DTYPES:
+        raise DeviceRejects("Attention sink must be in BF16, BFP8, or BFP4 dataformat", f"it is {cpp(sink.dtype)}")
+    if sink.spec.memory_config.buffer_type is not BufferType.DRAM:
+        raise DeviceRejects("Attention sink must be in DRAM")
+    shape = sink.spec.shape
+    if at(shape, 0) != 1:
+        raise DeviceRejects(f"Attention sink batch dimension must be 1. Got {at(shape, 0)}")
+    if at(shape, 1) != n_q:
+        raise DeviceRejects(f"Attention sink num_heads must match Q num_heads. Got sink: {at(shape, 1)}, Q: {n_q}")
+    for i, name in ((2, "sequence"), (3, "hidden")):
+        if at(shape, i) != 1:
+            raise DeviceRejects(f"Attention sink {name} dimension must be 1. Got {at(shape, i)}")
+
+
 @op("ttnn.transformer.scaled_dot_product_attention")
 def scaled_dot_product_attention(
     input_tensor_q: Tensor, input_tensor_k: Tensor, input_tensor_v: Tensor, *, attn_mask: Tensor | None = None,
@@ -63,14 +80,16 @@ def scaled_dot_product_attention(
     windowed_q_token_offset_tensor: Tensor | None = None, output_concat_heads: bool = False,
     attn_mask_block_map: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """softmax((q k^T + mask) * scale) v of a whole prompt; scale is 1 / sqrt(hd) unless said.
+    """softmax(q k^T * scale + mask) v of a whole prompt; scale is 1 / sqrt(hd) unless said.
 
     Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd], nq a multiple of nk -> [B, nq, S, hd];
-              mask [1 or B, 1 or nq, S, Sk], added to the scores before they are scaled (`compute_common.hpp` of the
-              wheel: a finite bias counts `scale` times itself)
+              mask [1 or B, 1 or nq, S, Sk]; attention_sink [1, nq, 1, 1]: a score without a value in every row, which
+              counts `scale` times itself; sliding_window_size W: the last W keys, with is_causal=False those at most
+              W // 2 away on either side
     Dtypes    bfloat16, bfloat8_b, bfloat4_b in any mix; as q
     Layout    TILE, interleaved; the mask in DRAM; the result in DRAM unless said
-    Numerics  default HiFi2, bf16 destination, approximate exp (exp_approx_mode=False in the program config: exact)
+    Numerics  default HiFi2, bf16 destination, approximate exp (exp_approx_mode=False in the program config: exact); the
+              mask is first divided by the scale, into a tensor of its dtype, as the kernel scales what it adds
     Raises    float32 and integers, head dims that are padded, chunk sizes that are no multiples of 32, a mask with
               is_causal
     Source    recorded contract, op `ttnn.transformer.scaled_dot_product_attention`
@@ -80,6 +99,11 @@ def scaled_dot_product_attention(
     _check_prefill(q, k, v)
     if is_causal and attn_mask is not None:
         raise DeviceRejects("is_causal and attn_mask cannot both be present. Got is_causal: true, attn_mask: true")
+    if sliding_window_size and attn_mask is not None:
+        raise DeviceRejects(
+            "sliding_window_size and attn_mask cannot both be present; bake the sliding-window mask into attn_mask. "
+            f"Got sliding_window_size: {sliding_window_size}, attn_mask: true"
+        )
     b, n_q, s, hd = q.spec.shape
     n_kv, sk = k.spec.shape[1], k.spec.shape[2]
     if k.spec.shape[0] != b or v.spec.shape[0] != b:
@@ -119,6 +143,8 @@ def scaled_dot_product_attention(
             raise DeviceRejects("Mask sequence length must match Q sequence length", f"{m[2]} and {s}")
         if m[3] != sk:
             raise DeviceRejects("Mask sequence length must match K sequence length", f"{m[3]} and {sk}")
+    if attention_sink is not None:
+        _check_sink(on_device(attention_sink), n_q)
     q_chunk, k_chunk = _chunks(program_config)
     if not (cores := cores_of(program_config)):
         raise DeviceRejects("SDPA requires a non-empty core grid; got num_cores=0.")
@@ -133,7 +159,7 @@ def scaled_dot_product_attention(
         program_config,
     )
     refuse_unmodelled(
-        name, attention_sink=attention_sink, cu_window_seqlens=cu_window_seqlens,
+        name, cu_window_seqlens=cu_window_seqlens,
         windowed_q_token_offset=windowed_q_token_offset or None,
         windowed_q_token_offset_tensor=windowed_q_token_offset_tensor, attn_mask_block_map=attn_mask_block_map,
     )  # fmt: skip
@@ -141,18 +167,22 @@ def scaled_dot_product_attention(
     out = spec(shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype = exp_approx(program_config), NAME[q.dtype]
 
+    scale = hd**-0.5 if scale is None else scale
+    mask_dtype = None if attn_mask is None else NAME[attn_mask.dtype]
     settings = dict(
         is_causal=is_causal, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk,
         sliding_window=sliding_window_size, dtype=dtype,
     )  # fmt: skip
 
-    def compute(qv, kv, vv, mv):
-        y = numerics.now().attention(qv, kv, vv, mask=mv, **settings)
+    def compute(qv, kv, vv, mv, sink):
+        if mv is not None:
+            mv = numerics.now().mul(mv, 1 / scale, mask_dtype, mask_dtype)
+        y = numerics.now().attention(qv, kv, vv, mask=mv, sink=sink, **settings)
         return y.transpose(1, 2).reshape(b, 1, s, n_q * hd) if output_concat_heads else y
 
-    def together(qs, ks, vs, masks):
+    def together(qs, ks, vs, masks, sinks):
         """The heads of all chips as those of one."""
-        if masks[0] is not None or output_concat_heads or len(qs) * n_q * s * sk > SMALL:
+        if masks[0] is not None or sinks[0] is not None or output_concat_heads or len(qs) * n_q * s * sk > SMALL:
             return None
         y = numerics.now().attention(*(torch.cat(each, 1) for each in (qs, ks, vs)), **settings)
         return [part.contiguous() for part in torch.split(y, n_q, 1)]
@@ -161,7 +191,7 @@ def scaled_dot_product_attention(
     scaled = () if attn_mask is None else (attn_mask.spec,)  # the mask over the scale is a tensor of its own
     return launch(
         name,
-        (q, k, v, attn_mask),
+        (q, k, v, attn_mask, attention_sink),
         out,
         compute,
         flops=flops,
@@ -233,19 +263,14 @@ def chunked_scaled_dot_product_attention(
     config = resolve(compute_kernel_config, _DEFAULT)
     out = spec(q.spec.shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype, end = exp_approx(program_config), NAME[q.dtype], start + s
+    first = start // q_chunk * q_chunk  # the kernel counts chunks of queries
 
     def compute(qv, kv, vv, tv):
         blocks = -(-end // kv.shape[2])
         kv, vv = (gathered(t, tv, blocks)[:, :, :end] for t in (kv, vv))
-        positions = torch.arange(end, device=qv.device)
-        rows, cols = positions[start:, None], positions[None]
-        hidden = cols > rows
-        if sliding_window_size:
-            hidden = hidden | (cols <= rows - sliding_window_size)
-        mask = torch.zeros(s, end, device=qv.device).masked_fill(hidden, -torch.inf)[None, None]
         return numerics.now().attention(
-            qv, kv, vv, mask=mask, scale=scale, config=config, exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk,
-            dtype=dtype,
+            qv, kv, vv, is_causal=True, start=first, sliding_window=sliding_window_size, scale=scale, config=config,
+            exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk, dtype=dtype,
         )  # fmt: skip
 
     flops = 4 * b * n_q * s * end * hd

@@ -118,15 +118,15 @@ def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
 
 
 def _decode(name, q, k, v, mask, where, table, positions, program, compute_kernel_config, memory_config, scale, window,
-            length, is_causal):  # fmt: skip
-    """The launch of decode; `positions` is a list, or None where the tensor `where` holds them."""
+            length, is_causal, k_chunk, most):  # fmt: skip
+    """The launch of decode; `positions` is a list, or None where the tensor `where` holds them; `k_chunk` keys go at a
+    time (0: as many as the position needs), on at most `most` cores a head."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), exp_approx(program), NAME[q.dtype]
-    users, heads, given = q.spec.shape[1], tuple(q.spec.shape[2:]), 0 if program is None else program.k_chunk_size
-    most = 16 if program is None else program.max_cores_per_head_batch
+    users, heads = q.spec.shape[1], tuple(q.spec.shape[2:])
     cores = max(1, min(most, cores_of(program) // (users * k.spec.shape[1])))  # that share a head
     out = spec(q.spec.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
     settings = dict(
-        scale=scale, config=config, exp_approx=approx, k_chunk=given, sliding_window=window, dtype=dtype, cores=cores
+        scale=scale, config=config, exp_approx=approx, k_chunk=k_chunk, sliding_window=window, dtype=dtype, cores=cores
     )
 
     def positions_of(wv) -> list[int]:
@@ -166,7 +166,7 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
         live = [u for u, p in enumerate(found[:users]) if p >= 0]
         if not live:
             return None
-        end = min(length, round_up(max(found) + 1, max(given, 8 * TILE)))  # whole chunks
+        end = min(length, round_up(max(found) + 1, k_chunk))  # whole chunks
         if len(qs) * len(live) * ks[0].shape[1] * end * ks[0].shape[3] > SMALL:
             return None
         kv, vv = (torch.cat([_of_users(whole(t), live)[:, :, :end] for t in each], 1) for each in (ks, vs))
@@ -214,7 +214,8 @@ def scaled_dot_product_attention_decode(
               with is_causal=False the whole cache counts, and a mask [B, 1, nq, L] may be added
     Dtypes    q bfloat16 (also block formats with one KV head); cache bfloat16, bfloat8_b, bfloat4_b; as q
     Layout    q in DRAM, or height sharded in L1; the cache in DRAM; the result in DRAM
-    Numerics  as prefill; the keys in chunks of k_chunk_size, by default as many as the position needs
+    Numerics  as prefill, but a finite mask counts `scale` times itself; the keys in chunks of k_chunk_size, by default
+              the largest power of two that divides L, at most 512
     Differs   the row of a user left out is zero here, and what was in memory on the device
     Source    recorded contract, op `ttnn.transformer.scaled_dot_product_attention_decode`
     """
@@ -266,7 +267,8 @@ def scaled_dot_product_attention_decode(
     positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
     return _decode(
         name, q, k, v, attn_mask, cur_pos_tensor, None, positions, program_config, compute_kernel_config, memory_config,
-        scale, sliding_window_size, k.spec.shape[2], is_causal,
+        scale, sliding_window_size, k.spec.shape[2], is_causal, k_chunk,
+        16 if program_config is None else program_config.max_cores_per_head_batch,
     )  # fmt: skip
 
 
@@ -283,6 +285,8 @@ def paged_scaled_dot_product_attention_decode(
     [B, blocks].
 
     Dtypes    page table and positions int32, ROW_MAJOR
+    Numerics  without a program config 32 keys at a time, one core a head and user; with k_chunk_size 0 as many as the
+              position needs, a power of two up to 256 (128 with an fp32 destination)
     Source    recorded contract, op `ttnn.transformer.paged_scaled_dot_product_attention_decode`
     """
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
@@ -321,8 +325,10 @@ def paged_scaled_dot_product_attention_decode(
         name, attention_sink=attention_sink, paged_cache_geometry=paged_cache_geometry,
         cache_position_modulo=cache_position_modulo, spec_multi_pos_tiles=spec_multi_pos_tiles or None,
     )  # fmt: skip
+    chunk, most = TILE, 1
+    if program_config is not None:
+        chunk, most = program_config.k_chunk_size, program_config.max_cores_per_head_batch
     return _decode(
         name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config,
-        scale,
-        sliding_window_size, k.spec.shape[2] * table.spec.shape[-1], is_causal,
+        scale, sliding_window_size, k.spec.shape[2] * table.spec.shape[-1], is_causal, chunk, most,
     )  # fmt: skip

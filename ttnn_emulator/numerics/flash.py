@@ -1,0 +1,435 @@
+"""Flash attention of prompts and of decode steps, bit for bit, in the steps of the library's own kernels.
+
+Source    `sdpa` and `sdpa_decode` kernels of the wheel (ttnn 0.81.1), with the compile-time arguments that the library
+          gives them; all recorded vectors
+"""
+
+import builtins
+import math
+from typing import NamedTuple
+
+import numpy
+import torch
+
+from . import ComputeConfig, fpu, vector
+from .common import TILE, stored
+from .rounding import HELD_AS, to_bf16_rna, to_bf16_truncated, truncate_fp32
+from .unary import tabulate, take
+
+
+def _l1_add(a, b):
+    """The packer's accumulation in L1: one RNE."""
+    return (a.float() + b.float()).to(torch.bfloat16)
+
+
+def _exp_cut(v, scale):
+    return to_bf16_truncated(vector.exp_unclamped(v, scale))
+
+
+def _correction_approx(v, scale):
+    return vector.exp_21f(v.float() * vector.bf16_scale(scale)).to(torch.bfloat16)
+
+
+def _correction_polynomial(v, scale):
+    return vector.exp_polynomial(v.float() * vector.bf16_scale(scale), 2).to(torch.bfloat16)
+
+
+def _reciprocal_cut(x):
+    return to_bf16_truncated(vector.reciprocal(x, 1))
+
+
+def _reciprocal(x):
+    return (1 / x.double()).float().to(torch.bfloat16)
+
+
+def _loops():
+    from . import flash_kernel  # numba and its compiler: imported when first needed
+
+    return flash_kernel
+
+
+def _patterns(x):
+    """bfloat16 as a numpy array of its patterns."""
+    return x.contiguous().view(torch.int16).numpy().view("uint16")
+
+
+def _compiled(name, x, parameter):
+    """`vector.exp_polynomial` (of degree 4) or `vector.reciprocal`, on the CPU in one pass."""
+    if x.device.type != "cpu":
+        return getattr(vector, name)(x, parameter)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    parameters = () if name == "exp_polynomial" else (parameter,)
+    getattr(_loops(), name)(x.view(-1).numpy(), *parameters, out.view(-1).numpy())
+    return out
+
+
+#: Multiply-adds of a decode step from which one compiled pass is worth its compilation, once per machine.
+WORTH = 1 << 17
+_NO_TABLE = torch.zeros(1, dtype=torch.bfloat16)
+
+
+class _Flash:
+    """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32
+    dest)."""
+
+    def __init__(self, config, scale, exp_approx, wide):
+        self.fidelity, self.fp32, self.approx_recip = (
+            config.math_fidelity,
+            config.fp32_dest_acc_en,
+            config.math_approx_mode,
+        )
+        self.scale, self.exp_approx, self.wide = scale, exp_approx, wide
+        self.correction_scale = vector.bf16_scale(scale)
+
+    def packed(self, y):
+        return stored(y, "bfloat16")
+
+    def scores(self, q, k, mask):
+        s = fpu.matmul(q, k.mT, self.fidelity, self.fp32)
+        s = s if self.wide else self.packed(s)
+        return s if mask is None else s.masked_fill(mask, -math.inf)
+
+    def row_max(self, s):
+        m = s.amax(-1, keepdim=True)
+        return to_bf16_truncated(m) if self.wide else m
+
+    def exponentials(self, s, m):
+        if self.fp32 and not self.wide and s.device.type == "cpu":
+            out = torch.empty_like(s, memory_format=torch.contiguous_format)
+            rows, maxima = _patterns(s).reshape(-1, s.shape[-1]), _patterns(m).reshape(-1)
+            _loops().exponentials(rows, maxima, self.scale, self.exp_approx, _patterns(out).reshape(rows.shape))
+            return out
+        v = fpu.sub(s, m, self.fp32)
+        if not self.fp32:
+            return self._of_bf16(_exp_cut, v)
+        if self.exp_approx:
+            e = vector.exp_unclamped(v, self.scale)
+        else:
+            e = vector.exp_accurate(v * vector.f32(self.scale))
+        return e if self.wide else self.packed(e)
+
+    def _of_bf16(self, function, v):
+        """A vector-unit function of bfloat16 values and the scale, from a table."""
+        return take(tabulate(function, self.scale, device=str(v.device)), v)
+
+    def correction(self, old, new):
+        """exp((old max - new max) * scale), bfloat16."""
+        v = fpu.sub(old, new, self.fp32)
+        if not self.fp32:
+            return self._of_bf16(_correction_approx if self.exp_approx else _correction_polynomial, v)
+        v = v * self.correction_scale
+        return self.packed(vector.exp_accurate(v) if self.exp_approx else _compiled("exp_polynomial", v, 4))
+
+    def with_sink(self, sink, m, total, acc):
+        """(sum, output) of rows with one more score, bfloat16."""
+        if not self.fp32:
+            return to_bf16_truncated(total.float() + self.correction(sink, m).float()), acc
+        new = torch.maximum(m, sink)
+        c = self.correction(m, new)
+        total = fpu.add(self.exponentials(sink.float(), new), fpu.mul(total, c, self.fidelity, True), True)
+        return total, self.times(acc, c)
+
+    def product(self, p, v):
+        return self.packed(fpu.matmul(p, v, self.fidelity, self.fp32))
+
+    def times(self, a, b):
+        return self.packed(fpu.mul(a, b, self.fidelity, self.fp32))
+
+    def decode_on_cpu(self, q, k, v, group, chunk):
+        """`attention_decode` of users (row, last position) in one compiled pass; None if a product could overflow."""
+        here = [user for user, _ in group]
+        every = slice(here[0], here[-1] + 1) if here[-1] - here[0] + 1 == len(here) else here
+        tables = [_NO_TABLE] * 3
+        if not self.fp32:
+            correction = _correction_approx if self.exp_approx else _correction_polynomial
+            reciprocal = _reciprocal_cut if self.approx_recip else _reciprocal
+            tables = [tabulate(_exp_cut, self.scale), tabulate(correction, self.scale), tabulate(reciprocal)]
+        out = _loops().decode(
+            *(_patterns(t) for t in (q[0, every], k[every], v[every])),
+            numpy.array([position for _, position in group]), chunk, (self.scale, self.correction_scale),
+            (self.exp_approx, 1 if self.approx_recip else 2), [_patterns(t) for t in tables], self.fidelity, self.fp32,
+        )  # fmt: skip
+        if out is None:
+            return None
+        words = torch.from_numpy(out)
+        return words.view(torch.float32) if self.fp32 else (words >> 16).to(torch.int16).view(torch.bfloat16)
+
+    def inverse(self, total):
+        if self.fp32:
+            return _compiled("reciprocal", truncate_fp32(total), 1 if self.approx_recip else 2)
+        return take(tabulate(_reciprocal_cut if self.approx_recip else _reciprocal, device=str(total.device)), total)
+
+
+#: Blocks of tiles (rows, columns) that fit a bf16 destination, in the order in which attention tries them.
+_SUBBLOCKS = (
+    (2, 4), (4, 2), (1, 8), (8, 1), (1, 7), (7, 1), (2, 3), (3, 2), (1, 6), (6, 1), (1, 5), (5, 1), (2, 2), (1, 4),
+    (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1),
+)  # fmt: skip
+
+
+def _subblock(rows: int, columns: int, highest: int = 8) -> tuple[int, int]:
+    return next((h, w) for h, w in _SUBBLOCKS if h <= highest and rows % h == 0 and columns % w == 0)
+
+
+class _Tiles(NamedTuple):
+    """The sizes of a prefill in tiles: chunks of queries and keys, all keys, and how far a window reaches."""
+
+    q: int
+    k: int
+    keys: int
+    causal: bool
+    masked: bool
+    left: int | None  # None: no window
+    right: int
+    streaming: bool  # the kernel of a bf16 destination
+
+    def chunks(self, first: int):
+        """(number, keys at work) of every chunk of keys for the queries from tile `first` on. The kernel of a bf16
+        destination leaves out what no query of the chunk sees, the other one only what is behind all of them.
+
+        Source    `compute_streaming.hpp`, `compute_common.hpp` and `sliding_window_geometry.hpp` of the wheel
+        """
+        count = -(-self.keys // self.k)
+        past = first + self.q + (0 if self.causal else self.right)  # the first tile that no query sees
+        start, stop, bounded = 0, count, self.causal or (self.streaming and self.left is not None)
+        if bounded:
+            stop = builtins.min(count, -(-past // self.k))
+        if self.streaming and self.left is not None and first > self.left:
+            start = (first - self.left) // self.k
+        for i in range(start, stop):
+            live = self.k
+            if self.streaming and not self.causal and not self.masked and i == count - 1:
+                live = self.keys - i * self.k
+            if self.streaming and bounded and i == stop - 1 and past > i * self.k:
+                live = builtins.min(live, past - i * self.k)
+            yield i, live
+
+
+def attention(
+    q, k, v, *, mask=None, is_causal=False, scale=None, config: ComputeConfig, exp_approx=True, q_chunk=32, k_chunk=32,
+    sliding_window=None, sink=None, start=0, dtype="bfloat16",
+):  # fmt: skip
+    """softmax((q k^T + mask) * scale) v, grouped heads, in the steps of the library's flash attention.
+
+    Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd] -> [B, nq, S, hd]; mask broadcasts to [B, nq, S, Sk], added to
+              the unscaled scores; sink [1, nq, 1, 1]: one more unscaled score of every row, without a value; start:
+              the position of the first query among the keys
+    Numerics  Scores, exponentials, partial sums and outputs of every K chunk pass through L1 in bfloat16; with an fp32
+              destination, scores, exponentials and sums in fp32. The scale is fused into the exponential, which is the
+              approximate one in a bf16 destination, whatever `exp_approx` says; that then chooses only the one of the
+              corrections between chunks. math_approx_mode: the sum's reciprocal is not rounded but cut. In a bf16
+              destination the first tile rows of a chunk of queries are multiplied with v in blocks, which are added in
+              L1, while their exponentials come. A window without `is_causal` is centred: |key - query| <= window / 2.
+    Source    `sdpa` compute kernels of the wheel (`compute_streaming.hpp` for a bf16, `compute_common.hpp` for an fp32
+              destination)
+    """
+    b, nq, s, hd = q.shape
+    nk, sk = k.shape[1:3]
+    group = nq // nk
+    q, k, v = (t.to(torch.bfloat16) for t in (q, k, v))
+    scale = 1 / math.sqrt(hd) if scale is None else scale
+    step = _Flash(config, scale, exp_approx, wide=config.fp32_dest_acc_en)
+    pad = -sk % k_chunk
+    k, v = (torch.nn.functional.pad(t, (0, 0, 0, pad)) for t in (k, v))
+    if mask is not None:
+        mask = torch.nn.functional.pad(mask.expand(b, nq, s, sk), (0, pad), value=-math.inf).to(torch.bfloat16)
+    if sink is not None:
+        sink = sink.to(torch.bfloat16).reshape(nk, group, 1, 1)
+    left = right = None
+    if sliding_window:
+        left, right = (sliding_window - 1, 0) if is_causal else (sliding_window // 2, sliding_window // 2)
+    sizes = _Tiles(
+        q_chunk // TILE, k_chunk // TILE, -(-sk // TILE), is_causal, mask is not None,
+        None if left is None else -(-left // TILE), -(-(right or 0) // TILE), not step.fp32,
+    )  # fmt: skip
+    _, width = _subblock(sizes.q, sizes.k)
+    high, columns = _subblock(sizes.q, -(-v.shape[-1] // TILE), 2)
+    if high == 1 and 2 * columns <= 8 and sizes.q > 1:
+        high = 2
+    out = torch.empty(b, nq, s, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
+    positions = torch.arange(builtins.max(sk + pad, start + s), device=q.device)
+    for q0 in range(0, s, q_chunk):
+        these = slice(q0, builtins.min(q0 + q_chunk, s))
+        rows = positions[start + these.start : start + these.stop, None]
+        queries = q[:, :, these].reshape(b, nk, group * len(rows), hd)
+        m = total = acc = None
+        for i, live in sizes.chunks((start + q0) // TILE):
+            at = slice(i * k_chunk, i * k_chunk + live * TILE)
+            keys = positions[at]
+            hidden = (keys >= sk)[None].expand(len(rows), -1)
+            if is_causal:
+                hidden = hidden | (keys > rows)
+            if sliding_window:
+                hidden = hidden | (keys < rows - left) | (keys > rows + right if not is_causal else False)
+            hidden = hidden.repeat(group, 1) if bool(hidden.any()) else None
+            scores = step.scores(queries, k[:, :, at], hidden)
+            if mask is not None:
+                extra = mask[:, :, these][..., at].reshape(scores.shape)
+                scores = fpu.add(scores, extra, True) if step.fp32 else _l1_add(scores, extra)
+            new = step.row_max(scores)
+            new = new if m is None else torch.maximum(m, new)
+            p = step.exponentials(scores, new)
+            part = p[..., :TILE]
+            for t in range(TILE, live * TILE, TILE):
+                part = part + p[..., t : t + TILE] if step.fp32 else _l1_add(part, p[..., t : t + TILE])
+            y = step.product(p, v[:, :, at])
+            block = next(w for w in range(builtins.min(width, live), 0, -1) if live % w == 0)
+            if not step.fp32 and block < live:
+                y, first = (t.unflatten(2, (group, -1)) for t in (y, p))
+                first = first[:, :, :, : high * TILE]
+                blocks = fpu.matmul(first.flatten(2, 3), v[:, :, at], step.fidelity, False, block, sum_all=True)
+                y[:, :, :, : high * TILE] = step.packed(blocks).view(*first.shape[:4], -1)
+                y = y.flatten(2, 3)
+            if m is not None:
+                c = step.correction(m, new)
+                old = fpu.mul(total, c, step.fidelity, step.fp32)
+                part = fpu.add(part, old, True) if step.fp32 else _l1_add(part, step.packed(old))
+                y = _l1_add(y, step.times(acc, c))
+            m, total, acc = new, part, y
+        total = fpu.row_sum(total, step.fidelity, step.fp32)
+        if sink is not None:
+            extra = sink.expand(nk, group, len(rows), 1).reshape(1, nk, -1, 1)
+            total, acc = step.with_sink(extra.expand(b, -1, -1, -1), m, total, acc)
+        y = stored(fpu.mul(acc, step.inverse(total), step.fidelity, step.fp32), dtype)
+        out[:, :, these] = y.reshape(b, nq, len(rows), -1)
+    return out
+
+
+def _decode_chunks(position, k_chunk, sliding_window, fp32):
+    """The K chunk of decode and the first and one-past-last chunk: where none is given a power of 2 of tiles, as many
+    as fit the destination at most."""
+    if not k_chunk:
+        tiles = position // TILE + 1
+        k_chunk = TILE * builtins.min(4 if fp32 else 8, 1 << (tiles - 1).bit_length())
+    first = builtins.max(0, position + 1 - sliding_window) // k_chunk if sliding_window else 0
+    return k_chunk, first, position // k_chunk + 1
+
+
+def attention_decode(
+    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
+    sliding_window=None, dtype="bfloat16", cores=None,
+):  # fmt: skip
+    """One new token per user against a cache.
+
+    Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask
+              broadcasts to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
+    Numerics  bfloat16 after every step, also with an fp32 destination. K goes in chunks of `k_chunk` (0: the power
+              of 2 of tiles that covers the position, up to 8). A head's chunks are spread over `cores` (None: 64 /
+              (B * nk), 1 to 16), last chunks first; a core's chunks are folded one by one, the cores' results by a
+              tree.
+    Source    `sdpa_flash_decode.cpp` and `rt_args_common.hpp` of the wheel. One chunk per head is recorded
+              (bit-exact); several are as the source says, not recorded, and the number of cores is the rule of thumb
+              above.
+    """
+    users, nq, hd = q.shape[1:]
+    nk, length = k.shape[1:3]
+    q, k, v = (t.to(torch.bfloat16) for t in (q, k, v))
+    scale = 1 / math.sqrt(hd) if scale is None else scale
+    # Up to 16 query heads the kernel works on half tiles (its compile-time argument 23, as ttnn 0.81.1 sets it), and
+    # there the exponential is the approximate one whatever was asked for.
+    step = _Flash(config, scale, exp_approx or nq <= TILE // 2, wide=False)
+    cores = cores or builtins.max(1, builtins.min(16, 64 // (users * nk)))
+    out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
+    alike = {}  # users whose chunks are the same go together
+    for user, position in enumerate(positions):
+        if position >= 0:
+            last = length - 1 if mask is not None else builtins.min(position, length - 1)
+            alike.setdefault(_decode_chunks(last, k_chunk, sliding_window, step.fp32), []).append((user, last))
+    for (chunk, first, end), group in alike.items():
+        here = [user for user, _ in group]
+        farthest = builtins.max(position for _, position in group)
+        one_pass = q.device.type == "cpu" and len(here) * nq * hd * farthest >= WORTH and hd % TILE == 0
+        one_pass = one_pass and mask is None and not sliding_window and (cores == 1 or end == 1)  # one core a head
+        one_pass = one_pass and v.shape[-1] == hd and (farthest // TILE + 1) * TILE <= length
+        y = step.decode_on_cpu(q, k, v, group, chunk) if one_pass else None
+        if y is not None:
+            out[0, here] = stored(y, dtype)
+            continue
+        every = slice(here[0], here[-1] + 1) if here[-1] - here[0] + 1 == len(here) else here
+        queries = q[0, every].reshape(-1, nq // nk, hd)
+        # Behind the farthest position nothing is computed: what is hidden there comes to the same.
+        start, stop = first * chunk, builtins.min(end * chunk, length)
+        live = builtins.min(stop, (farthest // TILE + 1) * TILE)
+        last = torch.tensor([position for _, position in group], device=q.device)[:, None]
+        columns = torch.arange(start, live, device=q.device)
+        hidden = columns > last
+        if sliding_window:
+            hidden = hidden | (columns <= last - sliding_window)
+        hidden = hidden.repeat_interleave(nk, 0)[:, None] if bool(hidden.any()) else None
+        scores = step.scores(queries, k[every, :, start:live].flatten(0, 1), hidden)
+        if mask is not None:
+            extra = mask.expand(users, 1, nq, -1)[every, 0, :, start:live].reshape(scores.shape)
+            scores = step.packed(fpu.add(scores, extra.to(torch.bfloat16), step.fp32))
+        if end * chunk > live:
+            scores = torch.nn.functional.pad(scores, (0, end * chunk - live), value=-math.inf)
+        scores = scores.unflatten(-1, (end - first, chunk)).transpose(1, 2)  # [users nk, chunks, group, chunk]
+        values = v[every, :, start:stop]
+        if end * chunk > stop:
+            values = torch.nn.functional.pad(values, (0, 0, 0, end * chunk - stop))
+        values = values.unflatten(2, (end - first, chunk)).flatten(0, 1)
+        _, total, acc = _folded(step, scores, values, _spread(end - first, cores))
+        y = stored(fpu.mul(acc, step.packed(step.inverse(total)), step.fidelity, step.fp32), dtype)
+        out[0, every] = y.reshape(-1, nq, y.shape[-1])
+    return out
+
+
+def _folded(step, scores, values, spread):
+    """(max, sum, output) of a row over all chunks: every core folds its own one by one, a tree folds the cores'.
+
+    Shapes    scores [B, chunks, rows, keys], values [B, chunks, keys, hd] -> [B, rows, 1] twice, [B, rows, hd]
+    """
+    m = step.row_max(scores)
+    for chunks in spread:
+        if len(chunks) > 1:
+            at = slice(chunks[0], chunks[-1] + 1)
+            m[:, at] = m[:, at].cummax(1).values
+    p = step.exponentials(scores, m)
+    total = step.packed(fpu.row_sum(p, step.fidelity, step.fp32))
+    both = torch.cat([step.product(p, values), total], -1)  # the sum is folded as the output is
+    corrections = step.correction(m[:, :-1], m[:, 1:]) if m.shape[1] > len(spread) else None
+    results = []
+    for chunks in spread:
+        acc = both[:, chunks[0]]
+        for i in chunks[1:]:
+            acc = step.packed(fpu.add(step.times(acc, corrections[:, i - 1]), both[:, i], step.fp32))
+        results.append((m[:, chunks[-1]], acc[..., -1:], acc[..., :-1]))
+    return _tree(step, results)
+
+
+def _spread(n, cores):
+    """Which of n chunks each core has; core 0, the root, has the last ones."""
+    cores = builtins.min(cores, n)
+    share, rest = divmod(n, cores)
+    spans, at = [], 0
+    for i in range(cores):
+        size = share + (i < rest)
+        spans.append(range(at, at + size))
+        at += size
+    return spans[::-1]
+
+
+def _tree(step, results):
+    """Fold the cores' results: in round r, core i takes in core i + 2^r."""
+    results = list(results)
+    stride = 1
+    while stride < len(results):
+        for i in range(0, len(results) - stride, 2 * stride):
+            results[i] = _merge(step, results[i], results[i + stride])
+        stride *= 2
+    return results[0]
+
+
+def _merge(step, mine, theirs):
+    """The vector unit's correction: both maxima, sums and outputs brought to the larger maximum."""
+    m = torch.maximum(mine[0], theirs[0])
+    total, outputs = [], []
+    for old, part, y in (mine, theirs):
+        v = (old.float() - m.float()) * vector.bf16_scale(step.scale)
+        e = vector.exp_accurate(v) if step.fp32 else vector.exp_21f(v).to(torch.bfloat16).float()
+        scaled = e * part.float()
+        total.append(scaled if step.fp32 else to_bf16_truncated(scaled).float())
+        outputs.append(step.times(y, step.packed(e)))
+    total = total[0] + total[1]
+    total = to_bf16_rna(total) if step.fp32 else to_bf16_truncated(total)
+    return m, total, step.packed(fpu.add(outputs[0], outputs[1], step.fp32))
