@@ -223,8 +223,8 @@ def test_bars(clean, monkeypatch):
 
 
 def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
+    from bringup.checkpoints import session
     from bringup.checks import accuracy
-    from bringup.evaluation import teacher_forcing
 
     context = clean[1]
     reference = dataclasses.replace(context.reference, logits=context.reference.logits.clone())
@@ -237,7 +237,7 @@ def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
     def outcome(at):
         tokens = list(reference.tokens)
         tokens[at] = int(reference.logits[at].topk(2).indices[1])
-        monkeypatch.setattr(teacher_forcing, "greedy", lambda *args, **kwargs: (tokens, None))
+        monkeypatch.setattr(session, "greedy", lambda *args, **kwargs: (tokens, None))
         return accuracy.generation(context)
 
     found = outcome(int(lead.argmax()))
@@ -249,8 +249,8 @@ def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
 
 
 def test_numbers_in_words(clean, monkeypatch):
+    from bringup.checkpoints import session
     from bringup.checks import accuracy
-    from bringup.evaluation import teacher_forcing
 
     assert [accuracy._nth(n) for n in (1, 2, 3, 4, 11, 12, 22, 113)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "22nd", "113th",
@@ -261,7 +261,7 @@ def test_numbers_in_words(clean, monkeypatch):
     for at in (0, 1, 2):
         tokens = list(context.reference.tokens)
         tokens[at] = int(context.reference.logits[at].argsort(descending=True)[6])
-        monkeypatch.setattr(teacher_forcing, "greedy", lambda *args, tokens=tokens, **kwargs: (tokens, None))
+        monkeypatch.setattr(session, "greedy", lambda *args, tokens=tokens, **kwargs: (tokens, None))
         found.append(accuracy.generation(context).summary)
     assert found == [
         "no token is HF's: the first is HF's 7th best",
