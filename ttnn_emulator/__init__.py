@@ -1,4 +1,4 @@
-"""A Tenstorrent Wormhole device in PyTorch, behind ttnn's own names.
+"""A Tenstorrent device in PyTorch, behind ttnn's own names.
 
 What passes here is meant to pass on the device: calls are checked as ttnn 0.81.1 checks them, memory is charged as it
 allocates it, and numbers come out as the chip computes them. `import ttnn_emulator as ttnn` stands in for the library.
@@ -49,6 +49,7 @@ from .device import (
     close_mesh_device,
     command_queue,
     create_mesh_device,
+    get_arch_name,
     get_device_ids,
     get_fabric_config,
     get_memory_view,

@@ -1,4 +1,4 @@
-"""Devices: one Wormhole chip, or a mesh of them, with an allocator for each kind of memory."""
+"""Devices: one chip, or a mesh of them, with an allocator for each kind of memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import enum
 import itertools
 from typing import NamedTuple
 
+from .chips import Arch, Chip, machine
+from .chips.systems import VARIABLE
 from .errors import DeviceRejects, NotEmulated
 from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet
-from .memory import BANK_BYTES, BANKS, GRID, Allocator, BufferType
+from .memory import Allocator, BufferType
 from .shape import round_up
 
 
@@ -101,15 +103,6 @@ class QueueId:
         return f"QueueId({self.value})"
 
 
-class Arch(enum.Enum):
-    WORMHOLE_B0 = 2
-
-    def __str__(self) -> str:
-        return f"Arch.{self.name}"
-
-    __repr__ = __str__
-
-
 class MemoryView(NamedTuple):
     """Bytes per bank of one kind of memory on one chip, as `ttnn.get_memory_view` reports them."""
 
@@ -136,33 +129,31 @@ class MeshDeviceView:
         return True
 
 
-#: Physical ids of the chips of a T3000 in mesh order, row by row (ttnn 0.81.1, `get_device_ids` of the recorded
-#: systems).
-PHYSICAL_IDS = {(2, 4): [4, 0, 2, 6, 5, 1, 3, 7], (1, 8): [4, 0, 2, 6, 7, 3, 1, 5]}
 _mesh_ids = itertools.count()
 
 
 class MeshDevice:
-    """A mesh of Wormhole chips; `open_device` gives a 1x1 one.
+    """A mesh of chips; `open_device` gives a 1x1 one.
 
     Every chip allocates alike, so one allocator per kind of memory stands for all of them.
     """
 
-    def __init__(self, shape: MeshShape, device_ids=None, trace_region_size=0, l1_small_size=0, num_command_queues=1):
+    def __init__(
+        self, shape: MeshShape, device_ids, chip: Chip, trace_region_size=0, l1_small_size=0, num_command_queues=1
+    ):
         self.shape = shape
-        self.chips = shape.mesh_size()
-        self.device_ids = list(device_ids) if device_ids else list(PHYSICAL_IDS.get(tuple(shape), range(self.chips)))
+        self.chips, self.device_ids = shape.mesh_size(), list(device_ids)
+        self.chip = chip  # what each of them is
         self.trace_region_size, self.l1_small_size = trace_region_size, l1_small_size
         self.num_command_queues = num_command_queues
         self.mesh_id = next(_mesh_ids)
         self.fabric = _fabric if self.chips > 1 else FabricConfig.DISABLED  # as it was when the mesh was opened
         self.is_open = True
-        # The trace region is cut off DRAM in steps of 8192 bytes a bank (ttnn 0.81.1, memory view at open).
-        dram = BANK_BYTES[BufferType.DRAM] - round_up(-(-trace_region_size // BANKS[BufferType.DRAM]), 8192)
-        l1 = BANK_BYTES[BufferType.L1] - round_up(l1_small_size, 32)
+        trace_bytes = round_up(-(-trace_region_size // self.chip.dram.count), self.chip.trace_region_step)
+        small_bytes = round_up(l1_small_size, self.chip.buffer_alignment)
         self.allocators = {
-            BufferType.DRAM: Allocator(BufferType.DRAM, dram),
-            BufferType.L1: Allocator(BufferType.L1, l1),
+            BufferType.DRAM: Allocator(BufferType.DRAM, self.chip, trace_bytes),
+            BufferType.L1: Allocator(BufferType.L1, self.chip, small_bytes),
         }
         self.submeshes: list[MeshDevice] = []
         self.capture = None  # the trace being captured
@@ -262,7 +253,12 @@ class MeshDevice:
             )
         ids = [self.get_device_id((r, c)) for r in range(top, top + rows) for c in range(left, left + columns)]
         sub = MeshDevice(
-            MeshShape(rows, columns), ids, self.trace_region_size, self.l1_small_size, self.num_command_queues
+            MeshShape(rows, columns),
+            ids,
+            self.chip,
+            self.trace_region_size,
+            self.l1_small_size,
+            self.num_command_queues,
         )
         self.submeshes.append(sub)
         _open.append(sub)
@@ -287,23 +283,22 @@ class MeshDevice:
         return self.mesh_id
 
     def arch(self) -> Arch:
-        return Arch.WORMHOLE_B0
+        return self.chip.arch
 
     def compute_with_storage_grid_size(self) -> CoreCoord:
-        return CoreCoord(*GRID)
-
-    def logical_grid_size(self) -> CoreCoord:
-        return CoreCoord(*GRID)
+        return CoreCoord(*self.chip.grid)
 
     def dram_grid_size(self) -> CoreCoord:
-        return CoreCoord(BANKS[BufferType.DRAM], 1)
+        return CoreCoord(self.chip.dram.count, 1)
 
     @property
     def core_grid(self) -> CoreGrid:
-        return CoreGrid(x=GRID[0], y=GRID[1])
+        x, y = self.chip.grid
+        return CoreGrid(x=x, y=y)
 
     def worker_core_grid(self) -> CoreRangeSet:
-        return CoreRangeSet([CoreRange((0, 0), (GRID[0] - 1, GRID[1] - 1))])
+        x, y = self.chip.grid
+        return CoreRangeSet([CoreRange((0, 0), (x - 1, y - 1))])
 
     def enable_program_cache(self) -> None:
         self.program_cache = True
@@ -372,8 +367,8 @@ def get_fabric_config() -> FabricConfig:
 
 
 def get_num_devices() -> int:
-    """Chips of the largest system the emulator stands for (T3000)."""
-    return 8
+    rows, columns = machine().machine_shape
+    return rows * columns
 
 
 def get_device_ids() -> list[int]:
@@ -381,12 +376,16 @@ def get_device_ids() -> list[int]:
 
 
 def get_num_pcie_devices() -> int:
-    """Chips with a PCIe link of their own: half of a T3000's."""
-    return 4
+    """Chips with a PCIe link of their own."""
+    return len(machine().pcie_ids)
 
 
 def get_pcie_device_ids() -> list[int]:
-    return list(range(get_num_pcie_devices()))
+    return list(machine().pcie_ids)
+
+
+def get_arch_name() -> str:
+    return machine().chip.name
 
 
 GetNumAvailableDevices, GetNumPCIeDevices = get_num_devices, get_num_pcie_devices
@@ -397,10 +396,11 @@ def open_device(
     dispatch_core_config=None, worker_l1_size: int = 0,
 ) -> MeshDevice:  # fmt: skip
     """Opens one chip, as a 1x1 mesh."""
-    if not isinstance(device_id, int) or not 0 <= device_id < get_num_devices():
-        raise DeviceRejects(f"Device index {device_id} out of range: chips 0 to {get_num_devices() - 1} are emulated")
+    _check_ids([device_id])
     next(_mesh_ids)  # the library opens the system's mesh first, and makes the chip a submesh of it
-    device = MeshDevice(MeshShape(1, 1), [device_id], trace_region_size, l1_small_size, num_command_queues)
+    device = MeshDevice(
+        MeshShape(1, 1), [device_id], machine().chip, trace_region_size, l1_small_size, num_command_queues
+    )
     _open.append(device)
     return device
 
@@ -409,16 +409,32 @@ def open_mesh_device(
     mesh_shape=None, l1_small_size: int = 0, trace_region_size: int = 0, num_command_queues: int = 1,
     dispatch_core_config=None, offset=None, physical_device_ids=(), worker_l1_size: int = 0,
 ) -> MeshDevice:  # fmt: skip
-    """Opens a mesh of up to eight chips."""
-    shape = MeshShape(mesh_shape) if mesh_shape is not None else MeshShape(1, 1)
-    if shape.mesh_size() > get_num_devices():
-        raise DeviceRejects(
-            f"Requested mesh {shape} is too big for the system: it has {get_num_devices()} devices",
-            "the largest system emulated is T3000: MeshShape(2, 4) or MeshShape(1, 8)",
-        )
-    device = MeshDevice(shape, physical_device_ids, trace_region_size, l1_small_size, num_command_queues)
+    """Opens a mesh of the machine's chips, by default all of them.
+
+    Raises    DeviceRejects where the machine has no such mesh
+    Source    ttnn 0.81.1 on n150, n300 and T3000
+    """
+    system = machine()
+    shape = MeshShape(mesh_shape if mesh_shape is not None else system.machine_shape)
+    if shape.dims() != 2:
+        raise DeviceRejects("MeshDeviceViewImpl is not 2D!", f"got {shape}")
+    if physical_device_ids:
+        _check_ids(physical_device_ids)
+    else:
+        physical_device_ids = system.placed(shape, tuple(offset or (0, 0)))
+    device = MeshDevice(shape, physical_device_ids, system.chip, trace_region_size, l1_small_size, num_command_queues)
     _open.append(device)
     return device
+
+
+def _check_ids(device_ids) -> None:
+    """Refuses chips that the machine does not have."""
+    for chip in device_ids:
+        if chip not in get_device_ids():
+            raise DeviceRejects(
+                f"Chip to board mapping for chip {chip} not found.",
+                f"{machine().name} has chips {get_device_ids()}; {VARIABLE} names another machine",
+            )
 
 
 def close_device(device: MeshDevice) -> None:

@@ -10,7 +10,7 @@ import itertools
 import weakref
 from typing import NamedTuple
 
-from .memory import Buffer, _page
+from .memory import Buffer, banks_of, pages_of
 from .tensor import Tensor, TensorSpec
 
 
@@ -86,7 +86,8 @@ class Recorder:
         if id(buffer) not in self._blocks and buffer.alive and buffer.bank_bytes:
             spec, shards = tensor.spec, tensor.spec.memory_config.shard_spec
             whole = spec.padded_shape if shards is None else shards.shape
-            pages = _page(whole, spec.dtype, spec.layout, buffer.buffer_type, None if shards is None else whole[1])
+            banks = banks_of(buffer.device.chip, buffer.buffer_type)
+            pages = pages_of(whole, spec.dtype, spec.layout, banks, None if shards is None else whole[1])
             self._blocks[id(buffer)] = (
                 buffer,
                 Block(buffer.buffer_type, buffer.address, buffer.bank_bytes, spec, *pages),

@@ -10,6 +10,7 @@ import enum
 from bisect import bisect_left
 from functools import lru_cache
 
+from .chips import Banks, Chip
 from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout
 from .errors import DeviceRejects
 from .grid import CoreGrid, CoreRange, CoreRangeSet
@@ -170,50 +171,43 @@ def create_sharded_memory_config(
 
 
 # ---------------------------------------------------------------- pages and banks
-#: Banks of one Wormhole chip, usable bytes in each, and the first usable address (ttnn 0.81.1, memory view at open).
-BANKS = {BufferType.DRAM: 12, BufferType.L1: 64}
-BANK_BYTES = {BufferType.DRAM: 1_072_693_184, BufferType.L1: 1_393_312}
-BASE_ADDRESS = {BufferType.DRAM: 1_048_640, BufferType.L1: 105_824}
-#: A row-major page is one row, aligned to this many bytes (recorded limits, "Buffers").
-PAGE_ALIGNMENT = {BufferType.DRAM: 32, BufferType.L1: 16}
-#: What a buffer takes in a bank is a multiple of this, in DRAM and in L1.
-ALIGNMENT = 32
-GRID = (8, 8)
+def banks_of(chip: Chip, buffer_type: BufferType) -> Banks:
+    return chip.dram if buffer_type is BufferType.DRAM else chip.l1
 
 
-def _page(padded_shape, dtype, layout, buffer_type, width=None) -> tuple[int, int]:
-    """(number of pages, bytes of one aligned page)."""
+def pages_of(padded_shape, dtype, layout, banks: Banks, width=None) -> tuple[int, int]:
+    """(number of pages, bytes of one aligned page); a row-major page is one row."""
     volume = 1
     for n in padded_shape:
         volume *= n
     if layout is Layout.TILE:
         return volume // (TILE * TILE), TILE_BYTES[dtype]
     width = width or (padded_shape[-1] if len(padded_shape) else 1)
-    row = round_up(width * ELEMENT_BYTES[dtype], PAGE_ALIGNMENT[buffer_type])
+    row = round_up(width * ELEMENT_BYTES[dtype], banks.page_alignment)
     return (volume // width if width else 0), row
 
 
 @lru_cache(maxsize=65536)
-def buffer_bytes(padded_shape, dtype, layout: Layout, memory_config: MemoryConfig) -> tuple[int, int]:
+def buffer_bytes(padded_shape, dtype, layout: Layout, memory_config: MemoryConfig, chip: Chip) -> tuple[int, int]:
     """(bytes in every bank, bytes in all) that a tensor takes on one chip, its shard spec checked on the way.
 
     Raises    DeviceRejects where the shards do not fit the tile, the tensor or the grid
     Source    recorded limits, "Buffers" and "Sharding"
     """
-    buffer_type = memory_config.buffer_type
+    banks = banks_of(chip, memory_config.buffer_type)
     if not memory_config.is_sharded():
-        pages, page = _page(padded_shape, dtype, layout, buffer_type)
-        return round_up(-(-pages // BANKS[buffer_type]) * page, ALIGNMENT), pages * page
+        pages, page = pages_of(padded_shape, dtype, layout, banks)
+        return round_up(-(-pages // banks.count) * page, chip.buffer_alignment), pages * page
     spec = memory_config.shard_spec
     if spec is None:
         raise DeviceRejects("Shard spec must not be None for sharded tensors")
-    validate_shards(padded_shape, layout, memory_config)
+    validate_shards(padded_shape, layout, memory_config, chip)
     rows, columns = spec.shape
-    pages, page = _page((rows, columns), dtype, layout, buffer_type, columns)
-    return round_up(pages * page, ALIGNMENT), pages * page * spec.num_cores()
+    pages, page = pages_of((rows, columns), dtype, layout, banks, columns)
+    return round_up(pages * page, chip.buffer_alignment), pages * page * spec.num_cores()
 
 
-def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig) -> None:
+def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig, chip: Chip) -> None:
     """Raises DeviceRejects where a shard spec does not fit the tile, the tensor or the grid, in the library's order."""
     spec, kind = memory_config.shard_spec, memory_config.memory_layout
     rows, columns = spec.shape
@@ -246,11 +240,11 @@ def validate_shards(padded_shape, layout: Layout, memory_config: MemoryConfig) -
                     f"Number of shards along {axis} {shards} must not exceed number of {name} {limit} for "
                     f"{'row' if row_major else 'column'} major orientation!"
                 )
-    gx, gy = (BANKS[BufferType.DRAM], 1) if memory_config.buffer_type is BufferType.DRAM else GRID
+    gx, gy = (chip.dram.count, 1) if memory_config.buffer_type is BufferType.DRAM else chip.grid
     for r in spec.grid.ranges():
         if r.end.x >= gx or r.end.y >= gy:
             core = next(c for c in spec.grid.cores() if c.x >= gx or c.y >= gy)
-            where, banks = memory_config.buffer_type.name, BANKS[memory_config.buffer_type]
+            where, banks = memory_config.buffer_type.name, banks_of(chip, memory_config.buffer_type).count
             raise DeviceRejects(
                 f"Invalid shard grid: shard core ({core.x}, {core.y}) has no {where} bank on this device, which has "
                 f"{banks} of them. Derive the shard grid from the device (dram_grid_size() for DRAM, "
@@ -312,14 +306,16 @@ def named_by_extent(memory_config: MemoryConfig, padded_shape) -> MemoryConfig:
 class Allocator:
     """The address space of one bank, which stands for all banks of its kind: free blocks, first fit by address.
 
+    `reserved` bytes of every bank are not given out.
+
     DRAM grows from the bottom, L1 from the top. Source: buffer addresses of ttnn 0.81.1 over 6,000 random allocations.
     """
 
-    def __init__(self, buffer_type: BufferType, bank_bytes: int):
-        self.buffer_type, self.banks, self.bank_bytes = buffer_type, BANKS[buffer_type], bank_bytes
+    def __init__(self, buffer_type: BufferType, chip: Chip, reserved: int = 0):
+        banks = banks_of(chip, buffer_type)
+        self.buffer_type, self.banks, self.bank_bytes = buffer_type, banks.count, banks.bytes - reserved
         self.top_down = buffer_type is BufferType.L1
-        base = BASE_ADDRESS[buffer_type]
-        self.free_blocks: list[list[int]] = [[base, bank_bytes]]  # [address, bytes], by address
+        self.free_blocks: list[list[int]] = [[banks.base, self.bank_bytes]]  # [address, bytes], by address
         self.allocated = self.peak = 0
 
     @property

@@ -21,7 +21,7 @@ from . import dtypes
 from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects, NotEmulated
-from .memory import BANKS, Buffer, BufferType, MemoryConfig, buffer_bytes
+from .memory import Buffer, BufferType, MemoryConfig, buffer_bytes
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 
@@ -264,7 +264,7 @@ def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
 
 
 def _buffer(spec: TensorSpec, device: MeshDevice) -> Buffer:
-    bank_bytes, total = buffer_bytes(spec.padded_shape, spec.dtype, spec.layout, spec.memory_config)
+    bank_bytes, total = buffer_bytes(spec.padded_shape, spec.dtype, spec.layout, spec.memory_config, device.chip)
     shards = spec.memory_config.shard_spec
     return Buffer(device, spec.memory_config.buffer_type, bank_bytes, total, shards and shards.num_cores())
 
@@ -288,7 +288,7 @@ def keep(device: MeshDevice, program: tuple, kind: BufferType, *sizes: int) -> N
     Source    ttnn 0.81.1, allocated bytes of ops run once, run again, run after the cache was cleared and without one
     """
     if program not in device.kept:
-        buffers = [Buffer(device, kind, size, size * BANKS[kind]) for size in sizes]
+        buffers = [Buffer(device, kind, size, size * device.allocators[kind].banks) for size in sizes]
         if device.program_cache:
             device.kept[program] = buffers
         else:

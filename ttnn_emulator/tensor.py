@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from .chips import machine
 from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
@@ -63,7 +64,8 @@ class TensorSpec:
     @property
     def bytes(self) -> int:
         """Bytes on one chip, all banks together."""
-        return buffer_bytes(self.padded_shape, self.dtype, self.layout, self.memory_config or DRAM_MEMORY_CONFIG)[1]
+        where = self.memory_config or DRAM_MEMORY_CONFIG
+        return buffer_bytes(self.padded_shape, self.dtype, self.layout, where, machine().chip)[1]
 
     def __str__(self) -> str:
         pads = "" if self.shape == self.padded_shape else f" (padded {list(self.padded_shape)})"

@@ -15,7 +15,7 @@ from bringup.backends import systems
 from bringup.errors import BadInput, BringupError
 
 NAMES = ("silicon", "emulator", "mock", "simulator")
-TORCH_DEVICE = "TTNN_EMULATOR_TORCH_DEVICE"
+TORCH_DEVICE, MACHINE = "TTNN_EMULATOR_TORCH_DEVICE", "TTNN_EMULATOR_SYSTEM"
 ACTIVE = None  # the Activation of this process
 
 
@@ -57,10 +57,11 @@ def choose(name=None):
     return name, reason
 
 
-def activate(name=None, system="n150", numerics=None):
+def activate(name=None, system=None, numerics=None):
     """Make `import ttnn` resolve to the chosen backend for the rest of the process, and return its `Activation`.
 
     A second call returns the first one's result, and refuses to switch. `numerics` ("fast", "exact") is the emulator's.
+    Without a `system` the emulator is the machine that `TTNN_EMULATOR_SYSTEM` names, or an n150.
     """
     global ACTIVE
     if ACTIVE is not None:
@@ -79,7 +80,7 @@ def activate(name=None, system="n150", numerics=None):
         )
     _set_numerics(name, numerics)
     detail = {"emulator": _emulator, "mock": _mock, "simulator": _simulator, "silicon": _silicon}[name](
-        systems.get(system)
+        systems.get(system or (name == "emulator" and os.environ.get(MACHINE)) or "n150")
     )
     ACTIVE = Activation(name, reason, detail)
     return ACTIVE
@@ -98,13 +99,14 @@ def _set_numerics(name, numerics):
 def _emulator(system):
     import ttnn_emulator.numerics
     from bringup import __version__
-    from ttnn_emulator import torch_device
+    from ttnn_emulator import chips, torch_device
 
     try:
         device = torch_device.choose(os.environ.get(TORCH_DEVICE) or "cpu")
     except ValueError as e:
         problem, why = str(e).split(": ", 1)
         raise BadInput(f"no {problem}", got=why, want="--torch-device cpu, or a GPU that torch sees") from None
+    chips.use(system.name)
     sys.modules["ttnn"] = ttnn_emulator
     sys.meta_path.insert(0, _Submodules(ttnn_emulator))
     where = "" if device.type == "cpu" else f" on {device}"
@@ -241,6 +243,10 @@ def open_system(system, device_id=0, **options):
         return
     import ttnn
 
+    if ACTIVE.name == "emulator":
+        from ttnn_emulator import chips
+
+        chips.use(system.name)
     if system.chips == 1:
         device = ttnn.open_device(device_id=device_id, **options)
         try:

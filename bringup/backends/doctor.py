@@ -38,7 +38,7 @@ class Check:
 
 def add_arguments(parser):
     parser.add_argument("--backend", choices=backends.NAMES, help="the backend in question (default: as elsewhere)")
-    parser.add_argument("--system", choices=systems.SYSTEMS, help="the system that is wanted (default: any)")
+    parser.add_argument("--system", choices=systems.NAMES, help="the system that is wanted (default: any)")
     parser.add_argument("--offline", action="store_true", help="do not try to reach the hub")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead")
 

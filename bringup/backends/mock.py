@@ -233,7 +233,7 @@ def _fill(root, package):
     compiler.chmod(0o755)
     descriptors = root / "descriptors"
     descriptors.mkdir()
-    for name in systems.SYSTEMS:
+    for name in systems.NAMES:
         (descriptors / f"{name}.yaml").write_text(cluster_descriptor(name))
 
 

@@ -37,7 +37,7 @@ def describe(path):
     if not path.is_file():
         raise BadInput("no such model file", got=shown(path), want=f"a model.py, as in {PATH_RULE}")
     parts = path.resolve().parts
-    if len(parts) >= 6 and parts[-6] == "models" and parts[-3] in systems.SYSTEMS:
+    if len(parts) >= 6 and parts[-6] == "models" and parts[-3] in systems.NAMES:
         return ModelFile(path, f"{parts[-5]}/{parts[-4]}", parts[-3])
     return ModelFile(path, None, None)
 

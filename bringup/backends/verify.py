@@ -35,7 +35,7 @@ KINDS = ("dram", "l1")
 def add_arguments(parser):
     parser.add_argument("model_py", help="the model file, or its folder")
     parser.add_argument("--model", help="HF id or directory whose configuration is used (default: what the path says)")
-    parser.add_argument("--system", choices=systems.SYSTEMS, help="default: what the path says, then n150")
+    parser.add_argument("--system", choices=systems.NAMES, help="default: what the path says, then n150")
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers of the model; 0: all (default: {LAYERS})")
     parser.add_argument(
         "--lengths",

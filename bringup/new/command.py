@@ -25,7 +25,7 @@ WIDTH = 120
 
 def add_arguments(parser):
     parser.add_argument("model", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json")
-    parser.add_argument("--system", choices=systems.SYSTEMS, default="n150", help="default: %(default)s")
+    parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
     id_help = "the model's HF id; needed where a directory or config.json does not say it in _name_or_path"
     parser.add_argument("--id", metavar="ORG/NAME", help=id_help)
     parser.add_argument("--out", metavar="DIR", default=".", help="where models/ and tests/ are (default: here)")

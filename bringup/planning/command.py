@@ -21,7 +21,7 @@ def add_arguments(parser):
     parser.add_argument(
         "model", nargs="?", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json"
     )
-    parser.add_argument("--system", choices=systems.SYSTEMS, default="n150", help="default: %(default)s")
+    parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
     parser.add_argument("--model_py", metavar="FILE", help="the model file (default: models/HF_ID/SYSTEM, where it is)")
     parser.add_argument(
         "--weights",

@@ -19,12 +19,12 @@ class Memory:
     """One chip's DRAM for a configuration, tensor parallel over all chips of a system."""
 
     config: object
-    system: systems.System
+    system: "systems.System"
     formats: Formats
 
     @cached_property
     def shapes(self):
-        return Shapes(self.config, self.system.chips, self.formats)
+        return Shapes(self.config, self.system.chips, self.formats, self.system.chip)
 
     @cached_property
     def weights(self):

@@ -6,7 +6,7 @@ chip. A weight that no rule knows is counted on every chip, and named.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from bringup.planning.formats import DTYPES
 
@@ -35,10 +35,11 @@ class Held:
     dtype: str  # bf16, bfp8, bfp4
     rows: bool = False  # row-major
     exact: float = 0
+    chip: object = None  # `ttnn_emulator.chips.Chip`
 
     @cached_property
     def bytes(self):
-        return bank_bytes(self.shape, self.dtype, self.rows)
+        return bank_bytes(self.shape, self.dtype, self.chip, self.rows)
 
     @property
     def padding_bytes(self):
@@ -47,17 +48,17 @@ class Held:
         return round(self.bytes * (1 - self.exact / elements)) if elements else 0
 
 
-def bank_bytes(shape, dtype, rows=False):
+def bank_bytes(shape, dtype, chip, rows=False):
     """Bytes that an interleaved DRAM tensor takes on a chip: its pages dealt over the banks, all banks alike."""
     import ttnn_emulator
-    from ttnn_emulator.memory import BANKS, DRAM_MEMORY_CONFIG, BufferType, buffer_bytes
+    from ttnn_emulator.memory import DRAM_MEMORY_CONFIG, buffer_bytes
 
     *lead, height, width = shape
     if not rows:
         height, width = round_up(height, TILE), round_up(width, TILE)
     layout = ttnn_emulator.ROW_MAJOR_LAYOUT if rows else ttnn_emulator.TILE_LAYOUT
     dtype = getattr(ttnn_emulator, {**DTYPES, "int32": "int32"}[dtype])
-    return buffer_bytes((*lead, height, width), dtype, layout, DRAM_MEMORY_CONFIG)[0] * BANKS[BufferType.DRAM]
+    return buffer_bytes((*lead, height, width), dtype, layout, DRAM_MEMORY_CONFIG, chip)[0] * chip.dram.count
 
 
 def round_up(n, multiple):
@@ -67,8 +68,9 @@ def round_up(n, multiple):
 class Shapes:
     """The tensors of a configuration on `ways` tensor-parallel chips."""
 
-    def __init__(self, config, ways, formats):
-        self.config, self.ways, self.formats = config, ways, formats
+    def __init__(self, config, ways, formats, chip):
+        self.config, self.ways, self.formats, self.chip = config, ways, formats, chip
+        self._make = partial(Held, chip=chip)
         self.hidden, self.layers, self.vocabulary = config.hidden_size, config.num_hidden_layers, config.vocab_size
         self.n_heads = config.num_attention_heads
         self.n_kv_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
@@ -94,21 +96,23 @@ class Shapes:
         width = sum((self.n_query if leaf == "q_proj" else self.n_kv) * self.head_dim for leaf in parts)
         columns = parts["q_proj"][1]
         exact = columns * sum(shape[0] for shape in parts.values()) / self.ways
-        return Held(f"{module}.qkv_proj", "attention", (1, 1, columns, width), self.formats.attention, exact=exact)
+        return self._make(
+            f"{module}.qkv_proj", "attention", (1, 1, columns, width), self.formats.attention, exact=exact
+        )
 
     def _held(self, name, leaf, shape):
         count = 1
         for n in shape:
             count *= n
         if "embed_tokens" in name:
-            return Held(name, "embedding", shape, "bf16", rows=True, exact=count)
+            return self._make(name, "embedding", shape, "bf16", rows=True, exact=count)
         if len(shape) == 1:
-            return Held(name, "norms", (1, 1, 1, *shape), "bf16", exact=count)
+            return self._make(name, "norms", (1, 1, 1, *shape), "bf16", exact=count)
         group = next(
             (g for g, part in (("attention", "attn"), ("mlp", "mlp"), ("head", "lm_head")) if part in name), ""
         )
         if not group:
-            return Held(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
+            return self._make(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
         outputs, inputs = (shape[-2], shape[-1]) if len(shape) == 2 else (count // shape[-1], shape[-1])
         if leaf == "o_proj":
             inputs = self.n_query * self.head_dim
@@ -117,7 +121,7 @@ class Shapes:
         else:
             outputs = self._share(outputs)
         dtype = getattr(self.formats, group)
-        return Held(name, group, (1, 1, inputs, outputs), dtype, exact=count / self.ways)
+        return self._make(name, group, (1, 1, inputs, outputs), dtype, exact=count / self.ways)
 
     def _share(self, n):
         return n if self.ways == 1 else round_up(n, TILE * self.ways) // self.ways
@@ -132,14 +136,14 @@ class Shapes:
     def cache_bytes(self, context):
         """Keys and values of 32 users, `context` positions each, whether used or not."""
         shape = (USERS, self.n_kv, context, self.head_dim)
-        return 2 * self.layers * bank_bytes(shape, self.formats.cache)
+        return 2 * self.layers * bank_bytes(shape, self.formats.cache, self.chip)
 
     def paged_cache_bytes(self, context, users):
         """Blocks of 64 positions for `users` users and one that is nobody's, and the page table of 32 rows."""
         blocks = -(-context // BLOCK)
         shape = (users * blocks + 1, self.n_kv, BLOCK, self.head_dim)
-        table = bank_bytes((USERS, blocks), "int32", rows=True)
-        return 2 * self.layers * bank_bytes(shape, self.formats.cache) + table
+        table = bank_bytes((USERS, blocks), "int32", self.chip, rows=True)
+        return 2 * self.layers * bank_bytes(shape, self.formats.cache, self.chip) + table
 
     def position_bytes(self):
         """Keys and values of one position of one user."""
@@ -148,7 +152,7 @@ class Shapes:
     def rope_bytes(self, context):
         """cos and sin, in tiles for a prompt and in rows for look-up; every chip has all of them."""
         tiles, rows = (1, 1, context, self.head_dim), (context, self.head_dim)
-        return 2 * (bank_bytes(tiles, "bf16") + bank_bytes(rows, "bf16", rows=True))
+        return 2 * (bank_bytes(tiles, "bf16", self.chip) + bank_bytes(rows, "bf16", self.chip, rows=True))
 
     def activation_bytes(self, rows):
         """The most that `rows` tokens of a prompt need at once in bfloat16.

@@ -29,8 +29,6 @@ CORE_OF_BANK = [
     (7, 2), (2, 7), (1, 5), (6, 2), (7, 6), (0, 4), (0, 6), (1, 0),
 ]  # fmt: skip
 BANK_OF_CORE = {core: bank for bank, core in enumerate(CORE_OF_BANK)}
-L1_BYTES_PER_CORE = 1_499_136  # ttnn 0.81.1, worker_l1_size
-FIRST_L1_ADDRESS = 105_824  # ttnn 0.81.1, address_at_first_l1_cb_buffer
 LAYOUTS = {"INTERLEAVED": 0, "HEIGHT_SHARDED": 2, "WIDTH_SHARDED": 3, "BLOCK_SHARDED": 4}  # ttnn 0.81.1, buffers
 DEVICE = RANK = 0
 
@@ -129,9 +127,9 @@ def _device(system):
     chip = system.chip
     rows = 9 if system.chips == 1 else 8  # with the cores that dispatch, on the library's mock clusters
     return (
-        DEVICE, rows, chip.grid[0], chip.grid[1], chip.grid[0], L1_BYTES_PER_CORE, chip.l1_banks, chip.l1_bank_bytes,
-        0, FIRST_L1_ADDRESS, 1, chip.cores, 0, L1_BYTES_PER_CORE * chip.cores, 0, chip.l1_bytes, chip.l1_bytes,
-        chip.l1_bank_bytes, RANK,
+        DEVICE, rows, chip.grid[0], chip.grid[1], chip.grid[0], chip.l1_end, chip.l1.count, chip.l1.bytes,
+        0, chip.l1.base, 1, chip.cores, 0, chip.l1_end * chip.cores, 0, chip.l1_bytes, chip.l1_bytes,
+        chip.l1.bytes, RANK,
     )  # fmt: skip
 
 

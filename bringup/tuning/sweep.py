@@ -42,7 +42,7 @@ def add_arguments(parser):
         metavar="HF_ID_OR_CONFIG",
         help="for speed and memory (default: the path's, where it is known; else the checkpoint's)",
     )
-    parser.add_argument("--system", choices=systems.SYSTEMS, help="default: as the path says")
+    parser.add_argument("--system", choices=systems.NAMES, help="default: as the path says")
     backends.add_arguments(parser)
     for axis, values in AXES.items():
         parser.add_argument(f"--{axis}", default=values, metavar="A,B", help="default: %(default)s")

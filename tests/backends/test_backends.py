@@ -210,7 +210,7 @@ def test_systems():
     assert {s.name: s.chips for s in systems.SYSTEMS.values()} == {"n150": 1, "n300": 2, "t3000": 8, "t3000_1x8": 8}
     chip = systems.get("n150").chip
     assert chip.dram_bytes == 12 * 1_072_693_184
-    assert chip.cores == chip.l1_banks == 64
+    assert chip.cores == chip.l1.count == 64
 
 
 def test_an_unknown_system_names_the_known():

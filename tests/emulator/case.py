@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 import ttnn_emulator as ttnn
+from ttnn_emulator import chips
 
 
 @dataclass
@@ -79,15 +80,13 @@ class Refused:
     system: str = "n150"
 
 
-MESHES = {"n150": None, "n300": (1, 2), "t3000": (2, 4), "t3000_1x8": (1, 8)}
-
-
-def open_system(system: str):
-    shape = MESHES[system]
-    if shape is None:
-        return ttnn.open_device(device_id=0)
-    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_2D if min(shape) > 1 else ttnn.FabricConfig.FABRIC_1D)
-    return ttnn.open_mesh_device(ttnn.MeshShape(*shape))
+def open_system(name: str, **kwargs):
+    """The device or mesh of a system, on its machine."""
+    system = chips.use(name)
+    if system.chips == 1:
+        return ttnn.open_device(device_id=0, **kwargs)
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, system.fabric))
+    return ttnn.open_mesh_device(ttnn.MeshShape(*system.mesh_shape), **kwargs)
 
 
 def build(value, device, generator):

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ttnn_emulator as ttnn
+from ttnn_emulator.chips.wormhole import WORMHOLE
 from ttnn_emulator.memory import (
-    BANK_BYTES,
-    BASE_ADDRESS,
     Allocator,
     BufferType,
     MemoryConfig,
     ShardSpec,
     TensorMemoryLayout,
+    banks_of,
     buffer_bytes,
 )  # fmt: skip
 from ttnn_emulator.tensor import spec
@@ -65,8 +65,9 @@ steps = st.lists(st.tuples(st.booleans(), st.integers(1, 24), st.integers(0, 100
 @settings(max_examples=150, deadline=None)
 def test_allocator_places_as_first_fit_by_address(kind, steps):
     unit, size = 32, 64
-    real, plain = Allocator(kind, size * unit), Blocks(size, kind is BufferType.L1)
-    base, live = BASE_ADDRESS[kind], []
+    whole = banks_of(WORMHOLE, kind)
+    real, plain = Allocator(kind, WORMHOLE, whole.bytes - size * unit), Blocks(size, kind is BufferType.L1)
+    base, live = whole.base, []
     for allocate, n, pick in steps:
         if allocate or not live:
             want = plain.allocate(n)
@@ -89,13 +90,10 @@ def test_allocator_places_as_first_fit_by_address(kind, steps):
 
 
 def test_a_fresh_device_reports_the_recorded_capacities(device):
-    for kind, banks in ((BufferType.DRAM, 12), (BufferType.L1, 64)):
+    for kind, banks, size in ((BufferType.DRAM, 12, 1_072_693_184), (BufferType.L1, 64, 1_393_312)):
         view = ttnn.get_memory_view(device, kind)
-        assert (view.num_banks, view.total_bytes_per_bank) == (banks, BANK_BYTES[kind])
-        assert (view.total_bytes_allocated_per_bank, view.largest_contiguous_bytes_free_per_bank) == (
-            0,
-            BANK_BYTES[kind],
-        )
+        assert (view.num_banks, view.total_bytes_per_bank) == (banks, size)
+        assert (view.total_bytes_allocated_per_bank, view.largest_contiguous_bytes_free_per_bank) == (0, size)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +102,7 @@ def test_a_fresh_device_reports_the_recorded_capacities(device):
 def test_the_trace_region_is_cut_off_dram(region, taken):
     device = ttnn.open_device(device_id=0, trace_region_size=region)
     view = ttnn.get_memory_view(device, BufferType.DRAM)
-    assert view.total_bytes_per_bank == BANK_BYTES[BufferType.DRAM] - taken
+    assert view.total_bytes_per_bank == 1_072_693_184 - taken
     ttnn.close_device(device)
 
 
@@ -127,7 +125,7 @@ INTERLEAVED = [
 
 @pytest.mark.parametrize(("shape", "dtype", "layout", "memory", "want"), INTERLEAVED)
 def test_bytes_in_every_bank(shape, dtype, layout, memory, want):
-    assert buffer_bytes(spec(shape, dtype, layout, memory).padded_shape, dtype, layout, memory)[0] == want
+    assert buffer_bytes(spec(shape, dtype, layout, memory).padded_shape, dtype, layout, memory, WORMHOLE)[0] == want
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ def test_bytes_of_a_shard(shape, kind, shard, cores, dtype, layout, where, want)
     memory = MemoryConfig(
         getattr(TensorMemoryLayout, f"{kind}_SHARDED"), getattr(BufferType, where), ShardSpec(grid, shard)
     )
-    assert buffer_bytes(spec(shape, dtype, layout, memory).padded_shape, dtype, layout, memory)[0] == want
+    assert buffer_bytes(spec(shape, dtype, layout, memory).padded_shape, dtype, layout, memory, WORMHOLE)[0] == want
 
 
 shapes = st.lists(st.integers(1, 80), min_size=0, max_size=4).map(tuple)
@@ -170,7 +168,7 @@ def test_tiles_pad_the_last_two_dims_and_no_more(shape, dtype):
 def test_every_page_finds_a_bank(shape):
     for layout in (T, RM):
         s = spec(shape, b16, layout)
-        per_bank, total = buffer_bytes(s.padded_shape, b16, layout, DRAM)
+        per_bank, total = buffer_bytes(s.padded_shape, b16, layout, DRAM, WORMHOLE)
         assert per_bank % 32 == 0
         assert total <= 12 * per_bank < total + 12 * max(2048, 2 * s.padded_shape[-1] + 32)
 

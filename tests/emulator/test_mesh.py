@@ -2,19 +2,20 @@
 once."""
 
 import contextlib
+import re
 
 import pytest
 import torch
 
 import ttnn_emulator as ttnn
-from tests.emulator.case import MESHES
+from ttnn_emulator import chips
 from ttnn_emulator.op import launch
 
 
 @contextlib.contextmanager
 def opened(system, fabric=ttnn.FabricConfig.FABRIC_2D, **kwargs):
     ttnn.set_fabric_config(fabric)
-    device = ttnn.open_mesh_device(ttnn.MeshShape(*MESHES[system]), **kwargs)
+    device = ttnn.open_mesh_device(ttnn.MeshShape(*chips.use(system).mesh_shape), **kwargs)
     try:
         yield device
     finally:
@@ -68,9 +69,71 @@ def test_the_names_of_fabric_and_topology_are_the_library_s():
         ttnn.set_fabric_config("FABRIC_1D")
 
 
-def test_a_mesh_larger_than_the_system_is_refused():
-    with pytest.raises(ttnn.DeviceRejects, match="too big for the system"):
-        ttnn.open_mesh_device(ttnn.MeshShape(4, 4))
+# Placed: (system, shape, offset, physical ids). Refused: the library's words.
+PLACED = [
+    ("n150", (1, 1), (0, 0), [0]), ("n300", (1, 2), (0, 0), [0, 1]), ("n300", (2, 1), (0, 0), [0, 1]),
+    ("n300", (1, 2), (0, 1), [1, 0]), ("n300", (1, 1), (0, 1), [1]),
+    ("t3000", (2, 4), (0, 0), [4, 0, 2, 6, 5, 1, 3, 7]), ("t3000", (4, 2), (0, 0), [4, 5, 0, 1, 2, 3, 6, 7]),
+    ("t3000", (1, 8), (0, 0), [4, 0, 2, 6, 7, 3, 1, 5]), ("t3000", (8, 1), (0, 0), [4, 0, 2, 6, 7, 3, 1, 5]),
+    ("t3000", (1, 8), (0, 1), [0, 2, 6, 7, 3, 1, 5, 4]), ("t3000", (1, 6), (1, 3), [7, 3, 1, 5, 4, 0]),
+    ("t3000", (1, 4), (1, 2), [3, 1, 5, 4]), ("t3000", (2, 2), (0, 1), [0, 2, 1, 3]),
+    ("t3000", (2, 3), (0, 0), [4, 0, 2, 5, 1, 3]), ("t3000", (3, 2), (0, 1), [4, 5, 0, 1, 2, 3]),
+    ("t3000_1x8", (1, 8), (0, 0), [4, 0, 2, 6, 7, 3, 1, 5]),
+]  # fmt: skip
+NOT_PLACED = [
+    ("n150", (1, 2), (0, 0), "shape MeshShape([1, 2]) requires 2 devices, but only 1 devices are available in the "
+                             "system mesh MeshShape([1, 1])."),
+    ("n300", (2, 4), (0, 0), "requires 8 devices, but only 2 devices are available in the system mesh "
+                             "MeshShape([1, 2])."),
+    ("t3000", (4, 4), (0, 0), "requires 16 devices, but only 8 devices"),
+    ("t3000", (0, 1), (0, 0), "Requested mesh shape MeshShape([0, 1]) has zero devices (mesh_size=0)."),
+    ("t3000", (2, 4), (0, 1), "Requested mesh is too big and is not rotatable: MeshShape([2, 4]) and SystemMesh "
+                              "MeshShape([2, 4]), offset MeshCoordinate([0, 1])"),
+    ("t3000", (3, 2), (0, 2), "is not rotatable"), ("t3000", (4, 2), (0, 1), "is not rotatable"),
+    ("t3000", (1, 1), (2, 0), "The specified offset MeshCoordinate([2, 0]) is out of bounds for the system mesh shape "
+                              "MeshShape([2, 4])"),
+    ("t3000", (1, 1, 1), (0, 0), "MeshDeviceViewImpl is not 2D!"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("system", "shape", "offset", "ids"), PLACED)
+def test_a_mesh_lies_on_the_machine_as_the_library_lays_it(system, shape, offset, ids):
+    chips.use(system)
+    device = ttnn.open_mesh_device(ttnn.MeshShape(*shape), offset=ttnn.MeshCoordinate(*offset))
+    assert (tuple(device.shape), device.get_device_ids()) == (shape, ids)
+    ttnn.close_mesh_device(device)
+
+
+@pytest.mark.parametrize(("system", "shape", "offset", "words"), NOT_PLACED)
+def test_a_mesh_that_the_machine_does_not_have_is_refused(system, shape, offset, words):
+    chips.use(system)
+    with pytest.raises(ttnn.DeviceRejects, match=re.escape(words)):
+        ttnn.open_mesh_device(ttnn.MeshShape(*shape), offset=ttnn.MeshCoordinate(*offset))
+
+
+@pytest.mark.parametrize(("system", "ids", "pcie"), [("n150", [0], [0]), ("n300", [0, 1], [0]),
+                                                     ("t3000_1x8", list(range(8)), [0, 1, 2, 3])])  # fmt: skip
+def test_what_the_machine_says_of_itself(system, ids, pcie):
+    whole = chips.use(system).machine_shape
+    assert (ttnn.get_device_ids(), ttnn.get_pcie_device_ids()) == (ids, pcie)
+    assert (ttnn.get_num_devices(), ttnn.GetNumPCIeDevices()) == (len(ids), len(pcie))
+    assert ttnn.get_arch_name() == "wormhole_b0"
+    with pytest.raises(ttnn.DeviceRejects, match=f"Chip to board mapping for chip {len(ids)} not found"):
+        ttnn.open_device(device_id=len(ids))
+    device = ttnn.open_mesh_device()
+    assert tuple(device.shape) == whole
+    ttnn.close_mesh_device(device)
+
+
+def test_the_environment_names_the_machine(monkeypatch):
+    monkeypatch.setattr(chips.systems, "_machine", None)
+    monkeypatch.delenv(chips.systems.VARIABLE, raising=False)
+    assert chips.machine().name == "n150"
+    monkeypatch.setattr(chips.systems, "_machine", None)
+    monkeypatch.setenv(chips.systems.VARIABLE, "n300")
+    assert chips.machine().name == "n300"
+    with pytest.raises(ValueError, match="unknown system 'n301'.*n150, n300, t3000"):
+        chips.use("n301")
 
 
 def test_submeshes_have_chips_of_the_mesh_and_memory_of_their_own(t3000):
@@ -122,7 +185,7 @@ def test_shares_on_the_host(t3000):
     assert torch.equal(ttnn.to_torch(whole), values)
 
 
-@pytest.mark.parametrize("system", sorted(MESHES.keys() - {"n150"}))
+@pytest.mark.parametrize("system", ["n300", "t3000", "t3000_1x8"])
 def test_mappers_and_composers_are_inverse(system):
     with opened(system) as device:
         values = bf16(2, 1, 64, 256)

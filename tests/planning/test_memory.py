@@ -35,7 +35,7 @@ def memory(hf_id, system, weights="bf16", cache="bf16"):
 )
 def test_a_tensor_takes_what_the_library_was_seen_to_allocate(shape, dtype, rows, bytes_per_bank):
     """ttnn 0.81.1: get_memory_view of a mock n150 before and after."""
-    assert bank_bytes(shape, dtype, rows) == 12 * bytes_per_bank
+    assert bank_bytes(shape, dtype, systems.get("n150").chip, rows) == 12 * bytes_per_bank
 
 
 def tiles(height, width, tile_bytes):

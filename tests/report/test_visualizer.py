@@ -154,6 +154,7 @@ def test_a_log_without_memory_is_refused(device, tmp_path):
 def test_blocks_in_use_are_what_the_allocators_count(chips):
     if chips > 1:
         ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D)
+    ttnn.chips.use("n300")
     device = ttnn.open_mesh_device(ttnn.MeshShape(1, chips))
     mapper = ttnn.ReplicateTensorToMesh(device)
     where = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, mesh_mapper=mapper)

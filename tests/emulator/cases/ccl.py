@@ -4,8 +4,8 @@ import torch
 
 import ttnn_emulator as ttnn
 from tests.emulator.case import Case, Refused, T
+from ttnn_emulator.chips import SYSTEMS
 
-MESHES = {"n300": (1, 2), "t3000": (2, 4), "t3000_1x8": (1, 8)}
 #: bfloat16 after every one of the up to seven additions: 2^-9 of the partial sums at each.
 SUM = 1e-2
 BLOCKS = 3e-2
@@ -55,7 +55,7 @@ def add_and_cut(pieces, dim=None, **kwargs):
 
 
 def case(op, system, args=(), axis=None, shape=(1, 1, 20, 256), dtype=ttnn.bfloat16, tolerance=0.0):
-    mesh = MESHES[system]
+    mesh = SYSTEMS[system].mesh_shape
     chips = mesh[0] * mesh[1]
     return Case(
         (T((chips * shape[0], *shape[1:]), dtype, mapper=everywhere), *args),

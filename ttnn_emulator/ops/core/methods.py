@@ -7,7 +7,7 @@ import torch
 from ...device import MeshDevice
 from ...dtypes import BLOCK_FORMATS, ELEMENT_BYTES, ROW_MAJOR_LAYOUT, TILE_BYTES, Layout
 from ...errors import DeviceRejects, NotEmulated
-from ...memory import _page, buffer_bytes
+from ...memory import banks_of, buffer_bytes, pages_of
 from ...op import REGISTRY, op
 from ...shape import Shape, tile_padded
 from ...tensor import Tensor, spec
@@ -212,15 +212,17 @@ def buffer_page_size(tensor: Tensor) -> int:
 def buffer_aligned_page_size(tensor: Tensor) -> int:
     """Bytes that one page takes."""
     s = tensor.spec
-    return _page(s.padded_shape, s.dtype, s.layout, s.memory_config.buffer_type)[1]
+    banks = banks_of(tensor.buffer.device.chip, s.memory_config.buffer_type)
+    return pages_of(s.padded_shape, s.dtype, s.layout, banks)[1]
 
 
 def buffer_num_pages(tensor: Tensor) -> int:
     """Pages of the buffer on one chip."""
-    s = tensor.spec
+    s, chip = tensor.spec, tensor.buffer.device.chip
     if s.memory_config.is_sharded():
-        return buffer_bytes(s.padded_shape, s.dtype, s.layout, s.memory_config)[1] // buffer_aligned_page_size(tensor)
-    return _page(s.padded_shape, s.dtype, s.layout, s.memory_config.buffer_type)[0]
+        total = buffer_bytes(s.padded_shape, s.dtype, s.layout, s.memory_config, chip)[1]
+        return total // buffer_aligned_page_size(tensor)
+    return pages_of(s.padded_shape, s.dtype, s.layout, banks_of(chip, s.memory_config.buffer_type))[0]
 
 
 # ---------------------------------------------------------------- operators

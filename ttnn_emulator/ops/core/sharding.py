@@ -10,7 +10,7 @@ from functools import lru_cache
 from ...dtypes import BLOCK_FORMATS, DataType, Layout
 from ...errors import DeviceRejects
 from ...grid import CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ...memory import GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout
+from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout
 from ...shape import TILE
 from ...tensor import Tensor, TensorSpec, padded, spec
 
@@ -36,11 +36,10 @@ def plane(padded_shape) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def spread(
-    shape, kind: TensorMemoryLayout, buffer_type: BufferType = BufferType.L1, layout: Layout = Layout.TILE
+    shape, kind: TensorMemoryLayout, buffer_type: BufferType, layout: Layout, core_grid: tuple[int, int]
 ) -> MemoryConfig:
-    """`kind` over as many cores as share the tiles (or the elements) evenly rounded up, row by row from the "
-    "first core."""
-    gx, gy = GRID
+    """`kind` over as many cores as share the tiles (or the elements) evenly rounded up, row by row from the first."""
+    gx, gy = core_grid
     height, width = plane(padded(shape, layout, None))
     unit = TILE if layout is Layout.TILE else 1
     rows, columns = height // unit, width // unit
@@ -50,7 +49,7 @@ def spread(
         return MemoryConfig(kind, buffer_type, ShardSpec(grid, (down * unit, across * unit)))
     tiles = rows if kind is HEIGHT else columns
     each = -(-tiles // (gx * gy))
-    grid = num_cores_to_corerangeset(-(-tiles // each), GRID, row_wise=True)
+    grid = num_cores_to_corerangeset(-(-tiles // each), core_grid, row_wise=True)
     shard = (each * unit, width) if kind is HEIGHT else (height, each * unit)
     return MemoryConfig(kind, buffer_type, ShardSpec(grid, shard))
 
@@ -80,7 +79,9 @@ def unary_memory(x: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:
         return memory_config
     if own.is_sharded():
         return MemoryConfig(memory_config.memory_layout, memory_config.buffer_type, own.shard_spec)
-    return spread(x.spec.shape, memory_config.memory_layout, memory_config.buffer_type, x.layout)
+    return spread(
+        x.spec.shape, memory_config.memory_layout, memory_config.buffer_type, x.layout, x.buffer.device.chip.grid
+    )
 
 
 def binary_memory(a: Tensor, b: Tensor | None, shape, memory_config: MemoryConfig | None) -> MemoryConfig:
@@ -105,4 +106,4 @@ def binary_memory(a: Tensor, b: Tensor | None, shape, memory_config: MemoryConfi
     if memory_config is None:
         return own
     layout = like.layout if b.layout is like.layout else Layout.TILE
-    return spread(shape, memory_config.memory_layout, memory_config.buffer_type, layout)
+    return spread(shape, memory_config.memory_layout, memory_config.buffer_type, layout, a.buffer.device.chip.grid)

@@ -9,7 +9,7 @@ import torch
 from ...dtypes import BLOCK_FORMATS, INTEGERS, TILE_LAYOUT, DataType, bfloat4_b, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
-from ...memory import GRID, MemoryConfig, ShardSpec, TensorMemoryLayout, extent
+from ...memory import MemoryConfig, ShardSpec, TensorMemoryLayout, extent
 from ...op import launch, op, output_memory, refuse_unmodelled, same
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, padded, spec
@@ -49,24 +49,24 @@ def repeat(
         raise DeviceRejects(ONLY_TILE if x.dtype is bfloat4_b else TILIZE_DTYPES)
     memory = output_memory(x, memory_config)
     if memory_config is None and memory.is_sharded():
-        memory = _repeated_shards(memory, padded(shape, x.layout, None), x.layout)
+        memory = _repeated_shards(memory, padded(shape, x.layout, None), x.layout, x.buffer.device.chip.grid)
     made = spec(shape, x.dtype, x.layout, memory)
     return launch("ttnn.repeat", (x,), made, moving(lambda v: v.repeat(times), x.dtype))
 
 
-def _repeated_shards(memory: MemoryConfig, inside: Shape, layout) -> MemoryConfig:
+def _repeated_shards(memory: MemoryConfig, inside: Shape, layout, grid) -> MemoryConfig:
     """Height sharded in TILE: a core for every row of tiles. What the library chooses otherwise is not modelled."""
     rows, columns = extent(inside)
     cores = rows // TILE
     if (
         memory.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED
         or layout is not TILE_LAYOUT
-        or cores > GRID[0] * GRID[1]
+        or cores > grid[0] * grid[1]
     ):
         raise NotEmulated(
             "ttnn.repeat: where this sharded result is placed by default is not modelled; say memory_config="
         )
-    shards = ShardSpec(num_cores_to_corerangeset(cores, GRID, True), (TILE, columns), memory.shard_spec.orientation)
+    shards = ShardSpec(num_cores_to_corerangeset(cores, grid, True), (TILE, columns), memory.shard_spec.orientation)
     return MemoryConfig(memory.memory_layout, memory.buffer_type, shards)
 
 

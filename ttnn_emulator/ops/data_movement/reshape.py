@@ -8,9 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...chips import Chip
 from ...dtypes import BLOCK_FORMATS, TILE_LAYOUT, bfloat16
 from ...errors import DeviceRejects, NotEmulated
-from ...memory import ALIGNMENT, BANKS, BufferType, MemoryConfig, named_by_extent, over_same_cores
+from ...memory import BufferType, MemoryConfig, named_by_extent, over_same_cores
 from ...numerics.rows import HELD
 from ...op import keep, launch, op, output_memory, same, view
 from ...shape import TILE, Shape, round_up, tile_padded
@@ -78,7 +79,7 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
     if x.layout is TILE_LAYOUT and 0 not in shape:
         dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
         program = ("reshape", dtype, x.spec.shape, old, shape, memory)
-        keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.spec.shape, shape))
+        keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.spec.shape, shape, x.buffer.device.chip))
     return out
 
 
@@ -93,7 +94,7 @@ def through_bfloat16(x: Tensor, made) -> tuple:
 
 
 @lru_cache(maxsize=4096)
-def tile_map_bytes(old: Shape, new: Shape) -> int:
+def tile_map_bytes(old: Shape, new: Shape, chip: Chip) -> int:
     """Bytes in each DRAM bank of the table by which a reshape in TILE moves data: a page per tile of the result.
 
     A segment is a run of elements, row by row inside a tile of the result, that stays contiguous in both tiles, whose
@@ -118,7 +119,7 @@ def tile_map_bytes(old: Shape, new: Shape) -> int:
     blocks, rest = divmod(int((sources * most).max()), 16)
     page = 16 * (16 * blocks + 2 * rest)
     tiles = tile_padded(new).volume() // TILE**2
-    return round_up(-(-tiles // BANKS[BufferType.DRAM]) * page, ALIGNMENT)
+    return round_up(-(-tiles // chip.dram.count) * page, chip.buffer_alignment)
 
 
 def _tile_rows(shape: Shape) -> int:

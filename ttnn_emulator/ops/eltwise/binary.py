@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import numerics
+from ...chips import Chip
 from ...config import UnaryOpType
 from ...dtypes import (
     BLOCK_FORMATS,
@@ -26,7 +27,7 @@ from ...numerics import rounding
 from ...numerics.rows import EACH
 from ...op import Plans, describe, launch
 from ...tensor import Tensor
-from ..core.sharding import binary_memory, result
+from ..core.sharding import binary_memory, result, unspecified
 from .unary import activation, finish, fused
 
 BUT_BYTES = FLOATS | {uint32, int32, uint16}
@@ -209,9 +210,9 @@ OTHER_UNIT = {
 }  # fmt: skip
 
 
-def _fused(acts):
+def _fused(acts, chip: Chip):
     """Fused activations as [(function, keywords)]."""
-    return [fused(activation(a)) for a in acts]
+    return [fused(activation(act), chip) for act in acts]
 
 
 def _apply(acts, v, dtype):
@@ -254,7 +255,8 @@ def run(
 ):  # fmt: skip
     """One binary op, from its checks to its result."""
     key = None
-    if type(a) is Tensor and type(b) is Tensor and output_tensor is None:
+    # Shards that are left open are the grid's, which the key does not have.
+    if type(a) is Tensor and type(b) is Tensor and output_tensor is None and not unspecified(memory_config):
         acts = (*activations, None, *on_a, None, *on_b)
         if all(type(f) in (UnaryOpType, NoneType) for f in acts):
             key = (name, function, a.spec, b.spec, dtype, memory_config, acts)
@@ -313,10 +315,9 @@ def run(
     else:
         out = output_tensor.spec
     made, first = NAME[out.dtype], NAME[a.dtype]
-    compute = compute_of(
-        function, made, first, NAME[b.dtype] if two else None, _fused(on_a), _fused(on_b), _fused(activations),
-        None if two else b, reverse,
-    )  # fmt: skip
+    acts = (_fused(acts, a.buffer.device.chip) for acts in (on_a, on_b, activations))
+    second = NAME[b.dtype] if two else None
+    compute = compute_of(function, made, first, second, *acts, None if two else b, reverse)
     flops = _PLANS.remember(key, (out, compute, out.shape.volume()))[2]
     return finish(name, (a, b) if two else (a,), out, compute, output_tensor, flops=flops, rows=EACH)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from ... import numerics
+from ...chips import Chip
 from ...config import GeluVariant, SigmoidMode, UnaryOpType, UnaryWithParam
 from ...dtypes import BLOCK_FORMATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, int32, uint16, uint32
 from ...errors import DeviceRejects, NotEmulated
@@ -268,7 +269,7 @@ def unary_chain(
             raise DeviceRejects(
                 f"Unary: UnaryOpType::{act.op_type.name} does not support integer input dtype {cpp(x.dtype)}"
             )
-    steps, dtype = [fused(act) for act in chain], NAME[x.dtype]
+    steps, dtype = [fused(act, x.buffer.device.chip) for act in chain], NAME[x.dtype]
     out = result(x.spec.shape, x.dtype, x.layout, unary_memory(x, memory_config))
 
     def compute(v):
@@ -398,13 +399,13 @@ def activation(value) -> UnaryWithParam | None:
     return UnaryWithParam(*_STRINGS[value])
 
 
-def fused(act: UnaryWithParam):
+def fused(act: UnaryWithParam, chip: Chip):
     """A fused activation as (function of the numerics, keywords), refused where it lacks its parameter."""
     kind = act.op_type.name
     if kind in _NEED_PARAMETER and not act.params:
         raise DeviceRejects(f"Undefined non-parametrized op type UnaryOpType::{kind}")
-    if kind == "SOFTCAP":
-        raise DeviceRejects("Unary: SOFTCAP is implemented for Blackhole only, got arch wormhole_b0")
+    if kind in chip.missing_unary:
+        raise DeviceRejects(f"Unary: {kind} is implemented for Blackhole only, got arch {chip.name}")
     name, *names = _FUSED.get(kind, (kind.lower(),))
     if kind in ("GELU", "EXP", "RSQRT", "SQRT", "LOG", "TANH", "ERF", "MISH"):
         # gelu_tile is the only one of these kernels that is approximate when it is not told (the wheel's gelu.h).
@@ -415,11 +416,11 @@ def fused(act: UnaryWithParam):
     return name, dict(zip(names, act.params, strict=False))
 
 
-def fuse(act: UnaryWithParam | None):
+def fuse(act: UnaryWithParam | None, chip: Chip):
     """A fused activation as the numerics take it: None, a name, or a function of values."""
     if act is None:
         return None
-    name, params = fused(act)
+    name, params = fused(act, chip)
     if not params:
         return name
     from ...numerics.unary import unary as function

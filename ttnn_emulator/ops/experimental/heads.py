@@ -10,7 +10,7 @@ from ... import numerics
 from ...dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ...memory import GRID, BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
+from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
 from ...numerics.rows import Slices
 from ...op import launch, on_device, op, output_memory, refuse_unmodelled, unmodelled
 from ...shape import TILE, at, round_up
@@ -25,34 +25,35 @@ def widened(v: torch.Tensor, width: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=1024)
-def row_wise(cores: int, start: int = 0) -> CoreRangeSet:
+def row_wise(cores: int, grid: tuple[int, int], start: int = 0) -> CoreRangeSet:
     """`cores` cores of the worker grid, row by row, from the core number `start` on."""
-    if not start % GRID[0]:
-        first = start // GRID[0]
-        whole = num_cores_to_corerangeset(cores, (GRID[0], GRID[1] - first), row_wise=True)
+    columns, rows = grid
+    if not start % columns:
+        first = start // columns
+        whole = num_cores_to_corerangeset(cores, (columns, rows - first), row_wise=True)
         return CoreRangeSet(
             [CoreRange((r.start.x, r.start.y + first), (r.end.x, r.end.y + first)) for r in whole.ranges()]
         )
     ranges, at_core, left = [], start, cores
     while left:
-        x, y = at_core % GRID[0], at_core // GRID[0]
-        n = min(GRID[0] - x, left)
+        x, y = at_core % columns, at_core // columns
+        n = min(columns - x, left)
         ranges.append(CoreRange(CoreCoord(x, y), CoreCoord(x + n - 1, y)))
         at_core, left = at_core + n, left - n
     return CoreRangeSet(ranges)
 
 
 @lru_cache(maxsize=1024)
-def one_row_a_core(cores: int, rows: int, width: int, start: int = 0) -> MemoryConfig:
+def one_row_a_core(cores: int, rows: int, width: int, grid: tuple[int, int], start: int = 0) -> MemoryConfig:
     """HEIGHT_SHARDED in L1: shards of [rows, width] on `cores` cores, row by row."""
     return MemoryConfig(
-        TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, ShardSpec(row_wise(cores, start), (rows, width))
+        TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, ShardSpec(row_wise(cores, grid, start), (rows, width))
     )
 
 
-def _sharded_by_heads(memory: MemoryConfig, heads: int, head_dim: int) -> MemoryConfig:
+def _sharded_by_heads(memory: MemoryConfig, heads: int, head_dim: int, grid) -> MemoryConfig:
     """What a sharded result of a head split gets: one head a core."""
-    return MemoryConfig(memory.memory_layout, memory.buffer_type, ShardSpec(row_wise(heads), (TILE, head_dim)))
+    return MemoryConfig(memory.memory_layout, memory.buffer_type, ShardSpec(row_wise(heads, grid), (TILE, head_dim)))
 
 
 def _split(
@@ -128,12 +129,12 @@ def nlp_create_qkv_heads(
     if memory.is_sharded() and not x.is_sharded():
         raise DeviceRejects(f"Output memory config layout must be INTERLEAVED but got {cpp(memory.memory_layout)}")
     b, s = x.spec.shape[0], x.spec.shape[2]
-    specs, whole = [], round_up(head_dim, TILE)
+    specs, whole, chip = [], round_up(head_dim, TILE), x.buffer.device.chip
     for n, transposed in ((n_q, False), (n_kv, transpose_k_heads), (n_kv, False)):
-        where = _sharded_by_heads(memory, n, whole) if memory.is_sharded() else memory
+        where = _sharded_by_heads(memory, n, whole, chip.grid) if memory.is_sharded() else memory
         shape = (b, n, whole, s) if transposed else (b, n, s, whole)
         specs.append(spec(shape, x.dtype, Layout.TILE, where))
-        buffer_bytes(specs[-1].padded_shape, x.dtype, Layout.TILE, where)  # the shards of the results are checked first
+        buffer_bytes(specs[-1].padded_shape, x.dtype, Layout.TILE, where, chip)  # shards of the results come first
     if x.is_sharded():
         rows, height = x.spec.memory_config.shard_spec.shape[0], x.padded_shape.volume() // width
         if rows != height:
@@ -224,7 +225,7 @@ def nlp_create_qkv_heads_decode(
             (x.spec.shape[0], users, n, head_dim),
             x.dtype,
             Layout.TILE,
-            one_row_a_core(users, round_up(n, TILE), head_dim, start),
+            one_row_a_core(users, round_up(n, TILE), head_dim, x.buffer.device.chip.grid, start),
         )
         for n, start in ((n_q, 0), (n_kv, users if apart else 0), (n_kv, 0))
     ]
@@ -319,19 +320,19 @@ def nlp_concat_heads_decode(
         raise DeviceRejects(
             f"Input tensor memory layout must be HEIGHT_SHARDED but got {cpp(x.spec.memory_config.memory_layout)}"
         )
-    cores = GRID[0] * GRID[1]
-    if num_heads > cores:
+    chip = x.buffer.device.chip
+    if num_heads > chip.cores:
         raise DeviceRejects(
-            f"Target number of cores {num_heads} is greater than total number of available cores {cores}"
+            f"Target number of cores {num_heads} is greater than total number of available cores {chip.cores}"
         )
     (users, n, _), head_dim = x.spec.shape[1:], x.spec.padded_shape[3]
     if num_heads <= 0:
         raise DeviceRejects("Cannot get bounding_box of an empty CoreRangeSet!", f"num_heads is {num_heads}")
     lines = max(users, TILE)
-    shard = ShardSpec(row_wise(num_heads), (lines, head_dim))
+    shard = ShardSpec(row_wise(num_heads, chip.grid), (lines, head_dim))
     memory = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
     out = spec((x.spec.shape[0], 1, lines, num_heads * head_dim), x.dtype, Layout.TILE, memory)
-    buffer_bytes(out.padded_shape, x.dtype, Layout.TILE, memory)  # the shards of the result are checked first
+    buffer_bytes(out.padded_shape, x.dtype, Layout.TILE, memory, chip)  # shards of the result come first
     rows = x.spec.memory_config.shard_spec.shape[0]
     if rows != x.spec.padded_shape[-2]:
         raise DeviceRejects(

@@ -131,7 +131,17 @@ def _matmul(
     key = None
     if bias is None and program_config is None and core_grid is None and target is None and activation is None:
         compute = None if compute_kernel_config is None else tuple(vars(compute_kernel_config).values())
-        key = (name, a.spec, b.spec, transpose_a, transpose_b, memory_config, dtype, compute)
+        key = (
+            name,
+            a.spec,
+            b.spec,
+            transpose_a,
+            transpose_b,
+            memory_config,
+            dtype,
+            compute,
+            a.buffer and a.buffer.device.chip,
+        )
     plan = _PLANS.get(key)
     if plan is None:
         plan = _PLANS.remember(key, _planned(
@@ -149,14 +159,15 @@ def _planned(
     compute_kernel_config, core_grid, target,
 ):  # fmt: skip
     """The result's spec, the compute and what else `launch` is told; or the refusal of the call."""
-    act = fuse(fused_activation(activation))
+    asked = fused_activation(activation)
     check_operands(a, b)
+    act = fuse(asked, a.buffer.device.chip)
     if core_grid is not None:
         if program_config is not None:
             raise DeviceRejects("Cannot use both user core grid/coordinates and a program config")
         if not isinstance(core_grid, CoreGrid):
             raise TypeError(f"{name}(): incompatible function arguments.\n  got    core_grid = {describe(core_grid)}")
-    own, other = a.spec.memory_config, b.spec.memory_config
+    own, other, chip = a.spec.memory_config, b.spec.memory_config, a.buffer.device.chip
     if (
         program_config is None
         and own.is_sharded()
@@ -203,7 +214,7 @@ def _planned(
     partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc else dtype
     p = program(
         s, a.spec, memory_config, program_config, core_grid,
-        (TILE_BYTES[a.dtype], TILE_BYTES[b.dtype], TILE_BYTES[dtype], TILE_BYTES[partial]),
+        (TILE_BYTES[a.dtype], TILE_BYTES[b.dtype], TILE_BYTES[dtype], TILE_BYTES[partial]), chip,
     )  # fmt: skip
     if other.is_sharded() and p.kind != "dram":
         check_weight(p, other, program_config is not None or core_grid is not None or memory_config.is_sharded())
@@ -215,11 +226,14 @@ def _planned(
             f"exist and M_per_batch > 1 (batch_size={s.batch}, M_per_batch={s.m}, a_shape_padded={Shape(turned)})"
         )
     if program_config is not None:
-        check_program(program_config, p, s, a.spec, b.spec, memory_config, config)
+        check_program(program_config, p, s, a.spec, b.spec, memory_config, config, chip)
         if act is None and getattr(program_config, "fused_activation", None) is not None:
-            act = fuse(fused_activation(program_config.fused_activation))
+            act = fuse(fused_activation(program_config.fused_activation), chip)
     out = spec(
-        shape, dtype, Layout.TILE, output_memory(p, s, s.shape, memory_config, own) if target is None else memory_config
+        shape,
+        dtype,
+        Layout.TILE,
+        output_memory(p, s, s.shape, memory_config, own, chip) if target is None else memory_config,
     )
     if program_config is not None:
         check_l1(

@@ -5,17 +5,20 @@ Source    ttnn 0.81.1, refusals asked one by one
 
 from __future__ import annotations
 
+from ...chips import Chip
 from ...dtypes import TILE_BYTES, DataType, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
-from ...memory import GRID, BufferType, MemoryConfig
+from ...memory import BufferType, MemoryConfig
 from ...numerics import ComputeConfig
 from ...shape import TILE
 from ...tensor import TensorSpec
 from ..core.sharding import BLOCK, HEIGHT, WIDTH
-from .matmul_program import L1_BASE, L1_END, Plan, Sizes
+from .matmul_program import Plan, Sizes
 
 
-def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: MemoryConfig, config: ComputeConfig) -> None:
+def check_program(
+    c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: MemoryConfig, config: ComputeConfig, chip: Chip
+) -> None:
     """Refuses a program config that does not fit the operands or the grid, in the library's order."""
     name = p.name
 
@@ -33,7 +36,10 @@ def check_program(c, p: Plan, s: Sizes, a: TensorSpec, b: TensorSpec, out: Memor
     for field in ("in0_block_w", "per_core_M", "per_core_N", "out_subblock_h", "out_subblock_w"):
         want(getattr(c, field) != 0, f"{field} is 0, which is not valid")
     x, y = p.grid
-    want(x <= GRID[0] and y <= GRID[1], f"compute_with_storage_grid_size ({x}, {y}) must fit within device grid {GRID}")
+    want(
+        x <= chip.grid[0] and y <= chip.grid[1],
+        f"compute_with_storage_grid_size ({x}, {y}) must fit within device grid {chip.grid}",
+    )
     h, w = p.block or (p.per_m, p.per_n)
     sub_h, sub_w = c.out_subblock_h, c.out_subblock_w
     if p.kind != "reuse":
@@ -164,16 +170,17 @@ def check_l1(
         size += h * w * TILE_BYTES[out]
     if bias is not None:
         size += w * TILE_BYTES[bias]
-    end, where = L1_BASE + size, p.cores(s).ranges()[0]
-    if end > L1_END:
+    base, most = device.chip.l1.base, device.chip.l1_end
+    end, where = base + size, p.cores(s).ranges()[0]
+    if end > most:
         raise DeviceRejects(
             f"Statically allocated dataflow buffers on core range {where} grow to {end} B which is beyond max "
             "L1 size of "
-            f"{L1_END} B",
+            f"{most} B",
             "smaller in0_block_w, per_core_M or per_core_N",
         )
     free = device.allocators[BufferType.L1].free_blocks
-    lowest = free[0][0] + free[0][1] if free and free[0][0] == L1_BASE else L1_BASE
+    lowest = free[0][0] + free[0][1] if free and free[0][0] == base else base
     if end > lowest:
         raise DeviceRejects(
             f"Statically allocated dataflow buffers clash with L1 buffers on core range {where}. L1 buffer "

@@ -10,6 +10,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+from ...chips import Chip
 from ...config import (
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
@@ -19,16 +20,12 @@ from ...config import (
 from ...dtypes import BLOCK_FORMATS, DataType, Layout, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ...memory import BASE_ADDRESS, GRID, BufferType, MemoryConfig, ShardOrientation, ShardSpec, buffer_bytes
+from ...memory import MemoryConfig, ShardOrientation, ShardSpec, buffer_bytes
 from ...numerics import ComputeConfig
 from ...op import describe
 from ...shape import TILE, Shape
 from ...tensor import TensorSpec, padded
 from ..core.sharding import BLOCK, HEIGHT, WIDTH
-
-#: Where L1 ends for the circular buffers of a program, which start at the first usable address.
-L1_END = 1_499_136
-L1_BASE = BASE_ADDRESS[BufferType.L1]
 
 
 class Sizes(NamedTuple):
@@ -143,7 +140,7 @@ class Plan(NamedTuple):
     block_w: int
     per_m: int
     per_n: int
-    grid: tuple = GRID
+    grid: tuple
     transposed: bool = False
     block: tuple | None = None  # tiles of an output block, where it is smaller than what a core computes
     fused_batch: bool = False  # the batches of the first operand count as rows
@@ -163,19 +160,21 @@ class Plan(NamedTuple):
         return num_cores_to_corerangeset(down * across, self.grid, row_wise=True)
 
 
-def program(s: Sizes, a: TensorSpec, memory_config: MemoryConfig, program_config, core_grid, tile_bytes) -> Plan:
+def program(
+    s: Sizes, a: TensorSpec, memory_config: MemoryConfig, program_config, core_grid, tile_bytes, chip: Chip
+) -> Plan:
     """The program of a call: as its config says, else what the library chooses."""
     if program_config is not None:
-        return explicit(program_config)
+        return explicit(program_config, chip)
     if a.memory_config.is_sharded():
         return by_shards(s, a)
     if core_grid is not None:
         return by_grid(s, (core_grid.x, core_grid.y))
-    return automatic(s, memory_config.memory_layout if memory_config.is_sharded() else None, tile_bytes)
+    return automatic(s, memory_config.memory_layout if memory_config.is_sharded() else None, tile_bytes, chip)
 
 
-def explicit(c) -> Plan:
-    grid = tuple(getattr(c, "compute_with_storage_grid_size", GRID))
+def explicit(c, chip: Chip) -> Plan:
+    grid = tuple(getattr(c, "compute_with_storage_grid_size", chip.grid))
     name, block = type(c).__name__, None
     if getattr(c, "out_block_h", None) or getattr(c, "out_block_w", None):
         block = (c.out_block_h or c.per_core_M, c.out_block_w or c.per_core_N)
@@ -256,33 +255,32 @@ def by_shards(s: Sizes, a: TensorSpec) -> Plan:
 
 
 @lru_cache(maxsize=65536)
-def automatic(s: Sizes, layout, tile_bytes: tuple) -> Plan:
+def automatic(s: Sizes, layout, tile_bytes: tuple, chip: Chip) -> Plan:
     """What the library chooses when it is told nothing; `layout`: of a sharded result."""
-    gx, gy = GRID
+    grid = gx, gy = chip.grid
     pair = 2 if s.k % 2 == 0 else 1
     rows = s.m * s.batch
     if layout is not None:
-        per = next((p for p in (16, 8, 4, 2) if buffers_bytes(p, p, pair, tile_bytes) < L1_END - L1_BASE), 1)
+        per = next((p for p in (16, 8, 4, 2) if buffers_bytes(p, p, pair, tile_bytes) < chip.l1_room), 1)
         down, across = -(-s.m // per), -(-s.n // per)
         fits = (down, across) != (1, 1) and down <= gy and across <= gx
         if (fits and down == 1) or (not fits and layout is WIDTH):
             per_n = -(-s.n // (gx * gy))
-            return Plan("in0", pair, s.m, per_n, subblock=subblock(s.m, per_n))
+            return Plan("in0", pair, s.m, per_n, grid, subblock=subblock(s.m, per_n))
         if (fits and across == 1) or (not fits and layout is HEIGHT):
             per_m = -(-s.m // (gx * gy))
-            return Plan("in1", pair, per_m, s.n, subblock=subblock(per_m, s.n))
-        return Plan("2d", pair, min(per, s.m), min(per, s.n), fused_batch=True)
+            return Plan("in1", pair, per_m, s.n, grid, subblock=subblock(per_m, s.n))
+        return Plan("2d", pair, min(per, s.m), min(per, s.n), grid, fused_batch=True)
     if max(rows, s.n) > 8 * min(rows, s.n) or s.m == 1 or s.n == 1:
         if rows > s.n:
-            return Plan("in1", pair, -(-rows // (gx * gy)), s.n, fused_batch=True)
-        return Plan("in0", pair, rows, -(-s.n // (gx * gy)), fused_batch=True)
+            return Plan("in1", pair, -(-rows // (gx * gy)), s.n, grid, fused_batch=True)
+        return Plan("in0", pair, rows, -(-s.n // (gx * gy)), grid, fused_batch=True)
     per_m, per_n = -(-rows // gy), -(-s.n // gx)
     eighth = s.k // 8 if s.k % 8 == 0 else 1
-    room = L1_END - L1_BASE
     for k in range(eighth, 0, -1):
-        if eighth % k == 0 and buffers_bytes(per_m, per_n, k, tile_bytes) < room:
-            return Plan("2d", k, per_m, per_n, fused_batch=True)
-    return Plan("2d", 1, per_m, per_n, fused_batch=True)
+        if eighth % k == 0 and buffers_bytes(per_m, per_n, k, tile_bytes) < chip.l1_room:
+            return Plan("2d", k, per_m, per_n, grid, fused_batch=True)
+    return Plan("2d", 1, per_m, per_n, grid, fused_batch=True)
 
 
 def buffers_bytes(per_m: int, per_n: int, block_w: int, tile_bytes: tuple) -> int:
@@ -292,13 +290,15 @@ def buffers_bytes(per_m: int, per_n: int, block_w: int, tile_bytes: tuple) -> in
 
 
 @lru_cache(maxsize=65536)
-def output_memory(p: Plan, s: Sizes, shape: tuple, memory_config: MemoryConfig, a: MemoryConfig) -> MemoryConfig:
+def output_memory(
+    p: Plan, s: Sizes, shape: tuple, memory_config: MemoryConfig, a: MemoryConfig, chip: Chip
+) -> MemoryConfig:
     """The config of the result. A sharded one has the shards that the program leaves, whatever the call asked."""
     if not memory_config.is_sharded():
         return memory_config
     kind, orientation = memory_config.memory_layout, ShardOrientation.ROW_MAJOR
     if p.kind == "dram":
-        grid = num_cores_to_corerangeset(-(-s.n // p.per_n), GRID, row_wise=True)
+        grid = num_cores_to_corerangeset(-(-s.n // p.per_n), chip.grid, row_wise=True)
     elif p.kind == "reuse" and a.is_sharded():
         grid, orientation = a.shard_spec.grid, a.shard_spec.orientation
     else:
@@ -306,7 +306,7 @@ def output_memory(p: Plan, s: Sizes, shape: tuple, memory_config: MemoryConfig, 
         if p.kind == "reuse" or p.transposed:
             orientation = ShardOrientation.COL_MAJOR
     made = MemoryConfig(kind, memory_config.buffer_type, ShardSpec(grid, (p.per_m * TILE, p.per_n * TILE), orientation))
-    buffer_bytes(padded(Shape(shape), Layout.TILE, None), bfloat16, Layout.TILE, made)
+    buffer_bytes(padded(Shape(shape), Layout.TILE, None), bfloat16, Layout.TILE, made, chip)
     if p.subblock and p.subblock[1] != p.per_n and p.subblock[0] != 1:
         raise DeviceRejects(
             f"MatmulMultiCoreReuseMultiCast1DProgramConfig: out_subblock_w ({p.subblock[1]}) must equal "

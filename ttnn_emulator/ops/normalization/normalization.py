@@ -16,7 +16,7 @@ from ...config import (
 from ...dtypes import NAME, TILE_BYTES, DataType, Layout, bfloat8_b, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
-from ...memory import GRID, MemoryConfig, ShardOrientation
+from ...memory import MemoryConfig, ShardOrientation
 from ...numerics import rounding
 from ...numerics.rows import Slices
 from ...op import launch, on_device, op, update, view
@@ -24,7 +24,6 @@ from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
 from ..core.sharding import BLOCK, HEIGHT, plane, result, unspecified
 from ..eltwise.elementwise import multiply
-from ..matmul.matmul_program import L1_BASE, L1_END
 
 FLOAT_INPUTS = (float32, bfloat16, bfloat8_b)
 
@@ -169,17 +168,18 @@ def check_l1(function, x, weight, bias, residual, config) -> None:
     tiles = round_up(x.spec.padded_shape[-1] // TILE, block)
     own, between = TILE_BYTES[x.dtype], TILE_BYTES[float32 if wide else bfloat16]
     per_tile = own + between * (1 if rms else 2) + sum(TILE_BYTES[w.dtype] for w in weights)
-    end = L1_BASE + tiles * per_tile + 2 * block * own
+    chip = x.buffer.device.chip
+    end = chip.l1.base + tiles * per_tile + 2 * block * own
     end += (81_920 if wide else 61_440) if rms else (90_112 if wide else 65_536)
     if residual is not None:
         end += 4 * block * TILE_BYTES[residual.dtype] + (0 if rms else tiles * TILE_BYTES[residual.dtype])
-    if end > L1_END:
+    if end > chip.l1_end:
         rows = plane(x.spec.padded_shape)[0] // TILE
-        cores = num_cores_to_corerangeset(min(rows, GRID[0] * GRID[1]), GRID, row_wise=True)
+        cores = num_cores_to_corerangeset(min(rows, chip.cores), chip.grid, row_wise=True)
         raise DeviceRejects(
             f"Statically allocated dataflow buffers on core range {cores.ranges()[0]} grow to {end} B which is "
             "beyond max L1 size "
-            f"of {L1_END} B",
+            f"of {chip.l1_end} B",
             "give the weight in TILE layout",
         )
 
@@ -207,10 +207,10 @@ def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> Me
     if c is not None:
         if c.use_welford and function == "rms_norm":
             raise DeviceRejects("Welford's algorithm is not supported for RMSNorm")
-        gx, gy = c.compute_with_storage_grid_size
-        if gx > GRID[0] or gy > GRID[1]:
+        (gx, gy), (most_x, most_y) = c.compute_with_storage_grid_size, x.buffer.device.chip.grid
+        if gx > most_x or gy > most_y:
             raise DeviceRejects(
-                f"program_config grid ({gx}x{gy}) must be contained within device grid ({GRID[0]}x{GRID[1]})"
+                f"program_config grid ({gx}x{gy}) must be contained within device grid ({most_x}x{most_y})"
             )
         sx, sy = shard.grid.bounding_box().grid_size()
         if sx > gx or sy > gy:

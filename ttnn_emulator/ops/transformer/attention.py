@@ -12,7 +12,7 @@ from ...memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
 from ...op import launch, on_device, op, refuse_unmodelled
 from ...shape import TILE, at
 from ...tensor import Tensor, spec
-from .attention_program import CORES, DTYPES, SMALL, check_working_memory, cores_of, exp_approx, gathered, prefill_bytes
+from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, exp_approx, gathered, prefill_bytes
 
 _DEFAULT = numerics.default_config("attention")
 
@@ -146,17 +146,19 @@ def scaled_dot_product_attention(
     if attention_sink is not None:
         _check_sink(on_device(attention_sink), n_q)
     q_chunk, k_chunk = _chunks(program_config)
-    if not (cores := cores_of(program_config)):
+    chip = q.buffer.device.chip
+    if not (cores := cores_of(program_config, chip)):
         raise DeviceRejects("SDPA requires a non-empty core grid; got num_cores=0.")
-    if cores > CORES:
+    if cores > chip.cores:
         raise DeviceRejects(
             "Provided grid must not contain more cores than the device. "
-            f"Got {cores} cores, expected at most {CORES} cores."
+            f"Got {cores} cores, expected at most {chip.cores} cores."
         )
     config = resolve(compute_kernel_config, _DEFAULT)
     check_working_memory(
         prefill_bytes(q, k, v, attn_mask, n_q, s, q_chunk, k_chunk, is_causal, config.fp32_dest_acc_en, cores),
         program_config,
+        chip,
     )
     refuse_unmodelled(
         name, cu_window_seqlens=cu_window_seqlens,
@@ -255,10 +257,11 @@ def chunked_scaled_dot_product_attention(
             "K's sequence length must be >= Q's sequence length + chunk_start_idx. "
             f"Got K: {length}, Q: {s}, chunk_start_idx: {start}"
         )
-    if (cores := cores_of(program_config)) > CORES:
+    chip = q.buffer.device.chip
+    if (cores := cores_of(program_config, chip)) > chip.cores:
         raise DeviceRejects(
             "Provided grid must not contain more cores than the device. "
-            f"Got {cores} cores, expected at most {CORES} cores."
+            f"Got {cores} cores, expected at most {chip.cores} cores."
         )
     config = resolve(compute_kernel_config, _DEFAULT)
     out = spec(q.spec.shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)

@@ -14,7 +14,7 @@ from ...numerics.rows import FEW, HELD, Repeated, numbered, whole
 from ...op import launch, on_device, op, refuse_unmodelled
 from ...shape import TILE, at, round_up
 from ...tensor import Tensor, spec
-from .attention_program import CORES, DTYPES, SMALL, check_working_memory, cores_of, decode_bytes, exp_approx, gathered
+from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, decode_bytes, exp_approx, gathered
 
 _DEFAULT_DECODE = numerics.default_config("attention_decode")
 
@@ -98,13 +98,14 @@ def _check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
 
 
 def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -> None:
-    cores, users = cores_of(program), q.spec.shape[1]
-    if cores > CORES:
-        raise DeviceRejects(f"Cores available ({cores}) exceeds grid size ({CORES})")
+    chip, users = q.buffer.device.chip, q.spec.shape[1]
+    cores = cores_of(program, chip)
+    if cores > chip.cores:
+        raise DeviceRejects(f"Cores available ({cores}) exceeds grid size ({chip.cores})")
     if cores < users:
         raise DeviceRejects(f"Cores available ({cores}) must be >= batch size ({users})")
     most = 16 if program is None else program.max_cores_per_head_batch
-    check_working_memory(decode_bytes(q, k, v, k.spec.padded_shape[1], k_chunk, cores, most), program)
+    check_working_memory(decode_bytes(q, k, v, k.spec.padded_shape[1], k_chunk, cores, most), program, chip)
 
 
 def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
@@ -123,7 +124,7 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
     time (0: as many as the position needs), on at most `most` cores a head."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), exp_approx(program), NAME[q.dtype]
     users, heads = q.spec.shape[1], tuple(q.spec.shape[2:])
-    cores = max(1, min(most, cores_of(program) // (users * k.spec.shape[1])))  # that share a head
+    cores = max(1, min(most, cores_of(program, q.buffer.device.chip) // (users * k.spec.shape[1])))  # that share a head
     out = spec(q.spec.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
     settings = dict(
         scale=scale, config=config, exp_approx=approx, k_chunk=k_chunk, sliding_window=window, dtype=dtype, cores=cores

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ...chips import Chip
 from ...dtypes import TILE_BYTES, bfloat4_b, bfloat8_b, bfloat16
 from ...errors import DeviceRejects
-from ...memory import BASE_ADDRESS, GRID, BufferType
 from ...shape import TILE, round_up
 
 DTYPES = (bfloat16, bfloat8_b, bfloat4_b)
 #: Elements (scores of a prompt, keys of a step) up to which a call costs more than its work.
 SMALL = 1 << 22
-CORES = GRID[0] * GRID[1]
 
 
 def exp_approx(program) -> bool:
@@ -20,9 +19,9 @@ def exp_approx(program) -> bool:
     return True if program is None or program.exp_approx_mode is None else bool(program.exp_approx_mode)
 
 
-def cores_of(program) -> int:
+def cores_of(program, chip: Chip) -> int:
     if program is None:
-        return CORES
+        return chip.cores
     if program.sub_core_grids is not None:
         return program.sub_core_grids.num_cores()
     x, y = program.compute_with_storage_grid_size
@@ -30,20 +29,16 @@ def cores_of(program) -> int:
 
 
 # ---------------------------------------------------------------- working memory
-#: Where a core's L1 ends for a program's buffers (ttnn 0.81.1, text of the refusal).
-_L1_END = 1_499_136
-
-
-def check_working_memory(size: int, program) -> None:
+def check_working_memory(size: int, program, chip: Chip) -> None:
     """Refuses chunks whose buffers are larger than a core's L1; `size` is without the reserved part at its start."""
-    total = BASE_ADDRESS[BufferType.L1] + size
-    if total <= _L1_END:
+    total = chip.l1.base + size
+    if total <= chip.l1_end:
         return
-    x, y = GRID if program is None else program.compute_with_storage_grid_size
+    x, y = chip.grid if program is None else program.compute_with_storage_grid_size
     raise DeviceRejects(
         f"Statically allocated circular buffers on core range [0-0 - {x - 1}-{y - 1}] grow to {total} B which is "
         "beyond max L1 "
-        f"size of {_L1_END} B",
+        f"size of {chip.l1_end} B",
         "use smaller q_chunk_size and k_chunk_size",
     )
 

@@ -1,0 +1,62 @@
+"""The form of a chip's description. Each number in one names its source."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Arch(enum.Enum):
+    WORMHOLE_B0 = 2
+    BLACKHOLE = 3
+
+    def __str__(self) -> str:
+        return f"Arch.{self.name}"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False)
+class Banks:
+    """One kind of memory: how many banks, usable bytes in each, the first usable address, bytes to which a row-major
+    page is aligned."""
+
+    count: int
+    bytes: int
+    base: int
+    page_alignment: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chip:
+    """One chip as the library offers it to programs. Two chips are the same if they are one object."""
+
+    name: str  # as messages and `get_arch_name` have it
+    family: str  # as people say it
+    arch: Arch
+    grid: tuple[int, int]  # (columns, rows) of the cores that programs get
+    dram: Banks
+    l1: Banks
+    l1_end: int  # where a core's L1 ends for the buffers of a program, which start at the first usable address
+    buffer_alignment: int  # what a buffer takes in a bank is a multiple of this
+    trace_region_step: int  # the trace region is cut off DRAM in steps of so many bytes a bank
+    dram_bytes_per_second: float
+    missing_unary: frozenset[str]  # unary functions that its kernels lack
+    arithmetic: str  # by whose approximations and tables the numerics compute
+
+    @property
+    def cores(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def l1_room(self) -> int:
+        """Bytes of a core's L1 that the buffers of a program and tensors share."""
+        return self.l1_end - self.l1.base
+
+    @property
+    def dram_bytes(self) -> int:
+        return self.dram.count * self.dram.bytes
+
+    @property
+    def l1_bytes(self) -> int:
+        return self.l1.count * self.l1.bytes

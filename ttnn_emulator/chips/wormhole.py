@@ -1,0 +1,27 @@
+"""Wormhole as ttnn 0.81.1 offers it on every system, whatever cores dispatch."""
+
+from .chip import Arch, Banks, Chip
+
+WORMHOLE = Chip(
+    name="wormhole_b0",
+    family="Wormhole",
+    arch=Arch.WORMHOLE_B0,
+    # ttnn 0.81.1, recorded contract: compute_with_storage_grid_size() on every system.
+    grid=(8, 8),
+    # ttnn 0.81.1: memory view at open, addresses of the first buffers; alignment of row-major pages: recorded limits,
+    # "Buffers". The texts of out of memory name the same banks and sizes.
+    dram=Banks(count=12, bytes=1_072_693_184, base=1_048_640, page_alignment=32),
+    l1=Banks(count=64, bytes=1_393_312, base=105_824, page_alignment=16),
+    # ttnn 0.81.1, text of the refusals of circular buffers ("max L1 size of 1499136 B").
+    l1_end=1_499_136,
+    # ttnn 0.81.1, buffer addresses over 6,000 random allocations.
+    buffer_alignment=32,
+    # ttnn 0.81.1, memory view at open.
+    trace_region_step=8192,
+    # Tenstorrent's published n150 specification: 12 GB of GDDR6 at 12 GT/s on 192 bits.
+    dram_bytes_per_second=288e9,
+    # ttnn 0.81.1: "Unary: SOFTCAP is implemented for Blackhole only".
+    missing_unary=frozenset({"SOFTCAP"}),
+    # The official functional simulator v1.10, Wormhole B0: recorded vectors and tables.
+    arithmetic="wormhole_b0",
+)
