@@ -1,0 +1,244 @@
+"""What collectives share: which chips exchange with one another, what comes out, what is refused, what it takes in L1.
+
+A group is the chips that take part together: the whole mesh, or, with a cluster axis, those that differ only in their
+row (axis 0) or column (axis 1). Chips that hold the same tensors are computed once and share the result.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from ...device import FabricConfig
+from ...dtypes import BLOCK_FORMATS, FLOATS, NAME, bfloat16
+from ...errors import DeviceRejects
+from ...memory import DRAM_MEMORY_CONFIG, BufferType
+from ...mesh import Topology
+from ...numerics.rounding import cast_integer, pack
+from ...op import keep, on_device, scratch
+from ...shape import TILE
+from ...tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec
+
+#: Ethernet channels between two neighbouring chips (recorded contract: the refusal of more links).
+LINKS = 2
+#: What a global semaphore takes in a bank of L1 (ttnn 0.81.1, allocated bytes): 16 bytes, in units of 32.
+SEMAPHORE_BYTES = 32
+
+
+# ---------------------------------------------------------------- groups and topologies
+@lru_cache(maxsize=64)
+def groups(shape: tuple, axis: int | None) -> tuple[tuple[int, ...], ...]:
+    """The chips of every group, in mesh order; chips are numbered row by row."""
+    rows, columns = shape
+    if axis is None:
+        return (tuple(range(rows * columns)),)
+    if axis == 0:
+        return tuple(tuple(r * columns + c for r in range(rows)) for c in range(columns))
+    return tuple(tuple(r * columns + c for c in range(columns)) for r in range(rows))
+
+
+def same_dim(placement, dim: int, rank: int) -> bool:
+    return isinstance(placement, PlacementShard) and placement.dim % rank == dim % rank
+
+
+def is_flat(t: Tensor, device) -> bool:
+    """Whether the tensor is spread over the flattened mesh (one axis) rather than over rows and columns."""
+    return len(t.topology.placements()) == 1
+
+
+def both_axes(t: Tensor) -> list:
+    """One placement for the rows and one for the columns."""
+    placements = t.topology.placements()
+    return placements * 2 if len(placements) == 1 else placements
+
+
+def is_line(device) -> bool:
+    return 1 in device.shape
+
+
+def gathered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
+    """All replicated, or replicated along the cluster axis (recorded contract; the rest asked of ttnn 0.81.1)."""
+    whole, flat = PlacementReplicate(), is_flat(t, device)
+    if is_line(device) and flat:
+        return TensorTopology((device.chips,), (whole,))
+    if axis is None:
+        return TensorTopology((device.chips,), (whole,)) if flat else TensorTopology(device.shape, (whole, whole))
+    if flat and axis == 0 and same_dim(t.topology.placements()[0], dim, len(t.spec.shape)):
+        return t.topology  # the library leaves a flat sharding on the gathered dim as it was
+    placements = both_axes(t)
+    placements = [whole, placements[1]] if axis == 0 else [placements[0], whole]
+    return TensorTopology(device.shape, placements)
+
+
+def reduced_topology(t: Tensor, device, axis: int | None) -> TensorTopology:
+    whole = PlacementReplicate()
+    if is_line(device) and is_flat(t, device):
+        return TensorTopology((device.chips,), (whole,))
+    placements = [p if axis is not None and axis != i else whole for i, p in enumerate(both_axes(t))]
+    return TensorTopology(device.shape, placements)
+
+
+def scattered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
+    """Sharded on `dim` along the axes that take part; a dim that both axes would cut is one flat sharding."""
+    cut, rank = PlacementShard(dim), len(t.spec.shape)
+    if is_flat(t, device) and (axis is None or is_line(device)):
+        return TensorTopology((device.chips,), (cut,))
+    rows, columns = both_axes(t)
+    if axis in (None, 0) and not same_dim(columns, dim, rank):
+        rows = cut
+    if axis in (None, 1):
+        columns = cut
+    if isinstance(rows, PlacementShard) and same_dim(columns, rows.dim, rank):
+        return TensorTopology((device.chips,), (columns,))
+    return TensorTopology(device.shape, (rows, columns))
+
+
+# ---------------------------------------------------------------- checks
+def fabric_of(t: Tensor, topology: Topology | None = None, num_links: int | None = None):
+    """The device of a collective's operand; without a fabric there is nothing to send over.
+
+    Where topology and links are both given, the library does not ask the fabric, and meets the single chip first.
+    """
+    device = on_device(t).buffer.device
+    if device.fabric is FabricConfig.DISABLED:
+        if device.chips == 1 and topology is not None and num_links is not None:
+            if topology is Topology.Ring:
+                raise DeviceRejects("reduce_scatter_minimal_async ring implementation doesn't support odd ring size")
+            raise DeviceRejects(
+                "DEBUG: forward_coord or backward_coord is null", "a collective needs more than one chip"
+            )
+        raise DeviceRejects(
+            "Trying to get un-initialized fabric context",
+            "ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D) before the mesh is opened"
+            if device.chips > 1
+            else "a collective needs more than one chip",
+        )
+    return device
+
+
+def unsigned_axis(name: str, axis: int | None) -> None:
+    """The binding takes no negative axis."""
+    if axis is not None and axis < 0:
+        raise TypeError(f"{name}(): incompatible function arguments.\n  got    cluster_axis = {axis}\n  want   0 or 1")
+
+
+def check_axis(device, axis: int | None, num_links: int | None, topology: Topology | None) -> None:
+    """An axis that the mesh does not have: which check meets it first depends on what else was given."""
+    if axis is None or axis < len(device.shape):
+        return
+    if num_links is None:
+        raise DeviceRejects(f"Invalid cluster axis {axis}. Must be 0 or 1")
+    if topology is Topology.Ring:
+        raise DeviceRejects(f"ShapeBase[] index out of range. {axis} not in [-4, {len(device.shape)})")
+    raise DeviceRejects(f"cluster axis {axis} is out of range for mesh shape rank {len(device.shape)}")
+
+
+def check_links(device, axis: int | None, num_links: int | None) -> None:
+    if num_links is not None and num_links < 1:
+        raise DeviceRejects("num_links must be greater than 0")
+    if num_links is None or num_links <= LINKS:
+        return
+    neighbour = device.shape[1] if axis == 0 else 1
+    raise DeviceRejects(
+        f"Requested link index {LINKS} is out of bounds. "
+        f"{LINKS} ethernet channels available to forward b/w src (M0, D0) "
+        f"and dst (M0, D{neighbour})"
+    )
+
+
+def ways_of(device, axis: int | None) -> int:
+    return device.chips if axis is None else device.shape[axis]
+
+
+def each_group(device, axis: int | None, compute):
+    """A collective's compute: `compute(values of a group)` -> one value per member; once for equal groups."""
+    members = groups(tuple(device.shape), axis)
+
+    def run(values):
+        out, done = [None] * device.chips, {}
+        for group in members:
+            mine = [values[chip] for chip in group]
+            key = tuple(map(id, mine))
+            if key not in done:
+                done[key] = compute(mine)
+            for chip, value in zip(group, done[key]):
+                out[chip] = value
+        return out
+
+    return run
+
+
+# ---------------------------------------------------------------- arithmetic
+def summed(values: list[torch.Tensor], dtype) -> torch.Tensor:
+    """The sum of the chips' values as a line of chips adds them: one after the other, rounded to `dtype` at each step.
+
+    Numerics  bfloat16: RNA of each fp32 sum, which equals the matrix unit's addition in 99 % of the cases; block
+              formats: packed at each step
+    """
+    if dtype is bfloat16:
+        total = values[0].to(torch.float32, copy=True)
+        bits = total.view(torch.int32)
+        for v in values[1:]:
+            total += v
+            bits.add_(0x8000).bitwise_and_(-0x10000)
+        return total.to(torch.bfloat16)
+    total = values[0]
+    for v in values[1:]:
+        total = (
+            pack(total.to(torch.float32) + v.to(torch.float32), NAME[dtype]) if dtype in BLOCK_FORMATS else total + v
+        )
+    return total if dtype in FLOATS else cast_integer(total, NAME[dtype])
+
+
+def summed_over(values: list[torch.Tensor], device, axis: int | None, dtype) -> torch.Tensor:
+    """The sum of a group: of the whole mesh over the rows first, then over the columns, as the library does."""
+    rows, columns = device.shape
+    if axis is None and rows > 1 and columns > 1:
+        values = [summed(values[c::columns], dtype) for c in range(columns)]
+    return summed(values, dtype)
+
+
+# ---------------------------------------------------------------- memory
+def axes_of(device, axis: int | None) -> list[int]:
+    """The mesh axes along which a sum is taken, one after the other."""
+    return [a for a in ((0, 1) if axis is None else (axis,)) if device.shape[a] > 1]
+
+
+def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
+    """The memory of an all_reduce along one axis beside its result: as a reduce_scatter of the width and an all_gather
+    of the parts, or where the width has no whole tiles for every chip, as the sum of all chips' tensors side by side.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    """
+    ways = device.shape[axis]
+    if x.padded_shape[-1] // TILE % ways == 0:
+        part = spec((*x.shape[:-1], x.shape[-1] // ways), made.dtype, made.layout, made.memory_config)
+        with scratch(device, part):
+            scatter_memory(device, axis, x, part)
+            with scratch(device, made):
+                keep_semaphores(device, "all_gather", axis, part, made)
+        return
+    with scratch(device, *[made] * ways):
+        keep_semaphores(device, "all_broadcast", axis, x, made)
+        stacked = spec((ways, *x.shape[-3:]), made.dtype, made.layout, made.memory_config)
+        with scratch(device, stacked):
+            pass
+    wide = (spec(s.shape, bfloat16, s.layout, s.memory_config) for s in (stacked, made) if s.dtype in BLOCK_FORMATS)
+    with scratch(device, stacked, *wide, made):
+        pass
+
+
+def scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec) -> None:
+    """What a reduce_scatter holds beside its result: its input's tiles twice, always in DRAM; and its semaphores."""
+    with scratch(device, spec((2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
+        keep_semaphores(device, "reduce_scatter", axis, x, part)
+
+
+def keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: TensorSpec) -> None:
+    """Every new program of a collective takes semaphores in L1.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    """
+    count = 4 if name == "reduce_scatter" else 2
+    keep(device, (name, axis, x, out), BufferType.L1, *[SEMAPHORE_BYTES] * count)
