@@ -14,6 +14,8 @@ COMMANDS = {
     "eval": "bringup.evaluation.command",
     "demo": "bringup.evaluation.demo",
     "bench": "bringup.bench.command",
+    "run": "bringup.programs.run",
+    "pytest": "bringup.programs.pytest_command",
     "plan": "bringup.planning.command",
     "sweep": "bringup.tuning.sweep",
     "random-checkpoint": "bringup.checkpoints.random_weights",
@@ -36,8 +38,12 @@ def main(argv=None):
             name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+        sub.set_defaults(run=module.run, rest=getattr(module, "REST", None))
+    args, rest = parser.parse_known_args(argv)
+    if args.rest:
+        setattr(args, args.rest, rest)
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return guarded(args.run, args)
 
 
