@@ -20,17 +20,15 @@ MATMUL_GRID = 8  # columns of the worker grid
 def auto_block_w(m: int, k: int, n: int) -> int:
     """in0_block_w, in tiles, that the library chooses by itself for x [m, k] @ w [k, n].
 
-    Wide or tall outputs (8 to 1 or more in tiles) go to a 1-d program that takes 2 tiles when K is an even number of
-    them; others to a 2-d program that takes K's share of a grid column, lowered to a divisor of K.
-    Source    inferred from the recorded shapes (1 for 64x256x128; 2 for 128x512x96, 32x1024x256, 1x512x64)
+    Wide or tall outputs (more than 8 to 1 in tiles, or one tile) go to a 1-d program that takes 2 tiles when K is an
+    even number of them; others to a 2-d program that takes an eighth of K.
+
+    Source    ttnn 0.81.1, block sizes asked (`ops.matmul.matmul_program.automatic` has the whole rule)
     """
     mt, kt, nt = (-(-d // TILE) for d in (m, k, n))
-    if builtins.max(mt, nt) >= 8 * builtins.min(mt, nt):
+    if builtins.max(mt, nt) // builtins.min(mt, nt) > 8 or mt == 1 or nt == 1:
         return 2 if kt % 2 == 0 else 1
-    share = -(-kt // MATMUL_GRID)
-    while kt % share:
-        share -= 1
-    return share
+    return kt // MATMUL_GRID if kt % MATMUL_GRID == 0 else 1
 
 
 def on_fpu(a, b) -> bool:

@@ -44,12 +44,12 @@ def matmul(
 
     Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast; bias [..., 1, N]
     Numerics  The matrix unit's integer rule. With packer_l1_acc, K goes in blocks of `block_w` tiles (None: the
-              library's choice; a batched w is one block) whose sums are added in L1; with a bias the last one too,
+              library's choice) whose sums are added in L1; with a bias the last one too,
               and the bias is an FPU add. The activation sees the destination register. Of float32 operands the unit
               takes 11 (w: 10) significand bits, with a bf16 destination 8.
     """
     blocks = 0
-    if config.packer_l1_acc and all(d == 1 for d in w.shape[:-2]):
+    if config.packer_l1_acc:
         blocks = block_w or auto_block_w(x.shape[-2], x.shape[-1], w.shape[-1])
     fp32 = config.fp32_dest_acc_en
     y = fpu.matmul(x, w, config.math_fidelity, fp32, blocks, sum_all=bias is not None)

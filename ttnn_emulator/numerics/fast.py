@@ -82,7 +82,7 @@ def matmul(
             x = truncate(x, 7)
         y = product(x, w, drop, wide=fp32 and dtype == "float32")
         if not fp32:
-            blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc and single else 0
+            blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc else 0
             y = destination.in_bf16(y, destination.passes(fidelity, w_dtype), k, blocks)
         if bias is not None:
             if single:

@@ -161,6 +161,8 @@ def added(c, a, b, alpha=1.0, beta=1.0, **config):
     return beta * c + alpha * (a @ b)
 
 
+INTERLEAVED = T((1, 1, 32, 64), memory_config=ttnn.L1_MEMORY_CONFIG)
+
 CASES = {
     "ttnn.matmul": PRODUCTS,
     "ttnn.linear": [
@@ -170,6 +172,13 @@ CASES = {
         Case((X, W), {"bias": T((1, 1, 32, 1)), "activation": "gelu"}, product, DEFAULT),
         Case((T((2, 3, 20, 64)), W), {"bias": T((1, 1, 1, 96), ttnn.float32), "compute_kernel_config": HIFI4},
         product, EXACT),
+        Case((INTERLEAVED, W), {"bias": BIAS}, product, DEFAULT),
+        Case((INTERLEAVED, W), {"bias": BIAS, "activation": "silu", "compute_kernel_config": HIFI4}, product, EXACT),
+        Case((T((2, 3, 32, 64)), T((2, 3, 64, 96))), {"bias": BIAS, "activation": "relu"}, product, DEFAULT),
+        Refused(
+            (T((1, 1, 32, 64), memory_config=ttnn.create_sharded_memory_config((32, 64), ttnn.CoreGrid(x=1, y=1),
+            ttnn.ShardStrategy.WIDTH)), W), {"activation": "silu"}, "Sharded matmul run with UnaryOpType::SILU",
+        ),
         Refused(
             (X, W), {"bias": T((1, 1, 1, 64))},
             r"Broadcasting rule violation at dimension index -1 .*dim a: 96, dim b: 64",

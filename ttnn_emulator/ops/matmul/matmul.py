@@ -20,7 +20,7 @@ from ...tensor import Tensor, spec
 from ..core.sharding import WIDTH
 from ..eltwise.elementwise import add, multiply
 from ..eltwise.unary import activation as fused_activation
-from ..eltwise.unary import finish, fuse
+from ..eltwise.unary import finish, fuse, fused
 from .matmul_checks import check_l1, check_program, check_weight
 from .matmul_program import check_bias, default_config, output_memory, program, sizes
 
@@ -109,14 +109,6 @@ def check_operands(a: Tensor, b: Tensor) -> None:
             raise DeviceRejects(f"Unsupported data format for input {label}: {cpp(t.dtype)}")
 
 
-def added(y, bias, dtype: str, act):
-    """y + bias as `ttnn.add` computes it, then a fused activation."""
-    y = numerics.now().add(y, bias.to(y.dtype), dtype, dtype, dtype)
-    if act is None:
-        return y
-    return act(y) if callable(act) else numerics.now().unary(act, y, dtype)
-
-
 #: Rows of the first operand, without and with a bias.
 _ROWS = (Slices((-2, None), -2, search=True), Slices((-2, None, None), -2, search=True))
 
@@ -159,15 +151,21 @@ def _planned(
     compute_kernel_config, core_grid, target,
 ):  # fmt: skip
     """The result's spec, the compute and what else `launch` is told; or the refusal of the call."""
-    asked = fused_activation(activation)
+    act = fused_activation(activation)
     check_operands(a, b)
-    act = fuse(asked, a.buffer.device.chip)
+    chip = a.buffer.device.chip
+    named = None if act is None else fused(act, chip)
     if core_grid is not None:
         if program_config is not None:
             raise DeviceRejects("Cannot use both user core grid/coordinates and a program config")
         if not isinstance(core_grid, CoreGrid):
             raise TypeError(f"{name}(): incompatible function arguments.\n  got    core_grid = {describe(core_grid)}")
-    own, other, chip = a.spec.memory_config, b.spec.memory_config, a.buffer.device.chip
+    own, other = a.spec.memory_config, b.spec.memory_config
+    if act is not None and own.is_sharded():
+        raise DeviceRejects(
+            f"Sharded matmul run with UnaryOpType::{act.op_type.name} activation: this should be placed in the program "
+            "config's fused_activation field"
+        )
     if (
         program_config is None
         and own.is_sharded()
@@ -175,8 +173,12 @@ def _planned(
         and any(n != 1 for n in b.spec.shape[:-2])
     ):
         raise DeviceRejects(f"Input A memory layout must not be WIDTH_SHARDED, got: {cpp(own.memory_layout)}")
+    in_dram = all(
+        m in (None, DRAM_MEMORY_CONFIG)
+        for m in (own, other, memory_config if target is None else target.memory_config())
+    )
     if program_config is None:
-        in0_reuse = core_grid is None and all(m in (None, DRAM_MEMORY_CONFIG) for m in (own, other, memory_config))
+        in0_reuse = core_grid is None and in_dram
     else:
         one_d = isinstance(program_config, MatmulMultiCoreReuseMultiCast1DProgramConfig)
         in0_reuse = one_d and not (program_config.fuse_batch or program_config.mcast_in0)
@@ -199,6 +201,7 @@ def _planned(
             )
         dtype, memory_config = target.dtype, target.memory_config()
     dtype, memory_config = dtype or a.dtype, memory_config or DRAM_MEMORY_CONFIG
+    to_dram = memory_config == DRAM_MEMORY_CONFIG
     config = resolve(
         compute_kernel_config,
         default_config(a.dtype, b.dtype, dtype, program_config is not None or core_grid is not None),
@@ -213,7 +216,7 @@ def _planned(
             )
     partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc else dtype
     p = program(
-        s, a.spec, memory_config, program_config, core_grid,
+        s, a.spec, memory_config, program_config, core_grid, in_dram,
         (TILE_BYTES[a.dtype], TILE_BYTES[b.dtype], TILE_BYTES[dtype], TILE_BYTES[partial]), chip,
     )  # fmt: skip
     if other.is_sharded() and p.kind != "dram":
@@ -227,8 +230,6 @@ def _planned(
         )
     if program_config is not None:
         check_program(program_config, p, s, a.spec, b.spec, memory_config, config, chip)
-        if act is None and getattr(program_config, "fused_activation", None) is not None:
-            act = fuse(fused_activation(program_config.fused_activation), chip)
     out = spec(
         shape,
         dtype,
@@ -248,13 +249,19 @@ def _planned(
             a.buffer.device,
         )
     made, w_dtype, block_w = NAME[dtype], NAME[b.dtype], p.block_w
-    separate = act is not None and program_config is None and core_grid is None  # an op of its own, on the product
     vector_a, vector_b, flat = len(a.spec.shape) == 1, len(b.spec.shape) == 1, len(s.shape) < 2
 
-    # A bias of more than one row is added by an op of its own.
-    apart = bias is not None and (
-        vector_b or bias.spec.shape[-1] != s.shape[-1] or bias.spec.shape.volume() != bias.spec.shape[-1]
+    # A bias that is not a row of the result's width, of a batched product, or where the library chooses the program by
+    # where tensors lie, is added by an op of its own; so is an activation computed that the caller names.
+    row = bias is None or (not vector_b and bias.spec.shape.volume() == bias.spec.shape[-1] == s.shape[-1])
+    apart = bias is not None and not (
+        row
+        and (program_config is not None or not s.batched)
+        and (program_config is not None or core_grid is not None or in_dram or (own.is_sharded() and to_dram))
     )
+    after = None if core_grid is not None and not apart else named
+    inner = (None if after else act) if program_config is None else getattr(program_config, "fused_activation", None)
+    within, bias_dtype = fuse(fused_activation(inner), chip), None if bias is None else NAME[bias.dtype]
 
     def compute(x, w, c=None):
         if vector_a:
@@ -265,20 +272,20 @@ def _planned(
             x = x.mT
         if transpose_b:
             w = w.mT
-        y = numerics.now().matmul(
-            x, w, config, dtype=made, block_w=block_w, bias=None if apart else c, activation=None if apart else act,
-            w_dtype=w_dtype,
-        )  # fmt: skip
+        ops = numerics.now()
+        y = ops.matmul(
+            x, w, config, dtype=made, block_w=block_w, bias=None if apart else c, activation=within, w_dtype=w_dtype
+        )
         if apart:
-            y = added(y.reshape(s.shape), c, made, act)
+            y = ops.add(y if row else y.reshape(s.shape), c, made, made, bias_dtype)
+        if after is not None:
+            y = ops.unary(after[0], y, made, **after[1])
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
     # Rows are independent, unless they are what is summed over, or have a weight or bias of their own.
-    shared = (
-        s.batch == 1 and not (flat or transpose_a or vector_a or vector_b or apart) and len(a.spec.shape) == len(shape)
-    )
+    shared = s.batch == 1 and row and not (flat or transpose_a or vector_a) and len(a.spec.shape) == len(shape)
 
     return out, compute, {
         "flops": 2 * math.prod(s.shape) * s.inner, "attrs": {"math_fidelity": config.math_fidelity},
-        "through": (out,) if separate else (), "rows": _ROWS[bias is not None] if shared else None,
+        "through": (out,) if after or apart else (), "rows": _ROWS[bias is not None] if shared else None,
     }  # fmt: skip

@@ -136,7 +136,7 @@ def default_config(a: DataType, b: DataType, out: DataType, chosen: bool) -> Com
 class Plan(NamedTuple):
     """A program: which one, how many tiles of M and N a core computes, and how many of K go at a time."""
 
-    kind: str  # "in0" and "in1" (one of the operands is multicast in one dimension), "2d", "reuse", "dram"
+    kind: str  # "in0" and "in1" (one operand is multicast in one dimension), "2d", "reuse", "dram"; "plain": by tiles
     block_w: int
     per_m: int
     per_n: int
@@ -161,16 +161,18 @@ class Plan(NamedTuple):
 
 
 def program(
-    s: Sizes, a: TensorSpec, memory_config: MemoryConfig, program_config, core_grid, tile_bytes, chip: Chip
+    s: Sizes, a: TensorSpec, memory_config: MemoryConfig, program_config, core_grid, in_dram, tile_bytes, chip: Chip
 ) -> Plan:
-    """The program of a call: as its config says, else what the library chooses."""
+    """The program of a call: as its config says, else what the library chooses; `in_dram`: both operands and the
+    result lie in DRAM, interleaved."""
     if program_config is not None:
         return explicit(program_config, chip)
     if a.memory_config.is_sharded():
         return by_shards(s, a)
     if core_grid is not None:
         return by_grid(s, (core_grid.x, core_grid.y))
-    return automatic(s, memory_config.memory_layout if memory_config.is_sharded() else None, tile_bytes, chip)
+    layout = memory_config.memory_layout if memory_config.is_sharded() else None
+    return automatic(s, layout, in_dram, tile_bytes, chip)
 
 
 def explicit(c, chip: Chip) -> Plan:
@@ -255,32 +257,41 @@ def by_shards(s: Sizes, a: TensorSpec) -> Plan:
 
 
 @lru_cache(maxsize=65536)
-def automatic(s: Sizes, layout, tile_bytes: tuple, chip: Chip) -> Plan:
-    """What the library chooses when it is told nothing; `layout`: of a sharded result."""
+def automatic(s: Sizes, layout, in_dram: bool, tile_bytes: tuple, chip: Chip) -> Plan:
+    """What the library chooses when it is told nothing; `layout`: of a sharded result.
+
+    Source    ttnn 0.81.1, kernels and block sizes of 1,900 calls asked on Wormhole: 1 to 40 tiles of M and K, 1 to 1536
+              of N, batches, formats, configs, operands and result in DRAM and L1
+    """
     grid = gx, gy = chip.grid
     pair = 2 if s.k % 2 == 0 else 1
     rows = s.m * s.batch
-    if layout is not None:
-        per = next((p for p in (16, 8, 4, 2) if buffers_bytes(p, p, pair, tile_bytes) < chip.l1_room), 1)
-        down, across = -(-s.m // per), -(-s.n // per)
-        fits = (down, across) != (1, 1) and down <= gy and across <= gx
-        if (fits and down == 1) or (not fits and layout is WIDTH):
-            per_n = -(-s.n // (gx * gy))
-            return Plan("in0", pair, s.m, per_n, grid, subblock=subblock(s.m, per_n))
-        if (fits and across == 1) or (not fits and layout is HEIGHT):
-            per_m = -(-s.m // (gx * gy))
-            return Plan("in1", pair, per_m, s.n, grid, subblock=subblock(per_m, s.n))
-        return Plan("2d", pair, min(per, s.m), min(per, s.n), grid, fused_batch=True)
-    if max(rows, s.n) > 8 * min(rows, s.n) or s.m == 1 or s.n == 1:
+    narrow = max(s.m, s.n) // min(s.m, s.n) > 8
+    if in_dram and not narrow and s.m > 1 and s.n > 1:
+        per_m, per_n = -(-rows // gy), -(-s.n // gx)
+        share = s.k // gx if s.k % gx == 0 else 1
+        fitting = (
+            w for w in range(share, 0, -1)
+            if share % w == 0 and buffers_bytes(-(-s.m // gy), per_n, w, tile_bytes) < chip.l1_room
+        )  # fmt: skip
+        return Plan("2d", next(fitting, 1), per_m, per_n, grid, fused_batch=True)
+    per = next((p for p in (16, 8, 4, 2) if buffers_bytes(p, p, pair, tile_bytes) < chip.l1_room), 1)
+    down, across = -(-s.m // per), -(-s.n // per)
+    few = narrow and down * across <= gx * gy and not (pair == 1 and down == across == 1)
+    if layout is None and (in_dram or few):
         if rows > s.n:
             return Plan("in1", pair, -(-rows // (gx * gy)), s.n, grid, fused_batch=True)
         return Plan("in0", pair, rows, -(-s.n // (gx * gy)), grid, fused_batch=True)
-    per_m, per_n = -(-rows // gy), -(-s.n // gx)
-    eighth = s.k // 8 if s.k % 8 == 0 else 1
-    for k in range(eighth, 0, -1):
-        if eighth % k == 0 and buffers_bytes(per_m, per_n, k, tile_bytes) < chip.l1_room:
-            return Plan("2d", k, per_m, per_n, grid, fused_batch=True)
-    return Plan("2d", 1, per_m, per_n, grid, fused_batch=True)
+    fits = (down, across) != (1, 1) and down <= gy and across <= gx
+    if layout is None and not fits:
+        return Plan("plain", s.k, 1, 1, grid)
+    if (fits and down == 1) or (not fits and layout is WIDTH):
+        per_n = -(-s.n // (gx * gy))
+        return Plan("in0", pair, s.m, per_n, grid, subblock=subblock(s.m, per_n))
+    if (fits and across == 1) or (not fits and layout is HEIGHT):
+        per_m = -(-s.m // (gx * gy))
+        return Plan("in1", pair, per_m, s.n, grid, subblock=subblock(per_m, s.n))
+    return Plan("2d", pair, min(per, s.m), min(per, s.n), grid, fused_batch=True)
 
 
 def buffers_bytes(per_m: int, per_n: int, block_w: int, tile_bytes: tuple) -> int:
