@@ -117,6 +117,12 @@ from .mesh import (
     shard_tensor_to_mesh_mapper,
 )
 from .op import record, spec_only
+from .semaphore import (
+    GlobalSemaphore,
+    create_global_semaphore,
+    get_global_semaphore_address,
+    reset_global_semaphore_value,
+)
 from .shape import PublicShape as Shape
 from .tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, Tile
 from .trace import (

@@ -22,7 +22,9 @@ from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import Buffer, BufferType, MemoryConfig, buffer_bytes
+from .mesh import Topology
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips
+from .semaphore import GlobalSemaphore
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 
 #: Every public op by its ttnn name; the tests ask that each has a case.
@@ -43,13 +45,15 @@ state = _State()
 
 
 # ---------------------------------------------------------------- arguments
-_TYPES = {
+#: What the annotation of a public parameter takes; annotations that are not here are not checked.
+TYPES = {
     "Tensor": Tensor, "Tensor | None": (Tensor, type(None)), "int": int, "float": (int, float), "bool": bool,
     "int | None": (int, type(None)), "float | None": (int, float, type(None)), "bool | None": (bool, type(None)),
     "DataType": dtypes.DataType, "DataType | None": (dtypes.DataType, type(None)),
     "Layout": dtypes.Layout, "Layout | None": (dtypes.Layout, type(None)),
     "MemoryConfig": MemoryConfig, "MemoryConfig | None": (MemoryConfig, type(None)),
     "MeshDevice": MeshDevice, "MeshDevice | None": (MeshDevice, type(None)),
+    "GlobalSemaphore | None": (GlobalSemaphore, type(None)), "Topology": Topology,
 }  # fmt: skip
 
 
@@ -66,7 +70,7 @@ def op(name: str, *aliases: str):
 
     def decorate(fn):
         signature = inspect.signature(fn)
-        checks = {p.name: _TYPES.get(p.annotation) for p in signature.parameters.values()}
+        checks = {p.name: TYPES.get(p.annotation) for p in signature.parameters.values()}
         positional = [(n, c) for (n, c), p in zip(checks.items(), signature.parameters.values()) if p.kind < 2]
         checks = {n: c for n, c in checks.items() if c is not None}
 
@@ -323,7 +327,7 @@ def _merged(topologies: tuple) -> TensorTopology:
 
 def launch(
     name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=(), together=None,
-    rows: Slices | None = None,
+    rows: Slices | None = None, into: Tensor | None = None,
 ):  # fmt: skip
     """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
 
@@ -339,6 +343,7 @@ def launch(
     through     specs of what the device's own steps hand to one another: allocated before the results, freed after
     rows        where `compute` treats slices one by one: along which dims (`numerics.rows`); what repeats is then
                 computed once
+    into        a tensor that is there already and takes the (one) result
     """
     several = isinstance(specs, list)
     tensors = [t for t in inputs if t is not None]
@@ -349,7 +354,11 @@ def launch(
     if topology is None:
         topology = merge_topology(tensors)
     with scratch(device, *through) if through else _NOTHING:
-        outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+        outputs = (
+            [same(on_device(into))]
+            if into is not None
+            else [allocate(s, device, topology) for s in (specs if several else (specs,))]
+        )
     ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
     program, capture = (name, ins, outs), device.capture
     if capture is None:
@@ -358,7 +367,7 @@ def launch(
         raise DeviceRejects(*_COLD_PROGRAM)
     if state.current is not None:
         state.current.launches.append(Launch(name, ins, outs, flops, attrs or {}))
-    buffers = [o.buffer for o in outputs]
+    buffers = [o.buffer if into is None else o.buffer.store for o in outputs]
     if capture is not None:
         work = (inputs, buffers, compute, collective, together, rows)
         capture.add(_run, work, Launch(name, ins, outs, flops, attrs or {}), buffers)

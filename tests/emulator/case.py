@@ -46,6 +46,10 @@ class Device:
     """Stands for the open device among the arguments."""
 
 
+class Semaphore:
+    """Stands for a new global semaphore on all cores."""
+
+
 @dataclass
 class Case:
     """A legal call.
@@ -95,6 +99,10 @@ def build(value, device, generator):
         return value.build(device, generator)
     if value is Device or isinstance(value, Device):
         return device
+    if value is Semaphore:
+        x, y = device.compute_with_storage_grid_size()
+        cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(x - 1, y - 1))])
+        return ttnn.create_global_semaphore(device, cores, 0)
     if isinstance(value, (list, tuple)):
         return type(value)(build(v, device, generator) for v in value)
     if isinstance(value, dict):

@@ -3,7 +3,7 @@
 import torch
 
 import ttnn_emulator as ttnn
-from tests.emulator.case import Case, Refused, T
+from tests.emulator.case import Case, Device, Refused, Semaphore, T
 from ttnn_emulator.chips import SYSTEMS
 
 #: bfloat16 after every one of the up to seven additions: 2^-9 of the partial sums at each.
@@ -64,6 +64,25 @@ def case(op, system, args=(), axis=None, shape=(1, 1, 20, 256), dtype=ttnn.bfloa
     )  # fmt: skip
 
 
+def after(semaphores, made, **more):
+    """A case with that many semaphores, and more keywords."""
+    return Case(
+        made.args, {**made.kwargs, **more, "multi_device_global_semaphore": [Semaphore] * semaphores}, made.reference,
+        made.tolerance, made.system, made.compose,
+    )  # fmt: skip
+
+
+def own_part(pieces, dim=None, **kwargs):
+    return [piece.chunk(len(pieces), dim)[i] for i, piece in enumerate(pieces)]
+
+
+LINEAR = ttnn.Topology.Linear
+TWO, THREE = (dict(multi_device_global_semaphore=[Semaphore] * n) for n in (2, 3))
+PROGRAM = ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
+    compute_with_storage_grid_size=(8, 2), in0_block_w=2, out_subblock_h=1, out_subblock_w=1, per_core_M=1,
+    per_core_N=1, fuse_batch=True, mcast_in0=True,
+)  # fmt: skip
+FUSED = dict(dim=3, **TWO, all_gather_core_grid_offset=(0, 6))
 SHARED = T((1, 1, 32, 256), mapper=replicated)
 CASES = {
     "ttnn.all_gather": [
@@ -101,5 +120,102 @@ CASES = {
         Refused((SHARED, 3), dict(num_links=0), "num_links must be greater than 0", system="t3000"),
         Refused((SHARED, 3), dict(cluster_axis=-1), "incompatible", TypeError, "t3000"),
         Refused((SHARED, 4), {}, "should be between 0 and 3 however is 4", system="n300"),
+    ],
+    "ttnn.mesh_partition": [
+        case(own_part, "n300", (3,)),
+        case(own_part, "t3000", (-1,), 1),
+        case(own_part, "t3000", (2,), 0, shape=(1, 1, 64, 32)),
+        case(own_part, "t3000_1x8", (1,), shape=(1, 8, 20, 50)),
+        Case((T((1, 1, 32, 64)), 3), {}, lambda x, dim: x, note="one chip has it all"),
+        Refused((SHARED, 4), {}, r"4 not in \[-4, 4\)", system="n300"),
+        Refused((SHARED, -5), {}, "dim must be less than the rank", system="n300"),
+        Refused((SHARED, 3, 2), {}, "cluster axis of None, 0 or 1", system="n300"),
+        Refused((SHARED, 0), {}, "must be divisible by cluster axis size 2", system="n300"),
+        Refused((SHARED, 2), {}, "with height begin index aligned to tiles", system="n300"),
+        Refused((T((1, 1, 32, 96), mapper=replicated), 3), {}, "with width begin", system="n300"),
+    ],
+    "ttnn.experimental.all_gather_async": [
+        after(2, case(gather, "n300"), dim=3),
+        after(2, case(gather, "n300", shape=(1, 1, 32, 100)), dim=3),
+        after(2, case(gather, "n300", dtype=ttnn.bfloat8_b), dim=2),
+        after(2, case(gather, "t3000", axis=1), dim=3, mesh_device=Device, topology=LINEAR),
+        after(2, case(gather, "t3000", axis=0, dtype=ttnn.float32), dim=2, barrier_semaphore=Semaphore),
+        after(2, case(gather, "t3000_1x8"), persistent_output_buffer=T((1, 1, 20, 2048), mapper=replicated), dim=3),
+        Refused(
+            (SHARED,), dict(dim=3, multi_device_global_semaphore=Semaphore), "requires 2 semaphores", system="n300"
+        ),
+        Refused((SHARED,), dict(dim=3, **TWO, num_links=3), "Requested link index 2", system="n300"),
+        Refused((SHARED,), dict(dim=3, **TWO, num_links=0), "num_links should be more than 0", system="n300"),
+        Refused((SHARED,), dict(dim=4, **TWO), "in between -4 and 3, but has 4", system="n300"),
+        Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=0), "num_devices > 1, but has 1", system="n300"),
+        Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=2), "out of range for mesh shape rank 2", system="n300"),
+        Refused((SHARED,), dict(dim=3), "incompatible", TypeError, "n300"),
+        Refused((SHARED, 3, [Semaphore] * 2), dict(cluster_axis=1), "incompatible", TypeError, "n300"),
+        Refused(
+            (SHARED, T((1, 1, 32, 512), ttnn.float32, mapper=replicated)),
+            dict(dim=3, **TWO),
+            "dtype should be same as input tensor dtype but has DataType::FLOAT32",
+            system="n300",
+        ),
+        Refused(
+            (SHARED, T((1, 1, 32, 512), mapper=replicated)),
+            dict(dim=3, **TWO, memory_config=ttnn.L1_MEMORY_CONFIG),
+            "should be same as output_mem_config",
+            system="n300",
+        ),
+        Refused(
+            (SHARED, T((1, 1, 32, 256), mapper=replicated)),
+            dict(dim=3, **TWO),
+            "persistent buffer",
+            ttnn.NotEmulated,
+            "n300",
+        ),
+        Refused((T((1, 1, 32, 64)),), dict(dim=3, **TWO), "un-initialized fabric context"),
+    ],
+    "ttnn.experimental.reduce_scatter_minimal_async": [
+        after(3, case(add_and_cut, "n300", tolerance=SUM), dim=3),
+        after(3, case(add_and_cut, "n300", shape=(1, 1, 32, 100), tolerance=SUM), dim=3),
+        after(
+            3,
+            case(add_and_cut, "t3000", axis=1, tolerance=SUM),
+            dim=3,
+            intermediate_memory_config=ttnn.L1_MEMORY_CONFIG,
+        ),
+        after(3, case(add_and_cut, "t3000_1x8", dtype=ttnn.float32, tolerance=1e-6), dim=3, topology=LINEAR),
+        after(
+            3,
+            case(add_and_cut, "n300", tolerance=SUM),
+            dim=3,
+            persistent_output_buffers=[T((1, 1, 20, 256), mapper=replicated), T((1, 1, 20, 128), mapper=replicated)],
+        ),
+        Refused((SHARED,), dict(dim=3, **TWO), "Expected 3 semaphores but got 2", system="n300"),
+        Refused((SHARED,), dict(dim=3), "incompatible", TypeError, "n300"),
+        Refused((SHARED,), dict(dim=3, multi_device_global_semaphore=[]), "_M_range_check", IndexError, "n300"),
+        Refused((SHARED,), dict(dim=1, **THREE), "Dimension 1 must be divisible by ring_size", system="n300"),
+        Refused((SHARED,), dict(dim=3, **THREE, cluster_axis=0), "num_devices > 1, but has 1", system="n300"),
+        Refused((SHARED,), dict(dim=3, **THREE, num_links=5), r"dst \(M0, D4\)", system="t3000_1x8"),
+        Refused((SHARED,), dict(dim=3, **THREE, num_links=5, topology=LINEAR), r"D1\)", system="t3000_1x8"),
+        Refused((T((1, 1, 20, 64), mapper=replicated),), dict(dim=2, **THREE), "tiles at dimension 2", system="t3000"),
+    ],
+    "ttnn.experimental.all_gather_matmul_async": [
+        Refused((SHARED, T((512, 512), mapper=replicated)), FUSED, "bad optional access", system="n300"),
+        Refused(
+            (SHARED, T((512, 512), mapper=replicated)),
+            dict(FUSED, program_config=PROGRAM),
+            "linear is not support when using fused",
+            system="n300",
+        ),
+        Refused(
+            (SHARED, T((256, 512), mapper=replicated)),
+            dict(FUSED, program_config=PROGRAM),
+            "Dimension K",
+            system="n300",
+        ),
+        Refused(
+            (SHARED, T((512, 512), mapper=replicated)),
+            dict(FUSED, dim=2, program_config=PROGRAM),
+            "requires dim=3",
+            system="n300",
+        ),
     ],
 }

@@ -1,15 +1,15 @@
-"""Collectives over the chips of a mesh: all_gather, all_reduce, reduce_scatter."""
+"""Collectives over the chips of a mesh: all_gather, all_reduce, reduce_scatter, mesh_partition."""
 
 from __future__ import annotations
 
 import torch
 
-from ...dtypes import Layout
+from ...dtypes import BLOCK_FORMATS, Layout, bfloat16
 from ...errors import DeviceRejects
 from ...memory import MemoryConfig
 from ...mesh import Topology
 from ...numerics.rows import EACH, Slices
-from ...op import launch, on_device, op, output_memory, refuse_unmodelled, scratch, unmodelled
+from ...op import launch, on_device, op, output_memory, refuse_unmodelled, same, scratch, unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, spec
 from .groups import (
@@ -76,7 +76,8 @@ def all_gather(
     apart = x.layout is Layout.TILE and dim >= rank - 2 and x.spec.shape[dim] % TILE != 0 and not memory.is_sharded()
     through = [x.spec] * ways if apart else []
     if apart and dim == rank - 2:
-        through += [spec(s, x.dtype, Layout.ROW_MAJOR, memory) for s in (*[x.spec.shape] * ways, shape)]
+        rows = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
+        through += [spec(s, rows, Layout.ROW_MAJOR, memory) for s in (*[x.spec.shape] * ways, shape)]
     out = launch(
         "ttnn.all_gather", (x,), made, each_group(device, cluster_axis, gather),
         topology=gathered_topology(x, device, cluster_axis, dim), collective=True, through=through,
@@ -216,3 +217,47 @@ def reduce_scatter(
         if not shards:
             scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)
     return out
+
+
+@op("ttnn.mesh_partition")
+def mesh_partition(
+    input_tensor: Tensor, dim: int, cluster_axis: int | None = None, *, memory_config: MemoryConfig | None = None
+) -> Tensor:
+    """Of a tensor that every chip has, each chip's part of `dim`: what all_gather puts together, apart again.
+
+    Shapes    [..., n, ...] -> [..., n / chips of the group, ...]
+    Numerics  moves values
+    Raises    a dim that does not divide, or of a TILE tensor not into whole tiles; an axis that is not there
+    Source    recorded contract, op `ttnn.mesh_partition`; more dtypes, layouts and ranks asked of ttnn 0.81.1
+    """
+    unsigned_axis("ttnn.mesh_partition", cluster_axis)
+    x = on_device(input_tensor)
+    device, rank = x.buffer.device, len(x.spec.shape)
+    if cluster_axis is not None and cluster_axis >= len(device.shape):
+        raise DeviceRejects("Only support cluster axis of None, 0 or 1", f"it is {cluster_axis}")
+    ways = ways_of(device, cluster_axis)
+    if ways == 1:
+        return same(x)
+    if dim < -rank:
+        raise DeviceRejects("dim must be less than the rank of the input tensor", f"dim {dim} of rank {rank}")
+    if dim >= rank:
+        raise DeviceRejects(f"ShapeBase[] index out of range. {dim} not in [-4, {rank})")
+    dim %= rank
+    if x.spec.shape[dim] % ways:
+        raise DeviceRejects(f"input shape Shape({list(x.spec.shape)}) must be divisible by cluster axis size {ways}")
+    shape = list(x.spec.shape)
+    shape[dim] //= ways
+    if x.layout is Layout.TILE and dim >= rank - 2 and shape[dim] % TILE:
+        side = "width" if dim == rank - 1 else "height"
+        raise DeviceRejects(
+            f"Can only slice tilized tensor with {side} begin index aligned to tiles", f"parts of {shape[dim]}"
+        )
+
+    def part(values):
+        return [torch.chunk(v, ways, dim)[i].contiguous() for i, v in enumerate(values)]
+
+    return launch(
+        "ttnn.mesh_partition", (x,), spec(shape, x.dtype, x.layout, output_memory(x, memory_config)),
+        each_group(device, cluster_axis, part), topology=scattered_topology(x, device, cluster_axis, dim),
+        collective=True, rows=_ROWS if dim != rank - 2 else None,
+    )  # fmt: skip

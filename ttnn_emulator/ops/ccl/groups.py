@@ -17,13 +17,12 @@ from ...memory import DRAM_MEMORY_CONFIG, BufferType
 from ...mesh import Topology
 from ...numerics.rounding import cast_integer, pack
 from ...op import keep, on_device, scratch
+from ...semaphore import SEMAPHORE_BYTES
 from ...shape import TILE
 from ...tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec
 
 #: Ethernet channels between two neighbouring chips (recorded contract: the refusal of more links).
 LINKS = 2
-#: What a global semaphore takes in a bank of L1 (ttnn 0.81.1, allocated bytes): 16 bytes, in units of 32.
-SEMAPHORE_BYTES = 32
 
 
 # ---------------------------------------------------------------- groups and topologies
@@ -134,12 +133,12 @@ def check_axis(device, axis: int | None, num_links: int | None, topology: Topolo
     raise DeviceRejects(f"cluster axis {axis} is out of range for mesh shape rank {len(device.shape)}")
 
 
-def check_links(device, axis: int | None, num_links: int | None) -> None:
+def check_links(device, axis: int | None, num_links: int | None, neighbour: int | None = None) -> None:
     if num_links is not None and num_links < 1:
         raise DeviceRejects("num_links must be greater than 0")
     if num_links is None or num_links <= LINKS:
         return
-    neighbour = device.shape[1] if axis == 0 else 1
+    neighbour = neighbour or (device.shape[1] if axis == 0 else 1)
     raise DeviceRejects(
         f"Requested link index {LINKS} is out of bounds. "
         f"{LINKS} ethernet channels available to forward b/w src (M0, D0) "

@@ -1,0 +1,59 @@
+"""Global semaphores, and the collectives that need a ring."""
+
+import pytest
+import torch
+
+import ttnn_emulator as ttnn
+from tests.emulator.case import Semaphore, build, open_system
+from tests.emulator.cases.ccl import PROGRAM
+
+
+def cores(x, y):
+    return ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(x, y))])
+
+
+def test_memory_and_refusals():
+    device = open_system("n150")
+    level = device.allocators[ttnn.BufferType.L1].allocated
+    one, two = (ttnn.create_global_semaphore(device, cores(x, x), 1) for x in (7, 0))
+    assert device.allocators[ttnn.BufferType.L1].allocated - level == 2 * 32
+    assert ttnn.get_global_semaphore_address(one) == 1499104  # the last 32 bytes, as on the library
+    ttnn.reset_global_semaphore_value(two, 0)
+    del one, two
+    assert device.allocators[ttnn.BufferType.L1].allocated == level
+    for given, words in [
+        ((cores(7, 7), 0, ttnn.BufferType.DRAM), "only be created for L1"),
+        ((ttnn.CoreRangeSet([]), 0), "at least one core"),
+        ((cores(8, 8), 0), "has no L1 bank"),
+        ((cores(0, 0), 0, ttnn.BufferType.L1_SMALL), "L1_SMALL buffer"),
+    ]:
+        with pytest.raises(ttnn.DeviceRejects, match=words):
+            ttnn.create_global_semaphore(device, *given)
+    with pytest.raises(TypeError, match="incompatible"):
+        ttnn.create_global_semaphore(device, cores(0, 0))
+    ttnn.close_device(device)
+
+
+def test_gathering_in_a_product_needs_a_ring():
+    open_system("t3000_1x8")  # the machine
+    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D_RING)
+    device = ttnn.open_mesh_device(ttnn.MeshShape(1, 8))
+    x, w = torch.randn(1, 1, 32, 256).bfloat16(), torch.randn(1, 1, 256, 512).bfloat16()
+    how = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+    parts = ttnn.from_torch(x, **how, mesh_mapper=ttnn.ShardTensorToMesh(device, dim=3))
+    weight = ttnn.from_torch(w, **how, mesh_mapper=ttnn.ReplicateTensorToMesh(device))
+    config = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi4, fp32_dest_acc_en=True)
+    given = dict(dim=3, multi_device_global_semaphore=build([Semaphore] * 2, device, None), program_config=PROGRAM)
+    gathered, product = ttnn.experimental.all_gather_matmul_async(
+        parts, weight, **given, all_gather_core_grid_offset=(0, 6), compute_kernel_config=config
+    )
+    first = ttnn.to_torch(ttnn.get_device_tensors(gathered)[5])
+    assert torch.equal(first, x)
+    want, got = (x.float() @ w.float()), ttnn.to_torch(ttnn.get_device_tensors(product)[5]).float()
+    assert (got - want).norm() < 1e-2 * want.norm()
+    with pytest.raises(ttnn.DeviceRejects, match="another circular buffer already exists"):
+        ttnn.experimental.all_gather_matmul_async(parts, weight, **given, all_gather_core_grid_offset=(0, 0))
+    with pytest.raises(ttnn.DeviceRejects, match="off the worker grid"):
+        ttnn.experimental.all_gather_matmul_async(parts, weight, **given, all_gather_core_grid_offset=(0, 8))
+    ttnn.close_mesh_device(device)
+    ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
