@@ -87,6 +87,7 @@ from .grid import (
     grid_to_cores,
     num_cores_to_corerangeset,
 )
+from .log import record, spec_only
 from .memory import (
     DRAM_MEMORY_CONFIG,
     L1_BLOCK_SHARDED_MEMORY_CONFIG,
@@ -116,7 +117,6 @@ from .mesh import (
     replicate_tensor_to_mesh_mapper,
     shard_tensor_to_mesh_mapper,
 )
-from .op import record, spec_only
 from .semaphore import (
     GlobalSemaphore,
     create_global_semaphore,

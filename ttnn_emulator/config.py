@@ -52,7 +52,11 @@ class _Config:
         return type(self) is type(other) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        """Of the values as they are now: plans are kept by the configs they were made for."""
+        try:
+            return hash(tuple(vars(self).values()))
+        except TypeError:  # a list among them
+            return hash(repr(self))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"

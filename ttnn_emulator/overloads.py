@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from .op import TYPES, describe
+from .log import describe
+from .op import TYPES
 
 
 def overloaded(name: str, *functions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .chips import machine
+from .chips import Chip, machine
 from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
@@ -33,7 +33,7 @@ class Tile:
 class TensorSpec:
     """Logical and padded shape, dtype, layout and memory config of a tensor on one chip (None: on the host)."""
 
-    __slots__ = ("shape", "padded_shape", "dtype", "layout", "memory_config", "tile", "_hash")
+    __slots__ = ("shape", "padded_shape", "dtype", "layout", "memory_config", "tile", "_hash", "_room")
 
     def __init__(
         self, shape, dtype, layout, memory_layout=None, shard_spec=None, buffer_type=BufferType.DRAM, tile=None,
@@ -50,6 +50,7 @@ class TensorSpec:
         )
         self.padded_shape = padded(self.shape, layout, memory_config)
         self._hash = hash((self.shape, dtype, layout, memory_config))
+        self._room: tuple = (None, None)
 
     def with_memory_config(self, memory_config) -> TensorSpec:
         return spec(self.shape, self.dtype, self.layout, memory_config)
@@ -64,8 +65,14 @@ class TensorSpec:
     @property
     def bytes(self) -> int:
         """Bytes on one chip, all banks together."""
-        where = self.memory_config or DRAM_MEMORY_CONFIG
-        return buffer_bytes(self.padded_shape, self.dtype, self.layout, where, machine().chip)[1]
+        return self.room(machine().chip)[1]
+
+    def room(self, chip: Chip) -> tuple[int, int]:
+        """(bytes in every bank, bytes in all) on one chip; of a host tensor, as if it were in DRAM."""
+        if self._room[0] is not chip:
+            where = self.memory_config or DRAM_MEMORY_CONFIG
+            self._room = chip, buffer_bytes(self.padded_shape, self.dtype, self.layout, where, chip)
+        return self._room[1]
 
     def __str__(self) -> str:
         pads = "" if self.shape == self.padded_shape else f" (padded {list(self.padded_shape)})"

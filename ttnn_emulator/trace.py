@@ -207,7 +207,7 @@ def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None,
               silence
     Source    ttnn 0.81.1, asked of the library
     """
-    from .op import OpRecord, state
+    from .log import OpRecord, state
 
     number = _id("execute_trace", trace_id)
     queue = mesh_device.queue(cq_id)

@@ -207,6 +207,7 @@ def test_a_device_needs_a_backend(monkeypatch):
 
 
 def test_systems():
+    assert tuple(systems.SYSTEMS) == systems.NAMES
     assert {s.name: s.chips for s in systems.SYSTEMS.values()} == {"n150": 1, "n300": 2, "t3000": 8, "t3000_1x8": 8}
     chip = systems.get("n150").chip
     assert chip.dram_bytes == 12 * 1_072_693_184

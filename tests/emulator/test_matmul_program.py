@@ -9,7 +9,8 @@ import pathlib
 
 from ttnn_emulator import dtypes
 from ttnn_emulator.chips.wormhole import WORMHOLE
-from ttnn_emulator.ops.matmul import matmul_program as programs
+from ttnn_emulator.ops.matmul.operands import Sizes
+from ttnn_emulator.ops.matmul.program import automatic
 
 ROWS = list(csv.DictReader((pathlib.Path(__file__).parents[1] / "data" / "matmul_programs.csv").open()))
 
@@ -22,11 +23,9 @@ def test_the_library_s_choice():
         partial = (
             dtypes.float32 if int(row["fp32_dest_acc_en"]) else dtypes.bfloat16 if int(row["packer_l1_acc"]) else a
         )
-        sizes = programs.Sizes((batch, 32 * m, 32 * n), m, k, n, batch, bool(int(row["batched"])), 32 * k)
+        sizes = Sizes((batch, 32 * m, 32 * n), m, k, n, batch, bool(int(row["batched"])), 32 * k)
         in_dram = row["a"] == row["w"] == row["y"] == "DRAM"
-        plan = programs.automatic(
-            sizes, None, in_dram, tuple(dtypes.TILE_BYTES[t] for t in (a, w, a, partial)), WORMHOLE
-        )
+        plan = automatic(sizes, None, in_dram, tuple(dtypes.TILE_BYTES[t] for t in (a, w, a, partial)), WORMHOLE)
         if (plan.kind == "plain", plan.block_w) != (bool(int(row["plain"])), int(row["in0_block_w"])):
             wrong.append((row, plan))
     assert len(ROWS) > 400

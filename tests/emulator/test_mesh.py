@@ -9,7 +9,7 @@ import torch
 
 import ttnn_emulator as ttnn
 from ttnn_emulator import chips
-from ttnn_emulator.op import launch
+from ttnn_emulator.launch import launch
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ def auto_block_w(m: int, k: int, n: int) -> int:
     Wide or tall outputs (more than 8 to 1 in tiles, or one tile) go to a 1-d program that takes 2 tiles when K is an
     even number of them; others to a 2-d program that takes an eighth of K.
 
-    Source    ttnn 0.81.1, block sizes asked (`ops.matmul.matmul_program.automatic` has the whole rule)
+    Source    ttnn 0.81.1, block sizes asked (`ops.matmul.program.automatic` has the whole rule)
     """
     mt, kt, nt = (-(-d // TILE) for d in (m, k, n))
     if builtins.max(mt, nt) // builtins.min(mt, nt) > 8 or mt == 1 or nt == 1:

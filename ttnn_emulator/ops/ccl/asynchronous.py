@@ -12,10 +12,11 @@ from ...device import MeshDevice
 from ...dtypes import DataType, Layout, cpp
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreCoord
+from ...launch import launch, output_memory, scratch
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...mesh import Topology
 from ...numerics.rows import Slices
-from ...op import launch, op, output_memory, scratch
+from ...op import op
 from ...overloads import overloaded
 from ...semaphore import GlobalSemaphore
 from ...shape import TILE

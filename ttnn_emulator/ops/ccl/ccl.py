@@ -6,10 +6,11 @@ import torch
 
 from ...dtypes import BLOCK_FORMATS, Layout, bfloat16
 from ...errors import DeviceRejects
+from ...launch import launch, on_device, output_memory, same, scratch, unmodelled
 from ...memory import MemoryConfig
 from ...mesh import Topology
 from ...numerics.rows import EACH, Slices
-from ...op import launch, on_device, op, output_memory, refuse_unmodelled, same, scratch, unmodelled
+from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, spec
 from .groups import (

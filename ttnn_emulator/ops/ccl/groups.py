@@ -13,10 +13,10 @@ import torch
 from ...device import FabricConfig
 from ...dtypes import BLOCK_FORMATS, FLOATS, NAME, bfloat16
 from ...errors import DeviceRejects
+from ...launch import keep, on_device, scratch
 from ...memory import DRAM_MEMORY_CONFIG, BufferType
 from ...mesh import Topology
 from ...numerics.rounding import cast_integer, pack
-from ...op import keep, on_device, scratch
 from ...semaphore import SEMAPHORE_BYTES
 from ...shape import TILE
 from ...tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec

@@ -24,9 +24,11 @@ from ...dtypes import (
     bfloat16,
 )  # fmt: skip
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import allocate, on_device, same, update
+from ...log import state
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics.rows import Repeated
-from ...op import allocate, on_device, op, refuse_unmodelled, same, state, update
+from ...op import op, refuse_unmodelled
 from ...tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
 from ...torch_device import on_host, placed
 

@@ -16,10 +16,11 @@ from ...dtypes import (
 )  # fmt: skip
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreCoord, CoreRangeSet, num_cores_to_corerangeset
+from ...launch import launch, on_device, output_memory, same, update
 from ...memory import BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent, with_shards
 from ...numerics import rounding
 from ...numerics.rows import EACH
-from ...op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, padded, spec
 from ..data_movement.moving import (
@@ -486,7 +487,8 @@ def move(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) -> 
     """
     x = device_tensor(input_tensor)
     memory = output_memory(x, memory_config)
-    from ...op import allocate, state
+    from ...launch import allocate
+    from ...log import state
 
     values = None if state.spec_only else x.contents()
     made = spec(x.spec.shape, x.dtype, x.layout, memory)

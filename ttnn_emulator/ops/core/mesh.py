@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ...errors import DeviceRejects
+from ...launch import same
+from ...log import state
 from ...mesh import MeshToTensor
-from ...op import op, same, state
+from ...op import op
 from ...tensor import Tensor, replicated, spec
 from ...torch_device import on_host
 

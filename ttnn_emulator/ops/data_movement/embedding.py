@@ -7,14 +7,14 @@ import torch
 from ...config import EmbeddingsType
 from ...dtypes import NAME, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, uint32
 from ...errors import DeviceRejects
+from ...launch import finish, on_device
 from ...memory import MemoryConfig
 from ...numerics import rounding
 from ...numerics.rows import FEW, MANY, Repeated, numbered
-from ...op import on_device, op, refuse_unmodelled
+from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, spec
 from ..core.sharding import result, unspecified
-from ..eltwise.unary import finish
 
 
 @op("ttnn.embedding")

@@ -8,8 +8,9 @@ import torch
 
 from ...dtypes import BLOCK_FORMATS, TILE_LAYOUT, DataType, bfloat4_b, bfloat8_b, bfloat16, cpp
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import launch, output_memory, run_into, same, view
 from ...memory import MemoryConfig, TensorMemoryLayout, extent, with_shards
-from ...op import launch, op, output_memory, refuse_unmodelled, run_into, same, view
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, padded, spec
 from .moving import ONLY_TILE, allocated, axis, device_tensor, integers, moving

@@ -6,8 +6,9 @@ import math
 
 from ...dtypes import TILE_LAYOUT
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import launch, output_memory, same, unmodelled
 from ...memory import MemoryConfig, TensorMemoryLayout, extent, with_shards
-from ...op import launch, op, output_memory, same, unmodelled
+from ...op import op
 from ...shape import TILE, Shape
 from ...tensor import Tensor, padded, spec
 from .moving import axis, device_tensor, integers, moving

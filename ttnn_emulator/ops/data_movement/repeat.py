@@ -9,8 +9,9 @@ import torch
 from ...dtypes import BLOCK_FORMATS, INTEGERS, TILE_LAYOUT, DataType, bfloat4_b, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
+from ...launch import launch, output_memory, same
 from ...memory import MemoryConfig, ShardSpec, TensorMemoryLayout, extent
-from ...op import launch, op, output_memory, refuse_unmodelled, same
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, padded, spec
 from .moving import ONLY_TILE, RESHAPE_DTYPES, RESHAPED, allocated, axis, device_tensor, integers, moving

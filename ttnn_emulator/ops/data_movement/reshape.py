@@ -11,9 +11,10 @@ import numpy as np
 from ...chips import Chip
 from ...dtypes import BLOCK_FORMATS, TILE_LAYOUT, bfloat16
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import keep, launch, output_memory, same, view
 from ...memory import BufferType, MemoryConfig, named_by_extent, over_same_cores
 from ...numerics.rows import HELD
-from ...op import keep, launch, op, output_memory, same, view
+from ...op import op
 from ...shape import TILE, Shape, round_up, tile_padded
 from ...tensor import Tensor, padded, spec
 from .moving import FACE, RESHAPE_DTYPES, RESHAPED, allocated, filled_to, integers, moving, on_host, page_bytes

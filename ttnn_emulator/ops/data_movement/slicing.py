@@ -6,8 +6,9 @@ import builtins
 
 from ...dtypes import TILE_LAYOUT, Layout, bfloat4_b, bfloat8_b, bfloat16
 from ...errors import DeviceRejects
+from ...launch import launch, on_device, output_memory, same, update
 from ...memory import MemoryConfig, over_same_cores
-from ...op import launch, on_device, op, output_memory, refuse_unmodelled, same, update
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, round_up
 from ...tensor import Tensor, padded, spec
 from .moving import ONLY_TILE, TILIZED, allocated, axis, device_tensor, filled_to, integers

@@ -23,12 +23,13 @@ from ...dtypes import (
     uint32,
 )
 from ...errors import DeviceRejects
+from ...launch import Plans, finish, launch
+from ...log import describe
 from ...numerics import rounding
 from ...numerics.rows import EACH
-from ...op import Plans, describe, launch
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result, unspecified
-from .unary import activation, finish, fused
+from .fused import activation, fused
 
 BUT_BYTES = FLOATS | {uint32, int32, uint16}
 WIDE = FLOATS | {uint32, int32}
@@ -256,7 +257,8 @@ def run(
     """One binary op, from its checks to its result."""
     key = None
     # Shards that are left open are the grid's, which the key does not have.
-    if type(a) is Tensor and type(b) is Tensor and output_tensor is None and not unspecified(memory_config):
+    left_open = memory_config is not None and unspecified(memory_config)
+    if type(a) is Tensor and type(b) is Tensor and output_tensor is None and not left_open:
         acts = (*activations, None, *on_a, None, *on_b)
         if all(type(f) in (UnaryOpType, NoneType) for f in acts):
             key = (name, function, a.spec, b.spec, dtype, memory_config, acts)

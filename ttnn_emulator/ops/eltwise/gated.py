@@ -5,12 +5,12 @@ from __future__ import annotations
 from ... import numerics
 from ...dtypes import INTEGERS, NAME, cpp, uint8
 from ...errors import DeviceRejects
+from ...launch import finish
 from ...memory import MemoryConfig
 from ...op import op
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result
 from .binary import operand
-from .unary import finish
 
 
 def gated(name: str, kind: str, doc: str, gate: str):

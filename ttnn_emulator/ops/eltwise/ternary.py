@@ -6,6 +6,7 @@ import torch
 
 from ...dtypes import INTEGERS, NAME, Layout, bfloat4_b, cpp, float32, int32, uint8, uint16
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import finish
 from ...memory import MemoryConfig
 from ...numerics import rounding
 from ...op import op
@@ -13,7 +14,7 @@ from ...tensor import Tensor
 from ..core.sharding import binary_memory, result
 from .binary import WIDE, alike, broadcast, check_dtypes, number, operand
 from .elementwise import add, maximum, minimum, multiply
-from .unary import apply_unary, finish
+from .unary import apply_unary
 
 
 def _tiled(*tensors: Tensor) -> None:

@@ -7,8 +7,9 @@ import torch
 from ... import numerics
 from ...dtypes import FLOATS, NAME, Layout, bfloat4_b, bfloat8_b, bfloat16, cpp, float32, int32
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import on_device, same, update
 from ...memory import BufferType, TensorMemoryLayout
-from ...op import on_device, op, refuse_unmodelled, same, update
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, round_up
 from ...tensor import Tensor
 

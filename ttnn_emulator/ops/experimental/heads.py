@@ -10,9 +10,10 @@ from ... import numerics
 from ...dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from ...launch import launch, on_device, output_memory, unmodelled
 from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
 from ...numerics.rows import Slices
-from ...op import launch, on_device, op, output_memory, refuse_unmodelled, unmodelled
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, at, round_up
 from ...tensor import Tensor, spec
 

@@ -10,9 +10,10 @@ from ... import numerics
 from ...config import resolve
 from ...dtypes import FLOATS, NAME, Layout, bfloat16, cpp
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import launch, on_device, output_memory, unmodelled
 from ...memory import BufferType, MemoryConfig, TensorMemoryLayout
 from ...numerics.rows import Slices
-from ...op import launch, on_device, op, output_memory, unmodelled
+from ...op import op
 from ...shape import TILE, at
 from ...tensor import Tensor, spec
 

@@ -6,23 +6,25 @@ Source    ttnn 0.81.1: the recorded contract; refusals asked one by one
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
 from ... import numerics
-from ...config import MatmulMultiCoreReuseMultiCast1DProgramConfig, WormholeComputeKernelConfig, resolve
-from ...dtypes import FLOATS, NAME, TILE_BYTES, DataType, Layout, bfloat16, cpp, float32
+from ...config import UnaryWithParam, WormholeComputeKernelConfig
+from ...dtypes import NAME, DataType, Layout
 from ...errors import DeviceRejects
-from ...grid import CoreGrid
+from ...launch import finish
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics.rows import Slices
-from ...op import Plans, describe, op, refuse_unmodelled
-from ...shape import Shape
-from ...tensor import Tensor, spec
-from ..core.sharding import WIDTH
+from ...op import op, refuse_unmodelled
+from ...tensor import Tensor, TensorSpec, spec
 from ..eltwise.elementwise import add, multiply
-from ..eltwise.unary import activation as fused_activation
-from ..eltwise.unary import finish, fuse, fused
-from .matmul_checks import check_l1, check_program, check_weight
-from .matmul_program import check_bias, default_config, output_memory, program, sizes
+from ..eltwise.fused import activation as fused_activation
+from ..eltwise.fused import fuse
+from .operands import Call, Operands, Sizes, check_on_device, checked
+from .plan import Plan, check_clash
+from .program import planned
 
 
 @op("ttnn.matmul")
@@ -96,174 +98,78 @@ def addmm(
     return add(y, input_tensor if beta == 1.0 else multiply(input_tensor, beta))
 
 
-def check_operands(a: Tensor, b: Tensor) -> None:
-    """Refuses operands by place, layout and dtype, in the library's order."""
-    if a.buffer is None or not a.buffer.alive:
-        raise DeviceRejects("Operand to matmul must be on device", "it is on the host, or was deallocated")
-    if b.buffer is None or not b.buffer.alive:
-        raise DeviceRejects("Device Operations expect device tensors as inputs")
-    if a.layout is not Layout.TILE or b.layout is not Layout.TILE:
-        raise DeviceRejects("Inputs to matmul must be tilized", "ttnn.to_layout(x, ttnn.TILE_LAYOUT)")
-    for label, t in (("A", a), ("B", b)):
-        if t.dtype not in FLOATS:
-            raise DeviceRejects(f"Unsupported data format for input {label}: {cpp(t.dtype)}")
+class Product(NamedTuple):
+    """What a call comes to: what it is launched with, and the program that may clash with tensors in L1."""
 
-
-#: Rows of the first operand, without and with a bias.
-_ROWS = (Slices((-2, None), -2, search=True), Slices((-2, None, None), -2, search=True))
-
-
-_PLANS = Plans()
+    out: TensorSpec
+    compute: Callable
+    how: dict
+    plan: Plan
+    sizes: Sizes
 
 
 def _matmul(
     name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
     compute_kernel_config, core_grid, target,
 ):  # fmt: skip
-    key = None
-    if bias is None and program_config is None and core_grid is None and target is None and activation is None:
-        compute = None if compute_kernel_config is None else tuple(vars(compute_kernel_config).values())
-        key = (
-            name,
-            a.spec,
-            b.spec,
-            transpose_a,
-            transpose_b,
-            memory_config,
-            dtype,
-            compute,
-            a.buffer and a.buffer.device.chip,
-        )
-    plan = _PLANS.get(key)
-    if plan is None:
-        plan = _PLANS.remember(key, _planned(
-            name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
-            compute_kernel_config, core_grid, target,
-        ))  # fmt: skip
-    else:
-        check_operands(a, b)
-    out, compute, how = plan
-    return finish(name, (a, b) if bias is None else (a, b, bias), out, compute, target, **how)
-
-
-def _planned(
-    name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config, activation,
-    compute_kernel_config, core_grid, target,
-):  # fmt: skip
-    """The result's spec, the compute and what else `launch` is told; or the refusal of the call."""
+    """Check, plan, memory, values and log of a product, in this order."""
     act = fused_activation(activation)
-    check_operands(a, b)
+    check_on_device(a, b)
     chip = a.buffer.device.chip
-    named = None if act is None else fused(act, chip)
-    if core_grid is not None:
-        if program_config is not None:
-            raise DeviceRejects("Cannot use both user core grid/coordinates and a program config")
-        if not isinstance(core_grid, CoreGrid):
-            raise TypeError(f"{name}(): incompatible function arguments.\n  got    core_grid = {describe(core_grid)}")
-    own, other = a.spec.memory_config, b.spec.memory_config
-    if act is not None and own.is_sharded():
-        raise DeviceRejects(
-            f"Sharded matmul run with UnaryOpType::{act.op_type.name} activation: this should be placed in the program "
-            "config's fused_activation field"
-        )
-    if (
-        program_config is None
-        and own.is_sharded()
-        and own.memory_layout is WIDTH
-        and any(n != 1 for n in b.spec.shape[:-2])
-    ):
-        raise DeviceRejects(f"Input A memory layout must not be WIDTH_SHARDED, got: {cpp(own.memory_layout)}")
-    in_dram = all(
-        m in (None, DRAM_MEMORY_CONFIG)
-        for m in (own, other, memory_config if target is None else target.memory_config())
-    )
-    if program_config is None:
-        in0_reuse = core_grid is None and in_dram
-    else:
-        one_d = isinstance(program_config, MatmulMultiCoreReuseMultiCast1DProgramConfig)
-        in0_reuse = one_d and not (program_config.fuse_batch or program_config.mcast_in0)
-    s = sizes(
-        a.spec.shape, b.spec.shape, transpose_a, transpose_b, core_grid is not None or own.is_sharded(), in0_reuse
-    )
-    shape = s.shape
-    if bias is not None:
-        if bias.buffer is None:
-            raise DeviceRejects("Device Operations expect device tensors as inputs")
-        shape = check_bias(shape, bias.spec.shape)
-    if target is not None:
-        if dtype is not None and dtype is not target.dtype:
-            raise DeviceRejects(
-                f"Type mismatch between optional output tensor {cpp(target.dtype)} & output tensor {cpp(dtype)}"
-            )
-        if target.spec.shape != tuple(shape):
-            raise DeviceRejects(
-                "Invalid optional output tensor", f"its shape is {target.spec.shape}, not {list(shape)}"
-            )
-        dtype, memory_config = target.dtype, target.memory_config()
-    dtype, memory_config = dtype or a.dtype, memory_config or DRAM_MEMORY_CONFIG
-    to_dram = memory_config == DRAM_MEMORY_CONFIG
-    config = resolve(
-        compute_kernel_config,
-        default_config(a.dtype, b.dtype, dtype, program_config is not None or core_grid is not None),
-    )
-    if program_config is None and own.is_sharded():
-        if other.is_sharded() and not s.batched:
-            raise DeviceRejects(f"Input tensor B must have INTERLEAVED memory layout, got: {cpp(other.memory_layout)}")
-        if memory_config.is_sharded() and memory_config.memory_layout is not own.memory_layout:
-            raise DeviceRejects(
-                f"Input A and output memory layouts must match, got input: {cpp(own.memory_layout)} vs output: "
-                f"{cpp(memory_config.memory_layout)}"
-            )
-    partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc else dtype
-    p = program(
-        s, a.spec, memory_config, program_config, core_grid, in_dram,
-        (TILE_BYTES[a.dtype], TILE_BYTES[b.dtype], TILE_BYTES[dtype], TILE_BYTES[partial]), chip,
-    )  # fmt: skip
-    if other.is_sharded() and p.kind != "dram":
-        check_weight(p, other, program_config is not None or core_grid is not None or memory_config.is_sharded())
-    if transpose_a and core_grid is not None and s.batch > 1 and s.m > 1 and p.fused_batch:
-        turned = (*a.spec.padded_shape[:-2], a.spec.padded_shape[-1], a.spec.padded_shape[-2])
-        raise DeviceRejects(
-            "MatmulMultiCoreReuseMultiCast1DProgramConfig: transpose_a with fuse_batch is not supported when "
-            "batch dimensions "
-            f"exist and M_per_batch > 1 (batch_size={s.batch}, M_per_batch={s.m}, a_shape_padded={Shape(turned)})"
-        )
-    if program_config is not None:
-        check_program(program_config, p, s, a.spec, b.spec, memory_config, config, chip)
-    out = spec(
-        shape,
-        dtype,
-        Layout.TILE,
-        output_memory(p, s, s.shape, memory_config, own, chip) if target is None else memory_config,
-    )
-    if program_config is not None:
-        check_l1(
-            p,
-            s,
-            a.spec,
-            b.dtype,
-            None if bias is None else bias.dtype,
-            dtype,
-            out.memory_config,
-            config,
-            a.buffer.device,
-        )
-    made, w_dtype, block_w = NAME[dtype], NAME[b.dtype], p.block_w
-    vector_a, vector_b, flat = len(a.spec.shape) == 1, len(b.spec.shape) == 1, len(s.shape) < 2
+    product = _product(Call(
+        name, a.spec, b.spec, None if bias is None else bias.spec, transpose_a, transpose_b, memory_config, dtype,
+        program_config, act and (act.op_type, *act.params), compute_kernel_config, core_grid,
+        None if target is None else target.spec, chip,
+    ))  # fmt: skip
+    if product.plan.end:
+        check_clash(product.plan, product.sizes, a.buffer.device)
+    operands = (a, b) if bias is None else (a, b, bias)
+    return finish(name, operands, product.out, product.compute, target, **product.how)
 
+
+@lru_cache(maxsize=4096)
+def _product(c: Call) -> Product:
+    o = checked(c)
+    plan, memory = planned(c, o)
+    out, s, own = spec(o.shape, o.dtype, Layout.TILE, memory), o.sizes, c.a.memory_config
     # A bias that is not a row of the result's width, of a batched product, or where the library chooses the program by
     # where tensors lie, is added by an op of its own; so is an activation computed that the caller names.
-    row = bias is None or (not vector_b and bias.spec.shape.volume() == bias.spec.shape[-1] == s.shape[-1])
-    apart = bias is not None and not (
-        row
-        and (program_config is not None or not s.batched)
-        and (program_config is not None or core_grid is not None or in_dram or (own.is_sharded() and to_dram))
-    )
-    after = None if core_grid is not None and not apart else named
-    inner = (None if after else act) if program_config is None else getattr(program_config, "fused_activation", None)
-    within, bias_dtype = fuse(fused_activation(inner), chip), None if bias is None else NAME[bias.dtype]
+    row = c.bias is None or (len(c.b.shape) > 1 and c.bias.shape.volume() == c.bias.shape[-1] == s.shape[-1])
+    placed = c.chosen or o.in_dram or (own.is_sharded() and o.memory_config == DRAM_MEMORY_CONFIG)
+    apart = c.bias is not None and not (row and placed and (c.program_config is not None or not s.batched))
+    after = None if c.core_grid is not None and not apart else o.named
+    if c.program_config is not None:
+        within = getattr(c.program_config, "fused_activation", None)
+    else:
+        within = None if after or c.activation is None else UnaryWithParam(c.activation)
+    values = _values(c, o, plan.block_w, fuse(fused_activation(within), c.chip), after, row, apart)
+    # Rows are independent, unless they are what is summed over, or have a weight or bias of their own.
+    vector = len(c.a.shape) == 1 or len(s.shape) < 2
+    shared = s.batch == 1 and row and not (vector or c.transpose_a) and len(c.a.shape) == len(o.shape)
+    how = {
+        "flops": 2 * math.prod(s.shape) * s.inner, "attrs": {"math_fidelity": o.config.math_fidelity},
+        "through": (out,) if after or apart else (), "rows": _ROWS[c.bias is not None] if shared else None,
+    }  # fmt: skip
+    return Product(out, values, how, plan, s)
 
-    def compute(x, w, c=None):
+
+#: Rows of the first operand, without and with a bias.
+_ROWS = (Slices((-2, None), -2, search=True), Slices((-2, None, None), -2, search=True))
+
+
+def _values(c: Call, o: Operands, block_w: int, within, after, row: bool, apart: bool) -> Callable:
+    """The values of a product: an activation `within` the kernel or `after` it; the bias (a `row`?) added `apart`?"""
+    made, w_dtype, bias_dtype = NAME[o.dtype], NAME[c.b.dtype], None if c.bias is None else NAME[c.bias.dtype]
+    transpose_a, transpose_b, config, shape, inner_shape = (
+        c.transpose_a,
+        c.transpose_b,
+        o.config,
+        o.shape,
+        o.sizes.shape,
+    )
+    vector_a, vector_b, flat = len(c.a.shape) == 1, len(c.b.shape) == 1, len(inner_shape) < 2
+
+    def compute(x, w, bias=None):
         if vector_a:
             x = x[None]
         if vector_b:
@@ -274,18 +180,12 @@ def _planned(
             w = w.mT
         ops = numerics.now()
         y = ops.matmul(
-            x, w, config, dtype=made, block_w=block_w, bias=None if apart else c, activation=within, w_dtype=w_dtype
+            x, w, config, dtype=made, block_w=block_w, bias=None if apart else bias, activation=within, w_dtype=w_dtype
         )
         if apart:
-            y = ops.add(y if row else y.reshape(s.shape), c, made, made, bias_dtype)
+            y = ops.add(y if row else y.reshape(inner_shape), bias, made, made, bias_dtype)
         if after is not None:
             y = ops.unary(after[0], y, made, **after[1])
         return y.reshape(shape) if flat or y.dim() != len(shape) else y
 
-    # Rows are independent, unless they are what is summed over, or have a weight or bias of their own.
-    shared = s.batch == 1 and row and not (flat or transpose_a or vector_a) and len(a.spec.shape) == len(shape)
-
-    return out, compute, {
-        "flops": 2 * math.prod(s.shape) * s.inner, "attrs": {"math_fidelity": config.math_fidelity},
-        "through": (out,) if after or apart else (), "rows": _ROWS[bias is not None] if shared else None,
-    }  # fmt: skip
+    return compute

@@ -16,10 +16,11 @@ from ...config import (
 from ...dtypes import NAME, TILE_BYTES, DataType, Layout, bfloat8_b, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
+from ...launch import launch, on_device, update, view
 from ...memory import MemoryConfig, ShardOrientation
 from ...numerics import rounding
 from ...numerics.rows import Slices
-from ...op import launch, on_device, op, update, view
+from ...op import op
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
 from ..core.sharding import BLOCK, HEIGHT, plane, result, unspecified

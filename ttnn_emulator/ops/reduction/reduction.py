@@ -29,13 +29,13 @@ from ...dtypes import (
     uint32,
 )
 from ...errors import DeviceRejects
+from ...launch import finish, launch, on_device
 from ...memory import MemoryConfig, ShardSpec
 from ...numerics import rounding
-from ...op import launch, on_device, op, refuse_unmodelled
+from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, padded, spec
 from ..core.sharding import HEIGHT, WIDTH, plane, rescaled, result
-from ..eltwise.unary import finish
 
 
 def reduced_dims(dim, rank: int) -> tuple[int, ...]:

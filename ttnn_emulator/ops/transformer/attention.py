@@ -8,8 +8,9 @@ from ... import numerics
 from ...config import resolve
 from ...dtypes import NAME, Layout, cpp, int32
 from ...errors import DeviceRejects
+from ...launch import launch, on_device
 from ...memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
-from ...op import launch, on_device, op, refuse_unmodelled
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, at
 from ...tensor import Tensor, spec
 from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, exp_approx, gathered, prefill_bytes

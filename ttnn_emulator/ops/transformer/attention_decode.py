@@ -8,10 +8,11 @@ from ... import numerics
 from ...config import resolve
 from ...dtypes import NAME, Layout, bfloat16, cpp, int32
 from ...errors import DeviceRejects, NotEmulated
+from ...launch import launch, on_device
 from ...memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig, TensorMemoryLayout
 from ...numerics.rounding import HELD_AS
 from ...numerics.rows import FEW, HELD, Repeated, numbered, whole
-from ...op import launch, on_device, op, refuse_unmodelled
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, at, round_up
 from ...tensor import Tensor, spec
 from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, decode_bytes, exp_approx, gathered

@@ -1,19 +1,51 @@
-"""The refusals of program configs that fit neither the operands, the grid nor L1, in the library's order.
+"""The program of a product, and what refuses it: configs that fit neither the operands, the grid nor L1.
 
 Source    ttnn 0.81.1, refusals asked one by one
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ...chips import Chip
-from ...dtypes import TILE_BYTES, DataType, bfloat16, cpp, float32
+from ...device import MeshDevice
+from ...dtypes import TILE_BYTES, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
+from ...grid import CoreRange, CoreRangeSet, num_cores_to_corerangeset
 from ...memory import BufferType, MemoryConfig
 from ...numerics import ComputeConfig
 from ...shape import TILE
 from ...tensor import TensorSpec
 from ..core.sharding import BLOCK, HEIGHT, WIDTH
-from .matmul_program import Plan, Sizes
+from .operands import Call, Operands, Sizes
+
+
+class Plan(NamedTuple):
+    """A program: which one, how many tiles of M and N a core computes, and how many of K go at a time."""
+
+    kind: str  # "in0" and "in1" (one operand is multicast in one dimension), "2d", "reuse", "dram"; "plain": by tiles
+    block_w: int
+    per_m: int
+    per_n: int
+    grid: tuple
+    transposed: bool = False
+    block: tuple | None = None  # tiles of an output block, where it is smaller than what a core computes
+    fused_batch: bool = False  # the batches of the first operand count as rows
+    name: str = ""
+    subblock: tuple | None = None  # tiles computed at once, where the library chooses them without regard to the result
+    end: int = 0  # where its buffers end in L1, if that is looked at
+
+    def cores(self, s: Sizes) -> CoreRangeSet:
+        """The cores at work."""
+        rows = s.m * s.batch if self.fused_batch else s.m
+        down, across = -(-rows // self.per_m), -(-s.n // self.per_n)
+        if self.kind == "2d":
+            x, y = (down, across) if self.transposed else (across, down)
+            return CoreRangeSet([CoreRange((0, 0), (x - 1, y - 1))])
+        if self.kind == "reuse":
+            n = s.batch * down * across
+            return num_cores_to_corerangeset(min(n, self.grid[0] * self.grid[1]), self.grid, row_wise=False)
+        return num_cores_to_corerangeset(down * across, self.grid, row_wise=True)
 
 
 def check_program(
@@ -141,50 +173,43 @@ def check_weight(p: Plan, b: MemoryConfig, chosen: bool) -> None:
             raise DeviceRejects(f"{name}: input B in L1 must be WIDTH_SHARDED, got: {got}")
 
 
-def check_l1(
-    p: Plan,
-    s: Sizes,
-    a: TensorSpec,
-    b: DataType,
-    bias,
-    out: DataType,
-    memory: MemoryConfig,
-    config: ComputeConfig,
-    device,
-):
-    """Refuses a program whose circular buffers pass the end of L1, or reach into tensors that are there.
+def check_l1(p: Plan, c: Call, o: Operands, memory: MemoryConfig) -> int:
+    """Where the circular buffers of a program end in L1; refuses those that pass its end.
 
     Source    ttnn 0.81.1, 34 sizes of 1D, 2D and reuse programs asked: base address + both operands twice (once where
               K is one block) + the result (not where it is sharded) + partial sums in their own format + the bias
     """
     if p.kind == "dram":
-        return
+        return 0
+    s, config = o.sizes, o.config
     h, w = p.block or (p.per_m, p.per_n)
     blocks = -(-s.k // p.block_w)
     twice = 2 if blocks * (1 if p.fused_batch else s.batch) > 1 or p.kind == "reuse" else 1
-    size = twice * p.block_w * (h * TILE_BYTES[a.dtype] + w * TILE_BYTES[b])
-    partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc and blocks > 1 else out
-    if partial is not out:
+    size = twice * p.block_w * (h * TILE_BYTES[c.a.dtype] + w * TILE_BYTES[c.b.dtype])
+    partial = float32 if config.fp32_dest_acc_en else bfloat16 if config.packer_l1_acc and blocks > 1 else o.dtype
+    if partial is not o.dtype:
         size += h * w * TILE_BYTES[partial]
     if not memory.is_sharded():
-        size += h * w * TILE_BYTES[out]
-    if bias is not None:
-        size += w * TILE_BYTES[bias]
-    base, most = device.chip.l1.base, device.chip.l1_end
-    end, where = base + size, p.cores(s).ranges()[0]
-    if end > most:
+        size += h * w * TILE_BYTES[o.dtype]
+    if c.bias is not None:
+        size += w * TILE_BYTES[c.bias.dtype]
+    end = c.chip.l1.base + size
+    if end > c.chip.l1_end:
         raise DeviceRejects(
-            f"Statically allocated dataflow buffers on core range {where} grow to {end} B which is beyond max "
-            "L1 size of "
-            f"{most} B",
+            f"Statically allocated dataflow buffers on core range {p.cores(s).ranges()[0]} grow to {end} B which is "
+            f"beyond max L1 size of {c.chip.l1_end} B",
             "smaller in0_block_w, per_core_M or per_core_N",
         )
-    free = device.allocators[BufferType.L1].free_blocks
+    return end
+
+
+def check_clash(p: Plan, s: Sizes, device: MeshDevice) -> None:
+    """Refuses a program whose circular buffers reach into tensors that are in L1 now."""
+    base, free = device.chip.l1.base, device.allocators[BufferType.L1].free_blocks
     lowest = free[0][0] + free[0][1] if free and free[0][0] == base else base
-    if end > lowest:
+    if p.end > lowest:
         raise DeviceRejects(
-            f"Statically allocated dataflow buffers clash with L1 buffers on core range {where}. L1 buffer "
-            f"allocated at {lowest} "
-            f"and static dataflow buffer region ends at {end}",
+            f"Statically allocated dataflow buffers clash with L1 buffers on core range {p.cores(s).ranges()[0]}. L1 "
+            f"buffer allocated at {lowest} and static dataflow buffer region ends at {p.end}",
             "free tensors in L1 before, or choose smaller blocks",
         )

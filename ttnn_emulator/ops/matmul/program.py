@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 from ...chips import Chip
 from ...config import (
@@ -17,162 +16,48 @@ from ...config import (
     MatmulMultiCoreReuseMultiCastProgramConfig,
     MatmulMultiCoreReuseProgramConfig,
 )
-from ...dtypes import BLOCK_FORMATS, DataType, Layout, bfloat16, cpp, float32
+from ...dtypes import TILE_BYTES, Layout, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
-from ...grid import CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from ...grid import num_cores_to_corerangeset
+from ...log import describe
 from ...memory import MemoryConfig, ShardOrientation, ShardSpec, buffer_bytes
-from ...numerics import ComputeConfig
-from ...op import describe
 from ...shape import TILE, Shape
 from ...tensor import TensorSpec, padded
 from ..core.sharding import BLOCK, HEIGHT, WIDTH
+from .operands import Call, Operands, Sizes
+from .plan import Plan, check_l1, check_program, check_weight
 
 
-class Sizes(NamedTuple):
-    """Sizes of a product: the result's logical shape, and in tiles M and N (of one batch), K, and the batches."""
-
-    shape: tuple
-    m: int
-    k: int
-    n: int
-    batch: int
-    batched: bool  # the second operand has batches of its own
-    inner: int  # K in elements
-
-
-@lru_cache(maxsize=65536)
-def sizes(
-    ashape: Shape, bshape: Shape, transpose_a: bool, transpose_b: bool, by_grid: bool = False, in0_reuse: bool = True
-) -> Sizes:
-    """The sizes of a @ b, or the refusal of shapes that do not multiply.
-
-    by_grid     the library lays the product out over cores before it compares K, and words the refusal otherwise
-    in0_reuse   one batch of a may go with all batches of b
-    """
-    vector_a, vector_b = len(ashape) == 1, len(bshape) == 1
-    a, b = [1, *ashape] if vector_a else list(ashape), [*bshape, 1] if vector_b else list(bshape)
-    if transpose_a:
-        a[-2:] = a[-1], a[-2]
-    if transpose_b:
-        b[-2:] = b[-1], b[-2]
-    if a[-1] != b[-2]:
-        if by_grid:
-            raise DeviceRejects("The k dimension does not match between tensors")
-        raise DeviceRejects(
-            "The width of the first tensor must be equal to the height of the second tensor. Mismatch: "
-            f"width={a[-1]} height={b[-2]}",
-            "ttnn weights are [in, out]; HF stores [out, in]" if len(b) > 1 and a[-1] == b[-1] else None,
-        )
-    left, right = a[:-2], b[:-2]
-    front = right[: len(right) - len(left)] if left else right
-    if len(right) > len(left) and any(n != 1 for n in front):
-        raise DeviceRejects("When in1 rank greater than in0 rank front dimensions need to be 1")
-    batched = any(n != 1 for n in right)
-    if batched:
-        if len(left) != len(right):
-            raise DeviceRejects(
-                f"Batched (non-bcast) matmul requires inputs of the same rank, got a_shape rank: {len(a)} vs "
-                f"b_shape rank: {len(b)}"
-            )
-        reuse = in0_reuse and all(n == 1 for n in left)
-        for i, (p, q) in enumerate(zip(left, right)):
-            if p != q and not reuse:
-                raise DeviceRejects(
-                    "bmm (non-bcast matmul) expects input tensors of shapes BCMK*BCKN=BCMN or batch dimension "
-                    f"{i} mismatch: a={p} vs b={q} (dimension mismatch only allowed when all batch dimensions "
-                    "of a are size 1 "
-                    "and using MatmulMultiCoreReuseMultiCast1DProgramConfig with fuse_batch=false, "
-                    "fused_activation=none, "
-                    "mcast_in0=false, and non-sharded inputs for in0 reuse optimization)"
-                )
-    rank = max(len(left), len(right))
-    batch = [max(p, q) for p, q in zip([1] * (rank - len(left)) + left, [1] * (rank - len(right)) + right)]
-    shape = (*batch, *(() if vector_a else (a[-2],)), *(() if vector_b else (b[-1],)))
-    m, k, n = (-(-x // TILE) for x in (a[-2], a[-1], b[-1]))
-    return Sizes(shape, m, k, n, math.prod(batch), batched, a[-1])
-
-
-def check_bias(shape: tuple, bias) -> tuple:
-    """The shape of result + bias, or the refusal of a bias that does not broadcast."""
-    rank = max(len(shape), len(bias))
-    y, c = (1,) * (rank - len(shape)) + tuple(shape), (1,) * (rank - len(bias)) + tuple(bias)
-    if y[-1] == 1 != c[-1]:
-        if -(-c[-1] // TILE) == 1:
-            raise DeviceRejects("Attempting to reshape between two shapes with different volumes")
-        raise DeviceRejects(
-            f"Unsupported bias shape: padded last dimension of bias, {-(-c[-1] // TILE) * TILE}, not equal to "
-            "second input's "
-            "padded last dimension, 32."
-        )
-    same_width = c[-1] == y[-1]
-    for i in range(1, rank + 1):
-        if y[-i] != c[-i] and y[-i] != 1 and c[-i] != 1:
-            if same_width and i == 2:
-                short = -(-c[-2] // TILE) == 1
-                raise DeviceRejects("Broadcast error: Invalid dimension" if short else "Invalid subtile broadcast type")
-            raise DeviceRejects(
-                f"Broadcasting rule violation at dimension index {-i} (output rank {rank}), dim a: {y[-i]}, "
-                f"dim b: {c[-i]}"
-            )
-    return tuple(max(p, q) for p, q in zip(y, c))
-
-
-# ---------------------------------------------------------------- how it is computed
-
-
-@lru_cache(maxsize=1024)
-def default_config(a: DataType, b: DataType, out: DataType, chosen: bool) -> ComputeConfig:
-    """The config of a call that gives none; `chosen`: it gives a program config or a core grid.
-
-    Source    ttnn 0.81.1, MATH_FIDELITY, DST_ACCUM_MODE and PACKER_L1_ACC of the kernels it builds
-    """
-    if a is float32 and b is float32:
-        fidelity = "HiFi3"
+def planned(c: Call, o: Operands) -> tuple[Plan, MemoryConfig]:
+    """The program of a call, as it says or else what the library chooses, checked; and where its result goes."""
+    s, memory_config, other = o.sizes, o.memory_config, c.b.memory_config
+    if c.program_config is not None:
+        p = explicit(c.program_config, c.chip)
+    elif c.a.memory_config.is_sharded():
+        p = by_shards(s, c.a)
+    elif c.core_grid is not None:
+        p = by_grid(s, (c.core_grid.x, c.core_grid.y))
     else:
-        fidelity = "LoFi" if chosen or (a in BLOCK_FORMATS and b in BLOCK_FORMATS) else "HiFi2"
-    return ComputeConfig(fidelity, False, out is float32, out is not float32)
-
-
-class Plan(NamedTuple):
-    """A program: which one, how many tiles of M and N a core computes, and how many of K go at a time."""
-
-    kind: str  # "in0" and "in1" (one operand is multicast in one dimension), "2d", "reuse", "dram"; "plain": by tiles
-    block_w: int
-    per_m: int
-    per_n: int
-    grid: tuple
-    transposed: bool = False
-    block: tuple | None = None  # tiles of an output block, where it is smaller than what a core computes
-    fused_batch: bool = False  # the batches of the first operand count as rows
-    name: str = ""
-    subblock: tuple | None = None  # tiles computed at once, where the library chooses them without regard to the result
-
-    def cores(self, s: Sizes) -> CoreRangeSet:
-        """The cores at work."""
-        rows = s.m * s.batch if self.fused_batch else s.m
-        down, across = -(-rows // self.per_m), -(-s.n // self.per_n)
-        if self.kind == "2d":
-            x, y = (down, across) if self.transposed else (across, down)
-            return CoreRangeSet([CoreRange((0, 0), (x - 1, y - 1))])
-        if self.kind == "reuse":
-            n = s.batch * down * across
-            return num_cores_to_corerangeset(min(n, self.grid[0] * self.grid[1]), self.grid, row_wise=False)
-        return num_cores_to_corerangeset(down * across, self.grid, row_wise=True)
-
-
-def program(
-    s: Sizes, a: TensorSpec, memory_config: MemoryConfig, program_config, core_grid, in_dram, tile_bytes, chip: Chip
-) -> Plan:
-    """The program of a call: as its config says, else what the library chooses; `in_dram`: both operands and the
-    result lie in DRAM, interleaved."""
-    if program_config is not None:
-        return explicit(program_config, chip)
-    if a.memory_config.is_sharded():
-        return by_shards(s, a)
-    if core_grid is not None:
-        return by_grid(s, (core_grid.x, core_grid.y))
-    layout = memory_config.memory_layout if memory_config.is_sharded() else None
-    return automatic(s, layout, in_dram, tile_bytes, chip)
+        partial = float32 if o.config.fp32_dest_acc_en else bfloat16 if o.config.packer_l1_acc else o.dtype
+        tile_bytes = tuple(TILE_BYTES[d] for d in (c.a.dtype, c.b.dtype, o.dtype, partial))
+        layout = memory_config.memory_layout if memory_config.is_sharded() else None
+        p = automatic(s, layout, o.in_dram, tile_bytes, c.chip)
+    if other.is_sharded() and p.kind != "dram":
+        check_weight(p, other, c.chosen or memory_config.is_sharded())
+    if c.transpose_a and c.core_grid is not None and s.batch > 1 and s.m > 1 and p.fused_batch:
+        turned = (*c.a.padded_shape[:-2], c.a.padded_shape[-1], c.a.padded_shape[-2])
+        raise DeviceRejects(
+            "MatmulMultiCoreReuseMultiCast1DProgramConfig: transpose_a with fuse_batch is not supported when "
+            "batch dimensions "
+            f"exist and M_per_batch > 1 (batch_size={s.batch}, M_per_batch={s.m}, a_shape_padded={Shape(turned)})"
+        )
+    if c.program_config is not None:
+        check_program(c.program_config, p, s, c.a, c.b, memory_config, o.config, c.chip)
+    if c.target is None:
+        memory_config = output_memory(p, s, s.shape, memory_config, c.a.memory_config, c.chip)
+    if c.program_config is not None:
+        p = p._replace(end=check_l1(p, c, o, memory_config))
+    return p, memory_config
 
 
 def explicit(c, chip: Chip) -> Plan:

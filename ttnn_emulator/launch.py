@@ -1,0 +1,317 @@
+"""Running an op once its rule has spoken: memory, the program, the log, and the values of each chip."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import numpy
+import torch
+
+from .device import MeshDevice
+from .dtypes import cpp
+from .errors import DeviceRejects
+from .log import Launch, state
+from .memory import Buffer, BufferType, MemoryConfig
+from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
+from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
+
+
+def on_device(tensor: Tensor, name: str = "Input tensor") -> Tensor:
+    """The tensor, or the refusal of one that is on the host or was freed."""
+    if tensor.buffer is None:
+        raise DeviceRejects(f"{name} must be on device, got storage type: {cpp(tensor.storage_type())}")
+    if not tensor.buffer.alive:
+        raise DeviceRejects(f"{name} is not allocated", "it was deallocated earlier")
+    return tensor
+
+
+def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
+    """A device tensor without contents."""
+    if not device.is_open:
+        raise DeviceRejects("the device is closed")
+    return Tensor(spec, _buffer(spec, device), topology=topology or replicated(device.chips))
+
+
+def _buffer(spec: TensorSpec, device: MeshDevice) -> Buffer:
+    bank_bytes, total = spec.room(device.chip)
+    shards = spec.memory_config.shard_spec
+    return Buffer(device, spec.memory_config.buffer_type, bank_bytes, total, shards and shards.num_cores())
+
+
+@contextlib.contextmanager
+def scratch(device: MeshDevice, *specs: TensorSpec):
+    """Inside, the device holds these as well: what the steps of an op hand to one another, allocated in this order."""
+    buffers = []
+    try:
+        for s in specs:
+            buffers.append(_buffer(s, device))
+        yield
+    finally:
+        for buffer in reversed(buffers):
+            buffer.free()
+
+
+def keep(device: MeshDevice, program: tuple, kind: BufferType, *sizes: int) -> None:
+    """Memory that a program takes when it is new and that stays with the program cache: bytes in each bank.
+
+    Source    ttnn 0.81.1, allocated bytes of ops run once, run again, run after the cache was cleared and without one
+    """
+    if program not in device.kept:
+        buffers = [Buffer(device, kind, size, size * device.allocators[kind].banks) for size in sizes]
+        if device.program_cache:
+            device.kept[program] = buffers
+        else:
+            for buffer in buffers:
+                buffer.free()
+
+
+def merge_topology(tensors) -> TensorTopology:
+    """The topology of a result: axis by axis, how the first operand is spread that is.
+
+    Source    recorded contract, mesh cases; ttnn 0.81.1 on n300 and t3000
+    """
+    first = tensors[0].topology
+    if all(t.topology is first for t in tensors):
+        return first
+    return _merged(tuple(t.topology for t in tensors))
+
+
+@functools.lru_cache(maxsize=4096)
+def _merged(topologies: tuple) -> TensorTopology:
+    """Of the tensors that are spread (if none is, the first) those with most axes count; on each the first shard."""
+    spread = [t for t in topologies if any(isinstance(p, PlacementShard) for p in t.placements())] or topologies[:1]
+    axes = max(len(t.distribution_shape()) for t in spread)
+    counted = [t for t in spread if len(t.distribution_shape()) == axes]
+    placements = tuple(
+        next((p for p in on_axis if isinstance(p, PlacementShard)), on_axis[0])
+        for on_axis in zip(*(t.placements() for t in counted))
+    )
+    same = next((t for t in counted if tuple(t.placements()) == placements), None)
+    return same or TensorTopology(counted[0].distribution_shape(), placements)
+
+
+def launch(
+    name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=(), together=None,
+    rows: Slices | None = None, into: Tensor | None = None,
+):  # fmt: skip
+    """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
+
+    inputs      tensors or None, in the order in which `compute` takes their values
+    specs       the spec of the result, or a list of them (then a list comes back)
+    compute     values of one chip -> value(s) of one chip, already on the grid of the result's dtype;
+                with `collective`, lists with the values of all chips -> list(s) for all chips
+    together    the same for several chips at once, of ops with one result: lists of values -> list of values, or
+                None where chip by chip is better
+    topology    how the result is spread; by default as the operands are
+    flops       floating-point operations on one chip, for the log
+    attrs       what else the log should say (fidelity, and so on)
+    through     specs of what the device's own steps hand to one another: allocated before the results, freed after
+    rows        where `compute` treats slices one by one: along which dims (`numerics.rows`); what repeats is then
+                computed once
+    into        a tensor that is there already and takes the (one) result
+    """
+    several = isinstance(specs, list)
+    tensors = [t for t in inputs if t is not None]
+    for t in tensors:
+        if t.buffer is None or not t.buffer.alive:
+            on_device(t)
+    device = tensors[0].buffer.device
+    if topology is None:
+        topology = merge_topology(tensors)
+    with scratch(device, *through) if through else _NOTHING:
+        if into is None:
+            outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+        else:
+            outputs = [same(on_device(into))]
+    ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
+    buffers = [o.buffer if into is None else o.buffer.store for o in outputs]
+    work = (inputs, buffers, compute, collective, together, rows)
+    _issue(device, (name, ins, outs), (name, ins, outs, flops, attrs or {}), _run, work, buffers)
+    return outputs if several else outputs[0]
+
+
+def _issue(device, program: tuple, launched: tuple, run, work: tuple, buffers=()) -> None:
+    """Loads a program, writes it down (`Launch(*launched)`), and runs it: now, or when the trace being captured is."""
+    capture = device.capture
+    if capture is None:
+        device.programs.add(program)
+    elif program not in device.programs:
+        raise DeviceRejects(*_COLD_PROGRAM)
+    if state.current is not None:
+        state.current.launches.append(Launch(*launched))
+    if capture is not None:
+        capture.add(run, work, Launch(*launched), buffers)
+    elif not state.spec_only:
+        run(*work)
+
+
+_NOTHING = contextlib.nullcontext()
+_COLD_PROGRAM = (
+    "Cannot load new binaries during trace capture.This program is not yet in program cache. "
+    "Warm up before capturing a trace.See the operation's hash signature for arguments that must match.",
+    "run the same ops on tensors of the same specs once before begin_trace_capture",
+)
+
+
+def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -> None:
+    if rows is None:
+        values = [None if t is None else t.contents() for t in inputs]
+    else:
+        values = [None if t is None else t.held() for t in inputs]
+        if rows is not HELD and (rows.search or any(type(c) is Repeated for v in values if v is not None for c in v)):
+            compute = (slice_wise_over_chips if collective else slice_wise)(compute, rows)
+            together = together and slice_wise_over_chips(together, rows)
+    chips = max((len(v) for v in values if v is not None), default=1)
+    if collective:
+        n = buffers[0].device.chips
+        results = compute(*(None if v is None else v * n if len(v) == 1 else v for v in values))
+        results = results if len(buffers) > 1 else (results,)
+    elif chips == 1:
+        args = [None if v is None else v[0] for v in values]
+        result = compute(*args)
+        sources = {_storage(v) for v in args if v is not None}
+        for buffer, r in zip(buffers, result if len(buffers) > 1 else (result,)):
+            buffer.data = [_copy(r) if _storage(r) in sources else r]
+        return
+    else:
+        arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
+        keys = [tuple(map(id, args)) for args in arguments]
+        distinct = dict(zip(keys, arguments))
+        done = together(*zip(*distinct.values())) if together is not None and len(distinct) > 1 else None
+        done = dict(zip(distinct, done or [compute(*args) for args in distinct.values()]))
+        results = [[done[key] for key in keys]] if len(buffers) == 1 else list(zip(*(done[key] for key in keys)))
+    sources = {_storage(t) for v in values if v is not None for t in v}
+    for buffer, result in zip(buffers, results):
+        own = {}
+        for r in result:
+            if id(r) not in own:
+                own[id(r)] = _copy(r) if _storage(r) in sources else r
+        if len(own) == 1:
+            buffer.data = list(own.values())
+        else:
+            buffer.data = [own[id(r)] for r in result]
+
+
+def _storage(value) -> int:
+    return (value.kept if type(value) is Repeated else value).untyped_storage().data_ptr()
+
+
+def _copy(value):
+    return Repeated(value.kept.clone(), value.index, value.dim) if type(value) is Repeated else value.clone()
+
+
+def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, through=(), rows=None) -> Tensor:
+    """Runs an op that writes into `target`: `compute(target value, *values)` changes the first in place.
+
+    Its operands come whole, whatever `rows` says, which is `launch`'s.
+    """
+    on_device(target)
+    for t in inputs:
+        if t is not None and (t.buffer is None or not t.buffer.alive):
+            on_device(t)
+    device = target.buffer.device
+    if through:
+        with scratch(device, *through):
+            pass  # it fits, and counts in the peak
+    ins = tuple(t.spec for t in inputs if t is not None)
+    launched = (name, ins, ins[:1], flops, attrs or {})
+    _issue(device, (name, target.spec, ins), launched, _run_update, (target, inputs, compute))
+    return target
+
+
+def _run_update(target: Tensor, inputs, compute) -> None:
+    target.contents()  # raises where there is nothing to write into
+    root = target.buffer.store
+    root.data = all_whole(root.data)
+    values = [None if t is None else t.contents() for t in inputs]
+    chips = max(len(v) for v in (root.data, *values) if v is not None)
+    arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
+    # Chips that share contents and are now given different values get contents of their own.
+    versions, data = {}, []
+    for held, args in zip(root.data * chips if len(root.data) == 1 else root.data, arguments):
+        mine = versions.setdefault(id(held), {})
+        key = tuple(map(id, args))
+        if key not in mine:
+            sealed = held.is_inference() and not torch.is_inference_mode_enabled()  # torch would refuse to write there
+            mine[key] = _writable(held, own=bool(mine) or sealed)
+        data.append(mine[key])
+    root.data = data if len(data) > 1 else data[:1]
+    done = set()
+    for value, args in zip(target.contents(), arguments):
+        if value.data_ptr() not in done:
+            done.add(value.data_ptr())
+            compute(value, *args)
+
+
+def _writable(held, own: bool):
+    """Contents that can be written to: in memory of their `own`, or where they are one value expanded.
+
+    Expanded zeros, which a new cache is, become pages that the system has cleared: none is there before it is written.
+    """
+    if held.device.type != "cpu" or any(held.stride()) or held.numel() < 1 << 16 or held[(0,) * held.dim()] != 0:
+        return held.clone() if own else held.contiguous()
+    cleared = torch.from_numpy(numpy.zeros(held.numel() * held.element_size(), numpy.uint8))
+    return cleared.view(held.dtype).reshape(held.shape)
+
+
+def finish(name, inputs, out, compute, output_tensor=None, **how) -> Tensor:
+    """`launch`, or where the call named an output tensor, the same computation written into that."""
+    if output_tensor is None:
+        return launch(name, inputs, out, compute, **how)
+    update(name, output_tensor, inputs, lambda target, *values: target.copy_(whole(compute(*values))), **how)
+    return same(output_tensor)
+
+
+class Plans(dict):
+    """What the checks of an op came to, by all that they depend on: a call like one before is not checked again.
+
+    Values are what `launch` takes after the inputs; keys hold specs and settings, never tensors.
+    """
+
+    MOST = 4096
+
+    def remember(self, key, plan):
+        if len(self) >= self.MOST:
+            self.clear()
+        if key is not None:
+            self[key] = plan
+        return plan
+
+
+def same(tensor: Tensor) -> Tensor:
+    """Another handle on the same tensor: what the library returns where an op has nothing to do."""
+    return Tensor(tensor.spec, tensor.buffer, tensor.host, tensor.topology, tensor.chip)
+
+
+def view(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    """A tensor of another shape on the same memory, without a copy."""
+    if tensor.buffer is None:
+        host = None if tensor.host is None else [v.reshape(spec.shape) for v in tensor.host]
+        return Tensor(spec, host=host, topology=tensor.topology)
+    return Tensor(spec, Buffer.view_of(tensor.buffer), topology=tensor.topology, chip=tensor.chip)
+
+
+def output_memory(tensor: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:
+    """What was asked for, else where the operand is."""
+    return tensor.spec.memory_config if memory_config is None else memory_config
+
+
+def run_into(inputs, output: Tensor, compute) -> None:
+    """Gives an existing tensor new contents, computed from the operands; the memory is there already."""
+    if state.spec_only:
+        return
+    device = output.buffer.device
+    if device.capture is not None:
+        own = [output.buffer] if output.buffer.root else ()  # a view that shows padding
+        device.capture.add(_run, (inputs, [output.buffer], compute), None, own)
+    else:
+        _run(inputs, [output.buffer], compute)
+
+
+def unmodelled(inputs, specs):
+    """Results without contents: the call is legal on the device, and reading what comes out raises NotEmulated."""
+    several = isinstance(specs, list)
+    device, topology = inputs[0].buffer.device, merge_topology(inputs)
+    outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+    return outputs if several else outputs[0]
