@@ -1,5 +1,6 @@
 """Model files: what a path says, the module behind it, and the model that its `build_model` makes."""
 
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bringup.backends import systems
+from bringup.checkpoints import old_names
 from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
 
 PATH_RULE = "models/<org>/<model>/<system>/functional/model.py"
@@ -22,11 +24,27 @@ class ModelFile:
     hf_id: str | None
     system: str | None
     module: object = None
+    old_names: tuple = ()  # names of transformers 4 that it reads
 
     @property
     def mesh_shape(self):
         shape = getattr(self.module, "MESH_SHAPE", None)
         return None if shape is None else tuple(shape)
+
+    @property
+    def build_model(self):
+        """The file's own; one for transformers 4 gets an HF model that answers to its old names, and a line says so."""
+        build = self.module.build_model
+        if not self.old_names:
+            return build
+
+        @functools.wraps(build)
+        def with_old_names(hf_model, *args, **kwargs):
+            names = ", ".join(self.old_names)
+            print(f"{shown(self.path)} is written for transformers 4: {names} answered as there", file=sys.stderr)
+            return build(old_names.stand_in(hf_model), *args, **kwargs)
+
+        return with_old_names
 
 
 def describe(path):
@@ -52,7 +70,7 @@ def load_model_file(path, system=None):
             want="build_model(hf_model, tt_device, max_seq_len)",
             hint=_close_names(module),
         )
-    found = ModelFile(found.path, found.hf_id, found.system, module)
+    found = ModelFile(found.path, found.hf_id, found.system, module, tuple(old_names.read_by(found.path)))
     check_mesh(found, system or found.system or "n150")
     return found
 
@@ -81,6 +99,8 @@ def import_file(path):
     if spec is None:
         raise BadInput("not a Python file", got=shown(path))
     module = importlib.util.module_from_spec(spec)
+    if old_names.read_by(path):
+        module.__builtins__ = old_names.own_imports()
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # files that import a neighbour
@@ -91,8 +111,17 @@ def import_file(path):
         raise
     except Exception as error:
         del sys.modules[name]
-        raise ModelFailed(f"{where(error, path)}: {type(error).__name__} while loading it\n{indent(error)}") from error
+        raise ModelFailed(
+            f"{where(error, path)}: {type(error).__name__} while loading it\n{indent(error)}",
+            hint=_written_for_4(error),
+        ) from error
     return module
+
+
+def _written_for_4(error):
+    """A hint where what is missing is transformers' own: a name, or a module, that version 5 dropped."""
+    name = getattr(error, "name", None) or ""
+    return old_names.HINT if isinstance(error, ImportError) and name.partition(".")[0] == "transformers" else None
 
 
 def _close_names(module):
@@ -121,7 +150,7 @@ def _cpu():
 
 def build(model_file, hf_model, device, max_seq_len):
     """`build_model` of a loaded file; what it raises is reported with the line of the file."""
-    build_model = model_file.module.build_model
+    build_model = model_file.build_model
     try:
         inspect.signature(build_model).bind(hf_model, device, max_seq_len)
     except TypeError as error:
@@ -130,7 +159,7 @@ def build(model_file, hf_model, device, max_seq_len):
             got=f"build_model{inspect.signature(build_model)}",
         ) from error
     with blame(model_file.path, "building the model"):
-        model = model_file.module.build_model(hf_model, device, max_seq_len)
+        model = build_model(hf_model, device, max_seq_len)
     if not callable(getattr(model, "forward", None)):
         raise BadInput(
             f"build_model of {shown(model_file.path)} returned no model",

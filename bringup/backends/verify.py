@@ -162,7 +162,7 @@ def _child(asked, answer):
     result["layers"] = config.num_hidden_layers
     hf_model = random_weights.zeros(config)
     with backends.open_system(system) as device:
-        build = model_files.load_model_file(plan["path"], system).module.build_model
+        build = model_files.load_model_file(plan["path"], system).build_model
         with _log(side, device) as log:
             stage = _Stages(result, log, device, answer)
             try:

@@ -52,10 +52,10 @@ def _build_for(context, name):
     if file.system is not None:
         sibling = file.path.resolve().parents[2] / name / "functional" / "model.py"
         if sibling.is_file():
-            return model_files.load_model_file(sibling, name).module.build_model, shown(sibling)
+            return model_files.load_model_file(sibling, name).build_model, shown(sibling)
     usable, why = context.uses_blocks
     if usable:
-        return file.module.build_model, "the same file"
+        return file.build_model, "the same file"
     return None, f"no folder of that system beside the file; {why}"
 
 

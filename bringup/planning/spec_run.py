@@ -48,7 +48,7 @@ def spec_run(model_py, config, system, *, max_seq_len, prompt, formats=None, set
     with ttnn_emulator.spec_only(), backends.open_system(system) as device:
         with blame(file.path, "building the model by shapes"):
             options = precision_option(file, formats, settings)
-            model = file.module.build_model(hf_model, device, max_seq_len, **options)
+            model = file.build_model(hf_model, device, max_seq_len, **options)
         built = backends.memory(device)
         peaks, logs = {}, {}
         with blame(file.path, "running the model by shapes"):
@@ -65,7 +65,7 @@ def precision_option(file, formats, settings):
     if not changes:
         return {}
     own = getattr(file.module, "PRECISION", None)
-    if own is None or "precision" not in inspect.signature(file.module.build_model).parameters:
+    if own is None or "precision" not in inspect.signature(file.build_model).parameters:
         raise BadInput(
             f"{shown(file.path)} has one precision",
             want="PRECISION, and build_model(..., precision=PRECISION), as the files made of bringup.blocks have",

@@ -300,7 +300,7 @@ def accuracy(job, point):
     option = precision_option(job.model_file, _formats(point), settings_of(point))
     with backends.open_system(job.system) as device:
         with blame(job.model_file.path, "building the model"):
-            model = job.model_file.module.build_model(job.hf_model(), device, job.max_seq_len, **option)
+            model = job.model_file.build_model(job.hf_model(), device, job.max_seq_len, **option)
         job.seconds_build = 0.0
         result = job.measure(model, device, reference)
         del model
