@@ -190,7 +190,7 @@ def other_places_and_programs(build):
         out_subblock_h=1,
         out_subblock_w=1,
         per_core_M=1,
-        per_core_N=1,
+        per_core_N=2,
         fuse_batch=True,
         mcast_in0=True,
     )

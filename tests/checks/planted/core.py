@@ -16,7 +16,7 @@ Q, K, K_CACHE, V_CACHE = "self_attn.q_rope", "self_attn.k_rope", "self_attn.k_ca
 class Planted:
     name: str
     plant: object
-    points: tuple[str, ...]  # where it may be found: how the place that the finder prints begins
+    points: tuple[str, ...]  # where it may be found, as the finder prints a place
     phase: str | None  # in which it shows first; None: in either
     cause: str  # what is wrong, in words
     named: str  # a pattern of the reasons that name this cause, and of no others

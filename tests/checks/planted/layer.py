@@ -56,9 +56,9 @@ def square_left_out(build):
 
 @planted(
     "tiny-llama",
-    "post_attention_layernorm",
-    "it norms the attention's output, without the residual",
-    r"residual|attention's output",
+    ("post_attention_layernorm", "self_attn.residual"),  # what the norm takes
+    "it norms the attention's output, without the residual, which the stream has",
+    r"post_attention_layernorm|attention's output|the norm ",
 )
 def norm_before_the_residual(build):
     def forward(self, x, step):
