@@ -22,6 +22,7 @@ from .config import (
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
     MatmulMultiCoreReuseMultiCastProgramConfig,
     MatmulMultiCoreReuseProgramConfig,
+    MinimalMatmulConfig,
     SDPAProgramConfig,
     SigmoidMode,
     SoftmaxDefaultProgramConfig,

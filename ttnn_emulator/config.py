@@ -186,6 +186,18 @@ class MatmulMultiCoreReuseMultiCastBatchedDRAMShardedProgramConfig(_Config):
     FIELDS = dict(in0_block_w=R, per_core_M=R, per_core_N=R, fused_activation=None)
 
 
+class MinimalMatmulConfig(_Config):
+    """Blocks and the grid of `experimental.minimal_matmul`, in tiles; without any argument all are 0."""
+
+    FIELDS = dict(
+        M_block_size=1, K_block_size=1, N_block_size=1, subblock_h=1, subblock_w=1,
+        compute_with_storage_grid_size=(1, 1),
+    )  # fmt: skip
+
+    def __init__(self, **kwargs):
+        super().__init__(**(kwargs or dict.fromkeys(self.FIELDS, 0)))
+
+
 class SDPAProgramConfig(_Config):
     FIELDS = dict(
         compute_with_storage_grid_size=R, sub_core_grids=None, q_chunk_size=R, k_chunk_size=R, exp_approx_mode=None,

@@ -37,10 +37,11 @@ class ComputeConfig(NamedTuple):
 DEFAULTS: dict[str, ComputeConfig] = {
     "matmul": ComputeConfig("HiFi2", False, False, True),
     "matmul(bfloat8_b, bfloat8_b)": ComputeConfig("LoFi", False, False, True),
+    "minimal_matmul": ComputeConfig("HiFi2", False, True, True),
     "rms_norm": ComputeConfig("HiFi4", True, False, False),
     "layer_norm": ComputeConfig("HiFi4", False, True, False),
     "softmax": ComputeConfig("HiFi3", True, True, False),
-    "reduce": ComputeConfig("HiFi3", False, True, False),
+    "reduce": ComputeConfig("HiFi4", False, True, False),
     "rotary": ComputeConfig("HiFi4", True, False, False),
     "attention": ComputeConfig("HiFi2", True, False, False),
     "attention_decode": ComputeConfig("HiFi2", True, False, False),

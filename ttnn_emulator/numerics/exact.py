@@ -14,20 +14,23 @@ from .common import (
     auto_block_w,
     div,
     layer_norm,
+    max,
+    mean,
+    min,
     mul,
     rms_norm,
     rotary,
     softmax,
     sub,
+    sum,
 )
 from .flash import attention, attention_decode
-from .reductions import max, mean, min, prod, sum
 from .rounding import pack, typecast
 from .unary import unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "pack", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
 ]  # fmt: skip
 
 
@@ -35,13 +38,14 @@ __all__ = [
 
 
 def matmul(
-    x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None, w_dtype=None
-):
+    x, w, config: ComputeConfig, *, dtype, block_w=None, bias=None, activation=None, w_truncated=None, w_dtype=None,
+    sum_all=False,
+):  # fmt: skip
     """x @ w (+ bias), activation(...), stored as `dtype`.
 
     Shapes    x [..., M, K], w [..., K, N] -> [..., M, N]; batch dimensions broadcast; bias [..., 1, N]
     Numerics  The matrix unit's integer rule. With packer_l1_acc, K goes in blocks of `block_w` tiles (None: the
-              library's choice) whose sums are added in L1; with a bias the last one too,
+              library's choice) whose sums are added in L1; with a bias or `sum_all` the last one too,
               and the bias is an FPU add. The activation sees the destination register. Of float32 operands the unit
               takes 11 (w: 10) significand bits, with a bf16 destination 8.
     """
@@ -49,7 +53,7 @@ def matmul(
     if config.packer_l1_acc:
         blocks = block_w or auto_block_w(x.shape[-2], x.shape[-1], w.shape[-1])
     fp32 = config.fp32_dest_acc_en
-    y = fpu.matmul(x, w, config.math_fidelity, fp32, blocks, sum_all=bias is not None)
+    y = fpu.matmul(x, w, config.math_fidelity, fp32, blocks, sum_all=sum_all or bias is not None)
     if bias is not None:
         y = fpu.add(y, bias, fp32)
     return pack(y if activation is None else activated(y, activation), dtype)

@@ -28,6 +28,10 @@ def _gelu(x, fast_and_approximate_mode=False):
     return (0.5 * x.double() + (a * size + b).float()).float()
 
 
+def _silu(x):
+    return torch.nn.functional.silu(x.double()).float()  # torch's own is an ulp off here and there
+
+
 #: name -> function of a float32 tensor and the operation's parameters. Used for float32 tensors and for what has no
 #: table: then it is the function in float32, rounded once (RNE); the device's polynomial may differ in the last bit.
 FORMULAS = {
@@ -39,8 +43,8 @@ FORMULAS = {
     "leaky_relu": lambda x, negative_slope=0.01: torch.nn.functional.leaky_relu(x, negative_slope),
     "elu": lambda x, alpha=1.0: torch.nn.functional.elu(x, alpha),
     "selu": lambda x, scale=1.0506999492645264, alpha=1.673259973526001: scale * torch.nn.functional.elu(x, alpha),
-    "silu": torch.nn.functional.silu,
-    "swish": torch.nn.functional.silu,
+    "silu": _silu,
+    "swish": _silu,
     "mish": torch.nn.functional.mish,
     "gelu": _gelu,
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),

@@ -1,3 +1,3 @@
 """Products."""
 
-from . import matmul
+from . import matmul, minimal

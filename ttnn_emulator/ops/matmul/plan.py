@@ -16,6 +16,7 @@ from ...memory import BufferType, MemoryConfig
 from ...numerics import ComputeConfig
 from ...shape import TILE
 from ...tensor import TensorSpec
+from ..core.buffers import buffers_end, check_room
 from ..core.sharding import BLOCK, HEIGHT, WIDTH
 from .operands import Call, Operands, Sizes
 
@@ -193,23 +194,9 @@ def check_l1(p: Plan, c: Call, o: Operands, memory: MemoryConfig) -> int:
         size += h * w * TILE_BYTES[o.dtype]
     if c.bias is not None:
         size += w * TILE_BYTES[c.bias.dtype]
-    end = c.chip.l1.base + size
-    if end > c.chip.l1_end:
-        raise DeviceRejects(
-            f"Statically allocated dataflow buffers on core range {p.cores(s).ranges()[0]} grow to {end} B which is "
-            f"beyond max L1 size of {c.chip.l1_end} B",
-            "smaller in0_block_w, per_core_M or per_core_N",
-        )
-    return end
+    return buffers_end(c.chip, size, p.cores(s).ranges()[0], "smaller in0_block_w, per_core_M or per_core_N")
 
 
 def check_clash(p: Plan, s: Sizes, device: MeshDevice) -> None:
     """Refuses a program whose circular buffers reach into tensors that are in L1 now."""
-    base, free = device.chip.l1.base, device.allocators[BufferType.L1].free_blocks
-    lowest = free[0][0] + free[0][1] if free and free[0][0] == base else base
-    if p.end > lowest:
-        raise DeviceRejects(
-            f"Statically allocated dataflow buffers clash with L1 buffers on core range {p.cores(s).ranges()[0]}. L1 "
-            f"buffer allocated at {lowest} and static dataflow buffer region ends at {p.end}",
-            "free tensors in L1 before, or choose smaller blocks",
-        )
+    check_room(device, p.end, p.cores(s).ranges()[0], "choose smaller blocks")
