@@ -4,6 +4,7 @@ import torch
 
 import ttnn_emulator as ttnn
 from tests.emulator.case import Case, Device, Refused, T
+from ttnn_emulator import NotEmulated
 
 from .data_movement import L1, RM
 
@@ -54,6 +55,24 @@ CASES = {
         Refused(
             (T((1, 2, 32, 64)), (EVERY, EVERY, slice(40, None))),
             match="End 32 must be greater than or equal to start 40",
+        ),
+        # Behind the end, asked of ttnn 0.81.1: padding is there to be had, what lies behind it is not.
+        Case(
+            (T((1, 1, 40, 64)), (EVERY, EVERY, slice(32, 64))),
+            reference=lambda x, _: torch.nn.functional.pad(x[:, :, 32:], (0, 0, 0, 24)),
+        ),
+        Case((T((1, 1, 40, 64)), (EVERY, EVERY, slice(40, 40))), reference=picked((EVERY, EVERY, slice(40, 40)))),
+        Refused((T((1, 1, 40, 64)), (EVERY, EVERY, slice(0, 65))), match="Ends 96 must be .* of the tensor 64"),
+        Refused((T((1, 1, 40, 64)), (EVERY, EVERY, slice(10, 50))), match="Ends 50 must be .* of the tensor 40"),
+        Refused(
+            (T((1, 1, 40, 64)), (EVERY, EVERY, slice(64, 70))), match=r"Slice start\[2\] \(64\) must be less .* \(64\)"
+        ),
+        Refused((T((1, 1, 40, 64), layout=RM), (EVERY, EVERY, slice(0, 50))), match="Ends 50 must be .* tensor 40"),
+        Refused((T((1, 1, 40, 64)), (EVERY, slice(2, 3))), match=r"Slice start\[1\] \(2\) must be less than .* \(1\)"),
+        Refused((T((1, 1, 40, 64), host=True), (EVERY, slice(-1, None))), match="on the host", error=TypeError),
+        Refused((T((1, 1, 40, 64), host=True), (EVERY, EVERY, slice(0, 40, 2))), match="non-unit stride"),
+        Refused(
+            (T((1, 1, 40, 64), host=True), (EVERY, EVERY, slice(0, 50))), match="behind the tensor", error=NotEmulated
         ),
     ],
     "ttnn.Tensor.reshape": [

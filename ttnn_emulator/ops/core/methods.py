@@ -47,7 +47,7 @@ def _index(x: Tensor, index) -> tuple[list, list, list, set]:
     for d, (each, n) in enumerate(zip(index, x.spec.shape)):
         if isinstance(each, slice):
             starts.append(0 if each.start is None else each.start)
-            ends.append(n if each.stop is None else min(each.stop, n))
+            ends.append(n if each.stop is None else each.stop)
             steps.append(1 if each.step is None else each.step)
         elif isinstance(each, int):
             where = each + n if each < 0 else each
@@ -76,17 +76,31 @@ def getitem(tensor: Tensor, index) -> Tensor:
             raise DeviceRejects(
                 "Tensor layout must be ROW_MAJOR for unpadding", "slice before the cast, or on the device"
             )
-        cut = tuple(
-            slice(b + n if b < 0 else b, e + n if e < 0 else e, s)
-            for b, e, s, n in zip(starts, ends, steps, x.spec.shape)
-        )
-        shape = tuple(len(range(*c.indices(n))) for c, n in zip(cut, x.spec.shape))
-        part = on_host(x, shape, lambda v: v[cut].contiguous())
+        part = _host_part(x, starts, ends, steps)
     else:
         part = sliced("ttnn.slice", x, starts, ends, steps)
     if not gone:
         return part
     return reshaped("ttnn.reshape", part, Shape(n for d, n in enumerate(part.spec.shape) if d not in gone))
+
+
+def _host_part(x: Tensor, starts, ends, steps) -> Tensor:
+    """The part of a host tensor; positions count from the front, without steps.
+
+    Source    ttnn 0.81.1, asked
+    """
+    if any(n < 0 for n in (*starts, *ends)):
+        raise TypeError("ttnn.Tensor.__getitem__(): incompatible function arguments: negative positions on the host")
+    if any(s != 1 for s in steps):
+        raise DeviceRejects(
+            "Host tensors cannot be accessed with non-unit stride", "ttnn.to_torch(x)[...], or on the device"
+        )
+    if any(b > e for b, e in zip(starts, ends)):
+        raise DeviceRejects("std::bad_alloc", "a slice of a host tensor ends before it starts")
+    if any(e > n > 0 and b != e for b, e, n in zip(starts, ends, x.spec.shape)):
+        raise NotEmulated(f"{x.spec} cut from {starts} to {ends}: the library reads what lies behind the tensor")
+    cut = tuple(slice(b, e) for b, e in zip(starts, ends))
+    return on_host(x, tuple(e - b for b, e in zip(starts, ends)), lambda v: v[cut].contiguous())
 
 
 # ---------------------------------------------------------------- to the host and back

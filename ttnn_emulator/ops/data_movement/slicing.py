@@ -42,9 +42,12 @@ def _bounds(x: Tensor, starts, ends, steps) -> tuple[list[int], list[int], bool]
     limits = (
         x.spec.shape if through_rows else x.spec.padded_shape[-rank:] if rank else ()
     )  # a vector is padded to rank 2
-    for d, (e, n) in enumerate(zip(ends, limits)):
+    empty = builtins.any(b == e for b, e in zip(starts, ends))
+    for d, (b, e, n) in enumerate(zip(starts, ends, limits)):
+        if b >= n and not empty:
+            raise DeviceRejects(f"Slice start[{d}] ({b}) must be less than input tensor shape[{d}] ({n})")
         last = round_up(e, TILE) if tiled and not through_rows and d >= rank - 2 else e
-        if last > n:
+        if last > n and not empty:
             raise DeviceRejects(f"Ends {last} must be less than or equal to the shape of the tensor {n}")
     return starts, ends, through_rows
 
