@@ -8,8 +8,20 @@ from pathlib import Path
 
 from bringup.errors import BadInput, shown
 
-#: The clone that this package is in (or, installed, the folder of packages).
-PROJECT = Path(__file__).resolve().parents[1]
+#: What is to be on the path for `bringup` and `ttnn_emulator`: a clone, or where packages are installed.
+PACKAGES = Path(__file__).resolve().parents[1]
+#: Where models/, prompts/ and checkpoints/ are: the clone; in an installed wheel the copies that it carries.
+PROJECT = PACKAGES if (PACKAGES / "pyproject.toml").is_file() else PACKAGES / "bringup" / "shipped"
+
+
+def found(path):
+    """A path as the user typed it; where nothing is there, the project's own file or folder of that name, if it has one.
+
+    So the commands of the documentation run in any folder.
+    """
+    path = Path(path)
+    ours = PROJECT / path
+    return ours if not path.exists() and ours.exists() else path
 
 
 @contextmanager

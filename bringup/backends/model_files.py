@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from bringup import files
 from bringup.backends import systems
 from bringup.checkpoints import old_names
 from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
@@ -49,7 +50,7 @@ class ModelFile:
 
 def describe(path):
     """What the path of a model file says about it, without loading it."""
-    path = Path(path)
+    path = files.found(path)
     if path.is_dir():
         path = path / "model.py"
     if not path.is_file():

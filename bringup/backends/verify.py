@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bringup.backends import mock, systems
 from bringup.errors import BadInput, BringupError, shown, where
-from bringup.files import PROJECT
+from bringup.files import PACKAGES, PROJECT
 
 HELP = "a model file on the vendor's library without a board, and the emulator against it"
 LENGTHS = (17, 31, 33, 254)
@@ -119,7 +119,7 @@ def run_side(side, plan, python=sys.executable, timeout=None):
     with tempfile.TemporaryDirectory(prefix="bringup-verify-") as folder:
         asked, answer = Path(folder) / "plan.json", Path(folder) / "result.json"
         asked.write_text(json.dumps(plan | {"side": side}))
-        root = str(PROJECT)
+        root = str(PACKAGES)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         variables = {"PYTHONPATH": path, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
         child = mock.run_child(["-m", "bringup.backends.verify", asked, answer], timeout, variables, python)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from bringup.files import PROJECT
+from bringup.files import PACKAGES, PROJECT
 
 WEIGHT = (4096, 14336)  # in, out: the MLP of a 7B model
 #: The library's own conversion, where it is not here to be measured: bfloat16 to bfloat8_b, GB of input a second.
@@ -45,12 +45,12 @@ def library_conversion_rate():
     try:
         python = python_with_wheel(os.environ.get("BRINGUP_TTNN_PYTHON"))
         code = (
-            "from bringup import backends, bench_parts; backends.activate('mock', 'n150'); import ttnn; "
-            "print(bench_parts.conversion_rate(ttnn))"
+            "from bringup import backends; from bringup.bench import parts; backends.activate('mock', 'n150'); "
+            "import ttnn; print(parts.conversion_rate(ttnn))"
         )
         done = subprocess.run(
             [python, "-c", code], check=True, capture_output=True, text=True, timeout=300,
-            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            env=os.environ | {"PYTHONPATH": str(PACKAGES)},
         )  # fmt: skip
         return float(done.stdout.split()[-1]), f"measured with {python}"
     except (BringupError, OSError, ValueError, IndexError, subprocess.SubprocessError):

@@ -1,10 +1,8 @@
 """What goes into the models: a prompt that they continue themselves, or a given text that they are led through."""
 
-from pathlib import Path
-
 from bringup.checkpoints import random_weights
 from bringup.errors import BadInput
-from bringup.files import PROJECT
+from bringup.files import PROJECT, found
 
 DEFAULT_PROMPT = PROJECT / "prompts" / "long.txt"
 RANDOM_PROMPT_TOKENS = 100
@@ -65,6 +63,6 @@ def given_text(path, tokenizer, new_tokens, prompt_tokens=None, longest=None):
 
 def _read(path):
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return found(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the prompt: {error}") from error

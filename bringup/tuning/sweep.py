@@ -18,7 +18,7 @@ from pathlib import Path
 from bringup import backends
 from bringup.backends import systems
 from bringup.errors import BadInput, BringupError, shown
-from bringup.files import PROJECT, writable, written_whole
+from bringup.files import PACKAGES, writable, written_whole
 from bringup.planning import roofline
 from bringup.tuning import results as sweep_results
 
@@ -170,7 +170,7 @@ def _code(model_py):
     """The text of the model file, of those that it may build on (its other systems, its neighbours), and of ours."""
     inside = model_py.parts[-6:-5] == ("models",)  # models/<org>/<model>/<system>/functional/model.py
     beside = model_py.parents[2].rglob("*.py") if inside else model_py.parent.glob("*.py")
-    ours = PROJECT
+    ours = PACKAGES
     files = [*beside, *(ours / "bringup").rglob("*.py"), *(ours / "ttnn_emulator").rglob("*.py")]
     digest = hashlib.sha256(roofline.CONSTANTS.read_bytes())
     for path in sorted(files):
