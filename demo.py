@@ -7,8 +7,8 @@ python demo.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model c
 import argparse
 import sys
 
+from bringup.checks import demo
 from bringup.errors import guarded
-from bringup.evaluation import demo
 
 
 def main():

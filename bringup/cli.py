@@ -12,7 +12,7 @@ COMMANDS = {
     "check": "bringup.checks.command",
     "layers": "bringup.evaluation.layers.command",
     "eval": "bringup.evaluation.command",
-    "demo": "bringup.evaluation.demo",
+    "demo": "bringup.checks.demo",
     "bench": "bringup.bench.command",
     "run": "bringup.programs.run",
     "pytest": "bringup.programs.pytest_command",
@@ -26,9 +26,35 @@ COMMANDS = {
     "models": "bringup.report.models",
 }
 
+#: What `bringup` alone prints; docs/README.md walks through each with its output.
+JOURNEYS = """\
+Bring up language models on Tenstorrent devices, with or without one.
+
+first run             bringup demo
+                        a small trained model on an emulated n150: its text, and a report
+I have a model        bringup plan ID_OR_CONFIG
+                        does it fit, how long a context, how fast will it be
+                      bringup new ID_OR_CONFIG --id ORG/NAME
+                        its model.py, or what no block covers
+I have a model.py     bringup check MODEL_PY --model DIR
+                        ten questions, each with evidence, and a report
+                      bringup verify MODEL_PY
+                        the same calls on the vendor's library, without a board
+I have one that fails bringup layers MODEL_PY --model DIR
+                        the first point that leaves the HF model, and why
+                      bringup doctor
+                        what this machine lacks for each backend
+I have a program      bringup run PROGRAM.py
+                        any program that imports ttnn, unmodified
+all commands          bringup --help, and bringup COMMAND --help
+"""
+
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print(JOURNEYS, end="")
+        return 0
     parser = argparse.ArgumentParser(prog="bringup", description="Bring up language models on Tenstorrent devices.")
     parser.add_argument("--version", action="version", version=f"ttnn-bringup {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

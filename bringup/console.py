@@ -1,6 +1,7 @@
 """Progress for people on stderr, so that stdout stays the result: a bar on a terminal, else a line now and then."""
 
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -54,6 +55,36 @@ class _Lines:
             self.last = now
             left = duration((now - self.start) * (self.total - self.done) / self.done)
             print(f"{self.text}: {self.done:.0f} of {self.total:.0f}, about {left} left", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def patience(text, seconds=3):
+    """Says on stderr what is being done, should it take longer than `seconds`."""
+    timer = threading.Timer(seconds, print, [text], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def say_when_compiling():
+    """From now on, a line before numba compiles the emulator's first kernel: that is seconds, once per machine.
+
+    Kernels that numba finds in its cache are not compiled, and nothing is said.
+    """
+    from numba.core import event
+
+    class Once(event.Listener):
+        def on_start(self, event_):
+            event.unregister("numba:compile", self)
+            print("compiling the emulator's kernels for this processor: 10 to 30 s, once", file=sys.stderr, flush=True)
+
+        def on_end(self, event_):
+            """Asked of a listener."""
+
+    event.register("numba:compile", Once())
 
 
 def duration(seconds):

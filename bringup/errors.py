@@ -23,6 +23,10 @@ class BringupError(Exception):
         rows = [("got", got), ("want", want), ("hint", hint)]
         super().__init__("\n".join([str(problem)] + [f"  {name:<6} {text}" for name, text in rows if text is not None]))
 
+    def followed_by(self, command):
+        """The same error, whose last line is what to type next."""
+        return type(self)(f"{self}\n  next   {command}")
+
 
 class BadInput(BringupError):
     code = 2

@@ -15,7 +15,7 @@ PROJECT = PACKAGES if (PACKAGES / "pyproject.toml").is_file() else PACKAGES / "b
 
 
 def found(path):
-    """A path as the user typed it; where nothing is there, the project's own file or folder of that name, if it has one.
+    """A path as the user typed it; where nothing is there, the project's own of that name, if there is one.
 
     So the commands of the documentation run in any folder.
     """
@@ -60,10 +60,8 @@ def writable(path, folder=False):
 
 
 def write_json(result, path):
-    """The whole record to a file, and without the positions as the last line of output."""
-    if path:
-        Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
-    print(json.dumps(plain(short(result))))
+    """The whole record to a file."""
+    Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
 
 
 def short(result):

@@ -51,7 +51,7 @@ def generation(context):
     from bringup.checkpoints import session
     from bringup.errors import blame
     from bringup.evaluation import metrics
-    from bringup.evaluation.demo import common_prefix
+    from bringup.evaluation.generation import common_prefix
 
     job, reference = context.job, context.reference
     with blame(job.model_file.path, "generating"):
@@ -119,7 +119,7 @@ def end_to_end(context):
     from bringup.checkpoints import session
     from bringup.errors import blame
     from bringup.evaluation.consistency import mask_for
-    from bringup.evaluation.demo import common_prefix
+    from bringup.evaluation.generation import common_prefix
 
     job, reference = context.job, context.reference
     if not hasattr(context.model, "generate"):

@@ -50,30 +50,35 @@ def run_with_context(job, *, quick=False, items=None, build=None, watch=None):
     build   a `build_model` in place of the file's: (hf_model, device, max_seq_len) -> model
     watch   called with the list of results so far, before and after each item; a result has status None while it runs
     """
+    with Context(job, quick=quick, items=items, build=build) as context:
+        return record(context, items, watch), context
+
+
+def record(context, items=None, watch=None):
+    """The record of these items asked in an open `Context`."""
     start, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
     results = []
-    with Context(job, quick=quick, items=items, build=build) as context:
-        for item in chosen(items):
-            results.append({"name": item.name, "title": item.title, "status": None, "seconds": None})
-            if watch:
-                watch(results)
-            before = time.perf_counter()
-            outcome = _answer(item, context)
-            results[-1] |= {"status": outcome.status, "seconds": time.perf_counter() - before}
-            results[-1] |= {"summary": outcome.summary, "evidence": outcome.evidence, "hint": outcome.hint}
-            if watch:
-                watch(results)
-        bad = any(r["status"] == FAIL for r in results)
-        check = {
-            "format": 1,
-            **context.facts(),
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": time.perf_counter() - start,
-            "verdict": FAIL if bad or all(r["status"] == SKIPPED for r in results) else PASS,
-            "items": results,
-            **context.found(),
-        }
-        return plain(check), context
+    for item in chosen(items):
+        results.append({"name": item.name, "title": item.title, "status": None, "seconds": None})
+        if watch:
+            watch(results)
+        before = time.perf_counter()
+        outcome = _answer(item, context)
+        results[-1] |= {"status": outcome.status, "seconds": time.perf_counter() - before}
+        results[-1] |= {"summary": outcome.summary, "evidence": outcome.evidence, "hint": outcome.hint}
+        if watch:
+            watch(results)
+    bad = any(r["status"] == FAIL for r in results)
+    check = {
+        "format": 1,
+        **context.facts(),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - start,
+        "verdict": FAIL if bad or all(r["status"] == SKIPPED for r in results) else PASS,
+        "items": results,
+        **context.found(),
+    }
+    return plain(check)
 
 
 def chosen(names):

@@ -1,11 +1,24 @@
 """`bringup check`: the bring-up guide's ten-item checklist on one model.py, with evidence for each item."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 from bringup.evaluation.command import add_model_arguments
 
 HELP = "the bring-up checklist on one model.py: pass, fail or skipped, with evidence and a report"
+#: Part of a message -> the command that helps.
+NEXT = (
+    ("no such model file", "bringup new HF_ID_OR_CONFIG --id ORG/NAME"),
+    ("has no build_model", "bringup new HF_ID_OR_CONFIG --id ORG/NAME --out example"),
+    ("does not take (hf_model", "bringup new HF_ID_OR_CONFIG --id ORG/NAME --out example"),
+    ("is for another mesh", "bringup check {words} --system {system}"),
+    ("checkpoint", "bringup check {words} --model DIR"),
+    ("no configuration is kept", "bringup check {words} --model DIR"),
+    ("cannot get ", "bringup check {words} --model DIR"),
+    ("backend", "bringup doctor"),
+)
 NEW_TOKENS, QUICK_NEW_TOKENS = 100, 48
 
 
@@ -24,6 +37,16 @@ def add_arguments(parser):
 
 
 def run(args):
+    """The exit code. Whatever goes wrong, the last line is the command to type next."""
+    from bringup.errors import BringupError
+
+    try:
+        return _run(args)
+    except BringupError as error:
+        raise error.followed_by(next_command(args, str(error))) from error
+
+
+def _run(args):
     from bringup.checks import checklist, results, table
     from bringup.console import quiet_libraries
     from bringup.errors import BadInput, shown
@@ -50,7 +73,28 @@ def run(args):
     if args.write:
         for path in results.write(check, context.__dict__.get("measured"), job):
             print(f"wrote {shown(path)}")
-    return 0 if check["verdict"] == "pass" else 1
+    if check["verdict"] == "pass":
+        return 0
+    failed = next(r for r in check["items"] if r["status"] == "fail")
+    print(f"next: {next_command(args, failed['summary'], check)}")
+    return 1
+
+
+def next_command(args, problem, check=None):
+    """What to type after a check that failed, or one that could not begin because of `problem`."""
+    from bringup.checks.table import RAISED
+
+    words = f"{shlex.quote(args.model_py)}" + (f" --model {shlex.quote(args.model)}" if args.model else "")
+    words += " --random-weights" * args.random_weights + (f" --system {args.system}" if args.system else "")
+    if RAISED.match(problem):  # the model file's own line did
+        return f"BRINGUP_TRACEBACK=1 bringup demo {words} --max_new_tokens 2"
+    if check is not None:
+        return f"bringup layers {words}"
+    for begin, command in NEXT:
+        if begin in problem:
+            system = re.search(r"--system (\S+)", problem)
+            return command.format(words=words, system=system[1] if system else "SYSTEM")
+    return "bringup check --help"
 
 
 def default_folder(check, items):

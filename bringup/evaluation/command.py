@@ -1,6 +1,7 @@
 """`bringup eval` and `eval.py`: teacher-forced accuracy of one model.py against its HF model."""
 
 import argparse
+import json
 
 from bringup import backends
 
@@ -21,9 +22,11 @@ def add_arguments(parser):
     parser.add_argument("--json", metavar="FILE", help="write the result, with one record per position")
 
 
-def add_model_arguments(parser):
-    """What to run, on what."""
-    parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
+def add_model_arguments(parser, nargs=None):
+    """What to run, on what; `nargs` of MODEL_PY."""
+    parser.add_argument(
+        "model_py", nargs=nargs, metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py"
+    )
     parser.add_argument(
         "--model", metavar="DIR_OR_ID", help="HF checkpoint directory or hub id (default: as the path says)"
     )
@@ -64,7 +67,7 @@ def run(args):
     from bringup.console import duration, quiet_libraries
     from bringup.evaluation import estimate
     from bringup.evaluation.run import Job, Settings, lines
-    from bringup.files import writable, write_json
+    from bringup.files import plain, short, writable, write_json
 
     quiet_libraries()
     writable(args.json)
@@ -85,4 +88,6 @@ def run(args):
         f"Took {result['seconds_build']:.1f} s to build, {result['seconds_total']:.1f} s to run"
         + (" on this machine, not on a device" if job.activation.emulated else "")
     )
-    write_json(result, args.json)
+    if args.json:
+        write_json(result, args.json)
+    print(json.dumps(plain(short(result))))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from bringup import backends
+from bringup import backends, console
 from bringup.backends import model_files, systems
 from bringup.checkpoints import mapped, sources
 from bringup.errors import BadInput, blame, shown
@@ -169,25 +169,35 @@ class Job:
         from bringup.checkpoints import reference
 
         s, text_file = self.settings, text_file or self.settings.text_file
-        common = {"cache_dir": self.cache_dir, "load": self.hf_model}
-        if text_file is None:
-            found = reference.get(
-                self.source,
-                self.prompt_ids,
-                s.max_new_tokens,
-                eos=self.eos,
-                min_new_tokens=s.min_new_tokens,
-                dtype=s.hf_dtype,
-                **common,
-            )
-        else:
-            found = reference.score(
-                self.source, *self.given_text(text_file), dtype=s.hf_dtype, text_file=shown(text_file), **common
-            )
-        if s.three_way and s.hf_dtype == "float32":
-            narrow = reference.score(self.source, found.prompt_ids, found.tokens, dtype="bfloat16", **common)
-            found = replace(found, bf16=narrow.logits, seconds=found.seconds + narrow.seconds)
-        return found
+        if text_file is not None:
+            return self.scored(*self.given_text(text_file), shown(text_file))
+        found = reference.get(
+            self.source,
+            self.prompt_ids,
+            s.max_new_tokens,
+            eos=self.eos,
+            min_new_tokens=s.min_new_tokens,
+            dtype=s.hf_dtype,
+            cache_dir=self.cache_dir,
+            load=self.hf_model,
+        )
+        return self._three_way(found)
+
+    def scored(self, prompt_ids, tokens, text):
+        """The same of tokens that somebody else chose; `text` says where they are from."""
+        from bringup.checkpoints import reference
+
+        common = {"dtype": self.settings.hf_dtype, "cache_dir": self.cache_dir, "load": self.hf_model}
+        return self._three_way(reference.score(self.source, prompt_ids, tokens, text_file=text, **common))
+
+    def _three_way(self, found):
+        from bringup.checkpoints import reference
+
+        if not self.settings.three_way or self.settings.hf_dtype != "float32":
+            return found
+        common = {"dtype": "bfloat16", "cache_dir": self.cache_dir, "load": self.hf_model}
+        narrow = reference.score(self.source, found.prompt_ids, found.tokens, **common)
+        return replace(found, bf16=narrow.logits, seconds=found.seconds + narrow.seconds)
 
     @contextmanager
     def open_model(self, keep_hf=False):
@@ -195,6 +205,8 @@ class Job:
         from bringup.evaluation.uploads import watched
 
         s, options = self.settings, {}
+        if self.activation.name == "emulator":
+            console.say_when_compiling()
         if s.trace:
             options["trace_region_size"] = s.trace_region_size
             if self.activation.name == "mock":

@@ -1,5 +1,6 @@
 """The commands as a user runs them: subprocesses, their exit codes, and what they say. No traceback, ever."""
 
+import argparse
 import json
 import os
 import re
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bringup import cli
-from bringup.errors import guarded
+from bringup.checks import command
+from bringup.errors import BadInput, guarded, shown
 from tests.evaluation import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,18 +87,39 @@ def test_prompt_through_decode(folder):
 
 
 def test_demo_streams_and_says_that_its_times_are_emulated(folder):
-    done = call("demo.py", WRAPPED, *options(folder), "--max_new_tokens", 6, "--eval")
+    places = ["--out", folder / "demo", "--json", folder / "demo.json"]
+    done = call("demo.py", WRAPPED, *options(folder), "--max_new_tokens", 6, "--eval", *places)
     assert done.returncode == 0, done.stderr
     assert re.search(r"TTFT \d+ ms, [\d.]+ t/s/u \(emulated", done.stdout)
     assert "the first 6 of 6 tokens are the HF model's own" in done.stdout
-    assert "Top-1 accuracy: 100.00% (1.0000)" in done.stdout
-    assert len(json.loads(done.stdout.splitlines()[-1])["token_ids"]) == 6
+    rows = {line[:11].strip(): line[11:] for line in done.stdout.splitlines() if line[10:11] == " "}
+    assert rows["accuracy"].startswith("top-1 100.0 %")
+    assert rows["next"] == f"bringup check {shown(WRAPPED)} --model {folder / 'checkpoint'}"
+    assert len(json.loads((folder / "demo.json").read_text())["token_ids"]) == 6
+    assert json.loads((folder / "demo" / "check.json").read_text())["predicted"]["label"] == "predicted"
+    assert "</html>" in (folder / "demo" / "report.html").read_text()
 
 
 def test_demo_samples(folder):
     words = ["demo.py", WRAPPED, *options(folder), "--max_new_tokens", 12, "--temperature", 5]
-    first, second = (json.loads(call(*words, "--seed", seed).stdout.splitlines()[-1])["token_ids"] for seed in (1, 2))
+    first, second = (call(*words, "--seed", seed).stdout.partition("TTFT")[0] for seed in (1, 2))
     assert first != second
+
+
+def test_the_first_run_is_a_screenful_and_no_recitation(folder):
+    """`bringup demo` without arguments, in a folder where nothing is."""
+    words = [sys.executable, "-m", "bringup.cli", "demo", "--json", folder / "first.json"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) <= 24
+    assert "{" not in done.stdout
+    assert {"accuracy", "speed", "memory", "report", "next"} <= {s.partition(" ")[0] for s in done.stdout.splitlines()}
+    assert (folder / "reports" / "demo" / "report.html").is_file()
+    found = json.loads((folder / "first.json").read_text())
+    assert found["n"] == 100
+    assert found["top5"] == 1.0
+    assert found["perplexity_reference"] > 1.5  # what it was trained on has 1.08 (checkpoints/tiny-llama/README.md)
 
 
 @pytest.mark.parametrize("mode", ["tt", "hf"])
@@ -220,6 +243,30 @@ def test_no_traceback(words):
 def test_the_traceback_is_there_for_who_wants_it(folder):
     done = call("eval.py", "nowhere.py", BRINGUP_TRACEBACK="1")
     assert "Traceback" in done.stderr
+
+
+def test_bringup_alone_prints_the_journeys():
+    done = call("-m", "bringup.cli")
+    assert done.returncode == 0
+    named = set(re.findall(r"bringup ([a-z]+)", done.stdout))
+    assert {"demo", "plan", "new", "check", "verify", "layers", "doctor", "run"} <= named <= set(cli.COMMANDS)
+    assert max(map(len, done.stdout.splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("problem", "next_"),
+    [
+        ("no such model file\n  got    a.py", "bringup new HF_ID_OR_CONFIG --id ORG/NAME"),
+        ("a.py:3: TypeError while building the model", "BRINGUP_TRACEBACK=1 bringup demo a.py --max_new_tokens 2"),
+        ("a.py is for another mesh\n  hint   --system n300", "bringup check a.py --system n300"),
+        ("which checkpoint?", "bringup check a.py --model DIR"),
+        ("something else", "bringup check --help"),
+    ],
+)
+def test_an_error_of_check_ends_with_what_to_type_next(problem, next_):
+    args = argparse.Namespace(model_py="a.py", model=None, random_weights=False, system=None)
+    assert command.next_command(args, problem) == next_
+    assert str(BadInput(problem).followed_by(next_)).splitlines()[-1] == f"  next   {next_}"
 
 
 def test_models_table(folder):

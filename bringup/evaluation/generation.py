@@ -1,0 +1,87 @@
+"""HF's generate() with a model.py, its text as it comes."""
+
+import sys
+import time
+
+
+def generate(job, model, temperature=0.0, top_p=1.0):
+    """Stream a continuation to stdout; its token ids and times."""
+    import torch
+
+    from bringup.errors import blame
+    from bringup.evaluation.consistency import mask_for
+
+    torch.manual_seed(job.settings.seed)
+    streamer = Streamer(job.tokenizer)
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
+    )
+    input_ids = torch.tensor([job.prompt_ids])
+    try:
+        with blame(job.model_file.path, "generating"):
+            model.generate(
+                input_ids,
+                **mask_for(model, torch.ones_like(input_ids)),
+                max_new_tokens=job.settings.max_new_tokens,
+                pad_token_id=job.eos[0] if job.eos else 0,
+                streamer=streamer,
+                **sampling,
+            )
+    finally:
+        print(flush=True)  # an error message starts on its own line
+    times = streamer.times
+    later = times[-1] - times[0]
+    return {
+        "token_ids": streamer.ids,
+        "new_tokens": len(streamer.ids),
+        "text": job.tokenizer.decode(streamer.ids) if job.tokenizer else None,
+        "ttft_ms": 1000 * (times[0] - streamer.start),
+        "tokens_per_second_per_user": (len(times) - 1) / later if later > 0 else None,
+        "emulated": job.activation.emulated,
+    }
+
+
+class Streamer:
+    """Prints words as they are complete (ids where there is no tokenizer) and notes when each token came."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.ids, self.times, self.printed = tokenizer, [], [], 0
+        self.start = None
+
+    def put(self, ids):
+        if self.start is None:  # generate() hands in the prompt first
+            self.start = time.perf_counter()
+            if self.tokenizer:
+                self._write(self.tokenizer.decode(ids[0], skip_special_tokens=True) + "\033[1m" * sys.stdout.isatty())
+            return
+        self.times.append(time.perf_counter())
+        self.ids.append(int(ids))
+        if self.tokenizer is None:
+            self._write(f"{self.ids[-1]} ")
+        else:
+            self._flush(final=False)
+
+    def end(self):
+        if self.tokenizer:
+            self._flush(final=True)
+        self._write("\033[0m" * sys.stdout.isatty())
+
+    def _flush(self, final):
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+        # A later byte may still change the last characters of the text: hold them back until a word ends.
+        end = len(text) if final else max(text.rfind(" "), text.rfind("\n")) + 1
+        if end > self.printed:
+            self._write(text[self.printed : end])
+            self.printed = end
+
+    def _write(self, text):
+        print(text, end="", flush=True)
+
+
+def common_prefix(a, b):
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    return n
