@@ -14,7 +14,7 @@ PACKAGES = Path(__file__).resolve().parents[1]
 PROJECT = PACKAGES if (PACKAGES / "pyproject.toml").is_file() else PACKAGES / "bringup" / "shipped"
 
 
-def found(path):
+def located(path):
     """A path as the user typed it; where nothing is there, the project's own of that name, if there is one.
 
     So the commands of the documentation run in any folder.

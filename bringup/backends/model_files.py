@@ -50,7 +50,7 @@ class ModelFile:
 
 def describe(path):
     """What the path of a model file says about it, without loading it."""
-    path = files.found(path)
+    path = files.located(path)
     if path.is_dir():
         path = path / "model.py"
     if not path.is_file():

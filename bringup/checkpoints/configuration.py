@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bringup.checkpoints import hub, known
 from bringup.errors import BadInput, shown
+from bringup.files import located
 
 WANT_ID = "ORG/NAME as on the hub: letters, digits, '.', '-' and '_'; no '..' or '--', no '.' or '-' first or last"
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -16,7 +17,7 @@ def find(model, hf_id=None):
     """(HF configuration, id, what a command needs to find the model: " --model ..." or nothing)."""
     if hf_id is not None and not is_id(hf_id):
         raise BadInput("--id is no HF id", got=hf_id, want=WANT_ID)
-    path = Path(model)
+    path = located(model)
     if path.exists():
         file = config_file(path)
         hf_id = hf_id or _stated_id(file)

@@ -12,7 +12,7 @@ from bringup.checkpoints import configuration, hub, random_weights
 from bringup.checkpoints.known import known_config, known_config_path
 from bringup.console import progress
 from bringup.errors import BadInput, shown
-from bringup.files import found, written_whole
+from bringup.files import located, written_whole
 
 IN_MEMORY_BYTES = 4 << 30  # larger random weights are written to the cache directory, and mapped from there
 
@@ -54,7 +54,7 @@ def find_source(model, random_weights=False, seed=0):
     if random_weights:
         known_config_path(model)
         return Source(model, random_seed=seed)
-    path = found(model)
+    path = located(model)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BadInput(

@@ -13,7 +13,7 @@ from bringup.errors import BadInput, shown
 from bringup.evaluation import command
 from bringup.evaluation.lines import memory_line
 from bringup.evaluation.metrics import Rate
-from bringup.files import found, writable, write_json
+from bringup.files import located, writable, write_json
 
 HELP = "generate() with one model.py: its text, how right it is, memory, predicted speed (no MODEL_PY: the first run)"
 #: Without a MODEL_PY. At this temperature the small Llama writes sentences of its own; greedy, it recites the Python
@@ -157,5 +157,5 @@ def _memory(device, result):
 
 
 def _next(args, result):
-    words = f"{shown(found(args.model_py))} --model {args.model or result['checkpoint']}"
+    words = f"{shown(located(args.model_py))} --model {args.model or result['checkpoint']}"
     return f"bringup check {words}" if args.eval else f"bringup demo {words} --eval"

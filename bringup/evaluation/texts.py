@@ -2,7 +2,7 @@
 
 from bringup.checkpoints import random_weights
 from bringup.errors import BadInput
-from bringup.files import PROJECT, found
+from bringup.files import PROJECT, located
 
 DEFAULT_PROMPT = PROJECT / "prompts" / "long.txt"
 RANDOM_PROMPT_TOKENS = 100
@@ -63,6 +63,6 @@ def given_text(path, tokenizer, new_tokens, prompt_tokens=None, longest=None):
 
 def _read(path):
     try:
-        return found(path).read_text(encoding="utf-8")
+        return located(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the prompt: {error}") from error

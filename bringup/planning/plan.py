@@ -1,9 +1,8 @@
 """What `bringup plan` says of a configuration on a system, as plain data."""
 
-from pathlib import Path
-
 from bringup.backends import systems
 from bringup.errors import BadInput, shown
+from bringup.files import located
 
 WEIGHTS = ("bf16", "bfp8", "bfp4")
 
@@ -12,8 +11,9 @@ def find_config(model):
     """(HF id or None, HF configuration) of an id, a checkpoint directory or a config.json."""
     from bringup.checkpoints import configuration
 
-    if Path(model).exists():
-        return None, configuration.read(model)
+    path = located(model)
+    if path.exists():
+        return None, configuration.read(path)
     config, hf_id, _ = configuration.find(model)
     return hf_id, config
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bringup import backends
 from bringup.backends import model_files, systems
 from bringup.errors import BadInput, blame, shown
-from bringup.files import PROJECT
+from bringup.files import located
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,8 @@ class SpecRun:
 
 def find_model_file(hf_id, system):
     """The model file of a known id and system below the current or the project's models/, or None."""
-    from pathlib import Path
-
-    tail = Path("models") / str(hf_id) / system / "functional" / "model.py"
-    roots = (Path.cwd(), PROJECT)
-    return next((root / tail for root in roots if (root / tail).is_file()), None)
+    path = located(f"models/{hf_id}/{system}/functional/model.py")
+    return path if path.is_file() else None
 
 
 def spec_run(model_py, config, system, *, max_seq_len, prompt, formats=None, settings=None, steps=True):

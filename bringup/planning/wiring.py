@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bringup.errors import BringupError
+from bringup.files import located
 from bringup.planning.formats import Formats
 
 # How a decode step runs: as the model files do, replayed from a trace, and with the token chosen on the chip as well.
@@ -31,7 +32,7 @@ class Wiring:
         from bringup.planning.spec_run import find_model_file
 
         if model_py is not None:
-            return cls("model file", Path(model_py))
+            return cls("model file", located(model_py))
         path = find_model_file(hf_id, system.name)
         if path:
             return cls("model file", path)

@@ -8,7 +8,7 @@ import torch
 from bringup import backends
 from bringup.backends import model_files
 from bringup.evaluation import modules
-from bringup.evaluation.run import ROOT
+from bringup.files import PROJECT as ROOT
 
 backends.activate("emulator")
 

@@ -10,7 +10,8 @@ from bringup import backends
 from bringup.checkpoints import mapped, reference, sources
 from bringup.errors import BadInput, ModelFailed, guarded
 from bringup.evaluation import command, run_eval, teacher_forcing, texts, uploads
-from bringup.evaluation.run import ROOT, Job, Settings
+from bringup.evaluation.run import Job, Settings
+from bringup.files import PROJECT as ROOT
 from tests.evaluation import tiny
 
 LLAMA = ROOT / "models" / "meta-llama" / "Llama-3.2-1B" / "n150" / "functional" / "model.py"
