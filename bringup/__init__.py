@@ -1,3 +1,3 @@
 """Bring up Hugging Face language models on Tenstorrent devices, with or without a board."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -31,7 +31,7 @@ JOURNEYS = """\
 Bring up language models on Tenstorrent devices, with or without one.
 
 first run             bringup demo
-                        a small trained model on an emulated n150: its text, and a report
+                        a small trained model on an emulated n150, and a report
 I have a model        bringup plan ID_OR_CONFIG
                         does it fit, how long a context, how fast will it be
                       bringup new ID_OR_CONFIG --id ORG/NAME

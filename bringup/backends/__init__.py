@@ -1,7 +1,7 @@
 """Which `ttnn` a process gets, and what is done with it: model files, the wheel without a board, call by call checks.
 
 from bringup import backends
-print(backends.activate())              # ttnn: emulator (no /dev/tenstorrent; ttnn_emulator 0.1.0, fast numerics)
+print(backends.activate())              # ttnn: emulator (no /dev/tenstorrent; ttnn_emulator 0.2.0, fast numerics)
 with backends.open_system("n150") as device:
     ...
 """

@@ -111,8 +111,8 @@ def write_folder(check, records, folder):
     paths = [folder / "check.json", folder / "report.html"]
     paths[0].write_text(json.dumps(check, indent=1) + "\n")
     html.write(check, paths[1])
-    if records:
-        calls = {phase: records[phase] for phase in ("prefill", "decode")}
+    calls = {phase: records[phase] for phase in ("prefill", "decode")} if records else {}
+    if any(calls.values()):
         seconds = visualizer.predicted(calls, check["system"])
         paths.append(visualizer.write(calls, folder / "visualizer", check["system"], seconds))
     return paths

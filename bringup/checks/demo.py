@@ -21,8 +21,8 @@ HELP = "generate() with one model.py: its text, how right it is, memory, predict
 FIRST_RUN = {
     "model_py": "models/meta-llama/Llama-3.2-1B/n150/functional/model.py",
     "model": "checkpoints/tiny-llama",
-    "prompt": "Errors are part of every program. When something goes wrong,",
-    "temperature": 0.9,
+    "prompt": "Every object has a type. When an object is copied,",
+    "temperature": 1.0,
     "eval": True,
 }
 PROMPTS = ("prompt", "prompt_file", "prompt_ids_file")
