@@ -119,7 +119,7 @@ def test_the_first_run_is_a_screenful_and_no_recitation(folder):
     found = json.loads((folder / "first.json").read_text())
     assert found["n"] == 100
     assert found["top5"] == 1.0
-    assert found["perplexity_reference"] > 1.5  # what it was trained on has 1.08 (checkpoints/tiny-llama/README.md)
+    assert found["perplexity_reference"] > 1.2  # what it was trained on has 1.08 (checkpoints/tiny-llama/README.md)
 
 
 @pytest.mark.parametrize("mode", ["tt", "hf"])
