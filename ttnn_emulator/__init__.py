@@ -7,6 +7,7 @@ allocates it, and numbers come out as the chip computes them. `import ttnn_emula
 import sys as _sys
 
 from . import numerics
+from .chips import Arch
 from .config import (
     CONFIG,
     DispatchCoreAxis,
@@ -33,36 +34,7 @@ from .config import (
     WormholeComputeKernelConfig,
     init_device_compute_kernel_config,
 )
-from .device import (
-    Arch,
-    FabricConfig,
-    FabricReliabilityMode,
-    FabricTensixConfig,
-    GetDefaultDevice,
-    GetNumAvailableDevices,
-    GetNumPCIeDevices,
-    MeshCoordinate,
-    MeshDevice,
-    MeshShape,
-    QueueId,
-    SetDefaultDevice,
-    close_device,
-    close_mesh_device,
-    command_queue,
-    create_mesh_device,
-    get_arch_name,
-    get_device_ids,
-    get_fabric_config,
-    get_memory_view,
-    get_num_devices,
-    get_num_pcie_devices,
-    get_pcie_device_ids,
-    manage_device,
-    open_device,
-    open_mesh_device,
-    set_fabric_config,
-    synchronize_device,
-)
+from .device import MeshCoordinate, MeshDevice, MeshShape, QueueId
 from .dtypes import (
     ROW_MAJOR_LAYOUT,
     TILE_LAYOUT,
@@ -79,6 +51,7 @@ from .dtypes import (
     uint32,
 )
 from .errors import DeviceRejects, NotEmulated
+from .fabric import FabricConfig, FabricReliabilityMode, FabricTensixConfig, get_fabric_config, set_fabric_config
 from .grid import (
     CoreCoord,
     CoreGrid,
@@ -88,7 +61,26 @@ from .grid import (
     grid_to_cores,
     num_cores_to_corerangeset,
 )
-from .log import record, spec_only
+from .machine import (
+    GetDefaultDevice,
+    GetNumAvailableDevices,
+    GetNumPCIeDevices,
+    SetDefaultDevice,
+    close_device,
+    close_mesh_device,
+    command_queue,
+    create_mesh_device,
+    get_arch_name,
+    get_device_ids,
+    get_memory_view,
+    get_num_devices,
+    get_num_pcie_devices,
+    get_pcie_device_ids,
+    manage_device,
+    open_device,
+    open_mesh_device,
+    synchronize_device,
+)
 from .memory import (
     DRAM_MEMORY_CONFIG,
     L1_BLOCK_SHARDED_MEMORY_CONFIG,
@@ -118,6 +110,7 @@ from .mesh import (
     replicate_tensor_to_mesh_mapper,
     shard_tensor_to_mesh_mapper,
 )
+from .oplog import record, spec_only
 from .semaphore import (
     GlobalSemaphore,
     create_global_semaphore,
@@ -146,7 +139,8 @@ __version__ = "0.81.1+emulator"
 from . import ops as _ops  # noqa: E402  the ops register themselves
 from .names import attach as _attach  # noqa: E402
 from .names import unknown as _unknown  # noqa: E402
-from .ops.core.creation import DumpTensorMode, has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
+from .ops.core.files import DumpTensorMode  # noqa: E402
+from .ops.core.transfer import has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
 
 _attach(_sys.modules[__name__])
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import enum
-
+from .enums import Named
 from .numerics import ComputeConfig
 
 
-class MathFidelity(enum.Enum):
+class MathFidelity(Named):
     LoFi = 0
     HiFi2 = 2
     HiFi3 = 3
     HiFi4 = 4
     Invalid = 255
 
-    def __str__(self) -> str:
-        return f"MathFidelity.{self.name}"
 
-    __hash__ = object.__hash__
-
-
-class ThrottleLevel(enum.Enum):
+class ThrottleLevel(Named):
     NO_THROTTLE = 0
     LEVEL_1 = 1
     LEVEL_2 = 2
@@ -87,7 +81,7 @@ def init_device_compute_kernel_config(arch, device_kernel_config=None, **kwargs)
 
 
 #: The unary functions that can be fused into other ops.
-UnaryOpType = enum.Enum(
+UnaryOpType = Named(
     "UnaryOpType",
     "EXP RECIP GELU GELU_TANH RELU SQRT SIGMOID LOG LOG1P TANH LOG2 LOG10 SIN COS COSH SINH ABS ABS_INT32 SIGN "
     "SQUARE EQZ NEZ GTZ LTZ GEZ LEZ RELU_MAX RELU_MIN POWER POWER_ITERATIVE LEAKY_RELU ELU EXP2 HEAVISIDE EXPM1 "
@@ -100,8 +94,6 @@ UnaryOpType = enum.Enum(
     "SOFTSIGN CELU CLAMP_TSS SELU RPOW CBRT LOGSIGMOID LOGIT XIELU LGAMMA DIGAMMA POLYGAMMA SOFTCAP",
     start=0,
 )
-UnaryOpType.__str__ = UnaryOpType.__repr__ = lambda self: f"UnaryOpType.{self.name}"
-UnaryOpType.__hash__ = object.__hash__
 
 
 class UnaryWithParam:
@@ -129,19 +121,19 @@ class UnaryWithParam:
         return f"UnaryWithParam(op_type=UnaryOpType::{self.op_type.name}{params})"
 
 
-class GeluVariant(enum.Enum):
+class GeluVariant(Named):
     Accurate = 0
     FastLut = 1
     Tanh = 2
 
 
-class SigmoidMode(enum.Enum):
+class SigmoidMode(Named):
     FastApproximate = 0
     AccurateWithFastExp = 1
     Accurate = 2
 
 
-class EmbeddingsType(enum.Enum):
+class EmbeddingsType(Named):
     GENERIC = 0
     PADDED = 1
     BINARY = 2
@@ -224,12 +216,12 @@ class SoftmaxShardedMultiCoreProgramConfig(_Config):
     FIELDS = dict(compute_with_storage_grid_size=R, subblock_w=R, block_h=R, block_w=R)
 
 
-class DispatchCoreType(enum.Enum):
+class DispatchCoreType(Named):
     WORKER = 0
     ETH = 1
 
 
-class DispatchCoreAxis(enum.Enum):
+class DispatchCoreAxis(Named):
     ROW = 0
     COL = 1
 

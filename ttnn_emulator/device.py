@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import itertools
 from typing import NamedTuple
 
-from .chips import Arch, Chip, machine
-from .chips.systems import VARIABLE
+from .chips import Arch, Chip
 from .errors import DeviceRejects, NotEmulated
+from .fabric import FabricConfig, get_fabric_config
 from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet
 from .memory import Allocator, BufferType
 from .shape import round_up
@@ -50,34 +48,6 @@ class MeshCoordinate(tuple):
 
     def __repr__(self) -> str:
         return f"MeshCoordinate([{', '.join(map(str, self))}])"
-
-
-class FabricConfig(enum.Enum):
-    """How chips talk to each other; collectives need one other than DISABLED."""
-
-    DISABLED = 0
-    FABRIC_1D_NEIGHBOR_EXCHANGE = 1
-    FABRIC_1D = 2
-    FABRIC_1D_RING = 3
-    FABRIC_2D = 4
-    FABRIC_2D_TORUS_X = 5
-    FABRIC_2D_TORUS_Y = 6
-    FABRIC_2D_TORUS_XY = 7
-    CUSTOM = 8
-
-    def __str__(self) -> str:
-        return f"FabricConfig.{self.name}"
-
-
-class FabricReliabilityMode(enum.Enum):
-    STRICT_INIT = 0
-    RELAXED_INIT = 1
-    DYNAMIC_RECONFIG = 2
-
-
-class FabricTensixConfig(enum.Enum):
-    DISABLED = 0
-    MUX = 1
 
 
 class QueueId:
@@ -129,7 +99,7 @@ class MeshDeviceView:
         return True
 
 
-_mesh_ids = itertools.count()
+MESH_IDS = itertools.count()
 
 
 class MeshDevice:
@@ -146,8 +116,9 @@ class MeshDevice:
         self.chip = chip  # what each of them is
         self.trace_region_size, self.l1_small_size = trace_region_size, l1_small_size
         self.num_command_queues = num_command_queues
-        self.mesh_id = next(_mesh_ids)
-        self.fabric = _fabric if self.chips > 1 else FabricConfig.DISABLED  # as it was when the mesh was opened
+        self.mesh_id = next(MESH_IDS)
+        # As it was when the mesh was opened.
+        self.fabric = get_fabric_config() if self.chips > 1 else FabricConfig.DISABLED
         self.is_open = True
         trace_bytes = round_up(-(-trace_region_size // self.chip.dram.count), self.chip.trace_region_step)
         small_bytes = round_up(l1_small_size, self.chip.buffer_alignment)
@@ -261,7 +232,7 @@ class MeshDevice:
             self.num_command_queues,
         )
         self.submeshes.append(sub)
-        _open.append(sub)
+        OPEN.append(sub)
         return sub
 
     def create_submeshes(self, submesh_shape) -> list[MeshDevice]:
@@ -340,172 +311,4 @@ class MeshDevice:
         return f"MeshDevice({rows_cols} grid, {self.chips} devices)"
 
 
-_open: list[MeshDevice] = []
-_default: MeshDevice | None = None
-_fabric = FabricConfig.DISABLED
-
-
-def set_fabric_config(
-    config: FabricConfig, reliability_mode: FabricReliabilityMode = FabricReliabilityMode.STRICT_INIT,
-    num_planes: int | None = None, fabric_tensix_config: FabricTensixConfig = FabricTensixConfig.DISABLED, *args,
-    **kwargs,
-) -> None:  # fmt: skip
-    """Chooses how chips talk; before a mesh is opened, and DISABLED after it is closed.
-
-    Differs   all configs but DISABLED carry every collective here; how it is routed changes nothing
-    """
-    global _fabric
-    if not isinstance(config, FabricConfig):
-        raise TypeError(
-            f"set_fabric_config(): incompatible function arguments: want a ttnn.FabricConfig, got {config!r}"
-        )
-    _fabric = config
-
-
-def get_fabric_config() -> FabricConfig:
-    return _fabric
-
-
-def get_num_devices() -> int:
-    rows, columns = machine().machine_shape
-    return rows * columns
-
-
-def get_device_ids() -> list[int]:
-    return list(range(get_num_devices()))
-
-
-def get_num_pcie_devices() -> int:
-    """Chips with a PCIe link of their own."""
-    return len(machine().pcie_ids)
-
-
-def get_pcie_device_ids() -> list[int]:
-    return list(machine().pcie_ids)
-
-
-def get_arch_name() -> str:
-    return machine().chip.name
-
-
-GetNumAvailableDevices, GetNumPCIeDevices = get_num_devices, get_num_pcie_devices
-
-
-def open_device(
-    *, device_id: int = 0, l1_small_size: int = 0, trace_region_size: int = 0, num_command_queues: int = 1,
-    dispatch_core_config=None, worker_l1_size: int = 0,
-) -> MeshDevice:  # fmt: skip
-    """Opens one chip, as a 1x1 mesh."""
-    _check_ids([device_id])
-    next(_mesh_ids)  # the library opens the system's mesh first, and makes the chip a submesh of it
-    device = MeshDevice(
-        MeshShape(1, 1), [device_id], machine().chip, trace_region_size, l1_small_size, num_command_queues
-    )
-    _open.append(device)
-    return device
-
-
-def open_mesh_device(
-    mesh_shape=None, l1_small_size: int = 0, trace_region_size: int = 0, num_command_queues: int = 1,
-    dispatch_core_config=None, offset=None, physical_device_ids=(), worker_l1_size: int = 0,
-) -> MeshDevice:  # fmt: skip
-    """Opens a mesh of the machine's chips, by default all of them.
-
-    Raises    DeviceRejects where the machine has no such mesh
-    Source    ttnn 0.81.1 on n150, n300 and T3000
-    """
-    system = machine()
-    shape = MeshShape(mesh_shape if mesh_shape is not None else system.machine_shape)
-    if shape.dims() != 2:
-        raise DeviceRejects("MeshDeviceViewImpl is not 2D!", f"got {shape}")
-    if physical_device_ids:
-        _check_ids(physical_device_ids)
-    else:
-        physical_device_ids = system.placed(shape, tuple(offset or (0, 0)))
-    device = MeshDevice(shape, physical_device_ids, system.chip, trace_region_size, l1_small_size, num_command_queues)
-    _open.append(device)
-    return device
-
-
-def _check_ids(device_ids) -> None:
-    """Refuses chips that the machine does not have."""
-    for chip in device_ids:
-        if chip not in get_device_ids():
-            raise DeviceRejects(
-                f"Chip to board mapping for chip {chip} not found.",
-                f"{machine().name} has chips {get_device_ids()}; {VARIABLE} names another machine",
-            )
-
-
-def close_device(device: MeshDevice) -> None:
-    """Closes a device; its tensors are gone with it."""
-    global _default
-    for submesh in device.submeshes:
-        close_device(submesh)
-    device.is_open, device.capture = False, None
-    device.traces.clear()
-    device.written.clear()
-    if device in _open:
-        _open.remove(device)
-    if device is _default:
-        _default = None
-
-
-close_mesh_device = close_device
-
-
-def SetDefaultDevice(device: MeshDevice) -> None:
-    global _default
-    _default = device
-
-
-def GetDefaultDevice() -> MeshDevice | None:
-    return _default
-
-
-def get_memory_view(device: MeshDevice, buffer_type: BufferType = BufferType.DRAM) -> MemoryView:
-    a = device.allocators[buffer_type]
-    return MemoryView(a.banks, a.bank_bytes, a.allocated, a.free, a.largest_free)
-
-
-def synchronize_device(device: MeshDevice, cq_id=None, sub_device_ids=()) -> None:
-    """Waits for the device; the emulator has nothing in flight. Afterwards all queues see all writes."""
-    device.queue(cq_id)
-    device.written.clear()
-
-
-@contextlib.contextmanager
-def command_queue(cq_id):
-    """Calls inside go to this queue unless they say otherwise."""
-    before = [(device, device.default_queue) for device in _open]
-    for device in _open:
-        device.default_queue = device.queue(cq_id)
-    try:
-        yield
-    finally:
-        for device, queue in before:
-            device.default_queue = queue
-
-
-@contextlib.contextmanager
-def manage_device(device_id: int):
-    """An open chip inside, closed after."""
-    device = open_device(device_id=device_id)
-    try:
-        yield device
-    finally:
-        close_device(device)
-
-
-@contextlib.contextmanager
-def create_mesh_device(*args, **kwargs):
-    """An open mesh inside, closed after."""
-    device = open_mesh_device(*args, **kwargs)
-    try:
-        yield device
-    finally:
-        close_device(device)
-
-
-def open_devices() -> list[MeshDevice]:
-    return list(_open)
+OPEN: list[MeshDevice] = []

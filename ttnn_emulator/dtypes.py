@@ -6,8 +6,10 @@ import enum
 
 import torch
 
+from .enums import Named
 
-class DataType(enum.Enum):
+
+class DataType(Named):
     """ttnn's data types. Block formats are held as the bfloat16 values of their grid, which is lossless."""
 
     BFLOAT16 = 0
@@ -20,35 +22,16 @@ class DataType(enum.Enum):
     INT32 = 7
     INVALID = 8
 
-    def __str__(self) -> str:
-        return f"DataType.{self.name}"
 
-    __repr__ = __str__
-
-    # Identity hash: enum.Enum hashes the name through Python code, and specs are hashed on every op.
-    __hash__ = object.__hash__
-
-
-class Layout(enum.Enum):
+class Layout(Named):
     ROW_MAJOR = 0
     TILE = 1
     INVALID = 2
 
-    def __str__(self) -> str:
-        return f"Layout.{self.name}"
 
-    __repr__ = __str__
-    __hash__ = object.__hash__
-
-
-class StorageType(enum.Enum):
+class StorageType(Named):
     HOST = 0
     DEVICE = 1
-
-    def __str__(self) -> str:
-        return f"StorageType.{self.name}"
-
-    __hash__ = object.__hash__
 
 
 bfloat16, float32 = DataType.BFLOAT16, DataType.FLOAT32

@@ -11,9 +11,9 @@ import torch
 from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects
-from .log import Launch, state
 from .memory import Buffer, BufferType, MemoryConfig
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
+from .oplog import Launch, state
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 
 

@@ -6,65 +6,41 @@ allocator for DRAM and one for L1 tell the whole story. Every chip of a mesh all
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_left
 from functools import lru_cache
 
 from .chips import Banks, Chip
 from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout
+from .enums import Named
 from .errors import DeviceRejects
 from .grid import CoreGrid, CoreRange, CoreRangeSet
 from .shape import TILE, round_up
 
 
-class TensorMemoryLayout(enum.Enum):
+class TensorMemoryLayout(Named):
     INTERLEAVED = 0
     HEIGHT_SHARDED = 2
     WIDTH_SHARDED = 3
     BLOCK_SHARDED = 4
 
-    def __str__(self) -> str:
-        return f"TensorMemoryLayout.{self.name}"
 
-    __repr__ = __str__
-    __hash__ = object.__hash__
-
-
-class BufferType(enum.Enum):
+class BufferType(Named):
     DRAM = 0
     L1 = 1
     SYSTEM_MEMORY = 2
     L1_SMALL = 3
     TRACE = 4
 
-    def __str__(self) -> str:
-        return f"BufferType.{self.name}"
 
-    __repr__ = __str__
-    __hash__ = object.__hash__
-
-
-class ShardOrientation(enum.Enum):
+class ShardOrientation(Named):
     ROW_MAJOR = 0
     COL_MAJOR = 1
 
-    def __str__(self) -> str:
-        return f"ShardOrientation.{self.name}"
 
-    __repr__ = __str__
-    __hash__ = object.__hash__
-
-
-class ShardStrategy(enum.Enum):
+class ShardStrategy(Named):
     HEIGHT = 1
     WIDTH = 2
     BLOCK = 3
-
-    def __str__(self) -> str:
-        return f"ShardStrategy.{self.name}"
-
-    __repr__ = __str__
-    __hash__ = object.__hash__
 
 
 class ShardSpec:

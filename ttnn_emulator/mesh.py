@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import enum
 import math
 
 import torch
 
 from .device import MeshDevice, MeshShape
+from .enums import Named
 from .errors import DeviceRejects
 from .shape import Shape
 from .tensor import PlacementReplicate, PlacementShard, TensorTopology
 
 
-class Topology(enum.Enum):
+class Topology(Named):
     """How the chips of a collective are wired."""
 
     Linear = 1
     Ring = 2
     Mesh = 3
     Torus = 4
-
-    def __str__(self) -> str:
-        return f"Topology.{self.name}"
-
-    __repr__ = __str__
 
 
 class MeshMapperConfig:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from . import dtypes
 from .device import MeshDevice
 from .errors import DeviceRejects, NotEmulated
-from .log import describe, recorded, state
-from .log import record as record  # where users find them
-from .log import spec_only as spec_only
 from .memory import MemoryConfig
 from .mesh import Topology
+from .oplog import describe, recorded, state
+from .oplog import record as record  # where users find them
+from .oplog import spec_only as spec_only
 from .semaphore import GlobalSemaphore
 from .tensor import Tensor
 

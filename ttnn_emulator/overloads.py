@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from .log import describe
 from .op import TYPES
+from .oplog import describe
 
 
 def overloaded(name: str, *functions):

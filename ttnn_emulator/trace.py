@@ -207,7 +207,7 @@ def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None,
               silence
     Source    ttnn 0.81.1, asked of the library
     """
-    from .log import OpRecord, state
+    from .oplog import OpRecord, state
 
     number = _id("execute_trace", trace_id)
     queue = mesh_device.queue(cq_id)
@@ -280,7 +280,7 @@ def _known(name: str, event) -> MeshEvent:
 
 def wait_for_event(cq_id, mesh_event: MeshEvent) -> None:
     """A queue goes on when another has come to the event. Everything here runs in program order, so that it has."""
-    from .device import open_devices
+    from .machine import open_devices
 
     event = _known("wait_for_event", mesh_event)
     for device in open_devices():

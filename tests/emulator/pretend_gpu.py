@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from ttnn_emulator import op, torch_device
+from ttnn_emulator import launch, torch_device
 
 GPU = torch.device("lazy")
 
@@ -72,9 +72,9 @@ class _Mode(TorchDispatchMode):
 @contextlib.contextmanager
 def pretend_gpu(monkeypatch):
     """Inside, device tensors are on the GPU that is not there."""
-    storage = op._storage
+    storage = launch._storage
     monkeypatch.setattr(torch_device, "_chosen", GPU)
-    monkeypatch.setattr(op, "_storage", lambda v: storage(getattr(getattr(v, "kept", v), "inner", v)))
+    monkeypatch.setattr(launch, "_storage", lambda v: storage(getattr(getattr(v, "kept", v), "inner", v)))
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) goes through the mode
     try:
         with torch.no_grad(), _Mode():

@@ -12,7 +12,7 @@ from tests.emulator.case import Case, Refused, build, open_system, read, relativ
 from ttnn_emulator import numerics
 from ttnn_emulator.dtypes import BLOCK_FORMATS
 from ttnn_emulator.op import REGISTRY
-from ttnn_emulator.ops.core.creation import host_cast
+from ttnn_emulator.ops.core.transfer import host_cast
 
 CASES: dict[str, list] = {}
 for _module in pkgutil.iter_modules(families.__path__):

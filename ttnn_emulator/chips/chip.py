@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
+from ..enums import Named
 
-class Arch(enum.Enum):
+
+class Arch(Named):
     WORMHOLE_B0 = 2
     BLACKHOLE = 3
-
-    def __str__(self) -> str:
-        return f"Arch.{self.name}"
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import torch
 
-from ...device import FabricConfig
 from ...dtypes import BLOCK_FORMATS, FLOATS, NAME, bfloat16
 from ...errors import DeviceRejects
+from ...fabric import FabricConfig
 from ...launch import keep, on_device, scratch
 from ...memory import DRAM_MEMORY_CONFIG, BufferType
 from ...mesh import Topology

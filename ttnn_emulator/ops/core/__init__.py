@@ -1,3 +1,3 @@
 """Tensors to and from the host, between layouts, memories and chips: what ttnn calls core."""
 
-from . import creation, layout, mesh, methods
+from . import copying, creation, files, layout, mesh, methods, placing, transfer

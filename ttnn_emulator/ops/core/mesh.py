@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...errors import DeviceRejects
 from ...launch import same
-from ...log import state
 from ...mesh import MeshToTensor
 from ...op import op
+from ...oplog import state
 from ...tensor import Tensor, replicated, spec
 from ...torch_device import on_host
 

@@ -14,7 +14,8 @@ from ...tensor import Tensor, spec
 from ..data_movement.moving import filled_to, integers, on_host
 from ..data_movement.reshape import reshaped, resolved
 from ..data_movement.slicing import sliced
-from . import creation, layout
+from . import transfer
+from .layout import to_layout
 
 
 def _mistaken(name: str, args) -> TypeError:
@@ -119,39 +120,39 @@ def tensor_reshape(tensor: Tensor, *shape) -> Tensor:
 @op("ttnn.Tensor.cpu")
 def cpu(tensor: Tensor, blocking: bool = True, cq_id=None) -> Tensor:
     """A copy on the host."""
-    return creation.from_device(tensor)
+    return transfer.from_device(tensor)
 
 
 @op("ttnn.Tensor.to")
 def to(tensor: Tensor, target, mem_config=None, cq_id=None) -> Tensor:
     """On a device, or in another layout."""
     if isinstance(target, MeshDevice):
-        return creation.to_device(tensor, target, memory_config=mem_config)
+        return transfer.to_device(tensor, target, memory_config=mem_config)
     if isinstance(target, Layout):
-        return layout.to_layout(tensor, target)
+        return to_layout(tensor, target)
     raise _mistaken("to", (target,))
 
 
 @op("ttnn.Tensor.to_torch")
 def tensor_to_torch(tensor: Tensor, mesh_composer=None) -> torch.Tensor:
     """The values as a torch tensor in logical shape."""
-    return creation.to_torch(tensor, mesh_composer=mesh_composer)
+    return transfer.to_torch(tensor, mesh_composer=mesh_composer)
 
 
 def to_numpy(tensor: Tensor, mesh_composer=None):
     """The values as a numpy array; bfloat16, which numpy lacks, as float32."""
-    values = creation.to_torch(tensor, mesh_composer=mesh_composer)
+    values = transfer.to_torch(tensor, mesh_composer=mesh_composer)
     return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
 
 
 def to_torch_with_padded_shape(tensor: Tensor) -> torch.Tensor:
     """The values in padded shape; padding is zero here, and on a device what kernels left there."""
-    return filled_to(creation.to_torch(tensor), tensor.spec.padded_shape)
+    return filled_to(transfer.to_torch(tensor), tensor.spec.padded_shape)
 
 
 def to_list(tensor: Tensor) -> list:
     """The values as nested lists."""
-    return creation.to_torch(tensor).tolist()
+    return transfer.to_torch(tensor).tolist()
 
 
 def item(tensor: Tensor):
@@ -159,12 +160,12 @@ def item(tensor: Tensor):
     n = tensor.spec.shape.volume()
     if n != 1:
         raise DeviceRejects(f"tensor.item() requires tensor to have exactly one element, but got {n} elements")
-    return creation.to_torch(tensor).item()
+    return transfer.to_torch(tensor).item()
 
 
 def tensor_deallocate(tensor: Tensor, force: bool = False) -> None:
     """Frees the memory, with force=False only where no other tensor uses it. No entry in a log, as in ttnn."""
-    creation.deallocate.__wrapped__(tensor, force)
+    transfer.deallocate.__wrapped__(tensor, force)
 
 
 # ---------------------------------------------------------------- host tensors

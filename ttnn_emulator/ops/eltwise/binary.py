@@ -24,9 +24,9 @@ from ...dtypes import (
 )
 from ...errors import DeviceRejects
 from ...launch import Plans, finish, launch
-from ...log import describe
 from ...numerics import rounding
 from ...numerics.rows import EACH
+from ...oplog import describe
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result, unspecified
 from .fused import activation, fused

@@ -6,10 +6,10 @@ import torch
 
 from ...dtypes import FLOATS, INTEGERS, DataType, Layout, cpp, int32, uint8, uint16, uint32
 from ...errors import DeviceRejects, NotEmulated
-from ...log import describe
 from ...memory import MemoryConfig
 from ...names import library_names
 from ...op import op
+from ...oplog import describe
 from ...tensor import Tensor
 from .binary import (
     ANY,

@@ -14,9 +14,9 @@ from ...config import MatmulMultiCoreReuseMultiCast1DProgramConfig, UnaryWithPar
 from ...dtypes import BLOCK_FORMATS, FLOATS, DataType, Layout, cpp, float32
 from ...errors import DeviceRejects
 from ...grid import CoreGrid
-from ...log import describe
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics import ComputeConfig
+from ...oplog import describe
 from ...shape import TILE, Shape
 from ...tensor import Tensor, TensorSpec
 from ..core.sharding import WIDTH

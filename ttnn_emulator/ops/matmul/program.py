@@ -19,8 +19,8 @@ from ...config import (
 from ...dtypes import TILE_BYTES, Layout, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
-from ...log import describe
 from ...memory import MemoryConfig, ShardOrientation, ShardSpec, buffer_bytes
+from ...oplog import describe
 from ...shape import TILE, Shape
 from ...tensor import TensorSpec, padded
 from ..core.sharding import BLOCK, HEIGHT, WIDTH

@@ -1,3 +1,3 @@
 """Norms and softmax."""
 
-from . import normalization
+from . import distributed, normalization, softmax

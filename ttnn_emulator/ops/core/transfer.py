@@ -1,0 +1,303 @@
+"""Between torch, the host and the device."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import blockfloat
+from ...device import MeshDevice
+from ...dtypes import (
+    BLOCK_FORMATS,
+    DEFAULT_OF,
+    HELD_AS,
+    INTEGERS,
+    NAME,
+    RETURNED_AS,
+    ROW_MAJOR_LAYOUT,
+    TILE_LAYOUT,
+    DataType,
+    Layout,
+)  # fmt: skip
+from ...errors import DeviceRejects, NotEmulated
+from ...launch import allocate, on_device, same
+from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
+from ...numerics.rows import Repeated
+from ...op import op, refuse_unmodelled
+from ...oplog import state
+from ...tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
+from ...torch_device import on_host, placed
+
+#: What the block formats are made from without a copy.
+DIRECT = (torch.bfloat16, torch.float32)
+
+
+_WRAP = {DataType.UINT32: 32, DataType.UINT16: 16, DataType.UINT8: 8, DataType.INT32: 32}
+
+
+def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
+    """Host values as the emulator holds them: rounded to the grid of `dtype`, in memory of their own.
+
+    Numerics  bfloat16: nearest even; block formats: recorded limits, "Block formats"; floats truncate to integers,
+              integers wrap modulo 2^n
+    """
+    held = HELD_AS[dtype]
+    if dtype in BLOCK_FORMATS:
+        return blockfloat.quantise(values if values.dtype in DIRECT else values.float(), NAME[dtype])
+    if dtype in INTEGERS:
+        bits = _WRAP[dtype]
+        whole = values.to(torch.int64) & ((1 << bits) - 1)
+        if dtype is DataType.INT32:
+            whole = torch.where(whole >= 1 << 31, whole - (1 << 32), whole)
+        return whole.to(held)
+    return blockfloat.empty_like(values, held).copy_(values)
+
+
+def upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology, steps=()) -> Tensor:
+    device.transfer("Writes")
+    tensor = None
+    for step in (*steps, made):  # each is freed when the next is there
+        tensor = allocate(step, device, topology)
+    if not state.spec_only:
+        tensor.buffer.data = placed(host)
+    return tensor
+
+
+def constant(shape, value, dtype: DataType) -> torch.Tensor:
+    """A tensor of one value that takes no memory until something is written into it."""
+    number = torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+    return host_cast(number if dtype in INTEGERS else number.float(), dtype).expand(tuple(shape))
+
+
+@op("ttnn.from_torch")
+def from_torch(
+    tensor, dtype: DataType | None = None, *, spec=None, tile=None, pad_value=None, layout: Layout | None = None,
+    device: MeshDevice | None = None, memory_config: MemoryConfig | None = None, mesh_mapper=None, cq_id=None,
+    preserve_nan_values: bool = False, col_tilize: bool = False, enable_bfloat_opt: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor from a torch tensor, on the host or on a device.
+
+    Shapes    per chip where `mesh_mapper` cuts the tensor; every chip of a mesh gets the whole one without it
+    Dtypes    by default the one nearest to torch's (int64 becomes uint32); block formats are rounded on the host
+    Layout    ROW_MAJOR by default, TILE for block formats
+    Raises    block formats in ROW_MAJOR; sharded memory without a shard spec; shards that do not fit; out of memory
+    Differs   `pad_value` fills padding, which is not held here; block formats are rounded on the host whatever
+              `enable_bfloat_opt` says; no nan changes, whatever `preserve_nan_values` says
+    Source    recorded contract, op `ttnn.from_torch`
+    """
+    if tensor is None:
+        return None
+    if type(tensor).__module__ == "numpy":
+        tensor = torch.from_numpy(tensor)
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"ttnn.from_torch(): incompatible function arguments.\n  got    tensor = {tensor!r:.100}")
+    if spec is not None:
+        for name, value in (("dtype", dtype), ("layout", layout)):
+            if value is not None:
+                raise DeviceRejects(f"ttnn.from_torch: {name} must be None when spec is specified")
+        if tuple(spec.shape) != tuple(tensor.shape):
+            raise DeviceRejects(
+                f"ttnn.from_torch: spec shape {spec.shape} must be the same as tensor shape {tensor.shape}"
+            )
+        dtype, layout, memory_config = spec.dtype, spec.layout, memory_config or spec.memory_config
+    if dtype is None:
+        dtype = DEFAULT_OF.get(tensor.dtype)
+        if dtype is None:
+            raise NotEmulated(f"from_torch without a dtype has no model for {tensor.dtype}; say dtype=")
+    if tensor.is_complex():
+        raise DeviceRejects(
+            f"get_ttnn_datatype_from_dtype: got unexpected dlpack dtype. code: 5, bits: {tensor.element_size() * 8}"
+        )
+    if col_tilize:
+        if dtype not in BLOCK_FORMATS:
+            raise DeviceRejects("ttnn.from_torch: col_tilize=True requires BFP dtype (bfloat8_b or bfloat4_b)")
+        refuse_unmodelled("ttnn.from_torch", col_tilize=True)
+    if layout is None:
+        layout = TILE_LAYOUT if dtype in BLOCK_FORMATS else ROW_MAJOR_LAYOUT
+    if memory_config is not None and memory_config.is_sharded() and memory_config.shard_spec is None:
+        raise DeviceRejects("ttnn.from_torch: Shard spec must not be None for sharded tensors")
+    if dtype in BLOCK_FORMATS and layout is not TILE_LAYOUT:
+        raise DeviceRejects("Layout must be Layout::TILE for bfloat8_b or bfloat4_b!")
+    pieces, topology = [tensor.detach()], None
+    if mesh_mapper is not None:
+        pieces, topology = mesh_mapper.split(pieces[0]), mesh_mapper.topology
+        if len(pieces) < topology.size and any(isinstance(p, PlacementShard) for p in topology.placements()):
+            topology = TensorTopology((len(pieces),), topology.placements())
+    elif device is not None:
+        topology = replicated(device.chips)
+    made = _spec(pieces[0].shape, dtype, layout, None if device is None else memory_config or DRAM_MEMORY_CONFIG)
+    steps = () if device is None or mesh_mapper is None else _conversions(tensor.dtype, made)
+    if state.spec_only:
+        return (
+            Tensor(made, host=pieces, topology=topology)
+            if device is None
+            else upload(None, made, device, topology, steps)
+        )
+    own = {id(p): p for p in pieces}
+    own = {i: host_cast(p, dtype) for i, p in own.items()}
+    host = [own[id(p)] for p in pieces]
+    return Tensor(made, host=host, topology=topology) if device is None else upload(host, made, device, topology, steps)
+
+
+_spec = spec
+
+
+def _conversions(source: torch.dtype, made: TensorSpec) -> list[TensorSpec]:
+    """What lies on the device on the way to `made`: with a mapper, floats go there as they are, in rows.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    """
+    if source not in (torch.bfloat16, torch.float32) or made.dtype not in (DataType.BFLOAT16, DataType.FLOAT32):
+        return []
+    given, tiled = DEFAULT_OF[source], made.layout is TILE_LAYOUT
+    if given is made.dtype and not tiled:
+        return []
+    steps = [(given, ROW_MAJOR_LAYOUT)]
+    if given is not made.dtype:
+        steps.append((given, TILE_LAYOUT))
+        steps += [] if tiled else [(made.dtype, TILE_LAYOUT)]
+    return [spec(made.shape, dtype, layout, made.memory_config) for dtype, layout in steps]
+
+
+@op("ttnn.as_tensor")
+def as_tensor(
+    tensor, dtype: DataType | None = None, *, layout: Layout | None = ROW_MAJOR_LAYOUT,
+    device: MeshDevice | None = None,
+    memory_config: MemoryConfig | None = None, cache_file_name=None, preprocess=None, mesh_mapper=None,
+    cache_dump_mode=None,
+) -> Tensor:  # fmt: skip
+    """`from_torch` with a preprocessing step; a device needs a memory config.
+
+    Differs   the device's library keeps converted tensors in `cache_file_name`; here nothing is written
+    """
+    if device is not None and memory_config is None:
+        raise DeviceRejects("memory_config must be specified when device is specified")
+    if preprocess is not None:
+        tensor = preprocess(tensor)
+    return from_torch(tensor, dtype, layout=layout, device=device, memory_config=memory_config, mesh_mapper=mesh_mapper)
+
+
+@op("ttnn.to_torch")
+def to_torch(
+    tensor: Tensor, dtype=None, *, torch_rank: int | None = None, mesh_composer=None, device: MeshDevice | None = None,
+    cq_id=None,
+) -> torch.Tensor:  # fmt: skip
+    """The values as a torch tensor in logical shape, all chips put together by `mesh_composer`.
+
+    Dtypes    block formats come as float32
+    Raises    a spread tensor without a composer; a freed one; a rank that the leading ones do not allow
+    """
+    if not tensor.is_allocated():
+        raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
+    if tensor.buffer is not None:
+        tensor.buffer.device.transfer("Reads", cq_id)
+    shape, kind = tensor.spec.shape, RETURNED_AS[tensor.dtype]
+    chips = tensor.chips
+    if chips > 1 and mesh_composer is None:
+        mesh = tensor.buffer.device.shape if tensor.buffer is not None else tensor.topology.distribution_shape()
+        raise DeviceRejects(
+            f"Can't convert a tensor distributed on {mesh} mesh to row-major logical tensor. Supply a mesh composer to "
+            "concatenate multi-device shards."
+        )
+    if state.spec_only:
+        values = [torch.zeros(tuple(shape), dtype=kind)]
+    else:
+        held = tensor.held()
+        values = [v.whole(kind).cpu() if type(v) is Repeated else v.to("cpu", kind, copy=True) for v in held]
+    if mesh_composer is not None:
+        values = [mesh_composer.join(values * chips if len(values) == 1 else values)]
+    out = values[0]
+    if torch_rank is not None:
+        while out.dim() > torch_rank:
+            if out.shape[0] != 1:
+                raise DeviceRejects("ttnn: Unable to squeeze to desired rank!")
+            out = out.squeeze(0)
+    return out if dtype is None else out.to(dtype)
+
+
+@op("ttnn.to_device")
+def to_device(tensor: Tensor, device: MeshDevice, memory_config: MemoryConfig | None = None, cq_id=None) -> Tensor:
+    """A host tensor on a device (DRAM unless said); a device tensor comes back as it is, wherever it is."""
+    if tensor.buffer is not None:
+        return same(tensor)
+    made = tensor.spec.with_memory_config(memory_config or DRAM_MEMORY_CONFIG)
+    chips = tensor.topology.distribution_shape().mesh_size()
+    topology = tensor.topology if chips == device.chips else replicated(device.chips)
+    fresh = {id(v): v.clone() for v in tensor.host}
+    return upload([fresh[id(v)] for v in tensor.host], made, device, topology)
+
+
+@op("ttnn.from_device")
+def from_device(tensor: Tensor, *, cq_id=None, blocking: bool = True) -> Tensor:
+    """A copy on the host; a host tensor comes back as it is."""
+    if tensor.buffer is None:
+        return same(tensor)
+    if not tensor.is_allocated():
+        raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
+    tensor.buffer.device.transfer("Reads", cq_id)
+    if state.spec_only:
+        host = [constant(tensor.spec.shape, 0, tensor.dtype)]
+    else:
+        host = on_host(tensor.contents())
+    return Tensor(tensor.spec.with_memory_config(None), host=host, topology=tensor.topology)
+
+
+@op("ttnn.deallocate")
+def deallocate(tensor: Tensor, force: bool = True) -> None:
+    """Frees a tensor's device memory at once; with force=False only what nobody shares. Host tensors are left alone."""
+    buffer = tensor.buffer
+    if buffer is not None and (force or not buffer.shared):
+        buffer.free()
+
+
+def _same_pages(host: Tensor, device: Tensor) -> None:
+    """What a copy between host and device asks of the two, in the library's order."""
+    if host.buffer is not None:
+        raise DeviceRejects("Expected Tensor with HostStorage, got StorageType::DEVICE")
+    on_device(device)
+    if host.spec.shape != device.spec.shape:
+        raise DeviceRejects(
+            "Host tensor has different shape", f"{host.spec.shape} on the host, {device.spec.shape} on the device"
+        )
+    if host.dtype is not device.dtype:
+        raise DeviceRejects(
+            "Host tensor has different dtype", f"{host.dtype} on the host, {device.dtype} on the device"
+        )
+    if host.layout is not device.layout:
+        raise DeviceRejects("Host tensor has different page config", f"{host.layout} and {device.layout}")
+
+
+@op("ttnn.copy_host_to_device_tensor")
+def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id=None) -> None:
+    """Writes a host tensor into the memory of a device tensor, for instance the input of a captured trace.
+
+    Raises    other shapes, dtypes or layouts; a device tensor as the source; inside a trace capture
+    Source    recorded contract, op `ttnn.copy_host_to_device_tensor`
+    """
+    _same_pages(host_tensor, device_tensor)
+    device = device_tensor.buffer.device
+    queue = device.transfer("Writes", cq_id)
+    device.wrote(device_tensor.buffer.store, queue)
+    if state.spec_only:
+        return
+    if len(host_tensor.host) not in (1, device.chips):
+        raise DeviceRejects(f"A host tensor of {len(host_tensor.host)} pieces does not fit {device.chips} chips")
+    device_tensor.buffer.store.data = placed(on_host(host_tensor.host))
+
+
+@op("ttnn.copy_device_to_host_tensor")
+def copy_device_to_host_tensor(device_tensor: Tensor, host_tensor: Tensor, blocking: bool = True, cq_id=None) -> None:
+    """Writes a device tensor into the memory of a host tensor."""
+    _same_pages(host_tensor, device_tensor)
+    device_tensor.buffer.device.transfer("Reads", cq_id)
+    if not state.spec_only:
+        host_tensor.host[:] = on_host(device_tensor.contents())
+
+
+def has_storage_type_of(tensor: Tensor, storage_type) -> bool:
+    """Whether the tensor is on the host, or on a device."""
+    return tensor.storage_type() == storage_type
+
+
+def is_tensor_storage_on_device(tensor: Tensor) -> bool:
+    """Whether the tensor is on a device."""
+    return tensor.buffer is not None

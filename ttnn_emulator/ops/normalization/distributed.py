@@ -1,0 +1,143 @@
+"""Norms of a width that is spread over chips."""
+
+from __future__ import annotations
+
+from ... import numerics
+from ...config import (
+    LayerNormShardedMultiCoreProgramConfig,
+    WormholeComputeKernelConfig,
+    resolve,
+)
+from ...dtypes import NAME, DataType, Layout, bfloat16, cpp, float32
+from ...errors import DeviceRejects, NotEmulated
+from ...launch import launch, on_device
+from ...memory import MemoryConfig
+from ...numerics import rounding
+from ...op import op
+from ...shape import TILE
+from ...tensor import Tensor, spec
+from .normalization import FLOAT_INPUTS, check_dtype
+
+
+def check_spread_input(name: str, x: Tensor, program_config) -> None:
+    """Refuses sharded parts: without their program config the library does, with it there is no model."""
+    if x.is_sharded():
+        if not isinstance(program_config, LayerNormShardedMultiCoreProgramConfig):
+            raise DeviceRejects("std::get: wrong index for variant")
+        raise NotEmulated(f"{name} of sharded tensors has no model in the emulator")
+
+
+def partial_norm(function: str, doc: str, sums: int):
+    """The op `ttnn.<function>_pre_all_gather`: what a chip knows of the statistics, one tile column for each sum."""
+    full = f"ttnn.{function}_pre_all_gather"
+
+    @op(full)
+    def call(
+        input_tensor: Tensor, *, dtype: DataType | None = None, residual_input_tensor: Tensor | None = None,
+        compute_kernel_config: WormholeComputeKernelConfig | None = None, program_config=None,
+        memory_config: MemoryConfig | None = None, use_2d_core_grid: bool | None = None, recip_tensor=None,
+        fast_and_approximate_mode: bool = False,
+    ) -> Tensor:  # fmt: skip
+        x = on_device(input_tensor)
+        if x.layout is not Layout.TILE:
+            raise DeviceRejects("Only tilized inputs supported.")
+        if x.dtype not in FLOAT_INPUTS:
+            raise DeviceRejects("Input data format not supported.")
+        c = resolve(compute_kernel_config, numerics.default_config(function, NAME[x.dtype]))
+        if x.dtype is float32 and (compute_kernel_config is None or not c.fp32_dest_acc_en):
+            raise DeviceRejects(
+                f"{function}_pre_all_gather with Float32 input requires fp32_dest_acc_en=true in the compute kernel "
+                "config; otherwise precision is silently lost in the unpacker format conversion."
+            )
+        if len(x.spec.shape) < 4:
+            raise DeviceRejects(f"ShapeBase[] index out of range. 3 not in [-4, {len(x.spec.shape)})")
+        check_spread_input(full, x, program_config)
+        out = spec(
+            (*x.spec.shape[:-1], sums * TILE), dtype or bfloat16, Layout.TILE, memory_config or x.spec.memory_config
+        )
+        made = NAME[out.dtype]
+
+        def compute(v, r=None):
+            v = v.float() if r is None else v.float() + r.float()
+            stats = v.new_zeros(*v.shape[:-1], sums, TILE)
+            stats[..., 0, 0] = v.square().sum(-1)
+            if sums > 1:
+                stats[..., 1, 0] = v.sum(-1)
+            return rounding.pack(stats.flatten(-2), made)
+
+        inputs = (x, residual_input_tensor)
+        return launch(full, inputs, out, compute, flops=2 * sums * x.volume(), attrs={"math_fidelity": c.math_fidelity})
+
+    call.__doc__ = doc
+    return call
+
+
+def gathered_norm(function: str, doc: str, sums: int):
+    """The op `ttnn.<function>_post_all_gather`: the norm of a chip's part, from the statistics of all parts."""
+    full = f"ttnn.{function}_post_all_gather"
+
+    @op(full)
+    def call(
+        input_tensor: Tensor, stats: Tensor, *, epsilon: float = 1e-12, weight: Tensor | None = None,
+        bias: Tensor | None = None, memory_config: MemoryConfig | None = None,
+        compute_kernel_config: WormholeComputeKernelConfig | None = None, program_config=None,
+        dtype: DataType | None = None, use_2d_core_grid: bool | None = None,
+    ) -> Tensor:  # fmt: skip
+        x = on_device(input_tensor)
+        on_device(stats)
+        if x.layout is not Layout.TILE:
+            raise DeviceRejects(f"Input tensor must have TILE layout, got: {cpp(x.layout)}")
+        check_dtype(x)
+        c = resolve(compute_kernel_config, numerics.default_config(function, NAME[x.dtype]))
+        if float32 in (x.dtype, stats.dtype) and (compute_kernel_config is None or not c.fp32_dest_acc_en):
+            raise DeviceRejects("FLOAT32 input/stats require fp32_dest_acc_en=true in the compute kernel config.")
+        if stats.spec.shape[-2] != x.spec.shape[-2]:
+            raise DeviceRejects(
+                f"Stats and input dim2 must match, got stats: {stats.spec.shape[-2]} vs input: {x.spec.shape[-2]}"
+            )
+        tiles = stats.spec.padded_shape[-1] // TILE
+        if tiles % sums:
+            raise DeviceRejects("Number of devices must divide number of stats tiles")
+        for w, title in ((weight, "Gamma"), (bias, "Beta")):
+            if w is None:
+                continue
+            on_device(w)
+            volume, width = w.spec.padded_shape.volume(), w.spec.padded_shape[-1]
+            if w.layout is not Layout.TILE and (width != TILE or volume != x.spec.padded_shape[-1]):
+                raise DeviceRejects(
+                    f"{title} tensor dimensions must align with input tensor. Got {title.lower()} padded shape: "
+                    f"{width}, physical volume: {volume}, input padded shape: {x.spec.padded_shape[-1]}, tile_width: 32"
+                )
+        check_spread_input(full, x, program_config)
+        out = spec(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+        made, n = NAME[out.dtype], x.spec.shape[-1] * tiles // sums
+
+        def compute(v, s, w=None, b=None):
+            v, s = v.float(), s.float()[..., ::TILE]
+            mean = s[..., 1::2].sum(-1, keepdim=True) / n if sums > 1 else 0.0
+            square = s[..., ::sums].sum(-1, keepdim=True) / n
+            y = (v - mean) * (square - mean**2 + epsilon).rsqrt()
+            w, b = (None if p is None else p.reshape(-1)[: v.shape[-1]].float() for p in (w, b))
+            y = y if w is None else y * w
+            return rounding.pack(y if b is None else y + b, made)
+
+        inputs = (x, stats, weight, bias)
+        return launch(full, inputs, out, compute, flops=4 * x.volume(), attrs={"math_fidelity": c.math_fidelity})
+
+    call.__doc__ = doc
+    return call
+
+
+_DIFFERS = "\n\n    Differs   computed in float32 and rounded once; the device's steps have no recorded vectors"
+
+
+rms_norm_pre_all_gather = partial_norm("rms_norm", f"sum(x^2) in column 0 of one tile column.{_DIFFERS}", 1)
+
+
+layer_norm_pre_all_gather = partial_norm("layer_norm", f"sum(x^2) and sum(x) in columns 0 and 32.{_DIFFERS}", 2)
+
+
+rms_norm_post_all_gather = gathered_norm("rms_norm", f"rms_norm of a part, from gathered sums.{_DIFFERS}", 1)
+
+
+layer_norm_post_all_gather = gathered_norm("layer_norm", f"layer_norm of a part, from gathered sums.{_DIFFERS}", 2)
