@@ -13,12 +13,12 @@ from ...dtypes import FLOATS, NAME, TILE_BYTES, DataType, Layout, bfloat16, floa
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreCoord, CoreRange
 from ...launch import launch, on_device, output_memory
-from ...log import describe
 from ...memory import MemoryConfig
 from ...numerics import fpu
 from ...numerics.common import activated
 from ...numerics.rounding import pack, truncate_fp32
 from ...op import op
+from ...oplog import describe
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
 from ..core.buffers import buffers_end, check_room
