@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from . import ComputeConfig, destination, exact, fpu, vector
+from . import ComputeConfig, exact, fpu, vector
 from .common import (
     TILE,
     activated,
@@ -29,6 +29,7 @@ from .common import (
     sub,
     sum,
 )
+from .destination import Sum, in_bf16
 from .product import product
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, typecast
 from .unary import unary
@@ -84,7 +85,7 @@ def matmul(
         y = product(x, w, drop, wide=fp32 and dtype == "float32")
         if not fp32:
             blocks = (block_w or auto_block_w(m, k, n)) if config.packer_l1_acc else 0
-            y = destination.in_bf16(y, destination.passes(fidelity, w_dtype), k, blocks)
+            y = in_bf16(y, x, w, Sum(fidelity, w_dtype, blocks, bias is not None))
         if bias is not None:
             if single:
                 bias = bias.reshape(-1, bias.shape[-1])
@@ -209,12 +210,11 @@ def _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, block_w, by
         total = fpu.row_sum(p, config.math_fidelity)
     if sink is not None:
         total = (total + ((sink.float() - top) * scale).exp()).to(total.dtype)
-    y = product((truncate(p, 7) if cut else p).view(b, nk, -1, sk), v)
+    p = (truncate(p, 7) if cut else p).view(b, nk, -1, sk)
+    y = product(p, v)
     if fp32:
         return pack(y.view(b, nq, s, -1).float() * (1 / total), dtype)
-    y = destination.in_bf16(y.view(b * nq * s, -1), destination.passes(config.math_fidelity), sk, block_w).view(
-        b, nq, s, -1
-    )
+    y = in_bf16(y, p, v, Sum(config.math_fidelity, block_w=block_w, sum_all=True)).view(b, nq, s, -1)
     r = 1 / total.float()
     r = to_bf16_truncated(r) if config.math_approx_mode else r.to(torch.bfloat16)
     return pack(y.float() * (truncate(r, 7) if cut else r).float(), dtype)

@@ -14,65 +14,113 @@ from .matrix_unit import NOTHING, ONES, ONES_EXPONENTS, PHASES, _bits, _float, _
 
 
 @intrinsic
-def _perturb16(typingctx, y, at, salt, at_salt, gain, along, constant):
-    """`fast._perturb` on sixteen elements of y, in place."""
+def _perturb16(typingctx, y, at, salt, sizes, at_column, gain, along, constant):
+    """`destination.in_bf16` on sixteen elements of y, in place; sizes float32, of the columns."""
 
     def codegen(context, builder, signature, args):
         t = signature.args
         py = lanes.pointer(context, builder, t[0], args[0], args[1], lanes.I16)
-        ps = lanes.pointer(context, builder, t[2], args[2], args[3], lanes.I16)
+        ps = lanes.pointer(context, builder, t[2], args[2], args[4], lanes.I16)
+        pc = lanes.pointer(context, builder, t[3], args[3], args[4], lanes.F32)
         u = lanes.load_uint16(builder, py, 0)
         h = (u * 0x6255 + lanes.load_uint16(builder, ps, 0)) & 0xFFFF
         h = ((h ^ (h >> 8)) * 0x2F35) & 0xFFFF
         h = h ^ (h >> 8)
         noise = ((h & 0x80FF) | 0x3F00) << 16
         value, magnitude = (u << 16).as_float(), ((u & 0x7FFF) << 16).as_float()
-        amplitude = magnitude.fma(lanes.same(builder, args[5]), lanes.same(builder, args[6]))
-        error = value.fma(lanes.same(builder, args[4]), lanes.constant(builder, 0.0))
+        size = lanes.load(builder, pc, 0, floats=True).by(lanes.same(builder, args[7]))
+        amplitude = magnitude.fma(lanes.same(builder, args[6]), size)
+        error = value.fma(lanes.same(builder, args[5]), lanes.constant(builder, 0.0))
         error = noise.as_float().fma(amplitude, error)
         bits = error.plus(value).as_int()
-        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-        lanes.store_uint16(builder, py, 0, rounded >> 16)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
+        lanes.store_uint16(builder, py, 0, ((rounded & 0x7F80) > 0x7F7F).choose(u, rounded))
         return context.get_dummy_value()
 
-    return types.void(y, at, salt, at_salt, gain, along, constant), codegen
+    return types.void(y, at, salt, sizes, at_column, gain, along, constant), codegen
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _perturb_row(y, start, n, salt, gain, along, constant):
-    total = np.float32(0)
-    for i in range(start, start + n):
-        v = _float(np.int32(np.int64(y[i]) << 16))
-        total += v * v
-    size = np.float32(constant * np.sqrt(total / n))
+def _perturb_row(y, salt, gain, along, constant, rms, typical, column_rms, column_typical, one_signed):
+    """One row; returns how many elements are not random sums, which are marked in `one_signed` and stay."""
+    n, found = y.size, 0
+    for c in range(n):
+        v = abs(_float(np.int32(np.int64(y[c]) << 16)))
+        found += (v > rms * column_rms[c]) | ((typical * column_typical[c] == 0) & (v > 0))
+    before = y.copy() if found else y
     whole = n - n % 16
     for c in range(0, whole, 16):
-        _perturb16(y, start + c, salt, c, gain, along, size)
+        _perturb16(y, c, salt, column_typical, c, gain, along, np.float32(constant * typical))
     if n % 16:
-        tail, salts = np.zeros(16, np.uint16), np.zeros(16, np.uint16)
+        tail, salts, sizes = np.zeros(16, np.uint16), np.zeros(16, np.uint16), np.zeros(16, np.float32)
         for c in range(whole, n):
-            tail[c - whole], salts[c - whole] = y[start + c], salt[c]
-        _perturb16(tail, 0, salts, 0, gain, along, size)
+            tail[c - whole], salts[c - whole], sizes[c - whole] = y[c], salt[c], column_typical[c]
+        _perturb16(tail, 0, salts, sizes, 0, gain, along, np.float32(constant * typical))
         for c in range(whole, n):
-            y[start + c] = tail[c - whole]
+            y[c] = tail[c - whole]
+    if found:
+        for c in range(n):
+            v = abs(_float(np.int32(np.int64(before[c]) << 16)))
+            one_signed[c] = (v > rms * column_rms[c]) | ((typical * column_typical[c] == 0) & (v > 0))
+            if one_signed[c]:
+                y[c] = before[c]
+    return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _perturb_few(y, n, salt, gain, along, constant):
-    for row in range(y.size // n):
-        _perturb_row(y, row * n, n, salt, gain, along, constant)
+@functools.cache
+def _perturb(threads: bool):
+    @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
+    def kernel(y, m, salt, gain, along, constant, rms, typical, column_rms, column_typical, one_signed):
+        _ = threads
+        total, n = 0, y.shape[1]
+        for row in prange(y.shape[0]):
+            at = row // m * n
+            total += _perturb_row(
+                y[row], salt, gain, along, constant, rms[row], typical[row], column_rms[at : at + n],
+                column_typical[at : at + n], one_signed[row],
+            )  # fmt: skip
+        return total
+
+    return kernel
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _perturb_many(y, n, salt, gain, along, constant):
-    for row in prange(y.size // n):
-        _perturb_row(y, row * n, n, salt, gain, along, constant)
+def perturb(y, m, salt, factors, sizes, limit):
+    """`destination.in_bf16` on y, uint16 [batch * m, n], in place: returns where results are no random sums, uint8
+    [batch * m, n], or None.
+
+    sizes: rms and typical size of rows [batch * m], then of columns [batch * n]; limit: of a random sum, in rms
+    """
+    rms, typical, column_rms, column_typical = sizes
+    one_signed = np.zeros(y.shape, np.uint8)
+    with np.errstate(over="ignore"):
+        limits = rms * np.float32(limit)
+    found = _perturb(y.size > 1 << 17)(
+        y, m, salt, *map(np.float32, factors), limits, typical, column_rms, column_typical, one_signed
+    )
+    return one_signed if found else None
 
 
-def perturb(y, n, salt, gain, along, constant):
-    """y (1 + gain) + h (along |y| + constant rms(row)) in place; y flat uint16 of rows of n."""
-    loop = _perturb_many if y.size > 1 << 17 else _perturb_few
-    loop(y, n, salt, np.float32(gain), np.float32(along), np.float32(constant))
+@functools.cache
+def _squares(threads: bool):
+    @njit(parallel=threads, cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+    def kernel(v, starts, width, out):
+        _ = threads
+        for row in prange(v.shape[0]):
+            for g in range(starts.size):
+                total = 0.0
+                for i in range(starts[g], starts[g] + width):
+                    value = np.float64(_float(np.int32(np.int64(v[row, i]) << 16)))
+                    total += value * value
+                out[row, g] = total / width
+
+    return kernel
+
+
+def squares(v, starts, width):
+    """Mean squares, float64 [rows, groups], of v[:, start : start + width] (uint16 patterns) for every start."""
+    out = np.empty((v.shape[0], starts.size))
+    _squares(v.shape[0] * starts.size * width > 1 << 17)(v, starts, width, out)
+    return out
 
 
 # ---------------------------------------------------------------- rms_norm

@@ -117,7 +117,7 @@ def _fp32(x, w, drop, wide=False):
     if w.dim() > 2:
         return _batched(x, _cut(w, drop), dtype)
     k, n = w.shape
-    columns = max(32, PART // max(k, 1))
+    columns = max(256, PART // max(k, 1))  # fewer cost the library more than they save
     if n <= columns or w.dtype == torch.float32:
         return (x @ _cut(w, drop).to(torch.float32)).to(dtype)
     rows = x.reshape(-1, k)
