@@ -89,7 +89,7 @@ class Case:
         if self.file == "rope.npz":
             token, rows = kw.get("token_index"), x[0].shape[2]
             cos, sin = (t[:, :, :rows] if token is None else t[:, :, token : token + 1] for t in x[1:])
-            return n.rotary(x[0], cos, sin, self.config("rotary"), self.dtype)
+            return n.rotary(x[0], cos, sin, numerics.default_config("rotary"), self.dtype)
         if self.file == "sdpa.npz":
             program = kw.get("program_config", {})
             return n.attention(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ttnn_emulator.numerics import ComputeConfig, common, exact, flash, flash_kernel, fpu, vector
+from ttnn_emulator.numerics import ComputeConfig, common, default_config, exact, flash, flash_kernel, fpu, vector
 
 
 def values(*shape, seed=0, wide=6):
@@ -46,7 +46,7 @@ def test_rotary(x, table):
     half = x.shape[-1] // 2
     turned = torch.cat([-x[..., half:], x[..., :half]], -1)
     want = fpu.add(fpu.mul(x, cos, "HiFi4"), fpu.mul(turned, sin, "HiFi4"))
-    assert same(common.rotary(x, cos, sin, None, "bfloat16"), want)
+    assert same(common.rotary(x, cos, sin, default_config("rotary"), "bfloat16"), want)
 
 
 @pytest.mark.parametrize("fidelity", fpu.PHASES)

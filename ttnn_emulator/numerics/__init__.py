@@ -41,7 +41,7 @@ DEFAULTS: dict[str, ComputeConfig] = {
     "rms_norm": ComputeConfig("HiFi4", True, False, False),
     "layer_norm": ComputeConfig("HiFi4", False, True, False),
     "softmax": ComputeConfig("HiFi3", True, True, False),
-    "reduce": ComputeConfig("HiFi4", False, True, False),
+    "reduce": ComputeConfig("HiFi3", False, True, False),
     "rotary": ComputeConfig("HiFi4", True, False, False),
     "attention": ComputeConfig("HiFi2", True, False, False),
     "attention_decode": ComputeConfig("HiFi2", True, False, False),

@@ -10,7 +10,17 @@ import builtins
 import torch
 
 from . import ComputeConfig, fpu, vector
-from .rounding import BLOCK_FORMATS, FLOATS, HELD_AS, cast_integer, pack, scalar, to_bf16_rna, to_bf16_truncated
+from .rounding import (
+    BLOCK_FORMATS,
+    FLOATS,
+    HELD_AS,
+    cast_integer,
+    pack,
+    scalar,
+    to_bf16_rna,
+    to_bf16_truncated,
+    truncate,
+)
 from .unary import look_up, unary
 
 TILE = 32
@@ -147,7 +157,7 @@ def _norm(x, weight, bias, eps, config, dtype, residual, centre):
     return stored(y, dtype).reshape(shape)
 
 
-# ---------------------------------------------------------------- softmax, reductions
+# ---------------------------------------------------------------- softmax
 
 
 def softmax(x, dim, config: ComputeConfig, dtype, numeric_stable=True):
@@ -172,61 +182,24 @@ def softmax(x, dim, config: ComputeConfig, dtype, numeric_stable=True):
     return stored(y, dtype).transpose(dim, -1)
 
 
-def _dims(x, dims):
-    dims = range(x.dim()) if dims is None else (dims,) if isinstance(dims, int) else dims
-    return sorted({d % x.dim() for d in dims}, reverse=True)
-
-
-def _reduce(x, dims, keepdim, dtype, config, scales):
-    """Last dimension first, packed to bfloat16 in between."""
-    for d in _dims(x, dims):
-        n = x.shape[d]
-        y = fpu.row_sum(x.transpose(d, -1).contiguous(), config.math_fidelity, config.fp32_dest_acc_en).float()
-        y = y * vector.f32(1 / n) if scales else y
-        x = pack(y if config.fp32_dest_acc_en else to_bf16_truncated(y), "bfloat16").transpose(d, -1)
-    return pack(x if keepdim else x.reshape([s for d, s in enumerate(x.shape) if d not in _dims(x, dims)]), dtype)
-
-
-def sum(x, dims, keepdim, dtype, config: ComputeConfig):
-    """Sum over `dims` (None: all): products with ones on the matrix unit. Recorded over the last dimension only."""
-    if not x.is_floating_point():
-        return cast_integer(x.to(torch.int64).sum(_dims(x, dims), keepdim), dtype)
-    if x.dtype == torch.float32:
-        return pack(x.sum(_dims(x, dims), keepdim), dtype)
-    return _reduce(x, dims, keepdim, dtype, config, scales=False)
-
-
-def mean(x, dims, keepdim, dtype, config: ComputeConfig):
-    """Mean over `dims` (None: all), as `sum`."""
-    if x.dtype == torch.float32:
-        return pack(x.mean(_dims(x, dims), keepdim), dtype)
-    return _reduce(x, dims, keepdim, dtype, config, scales=True)
-
-
-def max(x, dims, keepdim, dtype, config: ComputeConfig):
-    """Largest value over `dims` (None: all). Exact."""
-    y = x.amax(_dims(x, dims), keepdim)
-    return pack(y, dtype) if dtype in BLOCK_FORMATS else y.to(HELD_AS[dtype])
-
-
-def min(x, dims, keepdim, dtype, config: ComputeConfig):
-    """Smallest value over `dims` (None: all). Exact."""
-    y = x.amin(_dims(x, dims), keepdim)
-    return pack(y, dtype) if dtype in BLOCK_FORMATS else y.to(HELD_AS[dtype])
-
-
 # ---------------------------------------------------------------- rotary
 
 
-def rotary(x, cos, sin, config: ComputeConfig, dtype):
-    """x * cos + rotate_half(x) * sin, in the halves layout of HF models; the arguments broadcast. Bit for bit.
+def rotary(x, cos, sin, config: ComputeConfig, dtype, turned=None, cut=False):
+    """x * cos + turned * sin; the arguments broadcast. Bit for bit.
 
-    Numerics  FPU products in four phases and an FPU add, bfloat16 after each, whatever the config says (recorded).
+    turned    by default rotate_half(x), in the halves layout of HF models; cut: without the last bit that LoFi and
+              HiFi2 drop where the matrix unit turns x
+    Numerics  FPU products and an FPU add in the phases of the fidelity, packed to bfloat16 after each.
     """
-    half = x.shape[-1] // 2
+    fidelity, fp32, half = config.math_fidelity, config.fp32_dest_acc_en, x.shape[-1] // 2
     x, cos, sin = (t.to(torch.bfloat16) for t in (x, cos, sin))
-    one_pass = x.device.type == "cpu" and half % (TILE // 2) == 0 and cos.shape == sin.shape
+    cut = cut and fidelity in ("LoFi", "HiFi2")
+    one_pass = turned is None and x.device.type == "cpu" and half % (TILE // 2) == 0 and cos.shape == sin.shape
     if one_pass and cos.shape[-1] == 2 * half and torch.broadcast_shapes(x.shape, cos.shape) == x.shape:
-        return stored(fpu.rotary(x, cos, sin), dtype)
-    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
-    return stored(fpu.add(fpu.mul(x, cos, "HiFi4"), fpu.mul(turned, sin, "HiFi4")), dtype)
+        return stored(fpu.rotary(x, cos, sin, fidelity, fp32, cut), dtype)
+    if turned is None:
+        turned = truncate(x, 7) if cut else x
+        turned = torch.cat([-turned[..., half:], turned[..., :half]], -1)
+    first, second = (stored(fpu.mul(*pair, fidelity, fp32), "bfloat16") for pair in ((x, cos), (turned, sin)))
+    return stored(fpu.add(first, second, fp32), dtype)

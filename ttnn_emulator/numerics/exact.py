@@ -14,23 +14,20 @@ from .common import (
     auto_block_w,
     div,
     layer_norm,
-    max,
-    mean,
-    min,
     mul,
     rms_norm,
     rotary,
     softmax,
     sub,
-    sum,
 )
 from .flash import attention, attention_decode
+from .reductions import max, mean, min, prod, sum
 from .rounding import pack, typecast
 from .unary import unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "pack", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
 ]  # fmt: skip
 
 

@@ -18,25 +18,22 @@ from .common import (
     auto_block_w,
     div,
     layer_norm,
-    max,
-    mean,
-    min,
     mul,
     rms_norm,
     rotary,
     softmax,
     stored,
     sub,
-    sum,
 )
 from .destination import Sum, in_bf16
 from .product import product
+from .reductions import max, mean, min, prod, sum
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, typecast
 from .unary import unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "pack", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
 ]  # fmt: skip
 
 # ---------------------------------------------------------------- matmul

@@ -118,7 +118,7 @@ def row_sum(x, fidelity: str, fp32: bool = False) -> torch.Tensor:
     return out.reshape(*x.shape[:-1], 1).to(x.device)
 
 
-def rotary(x, cos, sin) -> torch.Tensor:
+def rotary(x, cos, sin, fidelity: str, fp32: bool = False, cut: bool = False) -> torch.Tensor:
     """x * cos + rotate_half(x) * sin of bfloat16 in one compiled pass; the tables broadcast to x, whose last dim is a
     multiple of 32 (the steps are `common.rotary`'s)."""
     from . import fused
@@ -126,7 +126,8 @@ def rotary(x, cos, sin) -> torch.Tensor:
     width = x.shape[-1]
     rows = _rows_of(cos.shape[:-1], x.shape[:-1])
     x, cos, sin = (t.contiguous().view(torch.int16) for t in (x, cos, sin))
-    out = fused.rotary(*(t.view(-1).numpy().view("uint16") for t in (x, cos, sin)), rows.numpy(), width)
+    flat = (t.view(-1).numpy().view("uint16") for t in (x, cos, sin))
+    out = fused.rotary(*flat, rows.numpy(), width, fidelity, fp32, cut)
     return torch.from_numpy(out.view("int16")).view(torch.bfloat16).view(x.shape)
 
 

@@ -248,8 +248,13 @@ def rms_norm(x, weight, eps, fidelity, approximate, fp32):
 
 
 @intrinsic(prefer_literal=True)
-def _rotated(typingctx, x, at, turned, at_turned, flip, cos, sin, at_table, out):
-    """out[at : + 16] = x * cos + (turned ^ flip) * sin, products in four phases, bfloat16 after each step."""
+def _rotated(typingctx, x, at, turned, at_turned, change, cos, sin, at_table, out, phases, fp32):
+    """out[at : + 16] = x * cos + turned * sin, packed to bfloat16 after each step; change: [bits that turned keeps, its
+    sign's change]."""
+    n_phases, is_fp32 = phases.literal_value, fp32.literal_value
+
+    def packed(y):
+        return (y + 0x8000) & -0x10000 if is_fp32 else y
 
     def codegen(context, builder, signature, args):
         t = signature.args
@@ -258,34 +263,36 @@ def _rotated(typingctx, x, at, turned, at_turned, flip, cos, sin, at_table, out)
             for i, j in ((0, 1), (2, 3), (5, 7), (6, 7), (8, 1))
         )
         v, other, c, s = (lanes.load_uint16(builder, p, 0) << 16 for p in (px, pt, pc, ps))
-        other = other ^ lanes.same(builder, args[4])
-        y = rules.add(rules.mul(v, c, 4, False), rules.mul(other, s, 4, False), False)
-        lanes.store_uint16(builder, po, 0, y >> 16)
+        keep, flip = (lanes.same(builder, builder.extract_value(args[4], i)) for i in range(2))
+        other = (other & keep) ^ flip
+        first, second = (packed(rules.mul(*pair, n_phases, is_fp32)) for pair in ((v, c), (other, s)))
+        lanes.store_uint16(builder, po, 0, packed(rules.add(first, second, is_fp32)) >> 16)
         return context.get_dummy_value()
 
-    return types.void(x, at, turned, at_turned, flip, cos, sin, at_table, out), codegen
+    return types.void(x, at, turned, at_turned, change, cos, sin, at_table, out, phases, fp32), codegen
 
 
 @functools.cache
-def _rotary(threads: bool):
+def _rotary(n_phases: int, fp32: bool, threads: bool):
     @njit(parallel=threads, cache=True, nogil=True, error_model="numpy")
-    def kernel(x, cos, sin, where, width, out):
+    def kernel(x, cos, sin, where, width, keep, out):
         _ = threads
         half = width // 2
-        sign, none = np.int32(-0x80000000), np.int32(0)
+        first, second = (keep, np.int32(-0x80000000)), (keep, np.int32(0))
         for row in prange(where.size):
             at, table = row * width, where[row] * width
             for k in range(0, half, 16):
-                _rotated(x, at + k, x, at + k + half, sign, cos, sin, table + k, out)
+                _rotated(x, at + k, x, at + k + half, first, cos, sin, table + k, out, n_phases, fp32)
             for k in range(half, width, 16):
-                _rotated(x, at + k, x, at + k - half, none, cos, sin, table + k, out)
+                _rotated(x, at + k, x, at + k - half, second, cos, sin, table + k, out, n_phases, fp32)
 
     return kernel
 
 
-def rotary(x, cos, sin, where, width):
+def rotary(x, cos, sin, where, width, fidelity, fp32, cut):
     """x * cos + rotate_half(x) * sin: flat uint16 patterns of rows of `width` (a multiple of 32); row i of x has row
-    where[i] of the tables."""
+    where[i] of the tables; cut: what is turned loses its last bit."""
     out = np.empty_like(x)
-    _rotary(x.size > 1 << 16)(x, cos, sin, where, width, out)
+    kernel = _rotary(PHASES[fidelity], bool(fp32), x.size > 1 << 16)
+    kernel(x, cos, sin, where, width, np.int32(-0x20000 if cut else -0x10000), out)
     return out

@@ -59,7 +59,7 @@ def rotary_embedding(
               as 32
     Dtypes    any; as x
     Layout    TILE; ROW_MAJOR operands are tilized
-    Numerics  two matrix-unit products and a sum, each rounded to bfloat16
+    Numerics  two FPU products in four phases and a sum, each rounded to bfloat16, whatever the config (recorded)
     Raises    head dims other than 32 or multiples of 64; tables that are too short; WIDTH_SHARDED
     Differs   integer operands are accepted by the library; here their result has no contents
     Source    recorded contract, op `ttnn.experimental.rotary_embedding`
@@ -121,7 +121,8 @@ def rotary_embedding(
     inputs = (x, on_device(cos), on_device(sin))
     if any(t.dtype not in FLOATS for t in inputs):
         return unmodelled(inputs, out)
-    config, dtype = resolve(compute_kernel_config, _DEFAULT), NAME[x.dtype]
+    resolve(compute_kernel_config, _DEFAULT)
+    dtype = NAME[x.dtype]
     span = slice(0, rows) if token_index is None else slice(token_index, token_index + 1)
 
     def compute(v, c, s):
@@ -131,7 +132,7 @@ def rotary_embedding(
         c, s = c[..., span, :], s[..., span, :]
         if c.shape[-1] != width:
             c, s = padded_to(c, c.shape[-2], width), padded_to(s, s.shape[-2], width)
-        return numerics.now().rotary(v, c, s, config, dtype)
+        return numerics.now().rotary(v, c, s, _DEFAULT, dtype)
 
     return launch(
         "ttnn.experimental.rotary_embedding", inputs, out, compute, flops=3 * padded.volume(),
@@ -150,7 +151,7 @@ def rotary_embedding_hf(
               hd]; the shape of x comes out
     Dtypes    floats; as x
     Layout    TILE; decode needs x, cos and sin sharded
-    Numerics  as `rotary_embedding`
+    Numerics  two FPU products and a sum in the config's fidelity and destination, each rounded to bfloat16
     Source    recorded contract, op `ttnn.experimental.rotary_embedding_hf`
     """
     x, cos, sin = on_device(input_tensor), on_device(cos_cache), on_device(sin_cache)
@@ -218,9 +219,8 @@ def rotary_embedding_llama(
               and sin [1, B, 1 or 32, hd], trans_mat [1, 1, 32 B, 32]; the shape of x comes out
     Dtypes    bfloat16
     Layout    TILE; decode needs all four HEIGHT_SHARDED
-    Numerics  the turn is exact; then as `rotary_embedding`
-    Differs   with a matrix that does more than turn neighbours the products round as ttnn.mul does; tables that are
-              shorter than the prompt give a result without contents
+    Numerics  the turn is a product of the matrix unit (LoFi and HiFi2 drop x's last bit), then as `rotary_embedding_hf`
+    Differs   tables that are shorter than the prompt give a result without contents
     Source    recorded contract, op `ttnn.experimental.rotary_embedding_llama`
     """
     x, cos, sin, turn = (on_device(t) for t in (input_tensor, cos_cache, sin_cache, trans_mat))
@@ -258,13 +258,14 @@ def rotary_embedding_llama(
     def compute(v, c, s, m):
         span, m = slice(0, 1 if is_decode_mode else rows), m[0, 0, :TILE, :TILE]
         c, s = c[..., span, :], s[..., span, :]
+        n = numerics.now()
         if not torch.equal(m, _neighbours(m.device)):
-            n, wide = numerics.now(), padded_to(v, v.shape[-2], width)
-            turned = (wide.reshape(*wide.shape[:-1], width // TILE, TILE) @ m).reshape(wide.shape)[..., :hd]
-            return n.add(n.mul(v, c, "bfloat16"), n.mul(turned, s, "bfloat16"), "bfloat16")
+            wide = padded_to(v, v.shape[-2], width)
+            turned = n.matmul(wide.unflatten(-1, (-1, TILE)), m, config, dtype="bfloat16", block_w=1).flatten(-2)
+            return n.rotary(v, c, s, config, "bfloat16", turned=turned[..., :hd])
         # The same products in HF's order: evens first, then odds.
         v, c, s = (torch.cat([t[..., 0::2], t[..., 1::2]], -1) for t in (v, c, s))
-        y = numerics.now().rotary(v, c, s, config, "bfloat16")
+        y = n.rotary(v, c, s, config, "bfloat16", cut=True)
         return torch.stack([y[..., : hd // 2], y[..., hd // 2 :]], -1).flatten(-2)
 
     return launch("ttnn.experimental.rotary_embedding_llama", inputs, out, compute, flops=(2 * TILE + 3) * x.volume())

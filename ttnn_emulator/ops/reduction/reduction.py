@@ -131,8 +131,9 @@ def _reduce(name, compute, check, x, dim, keepdim, memory_config, config, scalar
     out = spec(shape, x.dtype, layout, reduced_memory(x, shape, memory_config))
     c, dtype = resolve(config, numerics.default_config("reduce", NAME[x.dtype])), NAME[x.dtype]
     refuse_unmodelled(f"ttnn.{name}", scalar=None if scalar == 1.0 else scalar)
+    over = dims if isinstance(dim, int) or dim else None  # None: all
     return launch(
-        f"ttnn.{name}", (x,), out, lambda v: compute(v, dims, keepdim, dtype, c), flops=x.volume(),
+        f"ttnn.{name}", (x,), out, lambda v: compute(v, over, keepdim, dtype, c), flops=x.volume(),
         attrs={"math_fidelity": c.math_fidelity},
     )  # fmt: skip
 
@@ -222,10 +223,4 @@ def prod(
     shape = reduced_shape(x.spec.shape, dims, keepdim)
     out, dtype = spec(shape, x.dtype, Layout.TILE, reduced_memory(x, shape, memory_config)), NAME[x.dtype]
 
-    def compute(v):
-        v = v.to(torch.float32)
-        for d in reversed(dims):
-            v = v.prod(d, keepdim=keepdim)
-        return rounding.pack(v, dtype)
-
-    return launch("ttnn.prod", (x,), out, compute, flops=x.volume())
+    return launch("ttnn.prod", (x,), out, lambda v: numerics.now().prod(v, dim, keepdim, dtype), flops=x.volume())
