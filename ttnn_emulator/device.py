@@ -132,6 +132,7 @@ class MeshDevice:
         self.next_trace = 0
         self.programs: set = set()  # what has run: (op, specs in, specs out)
         self.kept: dict[tuple, list] = {}  # the buffers that programs hold for as long as they are cached
+        self.generators: dict[int, object] = {}  # by user, what draws on the device go on from
         self.program_cache = True
         # Order between queues: host writes are numbered; `order` is the last write of a queue that another one has
         # waited for.

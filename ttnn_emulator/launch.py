@@ -93,7 +93,7 @@ def _merged(topologies: tuple) -> TensorTopology:
 
 def launch(
     name, inputs, specs, compute, *, topology=None, flops=0, attrs=None, collective=False, through=(), together=None,
-    rows: Slices | None = None, into: Tensor | None = None,
+    rows: Slices | None = None, into: Tensor | list[Tensor] | None = None,
 ):  # fmt: skip
     """Runs one op: allocates what comes out, and computes it chip by chip, identical chips once.
 
@@ -109,7 +109,7 @@ def launch(
     through     specs of what the device's own steps hand to one another: allocated before the results, freed after
     rows        where `compute` treats slices one by one: along which dims (`numerics.rows`); what repeats is then
                 computed once
-    into        a tensor that is there already and takes the (one) result
+    into        the tensor that takes the result, or tensors that take the results, where they are there already
     """
     several = isinstance(specs, list)
     tensors = [t for t in inputs if t is not None]
@@ -123,7 +123,7 @@ def launch(
         if into is None:
             outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
         else:
-            outputs = [same(on_device(into))]
+            outputs = [same(on_device(t)) for t in (into if several else (into,))]
     ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
     buffers = [o.buffer if into is None else o.buffer.store for o in outputs]
     work = (inputs, buffers, compute, collective, together, rows)

@@ -6,7 +6,7 @@ Sums have a float32 destination and one rounding to bfloat16 (1.7e-3 in relative
 import torch
 
 import ttnn_emulator as ttnn
-from tests.emulator.case import Case, Refused, T
+from tests.emulator.case import Case, Device, Refused, T
 
 BF16, BFP8, FP32 = 4e-3, 2e-2, 1e-5
 PRODUCT = 50 * 2**-9  # every one of up to 50 factors is multiplied in four phases, each rounded to bfloat16
@@ -96,10 +96,25 @@ def users(values, dtype=ttnn.bfloat16):
 
 
 def sampled(values, tokens, k, p, temp, **config):
-    return tokens.gather(-1, values.argmax(-1, keepdim=True)).reshape(1, 1, 1, 32)
+    return tokens.gather(-1, values.argmax(-1, keepdim=True)).reshape(1, 1, 1, -1)
+
+
+def labels(dtype, layout=ttnn.TILE_LAYOUT):
+    return T((1, 1, 32, 128), dtype, layout, high=1000)
+
+
+def made(dtype):
+    return T((1, 1, 32, 4), dtype)
+
+
+def labelled(x, k, indices_tensor):
+    values, at = x.topk(k)
+    return values, indices_tensor.gather(-1, at)
 
 
 SAMPLING = (LOGITS, TOKENS, users(torch.ones(32), ttnn.uint32), users(torch.full((32,), 0.9)), users(torch.ones(32)))
+SEEDS = T((32,), ttnn.uint32, RM, high=32)
+FIVE = [T(values=torch.ones(5), dtype=d, layout=RM) for d in (ttnn.uint32, ttnn.bfloat16, ttnn.bfloat16)]
 
 CASES = {
     "ttnn.sum": reduction(torch.sum, BF16),
@@ -136,6 +151,17 @@ CASES = {
         Case((DISTINCT, 32), {}, topk, 0),
         Case((DISTINCT,), {"k": 5, "dim": 2, "largest": False}, topk, 0),
         Case((T((1, 1, 32, 64), values=torch.arange(64.0).expand(1, 1, 32, 64)), 4), {}, topk, 0),
+        Case((DISTINCT, 4), dict(indices_tensor=labels(ttnn.int32)), labelled, 0),
+        Case((DISTINCT, 4), dict(output_tensor=(made(ttnn.float32), made(ttnn.uint32))), topk, 0),
+        Refused((DISTINCT, 4), dict(indices_tensor=labels(ttnn.uint16)), "must be UINT32 when input tensor is FLOAT32"),
+        Refused((X, 4), dict(indices_tensor=labels(ttnn.uint16)), "Indices tensor has incorrect shape"),
+        Refused((DISTINCT, 4), dict(indices_tensor=labels(ttnn.bfloat16)), "must be UINT16, UINT32, or INT32"),
+        Refused((DISTINCT, 4), dict(indices_tensor=labels(ttnn.uint32, RM)), "must be in tiled format, got"),
+        Refused(
+            (DISTINCT, 4), dict(output_tensor=(made(ttnn.bfloat16), made(ttnn.uint32))),
+            "Got output: DataType::BFLOAT16, input: DataType::FLOAT32",
+        ),
+        Refused((X, 4), dict(output_tensor=(made(ttnn.bfloat16), made(ttnn.uint16))), "incorrect shape! Got"),
         Refused((X, 51), {}, "K cannot be larger than the dimension size! K=51, dimension size=50"),
         Refused((T((1, 1, 32, 64), layout=RM), 4), {}, "The input must be in tiled format"),
         Refused((T((1, 1, 32, 64), ttnn.int32), 4), {}, "Input tensor must be BFLOAT16, BFLOAT8_B, or FLOAT32"),
@@ -172,6 +198,18 @@ CASES = {
             (LOGITS, TOKENS, users(torch.full((32,), 8), ttnn.uint32), *SAMPLING[3:]), {"seed": 7},
             note="the draw is torch's; specs and memory are checked",
         ),
+        Case((T((1, 1, 5, 64)), T((1, 1, 5, 64), ttnn.uint32, RM), *FIVE), {}, sampled, 0),
+        Case(SAMPLING, dict(output_tensor=T((1, 1, 1, 32), ttnn.int32, RM)), sampled, 0),
+        Refused(SAMPLING, dict(output_tensor=T((1, 1, 1, 16), ttnn.uint32, RM)), r"must be \[1,1,1,32\]"),
+        Refused(SAMPLING, dict(output_tensor=T((1, 1, 1, 32), ttnn.uint16, RM)), "are supported for outputs"),
+        Refused((T((1, 1, 33, 64)), T((1, 1, 33, 64), ttnn.int32, RM), *SAMPLING[2:]), {}, "users .*; got 33!"),
+        Refused((T((1, 1, 5, 64)), T((1, 1, 5, 64), ttnn.int32, RM), *SAMPLING[2:]), {}, r"k must have shape \[5\]"),
+        Refused((T((1, 2, 32, 64)), T((1, 2, 32, 64), ttnn.int32, RM), *SAMPLING[2:]), {}, r"dims 0 and 1 \(N, C\)"),
+        Refused(
+            (T((1, 1, 32, 8192)), T((1, 1, 32, 8192), ttnn.int32, RM), *SAMPLING[2:]), {}, "grow to 2260384 B"
+        ),
+        Refused((*SAMPLING[:3], T((32,), ttnn.float32, RM), SAMPLING[4]), {}, "supported for p!"),
+        Refused(SAMPLING, dict(sub_core_grids=ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0))])), "found 1!"),
         Refused((T((1, 1, 32, 64), layout=RM), *SAMPLING[1:]), {}, "Only TILE_LAYOUT is supported for inputs"),
         Refused(
             (LOGITS, T((1, 1, 32, 64), ttnn.int32), *SAMPLING[2:]), {}, "Only ROW_MAJOR is supported for input indices",
@@ -183,5 +221,19 @@ CASES = {
             (T((1, 1, 32, 96)), T((1, 1, 32, 96), ttnn.int32, RM), *SAMPLING[2:]), {},
             "must yield a power-of-2 number of tiles",
         ),
+    ],
+    "ttnn.manual_seed": [
+        Case((3,), dict(device=Device), note="what comes back has no meaning"),
+        Case((3,), dict(device=Device, user_ids=5), note="as above"),
+        Case((SEEDS,), {}, note="as above"),
+        Case((SEEDS,), dict(user_ids=SEEDS), note="as above"),
+        Case((7,), dict(device=Device, user_ids=SEEDS), note="as above"),
+        Refused((3,), {}, "Device must be provided"),
+        Refused((3,), dict(device=Device, user_ids=32), r"range \[0, 31\]"),
+        Refused((-1,), dict(device=Device), "incompatible", TypeError),
+        Refused((T((32,), ttnn.int32, RM),), {}, "must be of type UINT32"),
+        Refused((T((32,), ttnn.uint32),), {}, "must have ROW_MAJOR layout"),
+        Refused((SEEDS,), dict(user_ids=3), "user_ids must not be provided as a scalar"),
+        Refused((SEEDS,), dict(user_ids=T((16,), ttnn.uint32, RM)), "seeds volume: 32 and user_ids volume: 16"),
     ],
 }  # fmt: skip

@@ -95,13 +95,14 @@ def topk(
 ) -> list[Tensor]:  # fmt: skip
     """[values, indices] of the k largest (or smallest) along `dim`.
 
+    `indices_tensor` says what stands for each place instead of its number; `output_tensor` is (values, indices).
+
     Dtypes    bfloat16, bfloat8_b, float32; indices are uint16, or uint32 where the dim exceeds 65,536 or the input is
-              float32
+              float32; those of `indices_tensor` or `output_tensor` where they are wider
     Layout    TILE
     Differs   of equal values the first index comes first; the device's bitonic sort may choose another
     """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
-    refuse_unmodelled("ttnn.topk", output_tensor=output_tensor)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension for topk is out of range (expected to be in range of [{-rank}, {rank - 1}])")
     size = x.spec.shape[dim]
@@ -115,6 +116,10 @@ def topk(
     shape[dim] = k
     memory = memory_config or x.spec.memory_config
     index = uint32 if size > 65536 or x.dtype is float32 else uint16
+    if indices_tensor is not None:
+        index = _labelled(x, on_device(indices_tensor), index)
+    if output_tensor is not None:
+        index = _check_outputs(x, tuple(shape), *map(on_device, output_tensor))
     held, dtype = rounding.HELD_AS[NAME[index]], x.dtype
 
     def compute(v, ids=None):
@@ -124,13 +129,43 @@ def topk(
             values = rounding.pack(values, NAME[dtype])
         return values, (at if ids is None else ids.to(torch.int64).gather(dim, at)).to(held)
 
-    if index is uint32 and indices_tensor is not None and indices_tensor.dtype is not uint32:
-        refuse_unmodelled("ttnn.topk", indices_tensor=indices_tensor)
+    made = [spec(shape, x.dtype, Layout.TILE, memory), spec(shape, index, Layout.TILE, memory)]
     return launch(
-        "ttnn.topk", (x, indices_tensor),
-        [spec(shape, x.dtype, Layout.TILE, memory), spec(shape, index, Layout.TILE, memory)],
-        compute, flops=x.volume() * TILE.bit_length(),
-    )  # fmt: skip
+        "ttnn.topk", (x, indices_tensor), made, compute, flops=x.volume() * TILE.bit_length(), into=output_tensor
+    )
+
+
+def _labelled(x: Tensor, labels: Tensor, index):
+    """The dtype of indices that are taken from a tensor."""
+    if labels.spec.shape != x.spec.shape:
+        raise DeviceRejects(
+            f"Indices tensor has incorrect shape! Got : Shape({list(labels.spec.shape)}), "
+            f"expected: Shape({list(x.spec.shape)})"
+        )
+    if labels.layout is not Layout.TILE:
+        raise DeviceRejects("Optional indices tensor must be in tiled format, got: Layout::ROW_MAJOR")
+    if labels.dtype not in (uint16, uint32, int32):
+        raise DeviceRejects(f"Optional indices tensor must be UINT16, UINT32, or INT32, got: {cpp(labels.dtype)}")
+    if x.dtype is float32 and labels.dtype is uint16:
+        raise DeviceRejects("Optional indices tensor must be UINT32 when input tensor is FLOAT32, got UINT16")
+    return index if labels.dtype is uint16 else labels.dtype
+
+
+def _check_outputs(x: Tensor, shape: tuple, values: Tensor, indices: Tensor):
+    """The dtype of the indices that are written."""
+    if tuple(values.spec.shape) != shape:
+        raise DeviceRejects(
+            f"Preallocated values tensor has incorrect shape! Got : Shape({list(values.spec.shape)}), "
+            f"expected: Shape({list(shape)})"
+        )
+    if values.dtype is not x.dtype:
+        raise DeviceRejects(
+            "Preallocated output tensor dtype must match input tensor dtype. "
+            f"Got output: {cpp(values.dtype)}, input: {cpp(x.dtype)}"
+        )
+    if tuple(indices.spec.shape) != shape or indices.dtype not in (uint16, uint32, int32):
+        raise DeviceRejects(f"Preallocated indices tensor must be {list(shape)} of integers, not {indices.spec}")
+    return indices.dtype
 
 
 @op("ttnn.sort")
@@ -193,60 +228,3 @@ def moe(
 
     inputs = (x, expert_mask_tensor, topk_mask_tensor)
     return finish("ttnn.moe", inputs, out, compute, output_tensor, flops=10 * x.volume())
-
-
-@op("ttnn.sampling")
-def sampling(
-    input_values_tensor: Tensor, input_indices_tensor: Tensor, k: Tensor, p: Tensor, temp: Tensor, *,
-    seed: int | None = None,
-    sub_core_grids=None, output_tensor: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """A token for each of 32 users: top-k, then top-p, then a draw, from values * temp (temp is 1 / temperature).
-
-    Shapes    values and indices [1, 1, 32, W], k, p and temp [32] -> [1, 1, 1, 32]
-    Dtypes    values, p and temp bfloat16; indices and k uint32 or int32; uint32 comes out
-    Layout    values TILE, all the others ROW_MAJOR
-    Differs   the draw is torch's for the same seed, not the device's; with k = 1 there is none
-    """
-    v, ids = on_device(input_values_tensor), on_device(input_indices_tensor)
-    for t in (k, p, temp):
-        on_device(t)
-    if len(v.spec.shape) < 3:
-        raise DeviceRejects(f"ShapeBase[] index out of range. 2 not in [-4, {len(v.spec.shape)})")
-    if v.layout is not Layout.TILE:
-        raise DeviceRejects("Only TILE_LAYOUT is supported for inputs!")
-    if v.dtype is not bfloat16:
-        raise DeviceRejects("Only BFLOAT16 is supported for inputs!")
-    if ids.layout is not Layout.ROW_MAJOR:
-        raise DeviceRejects("Only ROW_MAJOR is supported for input indices!")
-    if v.spec.shape != ids.spec.shape:
-        raise DeviceRejects("Input values and indices must have the same shape!")
-    tiles = v.spec.shape[-1] // TILE
-    if tiles & (tiles - 1) or v.spec.shape[-1] % TILE:
-        raise DeviceRejects(
-            f"Input inner dim ({v.spec.shape[-1]}) must yield a power-of-2 number of tiles (Wt = W/32 = {tiles}); "
-            "pad W up to the next "
-            "power-of-2 multiple of 32 (e.g. with -inf values and dummy indices) if needed!"
-        )
-    if k.dtype not in (uint32, int32):
-        raise DeviceRejects("Only UINT32 & INT32 dtypes are supported for k!")
-    if k.spec.shape != (32,):
-        raise DeviceRejects("k must have shape [32] (one per user)!")
-    if p.dtype is not bfloat16:
-        raise DeviceRejects("Only BFLOAT16 dtypes are supported for p!")
-    out = spec((1, 1, 1, 32), uint32, Layout.ROW_MAJOR, v.spec.memory_config)
-
-    def compute(values, indices, most, mass, inverse):
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        logits = values[0, 0].float() * inverse.float()[:, None]
-        chosen = []
-        for user, row in enumerate(logits):
-            at = torch.argsort(row, descending=True, stable=True)[: int(most[user]) or row.numel()]
-            weights = torch.softmax(row[at], 0)
-            keep = weights.cumsum(0) - weights < float(mass[user])
-            keep[0] = True
-            drawn = at[0] if len(at) == 1 else at[torch.multinomial(weights * keep, 1, generator=generator)[0]]
-            chosen.append(indices[0, 0, user, drawn])
-        return torch.stack(chosen).reshape(1, 1, 1, 32).to(torch.int64)
-
-    return finish("ttnn.sampling", (v, ids, k, p, temp), out, compute, output_tensor, flops=5 * v.volume())
