@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from . import ComputeConfig, exact, fpu, vector
+from . import ComputeConfig, exact, flash, fpu, vector
 from .common import (
     TILE,
     activated,
@@ -28,7 +28,7 @@ from .common import (
 from .destination import Sum, in_bf16
 from .product import product
 from .reductions import max, mean, min, prod, sum
-from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, typecast
+from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, truncate_fp32, typecast
 from .unary import unary
 
 __all__ = [
@@ -106,8 +106,13 @@ def attention(
     """softmax((q k^T + mask) * scale) v, grouped heads.
 
     Shapes    as `exact.attention`
-    Numerics  `_attend`, over all of K at once: the chunks of the device are not followed
+    Numerics  on a CPU in the steps of `exact.attention` (`_Flash`), elsewhere `_attend`, over all of K at once
     """
+    if q.device.type == "cpu":
+        return flash.prefill(
+            _Flash, q, k, v, mask=mask, is_causal=is_causal, scale=scale, config=config, exp_approx=exp_approx,
+            q_chunk=q_chunk, k_chunk=k_chunk, sliding_window=sliding_window, sink=sink, start=start, dtype=dtype,
+        )  # fmt: skip
     s, sk = q.shape[-2], k.shape[-2]
     hidden = None
     if is_causal or sliding_window:
@@ -118,6 +123,23 @@ def attention(
                 columns <= rows - sliding_window if is_causal else (columns - rows).abs() > sliding_window // 2
             )
     return _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, k_chunk // TILE, True, sink)
+
+
+class _Flash(flash._Flash):
+    """The steps of flash attention; with an fp32 destination by the products of `fast` and torch's exponential.
+
+    A bf16 destination's are the matrix unit's own: weights of attention have one sign, so that most of the sums in it
+    are no random ones (`destination`).
+    """
+
+    def matmul(self, x, w, block_w=0):
+        if not self.fp32:
+            return super().matmul(x, w, block_w)
+        if self.fidelity in ("LoFi", "HiFi2"):
+            x = truncate(x, 7) if x.dtype == torch.bfloat16 else truncate_fp32(x, 7)
+        return product(x, w, LOFI_DROPS if self.fidelity == "LoFi" else 0, wide=True)
+
+    exp_accurate = staticmethod(torch.exp)
 
 
 def attention_decode(

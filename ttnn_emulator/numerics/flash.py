@@ -5,6 +5,7 @@ Source    `sdpa` and `sdpa_decode` kernels of the wheel (ttnn 0.81.1), with the 
 """
 
 import builtins
+import functools
 import math
 from typing import NamedTuple
 
@@ -85,8 +86,12 @@ class _Flash:
     def packed(self, y):
         return stored(y, "bfloat16")
 
+    def matmul(self, x, w, block_w=0):
+        """A product, as the destination holds it; block_w: tiles of K whose sums are added in L1 (0: one block)."""
+        return fpu.matmul(x, w, self.fidelity, self.fp32, block_w, sum_all=True)
+
     def scores(self, q, k, mask):
-        s = fpu.matmul(q, k.mT, self.fidelity, self.fp32)
+        s = self.matmul(q, k.mT)
         s = s if self.wide else self.packed(s)
         return s if mask is None else s.masked_fill(mask, -math.inf)
 
@@ -106,8 +111,10 @@ class _Flash:
         if self.exp_approx:
             e = vector.exp_unclamped(v, self.scale)
         else:
-            e = vector.exp_accurate(v * vector.f32(self.scale))
+            e = self.exp_accurate(v * vector.f32(self.scale))
         return e if self.wide else self.packed(e)
+
+    exp_accurate = staticmethod(vector.exp_accurate)
 
     def _of_bf16(self, function, v):
         """A vector-unit function of bfloat16 values and the scale, from a table."""
@@ -131,7 +138,7 @@ class _Flash:
         return total, self.times(acc, c)
 
     def product(self, p, v):
-        return self.packed(fpu.matmul(p, v, self.fidelity, self.fp32))
+        return self.packed(self.matmul(p, v))
 
     def times(self, a, b):
         return self.packed(fpu.mul(a, b, self.fidelity, self.fp32))
@@ -206,11 +213,13 @@ class _Tiles(NamedTuple):
             yield i, live
 
 
-def attention(
-    q, k, v, *, mask=None, is_causal=False, scale=None, config: ComputeConfig, exp_approx=True, q_chunk=32, k_chunk=32,
-    sliding_window=None, sink=None, start=0, dtype="bfloat16",
+def prefill(
+    steps, q, k, v, *, mask=None, is_causal=False, scale=None, config: ComputeConfig, exp_approx=True, q_chunk=32,
+    k_chunk=32, sliding_window=None, sink=None, start=0, dtype="bfloat16",
 ):  # fmt: skip
     """softmax((q k^T + mask) * scale) v, grouped heads, in the steps of the library's flash attention.
+
+    steps     `_Flash`, or what multiplies in another way
 
     Shapes    q [B, nq, S, hd], k and v [B, nk, Sk, hd] -> [B, nq, S, hd]; mask broadcasts to [B, nq, S, Sk], added to
               the unscaled scores; sink [1, nq, 1, 1]: one more unscaled score of every row, without a value; start:
@@ -229,7 +238,7 @@ def attention(
     group = nq // nk
     q, k, v = (t.to(torch.bfloat16) for t in (q, k, v))
     scale = 1 / math.sqrt(hd) if scale is None else scale
-    step = _Flash(config, scale, exp_approx, wide=config.fp32_dest_acc_en)
+    step = steps(config, scale, exp_approx, wide=config.fp32_dest_acc_en)
     pad = -sk % k_chunk
     k, v = (torch.nn.functional.pad(t, (0, 0, 0, pad)) for t in (k, v))
     if mask is not None:
@@ -278,7 +287,7 @@ def attention(
             if not step.fp32 and block < live:
                 y, first = (t.unflatten(2, (group, -1)) for t in (y, p))
                 first = first[:, :, :, : high * TILE]
-                blocks = fpu.matmul(first.flatten(2, 3), v[:, :, at], step.fidelity, False, block, sum_all=True)
+                blocks = step.matmul(first.flatten(2, 3), v[:, :, at], block)
                 y[:, :, :, : high * TILE] = step.packed(blocks).view(*first.shape[:4], -1)
                 y = y.flatten(2, 3)
             if m is not None:
@@ -294,6 +303,9 @@ def attention(
         y = stored(fpu.mul(acc, step.inverse(total), step.fidelity, step.fp32), dtype)
         out[:, :, these] = y.reshape(b, nq, len(rows), -1)
     return out
+
+
+attention = functools.partial(prefill, _Flash)
 
 
 def _decode_chunks(position, k_chunk, sliding_window, fp32):

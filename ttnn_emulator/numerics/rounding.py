@@ -39,9 +39,9 @@ def to_bf16_rna(x: torch.Tensor) -> torch.Tensor:
     return ((bits(x) + 0x8000) >> 16).to(torch.int16).view(torch.bfloat16)
 
 
-def truncate_fp32(x: torch.Tensor) -> torch.Tensor:
-    """float32 cut to the 11 significand bits that a source register holds."""
-    return (bits(x) & -0x2000).view(torch.float32)
+def truncate_fp32(x: torch.Tensor, keep: int = 11) -> torch.Tensor:
+    """float32 cut to the 11 significand bits that a source register holds, or to the `keep` that a pass sees."""
+    return (bits(x) & -(1 << (24 - keep))).view(torch.float32)
 
 
 def to_bf16_truncated(x: torch.Tensor) -> torch.Tensor:
