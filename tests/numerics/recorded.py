@@ -84,7 +84,14 @@ class Case:
             return getattr(n, self.op)(x[0], weight, bias, kw["epsilon"], self.config(self.op), self.dtype)
         if self.file == "softmax.npz":
             if self.op == "softmax":
-                return n.softmax(x[0], kw["dim"], self.config("softmax"), self.dtype, kw.get("numeric_stable", True))
+                return n.softmax(
+                    x[0],
+                    kw["dim"],
+                    self.config("softmax"),
+                    self.dtype,
+                    kw.get("numeric_stable", True),
+                    wide=self.entry["compute_kernel_config"] != "default",
+                )
             return getattr(n, self.op)(x[0], kw["dim"], kw["keepdim"], self.dtype, self.config("reduce"))
         if self.file == "rope.npz":
             token, rows = kw.get("token_index"), x[0].shape[2]

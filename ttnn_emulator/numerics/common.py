@@ -9,7 +9,7 @@ import builtins
 
 import torch
 
-from . import ComputeConfig, fpu, vector
+from . import ComputeConfig, fpu
 from .rounding import (
     BLOCK_FORMATS,
     FLOATS,
@@ -18,10 +18,9 @@ from .rounding import (
     pack,
     scalar,
     to_bf16_rna,
-    to_bf16_truncated,
     truncate,
 )
-from .unary import look_up, unary
+from .unary import unary
 
 TILE = 32
 MATMUL_GRID = 8  # columns of the worker grid
@@ -106,80 +105,6 @@ def mul(a, b, dtype, a_dtype=None, b_dtype=None):
 def div(a, b, dtype, a_dtype=None, b_dtype=None):
     """a / b; b a tensor or a number (rounded to bfloat16). bfloat16: one RNE of the quotient, bit for bit."""
     return _binary(torch.true_divide, a, b, dtype)
-
-
-# ---------------------------------------------------------------- norms
-
-
-def _mean(x, fidelity, fp32):
-    y = fpu.row_sum(x, fidelity, fp32).float() * vector.f32(1 / x.shape[-1])
-    return y if fp32 else to_bf16_truncated(y)
-
-
-def rms_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
-    """x / sqrt(mean(x^2) + eps) * weight + bias over the last dimension. Bit for bit in both modes.
-
-    Numerics  Each step in the fidelity's phases and kept in bfloat16, or in fp32 with an fp32 destination (read back
-              with 11 significand bits); row sum by the matrix unit; 1 / W on the vector unit; math_approx_mode:
-              10-bit rsqrt.
-    Source    `layernorm.cpp` of the wheel; all recorded configs
-    """
-    return _norm(x, weight, bias, eps, config, dtype, residual, centre=False)
-
-
-def layer_norm(x, weight, bias, eps, config: ComputeConfig, dtype, residual=None):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, in the steps of `rms_norm`."""
-    return _norm(x, weight, bias, eps, config, dtype, residual, centre=True)
-
-
-def _norm(x, weight, bias, eps, config, dtype, residual, centre):
-    fidelity, fp32 = config.math_fidelity, config.fp32_dest_acc_en
-    shape = x.shape
-    if x.dtype == torch.float32 and not fp32:
-        x = x.to(torch.bfloat16)
-    if residual is not None:
-        x = fpu.add(x, residual, fp32)
-    x = x.reshape(-1, shape[-1])
-    weight, bias = (t if t is None else t.to(torch.bfloat16).reshape(1, -1) for t in (weight, bias))
-    one_pass = not centre and bias is None and shape[-1] % TILE == 0 and x.dtype == torch.bfloat16
-    if one_pass and x.device.type == "cpu" and (dtype == "bfloat16" or not fp32):
-        y = stored(fpu.rms_norm(x, weight, operand(x, eps), fidelity, config.math_approx_mode, fp32), dtype)
-        return y.reshape(shape)
-    if centre:
-        x = fpu.sub(x, _mean(x, fidelity, fp32), fp32)
-    r = fpu.add(_mean(fpu.mul(x, x, fidelity, fp32), fidelity, fp32), operand(x, eps), fp32)
-    r = vector.rsqrt_approx(r) if config.math_approx_mode else r.double().rsqrt().float()
-    y = fpu.mul(x, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
-    if weight is not None:
-        y = fpu.mul(y, weight, fidelity, fp32)
-    if bias is not None:
-        y = fpu.add(y, bias, fp32)
-    return stored(y, dtype).reshape(shape)
-
-
-# ---------------------------------------------------------------- softmax
-
-
-def softmax(x, dim, config: ComputeConfig, dtype, numeric_stable=True):
-    """exp(x - max) / sum.
-
-    Numerics  math_approx_mode: the approximate exponential. fp32 destination: the exponentials are kept in fp32 (in
-              bfloat16 when approximate), the sum's reciprocal in fp32. bf16 destination: bfloat16 after every step.
-    """
-    x = x.transpose(dim, -1)
-    fidelity, fp32, approximate = config.math_fidelity, config.fp32_dest_acc_en, config.math_approx_mode
-    if x.dtype == torch.float32 and not fp32:
-        x = x.to(torch.bfloat16)
-    v = fpu.sub(x, x.amax(-1, keepdim=True), fp32) if numeric_stable else x
-    if approximate:
-        e = vector.exp_approx(v)
-        e = pack(e if fp32 else to_bf16_truncated(e), "bfloat16")
-    else:
-        e = vector.exp_accurate(v) if fp32 else pack(look_up(v, "exp"), "bfloat16")
-    total = fpu.row_sum(e, fidelity, fp32)
-    r = (1 / total.double()).float()
-    y = fpu.mul(e, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
-    return stored(y, dtype).transpose(dim, -1)
 
 
 # ---------------------------------------------------------------- rotary

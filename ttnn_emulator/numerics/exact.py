@@ -13,21 +13,19 @@ from .common import (
     add,
     auto_block_w,
     div,
-    layer_norm,
     mul,
-    rms_norm,
     rotary,
-    softmax,
     sub,
 )
 from .flash import attention, attention_decode
+from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax
 from .reductions import max, mean, min, prod, sum
 from .rounding import pack, typecast
 from .unary import unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "norm_from_sums", "norm_sums", "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
 ]  # fmt: skip
 
 

@@ -17,15 +17,13 @@ from .common import (
     add,
     auto_block_w,
     div,
-    layer_norm,
     mul,
-    rms_norm,
     rotary,
-    softmax,
     stored,
     sub,
 )
 from .destination import Sum, in_bf16
+from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax
 from .product import product
 from .reductions import max, mean, min, prod, sum
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, truncate_fp32, typecast
@@ -33,7 +31,7 @@ from .unary import unary
 
 __all__ = [
     "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "norm_from_sums", "norm_sums", "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
 ]  # fmt: skip
 
 # ---------------------------------------------------------------- matmul

@@ -12,7 +12,6 @@ from ...dtypes import NAME, DataType, Layout, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import launch, on_device
 from ...memory import MemoryConfig
-from ...numerics import rounding
 from ...op import op
 from ...shape import TILE
 from ...tensor import Tensor, spec
@@ -43,7 +42,7 @@ def partial_norm(function: str, doc: str, sums: int):
             raise DeviceRejects("Only tilized inputs supported.")
         if x.dtype not in FLOAT_INPUTS:
             raise DeviceRejects("Input data format not supported.")
-        c = resolve(compute_kernel_config, numerics.default_config(function, NAME[x.dtype]))
+        c = resolve(compute_kernel_config, numerics.default_config("rms_norm"))
         if x.dtype is float32 and (compute_kernel_config is None or not c.fp32_dest_acc_en):
             raise DeviceRejects(
                 f"{function}_pre_all_gather with Float32 input requires fp32_dest_acc_en=true in the compute kernel "
@@ -58,12 +57,7 @@ def partial_norm(function: str, doc: str, sums: int):
         made = NAME[out.dtype]
 
         def compute(v, r=None):
-            v = v.float() if r is None else v.float() + r.float()
-            stats = v.new_zeros(*v.shape[:-1], sums, TILE)
-            stats[..., 0, 0] = v.square().sum(-1)
-            if sums > 1:
-                stats[..., 1, 0] = v.sum(-1)
-            return rounding.pack(stats.flatten(-2), made)
+            return numerics.now().norm_sums(v, sums, c, made, residual=r)
 
         inputs = (x, residual_input_tensor)
         return launch(full, inputs, out, compute, flops=2 * sums * x.volume(), attrs={"math_fidelity": c.math_fidelity})
@@ -88,7 +82,7 @@ def gathered_norm(function: str, doc: str, sums: int):
         if x.layout is not Layout.TILE:
             raise DeviceRejects(f"Input tensor must have TILE layout, got: {cpp(x.layout)}")
         check_dtype(x)
-        c = resolve(compute_kernel_config, numerics.default_config(function, NAME[x.dtype]))
+        c = resolve(compute_kernel_config, numerics.default_config("rms_norm"))
         if float32 in (x.dtype, stats.dtype) and (compute_kernel_config is None or not c.fp32_dest_acc_en):
             raise DeviceRejects("FLOAT32 input/stats require fp32_dest_acc_en=true in the compute kernel config.")
         if stats.spec.shape[-2] != x.spec.shape[-2]:
@@ -110,16 +104,11 @@ def gathered_norm(function: str, doc: str, sums: int):
                 )
         check_spread_input(full, x, program_config)
         out = spec(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
-        made, n = NAME[out.dtype], x.spec.shape[-1] * tiles // sums
+        made = NAME[out.dtype]
 
         def compute(v, s, w=None, b=None):
-            v, s = v.float(), s.float()[..., ::TILE]
-            mean = s[..., 1::2].sum(-1, keepdim=True) / n if sums > 1 else 0.0
-            square = s[..., ::sums].sum(-1, keepdim=True) / n
-            y = (v - mean) * (square - mean**2 + epsilon).rsqrt()
-            w, b = (None if p is None else p.reshape(-1)[: v.shape[-1]].float() for p in (w, b))
-            y = y if w is None else y * w
-            return rounding.pack(y if b is None else y + b, made)
+            w, b = (None if p is None else p.reshape(-1)[: v.shape[-1]] for p in (w, b))
+            return numerics.now().norm_from_sums(v, s, w, b, epsilon, sums, c, made)
 
         inputs = (x, stats, weight, bias)
         return launch(full, inputs, out, compute, flops=4 * x.volume(), attrs={"math_fidelity": c.math_fidelity})
@@ -128,16 +117,8 @@ def gathered_norm(function: str, doc: str, sums: int):
     return call
 
 
-_DIFFERS = "\n\n    Differs   computed in float32 and rounded once; the device's steps have no recorded vectors"
-
-
-rms_norm_pre_all_gather = partial_norm("rms_norm", f"sum(x^2) in column 0 of one tile column.{_DIFFERS}", 1)
-
-
-layer_norm_pre_all_gather = partial_norm("layer_norm", f"sum(x^2) and sum(x) in columns 0 and 32.{_DIFFERS}", 2)
-
-
-rms_norm_post_all_gather = gathered_norm("rms_norm", f"rms_norm of a part, from gathered sums.{_DIFFERS}", 1)
-
-
-layer_norm_post_all_gather = gathered_norm("layer_norm", f"layer_norm of a part, from gathered sums.{_DIFFERS}", 2)
+_STEPS = "\n\n    Numerics  default HiFi4, bf16 destination and the 10-bit rsqrt, also for layer_norm"
+rms_norm_pre_all_gather = partial_norm("rms_norm", f"sum(x^2) in column 0 of one tile column.{_STEPS}", 1)
+layer_norm_pre_all_gather = partial_norm("layer_norm", f"sum(x^2) and sum(x) in columns 0 and 32.{_STEPS}", 2)
+rms_norm_post_all_gather = gathered_norm("rms_norm", f"rms_norm of a part, from gathered sums.{_STEPS}", 1)
+layer_norm_post_all_gather = gathered_norm("layer_norm", f"layer_norm of a part, from gathered sums.{_STEPS}", 2)

@@ -95,7 +95,10 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
     own = x.spec.memory_config
     if own.is_sharded():
         out = check_sharded(function, x, residual, memory_config, program_config, c)
+        shard = own.shard_spec.shape
+        cores, high = -(-x.spec.padded_shape[-1] // shard[1]), max(1, shard[0] // TILE)
     else:
+        cores = high = 1
         if isinstance(program_config, LayerNormShardedMultiCoreProgramConfig):
             raise DeviceRejects("bad optional access", "the input is interleaved: it takes no sharded program config")
         check_l1(function, x, weight, bias, residual, c)
@@ -104,7 +107,7 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
 
     def compute(v, w=None, b=None, r=None):
         w, b = (None if p is None else p.reshape(-1)[: v.shape[-1]] for p in (w, b))
-        return getattr(numerics.now(), function)(v, w, b, epsilon, c, dtype, residual=r)
+        return getattr(numerics.now(), function)(v, w, b, epsilon, c, dtype, residual=r, cores=cores, high=high)
 
     return launch(
         name, (x, weight, bias, residual), spec(x.spec.shape, x.dtype, x.layout, out), compute, flops=6 * x.volume(),

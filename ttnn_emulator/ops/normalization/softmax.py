@@ -49,15 +49,13 @@ def _softmax(x: Tensor, dim, config, stable, scale=None, tall=1):
     default = numerics.default_config("softmax", NAME[x.dtype])
     if x.dtype is float32:  # ttnn 0.81.1: EXP_APPROX 0 in the kernels that it builds for float32
         default = default._replace(math_approx_mode=False)
-    c, dtype = resolve(config, default), NAME[x.dtype]
+    c, dtype, wide = resolve(config, default), NAME[x.dtype], config is not None or x.dtype is float32
 
     def compute(v, mask=None):
         n = numerics.now()
-        if mask is not None:
-            v = v if scale is None else n.mul(v, scale, dtype, dtype)
-            mask = mask.repeat(*(1,) * (mask.dim() - 2), tall, 1) if tall > 1 else mask
-            v = n.add(v, mask.to(v.dtype), dtype, dtype, dtype)
-        return n.softmax(v, dim, c, dtype, stable)
+        if mask is not None and tall > 1:
+            mask = mask.repeat(*(1,) * (mask.dim() - 2), tall, 1)
+        return n.softmax(v, dim, c, dtype, stable, scale, mask, wide)
 
     return compute, {"math_fidelity": c.math_fidelity}
 
