@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import NamedTuple
 
 from .chips import Arch, Chip
@@ -149,12 +150,24 @@ class MeshDevice:
         Raises    DeviceRejects where the device was opened with fewer
         """
         queue = self.default_queue if cq_id is None else int(cq_id)
+        if not self.is_open:  # ttnn 0.81.1: no queue of it is left
+            raise DeviceRejects(f"cq_id {queue} is out of range", "the device is closed")
         if not 0 <= queue < self.num_command_queues:
             raise DeviceRejects(
                 f"cq_id {queue} is out of range",
                 f"open the device with num_command_queues={queue + 1}, not {self.num_command_queues}",
             )
         return queue
+
+    def check_open(self) -> None:
+        """Raises the library's refusal of programs, and of what asks for memory, on a device that was closed."""
+        if not self.is_open:
+            raise DeviceRejects(
+                f"SubDeviceManagerTracker is not initialized on MeshDevice {self.mesh_id}. This MeshDevice contains "
+                "only remote devices (no local devices on this host). Operations requiring local device access cannot "
+                "be performed on remote-only MeshDevices. Use is_remote_only() to check before calling this method.",
+                "the device is closed",
+            )
 
     def transfer(self, what: str, cq_id=None) -> int:
         """The queue of a host read or write.
@@ -233,7 +246,7 @@ class MeshDevice:
             self.num_command_queues,
         )
         self.submeshes.append(sub)
-        OPEN.append(sub)
+        OPEN.add(sub)
         return sub
 
     def create_submeshes(self, submesh_shape) -> list[MeshDevice]:
@@ -312,4 +325,4 @@ class MeshDevice:
         return f"MeshDevice({rows_cols} grid, {self.chips} devices)"
 
 
-OPEN: list[MeshDevice] = []
+OPEN: weakref.WeakSet[MeshDevice] = weakref.WeakSet()  # one that nothing leads to any more is gone, closed or not

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 
 import numpy
 import torch
@@ -15,6 +16,8 @@ from .memory import Buffer, BufferType, MemoryConfig
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
 from .oplog import Launch, state
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
+from .same_device import one_device
+from .warning import ACTIVE_TRACE, warn
 
 
 def on_device(tensor: Tensor, name: str = "Input tensor") -> Tensor:
@@ -28,8 +31,9 @@ def on_device(tensor: Tensor, name: str = "Input tensor") -> Tensor:
 
 def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
     """A device tensor without contents."""
-    if not device.is_open:
-        raise DeviceRejects("the device is closed")
+    device.check_open()
+    if device.traces:
+        warn(ACTIVE_TRACE, "Metal", once=(ACTIVE_TRACE, threading.get_ident()))
     return Tensor(spec, _buffer(spec, device), topology=topology or replicated(device.chips))
 
 
@@ -116,7 +120,7 @@ def launch(
     for t in tensors:
         if t.buffer is None or not t.buffer.alive:
             on_device(t)
-    device = tensors[0].buffer.device
+    device = one_device(name, tensors if into is None else (*tensors, on_device(into)))
     if topology is None:
         topology = merge_topology(tensors)
     with scratch(device, *through) if through else _NOTHING:
@@ -210,7 +214,8 @@ def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, throug
     for t in inputs:
         if t is not None and (t.buffer is None or not t.buffer.alive):
             on_device(t)
-    device = target.buffer.device
+    device = one_device(name, (*(t for t in inputs if t is not None), target))
+    device.check_open()
     if through:
         with scratch(device, *through):
             pass  # it fits, and counts in the peak

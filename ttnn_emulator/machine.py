@@ -48,7 +48,7 @@ def open_device(
     device = MeshDevice(
         MeshShape(1, 1), [device_id], machine().chip, trace_region_size, l1_small_size, num_command_queues
     )
-    OPEN.append(device)
+    OPEN.add(device)
     return device
 
 
@@ -70,7 +70,7 @@ def open_mesh_device(
     else:
         physical_device_ids = system.placed(shape, tuple(offset or (0, 0)))
     device = MeshDevice(shape, physical_device_ids, system.chip, trace_region_size, l1_small_size, num_command_queues)
-    OPEN.append(device)
+    OPEN.add(device)
     return device
 
 
@@ -85,17 +85,16 @@ def _check_ids(device_ids) -> None:
 
 
 def close_device(device: MeshDevice) -> None:
-    """Closes a device; its tensors are gone with it."""
-    global _default
+    """Closes a device, and twice as well. Its tensors keep what the host knows of them; no op takes them.
+
+    Source    ttnn 0.81.1, asked of the library
+    """
     for submesh in device.submeshes:
         close_device(submesh)
     device.is_open, device.capture = False, None
     device.traces.clear()
     device.written.clear()
-    if device in OPEN:
-        OPEN.remove(device)
-    if device is _default:
-        _default = None
+    OPEN.discard(device)
 
 
 close_mesh_device = close_device
@@ -111,13 +110,15 @@ def GetDefaultDevice() -> MeshDevice | None:
 
 
 def get_memory_view(device: MeshDevice, buffer_type: BufferType = BufferType.DRAM) -> MemoryView:
+    device.check_open()
     a = device.allocators[buffer_type]
     return MemoryView(a.banks, a.bank_bytes, a.allocated, a.free, a.largest_free)
 
 
 def synchronize_device(device: MeshDevice, cq_id=None, sub_device_ids=()) -> None:
     """Waits for the device; the emulator has nothing in flight. Afterwards all queues see all writes."""
-    device.queue(cq_id)
+    if device.is_open:  # else nothing is in flight, says the library as well
+        device.queue(cq_id)
     device.written.clear()
 
 
@@ -125,7 +126,7 @@ def synchronize_device(device: MeshDevice, cq_id=None, sub_device_ids=()) -> Non
 def command_queue(cq_id):
     """Calls inside go to this queue unless they say otherwise."""
     before = [(device, device.default_queue) for device in OPEN]
-    for device in OPEN:
+    for device, _ in before:
         device.default_queue = device.queue(cq_id)
     try:
         yield

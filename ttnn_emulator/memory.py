@@ -6,6 +6,8 @@ allocator for DRAM and one for L1 tell the whole story. Every chip of a mesh all
 
 from __future__ import annotations
 
+import collections
+import threading
 from bisect import bisect_left
 from functools import lru_cache
 
@@ -293,6 +295,7 @@ class Allocator:
         self.top_down = buffer_type is BufferType.L1
         self.free_blocks: list[list[int]] = [[banks.base, self.bank_bytes]]  # [address, bytes], by address
         self.allocated = self.peak = 0
+        self._lock, self._returned = threading.Lock(), collections.deque()
 
     @property
     def free(self) -> int:
@@ -306,6 +309,14 @@ class Allocator:
         """The address of `size` bytes in every bank; `total` bytes, and the `cores` of shards, are for the message."""
         if not size:
             return 0
+        with self._lock:
+            self._take_back()
+            address = self._allocate(size, total, cores)
+        if self._returned:
+            self._settle()
+        return address
+
+    def _allocate(self, size: int, total: int, cores: int | None) -> int:
         blocks = self.free_blocks
         order = range(len(blocks) - 1, -1, -1) if self.top_down else range(len(blocks))
         for i in order:
@@ -331,8 +342,24 @@ class Allocator:
         return address
 
     def release(self, address: int, size: int) -> None:
-        if not size:
-            return
+        """Gives memory back: at once, or when whoever is at it is done (another thread, or this one: the garbage
+        collector may free a tensor at any moment)."""
+        if size:
+            self._returned.append((address, size))
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                self._take_back()
+            finally:
+                self._lock.release()
+
+    def _take_back(self) -> None:
+        while self._returned:
+            self._release(*self._returned.popleft())
+
+    def _release(self, address: int, size: int) -> None:
         blocks = self.free_blocks
         at = bisect_left(blocks, [address])
         blocks.insert(at, [address, size])

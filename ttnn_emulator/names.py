@@ -48,6 +48,35 @@ MIRRORS = (
 )  # fmt: skip
 
 
+#: Where the library defines what cannot be copied or pickled: its bound classes, all but the enums.
+BOUND = {
+    "tensor": "Tensor TensorSpec MemoryConfig ShardSpec CoreCoord CoreRange CoreRangeSet Tile",
+    "multi_device": "MeshDevice MeshShape MeshCoordinate MeshMapperConfig MeshComposerConfig PlacementShard "
+        "PlacementReplicate",
+    "types": "Shape CoreGrid QueueId",
+    "activation": "UnaryWithParam",
+    "operations.trace": "MeshTraceId",
+    "operations.core": "WormholeComputeKernelConfig",
+    "operations.transformer": "SDPAProgramConfig",
+    "operations.normalization": "LayerNormDefaultProgramConfig LayerNormShardedMultiCoreProgramConfig "
+        "SoftmaxDefaultProgramConfig SoftmaxShardedMultiCoreProgramConfig",
+    "operations.matmul": "MatmulMultiCoreReuseProgramConfig "
+        "MatmulMultiCoreReuseMultiCastProgramConfig MatmulMultiCoreReuseMultiCast1DProgramConfig "
+        "MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig",
+}  # fmt: skip
+
+
+def refuse_copies(root: types.ModuleType) -> None:
+    """copy.copy, copy.deepcopy and pickle raise the library's TypeError for its classes (ttnn 0.81.1, asked of each)."""
+    for room, classes in BOUND.items():
+        for name in classes.split():
+
+            def refuse(self, protocol, what=f"ttnn._ttnn.{room}.{name}"):
+                raise TypeError(f"cannot pickle '{what}' object")
+
+            getattr(root, name).__reduce_ex__ = refuse
+
+
 def mirror(root: types.ModuleType, path: str) -> None:
     """Hangs a module at `path` whose names are those of `root` (of `root.transformer` for operations.transformer)."""
     *parents, last = path.split(".")
@@ -71,5 +100,6 @@ def attach(root: types.ModuleType) -> None:
                 setattr(at, part, namespace(part))
             at = vars(at)[part]
         setattr(at, last, call)
+    refuse_copies(root)
     for path in MIRRORS:
         mirror(root, path)

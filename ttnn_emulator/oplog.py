@@ -6,20 +6,18 @@ import contextlib
 import inspect
 import os
 import sys
+import threading
 from typing import NamedTuple
 
 from . import dtypes
 from .tensor import Tensor, TensorSpec
 
 
-class _State:
-    """What is in force: `spec_only`, the log being written (or None), the record of the call being made, and what
-    notes the memory in use (or None)."""
+class _State(threading.local):
+    """What is in force in this thread: `spec_only`, the log being written (or None), the record of the call being made,
+    and what notes the memory in use (or None)."""
 
-    __slots__ = ("spec_only", "log", "current", "recorder")
-
-    def __init__(self):
-        self.spec_only, self.log, self.current, self.recorder = False, None, None, None
+    spec_only, log, current, recorder = False, None, None, None
 
 
 state = _State()

@@ -238,7 +238,9 @@ def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None,
 
 def release_trace(mesh_device: MeshDevice, trace_id: MeshTraceId) -> None:
     """Forgets a trace; one that is not there is no error."""
-    mesh_device.traces.pop(_id("release_trace", trace_id), None)
+    number = _id("release_trace", trace_id)
+    mesh_device.check_open()
+    mesh_device.traces.pop(number, None)
 
 
 def is_trace_capture_active(device: MeshDevice) -> bool:

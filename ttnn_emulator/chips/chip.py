@@ -38,6 +38,7 @@ class Chip:
     trace_region_step: int  # the trace region is cut off DRAM in steps of so many bytes a bank
     dram_bytes_per_second: float
     missing_unary: frozenset[str]  # unary functions that its kernels lack
+    errata: frozenset[str]  # confirmed errors of the silicon that the library warns of
     arithmetic: str  # by whose approximations and tables the numerics compute
 
     @property

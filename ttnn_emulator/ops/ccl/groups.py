@@ -20,6 +20,7 @@ from ...numerics.rounding import cast_integer, pack
 from ...semaphore import SEMAPHORE_BYTES
 from ...shape import TILE
 from ...tensor import PlacementReplicate, PlacementShard, Tensor, TensorSpec, TensorTopology, spec
+from ...warning import SEMAPHORES_IN_L1, warn
 
 #: Ethernet channels between two neighbouring chips (recorded contract: the refusal of more links).
 LINKS = 2
@@ -240,4 +241,7 @@ def keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: Ten
     Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
     """
     count = 4 if name == "reduce_scatter" else 2
-    keep(device, (name, axis, x, out), BufferType.L1, *[SEMAPHORE_BYTES] * count)
+    program = (name, axis, x, out)
+    if name != "reduce_scatter" and program not in device.kept and not device.l1_small_size:
+        warn(SEMAPHORES_IN_L1)
+    keep(device, program, BufferType.L1, *[SEMAPHORE_BYTES] * count)

@@ -32,6 +32,7 @@ from ..data_movement.moving import (
     on_host,
 )
 from ..data_movement.slicing import TILIZE_DTYPES
+from ...warning import LEGACY_TILIZE, warn
 
 
 def converted(x: Tensor, dtype: DataType):
@@ -60,6 +61,12 @@ def to_layout(
     """
     x = allocated(tensor)
     if layout is x.layout:
+        for name, asked, own in (("dtype", dtype, x.dtype), ("memory_config", memory_config, x.spec.memory_config)):
+            if asked is not None and own is not None and asked != own:
+                warn(
+                    f"ttnn::to_layout: {name} is specified but the tensor is already in the requested layout! So, the "
+                    f"{name} won't be changed!"
+                )
         return same(x)
     if layout is Layout.INVALID:
         raise DeviceRejects(f"ttnn::to_layout: Unsupported layout conversion from {cpp(x.layout)} to {cpp(layout)}!")
@@ -81,6 +88,9 @@ def to_layout(
 
 def _tilized(name: str, x: Tensor, dtype: DataType, memory_config) -> Tensor:
     made = spec(x.spec.shape, dtype, TILE_LAYOUT, output_memory(x, memory_config))
+    padding = name != "ttnn.tilize" and x.spec.shape != made.padded_shape
+    if x.is_sharded() and made.memory_config.is_sharded() and not padding:
+        warn(LEGACY_TILIZE)
     return launch(name, (x,), made, converted(x, dtype), rows=EACH)
 
 

@@ -26,6 +26,7 @@ from ...op import op, refuse_unmodelled
 from ...oplog import state
 from ...tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated, spec
 from ...torch_device import on_host, placed
+from ...warning import LEGACY_TILIZE, warn
 
 #: What the block formats are made from without a copy.
 DIRECT = (torch.bfloat16, torch.float32)
@@ -55,6 +56,8 @@ def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
 def upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology, steps=()) -> Tensor:
     device.transfer("Writes")
     tensor = None
+    if made.memory_config.is_sharded() and (steps and made.layout is TILE_LAYOUT or len(steps) > 1):
+        warn(LEGACY_TILIZE)
     for step in (*steps, made):  # each is freed when the next is there
         tensor = allocate(step, device, topology)
     if not state.spec_only:

@@ -9,14 +9,15 @@ from functools import lru_cache
 import numpy as np
 
 from ...chips import Chip
-from ...dtypes import BLOCK_FORMATS, TILE_LAYOUT, bfloat16
+from ...dtypes import BLOCK_FORMATS, TILE_LAYOUT, bfloat16, cpp
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import keep, launch, output_memory, same, view
-from ...memory import BufferType, MemoryConfig, named_by_extent, over_same_cores
+from ...memory import BufferType, MemoryConfig, extent, named_by_extent, over_same_cores
 from ...numerics.rows import HELD
 from ...op import op
 from ...shape import TILE, Shape, round_up, tile_padded
 from ...tensor import Tensor, padded, spec
+from ...warning import warn
 from .moving import FACE, RESHAPE_DTYPES, RESHAPED, allocated, filled_to, integers, moving, on_host, page_bytes
 
 
@@ -69,6 +70,7 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
         inside = padded(shape, x.layout, None)
         if memory_config is None or memory.shard_spec is None:
             memory = over_same_cores(memory if memory.shard_spec else old, inside, x.layout)
+        _warn_of_padding(memory, inside)
         memory = named_by_extent(memory, inside)
         if page_bytes(x, memory) % 16:
             raise DeviceRejects("Shard page size must be aligned to 16B for L1 Tensor")
@@ -82,6 +84,21 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
         program = ("reshape", dtype, x.spec.shape, old, shape, memory)
         keep(x.buffer.device, program, BufferType.DRAM, tile_map_bytes(x.spec.shape, shape, x.buffer.device.chip))
     return out
+
+
+def _warn_of_padding(memory: MemoryConfig, inside) -> None:
+    """The library's warning of shards that are four times what each core has to hold, or more."""
+    cores = memory.shard_spec.num_cores()
+    for axis, letter, unit, other in ((0, "h", "rows", "WIDTH"), (1, "w", "cols", "HEIGHT")):
+        whole, shard = extent(inside)[axis], memory.shard_spec.shape[axis]
+        share = -(-whole // cores)
+        if memory.memory_layout.name.startswith(("BLOCK", other)) or shard // share < 4:
+            continue
+        warn(
+            f"ttnn.reshape: {cpp(memory.memory_layout)} output per-core shard ({shard} {unit}) is {shard // share}x its "
+            f"per-core data slice ({share} {unit}) for phys_{letter}={whole} on {cores} cores. Per-core L1 is dominated "
+            "by padding; consider a smaller core grid or INTERLEAVED."
+        )
 
 
 def through_bfloat16(x: Tensor, made) -> tuple:

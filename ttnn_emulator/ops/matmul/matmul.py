@@ -19,6 +19,7 @@ from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics.rows import Slices
 from ...op import op, refuse_unmodelled
 from ...tensor import Tensor, TensorSpec, spec
+from ...warning import check_fidelity
 from ..eltwise.elementwise import add, multiply
 from ..eltwise.fused import activation as fused_activation
 from ..eltwise.fused import fuse
@@ -116,6 +117,7 @@ def _matmul(
     act = fused_activation(activation)
     check_on_device(a, b)
     chip = a.buffer.device.chip
+    check_fidelity(compute_kernel_config, chip)
     product = _product(Call(
         name, a.spec, b.spec, None if bias is None else bias.spec, transpose_a, transpose_b, memory_config, dtype,
         program_config, act and (act.op_type, *act.params), compute_kernel_config, core_grid,

@@ -25,6 +25,7 @@ def softmax(
     input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
 ) -> Tensor:  # fmt: skip
+from ...warning import check_fidelity
     """exp(x - max) / sum(exp(x - max)) over `dim`.
 
     Dtypes    bfloat16, float32, bfloat8_b; the input's comes out
@@ -46,6 +47,7 @@ def softmax(
 
 def _softmax(x: Tensor, dim, config, stable, scale=None, tall=1):
     """(compute, attrs) of a softmax; with a mask its rows repeat `tall` times, one tile of rows after the other."""
+    check_fidelity(config, x.buffer.device.chip)
     default = numerics.default_config("softmax", NAME[x.dtype])
     if x.dtype is float32:  # ttnn 0.81.1: EXP_APPROX 0 in the kernels that it builds for float32
         default = default._replace(math_approx_mode=False)

@@ -33,6 +33,7 @@ from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, padded, spec
 from ..core.sharding import HEIGHT, WIDTH, plane, rescaled
+from ...warning import check_fidelity
 
 
 def reduced_dims(dim, rank: int) -> tuple[int, ...]:
@@ -124,6 +125,8 @@ def stays_row_major(name: str, x: Tensor, dims) -> bool:
 
 def _reduce(name, compute, check, x, dim, keepdim, memory_config, config, scalar=1.0) -> Tensor:
     on_device(x)
+    if check is check_generic:  # std and var do not warn
+        check_fidelity(config, x.buffer.device.chip)
     dims = reduced_dims(dim, len(x.spec.shape))
     check(name, x)
     shape = reduced_shape(x.spec.shape, dims, keepdim)
