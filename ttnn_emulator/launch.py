@@ -15,8 +15,8 @@ from .errors import DeviceRejects
 from .memory import Buffer, BufferType, MemoryConfig
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
 from .oplog import Launch, state
-from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 from .same_device import one_device
+from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
 from .warning import ACTIVE_TRACE, warn
 
 

@@ -67,7 +67,7 @@ BOUND = {
 
 
 def refuse_copies(root: types.ModuleType) -> None:
-    """copy.copy, copy.deepcopy and pickle raise the library's TypeError for its classes (ttnn 0.81.1, asked of each)."""
+    """copy.copy, copy.deepcopy and pickle raise the library's TypeError for its classes (ttnn 0.81.1, asked)."""
     for room, classes in BOUND.items():
         for name in classes.split():
 

@@ -9,6 +9,7 @@ from .errors import DeviceRejects, NotEmulated
 #: it does not look. (ttnn 0.81.1, two devices open on a mock cluster.)
 _APART = {
     "Operands to matmul need to be on the same device!": "matmul linear addmm",
+    "minimal_matmul inputs must reside on the same device": "experimental.minimal_matmul",
     "Operands to concat need to be on the same device.": "concat",
     "Input and gamma tensors must be on same device": "rms_norm layer_norm",
     "Input tensor and mask must be on the same device":
@@ -21,8 +22,8 @@ _APART = {
     "gather_codegen: input and index tensors must be on the same device": "gather",
     "Operands to eltwise binary need to be on the same device!":
         "add subtract rsub multiply divide div pow eq ne gt ge lt le maximum minimum logaddexp logaddexp2 "
-        "squared_difference logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor bias_gelu ldexp xlogy "
-        "add_ subtract_ multiply_ divide_",
+        "squared_difference logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor bias_gelu ldexp "
+        "xlogy add_ subtract_ multiply_ divide_",
 }  # fmt: skip
 _APART = {f"ttnn.{op}": words for words, ops in _APART.items() for op in ops.split()}
 

@@ -27,6 +27,10 @@ LEGACY_TILIZE = (
     "ttnn::tilize: Using input shard spec for output tensor because the legacy sharded optimized program factory is "
     "being used"
 )
+GATHER_DEPRECATED = (
+    "The following ttnn.all_gather args are deprecated and will be removed in September-2026: num_links, topology, "
+    "chunks_per_sync, num_workers_per_link, num_buffers_per_channel, use_l1_small_for_semaphores."
+)
 SEMAPHORES_IN_L1 = (
     "Allocating semaphores in L1, which may fragment L1 and reduce headroom for subsequent op allocations. Pass a "
     "non-zero l1_small_size to ttnn.open_device / ttnn.open_mesh_device to reserve an L1_SMALL region for them."
@@ -67,6 +71,7 @@ def collected():
 
 def check_fidelity(config, chip) -> None:
     """Warns of a compute config that asks for HiFi4 with an fp32 destination where the chip has that erratum."""
-    if config is not None and config.fp32_dest_acc_en and config.math_fidelity is MathFidelity.HiFi4:
-        if "HiFi4 with an fp32 destination" in chip.errata:
-            warn(HIFI4_FP32, once=HIFI4_FP32)
+    if config is None or not config.fp32_dest_acc_en or config.math_fidelity is not MathFidelity.HiFi4:
+        return
+    if "HiFi4 with an fp32 destination" in chip.errata:
+        warn(HIFI4_FP32, once=HIFI4_FP32)

@@ -13,7 +13,7 @@ from ...numerics.rows import EACH, Slices
 from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, spec
-from ...warning import warn
+from ...warning import GATHER_DEPRECATED, warn
 from .groups import (
     axes_of,
     check_axis,
@@ -52,8 +52,7 @@ def all_gather(
     unsigned_axis("ttnn.all_gather", cluster_axis)
     tuning = (num_links, topology, chunks_per_sync, num_workers_per_link, num_buffers_per_channel)
     if use_l1_small_for_semaphores or any(each is not None for each in tuning):
-        warn("The following ttnn.all_gather args are deprecated and will be removed in September-2026: num_links, "
-             "topology, chunks_per_sync, num_workers_per_link, num_buffers_per_channel, use_l1_small_for_semaphores.")  # fmt: skip
+        warn(GATHER_DEPRECATED)
     x = on_device(input_tensor)
     device = fabric_of(x)
     refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)

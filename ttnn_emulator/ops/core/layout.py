@@ -22,6 +22,7 @@ from ...numerics.rows import EACH
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, spec
+from ...warning import LEGACY_TILIZE, warn
 from ..data_movement.moving import (
     ONLY_TILE,
     TILIZED,
@@ -32,7 +33,6 @@ from ..data_movement.moving import (
     on_host,
 )
 from ..data_movement.slicing import TILIZE_DTYPES
-from ...warning import LEGACY_TILIZE, warn
 
 
 def converted(x: Tensor, dtype: DataType):

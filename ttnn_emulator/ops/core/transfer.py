@@ -56,7 +56,7 @@ def host_cast(values: torch.Tensor, dtype: DataType) -> torch.Tensor:
 def upload(host: list[torch.Tensor], made: TensorSpec, device: MeshDevice, topology, steps=()) -> Tensor:
     device.transfer("Writes")
     tensor = None
-    if made.memory_config.is_sharded() and (steps and made.layout is TILE_LAYOUT or len(steps) > 1):
+    if made.memory_config.is_sharded() and ((steps and made.layout is TILE_LAYOUT) or len(steps) > 1):
         warn(LEGACY_TILIZE)
     for step in (*steps, made):  # each is freed when the next is there
         tensor = allocate(step, device, topology)

@@ -95,9 +95,9 @@ def _warn_of_padding(memory: MemoryConfig, inside) -> None:
         if memory.memory_layout.name.startswith(("BLOCK", other)) or shard // share < 4:
             continue
         warn(
-            f"ttnn.reshape: {cpp(memory.memory_layout)} output per-core shard ({shard} {unit}) is {shard // share}x its "
-            f"per-core data slice ({share} {unit}) for phys_{letter}={whole} on {cores} cores. Per-core L1 is dominated "
-            "by padding; consider a smaller core grid or INTERLEAVED."
+            f"ttnn.reshape: {cpp(memory.memory_layout)} output per-core shard ({shard} {unit}) is {shard // share}x "
+            f"its per-core data slice ({share} {unit}) for phys_{letter}={whole} on {cores} cores. Per-core L1 is "
+            "dominated by padding; consider a smaller core grid or INTERLEAVED."
         )
 
 

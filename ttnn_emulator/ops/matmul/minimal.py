@@ -21,6 +21,7 @@ from ...op import op
 from ...oplog import describe
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
+from ...warning import check_fidelity
 from ..core.buffers import buffers_end, check_room
 from ..eltwise.fused import activation, fuse
 
@@ -109,6 +110,7 @@ def _product(
     if dtype is not None and dtype not in FLOATS:
         raise NotEmulated(f"{name}: a result of {dtype.value} has no model in the emulator")
     device, chip = x.buffer.device, x.buffer.device.chip
+    check_fidelity(compute_kernel_config, chip)
     how = resolve(compute_kernel_config, _DEFAULT)._replace(packer_l1_acc=True)
     fp32, full_sync = how.fp32_dest_acc_en, bool(compute_kernel_config and compute_kernel_config.dst_full_sync_en)
     if config is not None:

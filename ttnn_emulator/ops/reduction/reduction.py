@@ -32,8 +32,8 @@ from ...numerics import rounding
 from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, padded, spec
-from ..core.sharding import HEIGHT, WIDTH, plane, rescaled
 from ...warning import check_fidelity
+from ..core.sharding import HEIGHT, WIDTH, plane, rescaled
 
 
 def reduced_dims(dim, rank: int) -> tuple[int, ...]:
