@@ -120,9 +120,7 @@ def test_they_are_lines_on_standard_output(level, monkeypatch):
         monkeypatch.setenv("TT_METAL_LOGGER_LEVEL", level)
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     lines = [line.split(" | ")[1:] for line in done.stdout.splitlines()]
-    same_layout = (
-        "ttnn::to_layout: dtype is specified but the tensor is already in the requested layout! So, the dtype "
-    )
+    same = "ttnn::to_layout: dtype is specified but the tensor is already in the requested layout! So, the dtype won't "
     once = [["warning ", "             Op", warning.HIFI4_FP32]]
     always = [["warning ", "             Op", same + "be changed!"]] * 3
     trace = [["warning ", "          Metal", warning.ACTIVE_TRACE]]

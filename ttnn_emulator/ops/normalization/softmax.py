@@ -15,6 +15,7 @@ from ...memory import MemoryConfig
 from ...op import op
 from ...shape import TILE
 from ...tensor import Tensor
+from ...warning import check_fidelity
 from ..core.sharding import result, unspecified
 from ..eltwise.elementwise import multiply
 from .normalization import check_dtype
@@ -25,7 +26,6 @@ def softmax(
     input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
 ) -> Tensor:  # fmt: skip
-from ...warning import check_fidelity
     """exp(x - max) / sum(exp(x - max)) over `dim`.
 
     Dtypes    bfloat16, float32, bfloat8_b; the input's comes out
