@@ -54,6 +54,33 @@ OP, HF, LLAMA = (
     "ttnn.experimental.rotary_embedding_hf",
     "ttnn.experimental.rotary_embedding_llama",
 )
+FUSED = "ttnn.experimental.rotary_embedding_llama_fused_qk"
+HIFI2 = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi2)
+
+
+def on(first, cores, width=64):
+    """32 rows on each of so many cores of the first row of the grid."""
+    grid = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(first, 0), ttnn.CoreCoord(first + cores - 1, 0))])
+    shards = ttnn.ShardSpec(grid, [32, width], ttnn.ShardOrientation.ROW_MAJOR)
+    return ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shards)
+
+
+def fused(heads=5, width=64, at=(0, 4)):
+    """q and k of four users, whose cores begin at `at`, with tables and matrices for both."""
+    table = T((1, 8, 32, width), memory_config=on(0, 8, width), low=-1.0)
+    return (
+        T((1, 4, heads, width), memory_config=on(at[0], 4, width)),
+        T((1, 4, 2, width), memory_config=on(at[1], 4, width)),
+        table,
+        table,
+        T(values=MATRIX.repeat(8, 1)[None, None], memory_config=on(0, 8, 32)),
+    )
+
+
+def both(q, k, cos, sin, matrix, **_):
+    halves = zip((q, k), cos.chunk(2, 1), sin.chunk(2, 1))
+    return tuple(neighbours(x, c, s, matrix, is_decode_mode=True) for x, c, s in halves)
+
 
 CASES = {
     OP: [
@@ -103,5 +130,19 @@ CASES = {
     "ttnn.experimental.rotate_half": [
         Case((T((1, 8, 64, 64)),), {}, lambda x: torch.cat([-x[..., 32:], x[..., :32]], -1)),
         Refused((T((1, 8, 64, 32)),), {}, r"Input X dimension \(32\)"),
+    ],
+    FUSED: [
+        Case(fused(), {}, both, ROTARY, note="the first half of the tables is q's"),
+        Case(fused(heads=1, width=128), dict(compute_kernel_config=HIFI2), both, 2 * ROTARY),
+        Case(fused(at=(4, 0)), {}, lambda q, k, c, s, m: both(q, k, c.roll(4, 1), s.roll(4, 1), m), ROTARY,
+             note="a core reads the tables that lie on it"),
+        Refused(fused(at=(0, 0)), {}, "Q and K must not overlap"),
+        Refused((T((1, 4, 5, 64), ttnn.float32, memory_config=on(0, 4)), *fused()[1:]), {}, "Q input .* be bfloat16"),
+        Refused((T((1, 4, 5, 64)), *fused()[1:]), {}, "Q input tensor must be HEIGHT_SHARDED"),
+        Refused((*fused()[:2], *[T((1, 4, 32, 64), memory_config=on(0, 4))] * 2, fused()[4]), {},
+                "same batch size as the sum of Q and K batch sizes"),
+        Refused((*fused()[:4], T((1, 1, 128, 32), memory_config=on(0, 4, 32))), {}, "over core grid of Q and K"),
+        Refused((fused()[0], T((1, 3, 2, 64), memory_config=on(4, 3)), *fused()[2:]), {}, "have the equal batch size"),
+        Refused((fused()[0], *fused(width=128)[1:]), {}, "must have same head dimensions"),
     ],
 }  # fmt: skip

@@ -14,7 +14,7 @@ from ...launch import launch, on_device, output_memory, unmodelled
 from ...memory import BufferType, MemoryConfig, TensorMemoryLayout
 from ...numerics.rows import Slices
 from ...op import op
-from ...shape import TILE, at
+from ...shape import TILE, at, round_up
 from ...tensor import Tensor, spec
 
 _DEFAULT = numerics.default_config("rotary")
@@ -248,7 +248,7 @@ def rotary_embedding_llama(
         raise DeviceRejects("Input tensor must be interleaved in prefill mode")
     out = spec(x.spec.shape, x.dtype, Layout.TILE, output_memory(x, memory_config))
     config = resolve(compute_kernel_config, _DEFAULT)
-    rows, hd, width = x.spec.shape[-2], x.spec.shape[-1], x.spec.padded_shape[-1]
+    rows = x.spec.shape[-2]
 
     if (
         not is_decode_mode and min(cos.spec.shape[-2], sin.spec.shape[-2]) < rows
@@ -256,19 +256,90 @@ def rotary_embedding_llama(
         return unmodelled(inputs, out)
 
     def compute(v, c, s, m):
-        span, m = slice(0, 1 if is_decode_mode else rows), m[0, 0, :TILE, :TILE]
-        c, s = c[..., span, :], s[..., span, :]
-        n = numerics.now()
-        if not torch.equal(m, _neighbours(m.device)):
-            wide = padded_to(v, v.shape[-2], width)
-            turned = n.matmul(wide.unflatten(-1, (-1, TILE)), m, config, dtype="bfloat16", block_w=1).flatten(-2)
-            return n.rotary(v, c, s, config, "bfloat16", turned=turned[..., :hd])
-        # The same products in HF's order: evens first, then odds.
-        v, c, s = (torch.cat([t[..., 0::2], t[..., 1::2]], -1) for t in (v, c, s))
-        y = n.rotary(v, c, s, config, "bfloat16", cut=True)
-        return torch.stack([y[..., : hd // 2], y[..., hd // 2 :]], -1).flatten(-2)
+        span = slice(0, 1 if is_decode_mode else rows)
+        return _by_neighbours(v, c[..., span, :], s[..., span, :], m[0, 0, :TILE, :TILE], config)
 
     return launch("ttnn.experimental.rotary_embedding_llama", inputs, out, compute, flops=(2 * TILE + 3) * x.volume())
+
+
+def _by_neighbours(v, c, s, m, config):
+    """v * c + (v @ m) * s of values, m [32, 32] on every 32 columns."""
+    n, hd = numerics.now(), v.shape[-1]
+    if not torch.equal(m, _neighbours(m.device)):
+        wide = padded_to(v, v.shape[-2], round_up(hd, TILE))
+        turned = n.matmul(wide.unflatten(-1, (-1, TILE)), m, config, dtype="bfloat16", block_w=1).flatten(-2)
+        return n.rotary(v, c, s, config, "bfloat16", turned=turned[..., :hd])
+    # The same products in HF's order: evens first, then odds.
+    v, c, s = (torch.cat([t[..., 0::2], t[..., 1::2]], -1) for t in (v, c, s))
+    y = n.rotary(v, c, s, config, "bfloat16", cut=True)
+    return torch.stack([y[..., : hd // 2], y[..., hd // 2 :]], -1).flatten(-2)
+
+
+@op("ttnn.experimental.rotary_embedding_llama_fused_qk")
+def rotary_embedding_llama_fused_qk(
+    q_input_tensor: Tensor, k_input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, trans_mat: Tensor, *,
+    compute_kernel_config=None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`rotary_embedding_llama` in decode of q and k at once, on cores of their own.
+
+    A core turns what it holds by the tables that it holds: usually the first half of the tables is q's, the second k's.
+
+    Shapes    q [1, B, n, hd], k [1, B, m, hd], cos and sin [1, 2 B, 1 or 32, hd], trans_mat [1, 1, 64 B, 32] -> q and k
+    Dtypes    bfloat16
+    Layout    TILE, all five HEIGHT_SHARDED
+    Numerics  as `rotary_embedding_llama`
+    Raises    q and k on the same cores, tables and matrices that are not for the users of both
+    Differs   tables of another width, or that lie on other cores than q and k, give results without contents
+    Source    recorded contract, op `ttnn.experimental.rotary_embedding_llama_fused_qk`; refusals asked one by one
+    """
+    names = ("Q input", "K input", "Cos", "Sin", "Trans mat")
+    inputs = [on_device(t) for t in (q_input_tensor, k_input_tensor, cos_cache, sin_cache, trans_mat)]
+    q, k, cos, sin, turn = inputs
+
+    def want(holds: bool, reason: str, hint: str | None = None) -> None:
+        if not holds:
+            raise DeviceRejects(reason, hint)
+
+    for name, t in zip(names, inputs, strict=True):
+        layout = t.spec.memory_config.memory_layout
+        want(layout is TensorMemoryLayout.HEIGHT_SHARDED, f"{name} tensor must be HEIGHT_SHARDED.")
+        want(t.dtype is bfloat16, f"{name} tensor must be bfloat16", f"it is {cpp(t.dtype)}")
+        want(t.layout is Layout.TILE, f"{name} tensor must be in layout Layout::TILE")
+    want(
+        at(q.spec.shape, 0) == at(k.spec.shape, 0) == 1,
+        "rotary_embedding_llama_fused_qk currently only supports decode mode with seq_len=1.",
+    )
+    hd, users = q.spec.shape[-1], at(q.spec.shape, 1)
+    want(hd == k.spec.shape[-1], "Q input tensor and K input tensor must have same head dimensions")
+    cores = [list(t.spec.memory_config.shard_spec.grid.cores()) for t in inputs]
+    want(not set(cores[0]) & set(cores[1]), "Q and K must not overlap", "shard them over cores of their own")
+    want(users == at(k.spec.shape, 1), "Q and K must have the equal batch size")
+    want(cos.spec.shape == sin.spec.shape, "Cos and Sin dims must match", f"{cos.spec.shape} and {sin.spec.shape}")
+    want(
+        at(cos.spec.shape, 1) == 2 * users,
+        "Cos and Sin are repeated for Q and K, so they must have the same batch size as the sum of Q and K batch sizes",
+    )
+    want(
+        len(cores[4]) >= len(cores[0]) + len(cores[1]),
+        "Transformation matrix is repeated for Q and K must be sharded over core grid of Q and K",
+    )
+    want(
+        tuple(turn.spec.memory_config.shard_spec.shape) == (TILE, TILE),
+        "Transformation matrix must be sharded to single tile of shape (32, 32)",
+    )
+    made = [spec(t.spec.shape, bfloat16, Layout.TILE, t.spec.memory_config) for t in (q, k)]
+    if cos.spec.shape[-1] != hd or not {*cores[0], *cores[1]} <= set(cores[2]):
+        return tuple(unmodelled(inputs, made))
+    config = resolve(compute_kernel_config, _DEFAULT)
+    places = [[cores[2].index(core) for core in own[:users]] for own in cores[:2]]
+
+    def compute(q, k, c, s, m):
+        c, s = c[..., :1, :], s[..., :1, :]
+        m = m.reshape(-1, TILE)[:TILE]
+        return tuple(_by_neighbours(v, c[:, own], s[:, own], m, config) for v, own in zip((q, k), places))
+
+    flops = (2 * TILE + 3) * (q.volume() + k.volume())
+    return tuple(launch("ttnn.experimental.rotary_embedding_llama_fused_qk", inputs, made, compute, flops=flops))
 
 
 @functools.cache
