@@ -74,3 +74,8 @@ NAME = {d: d.name.lower() for d in DataType}
 def cpp(value: enum.Enum) -> str:
     """An enum as the library prints it in its messages: `DataType::BFLOAT16`."""
     return f"{type(value).__name__}::{value.name}"
+
+
+def listed(dtypes) -> str:
+    """Dtypes as docstrings name them."""
+    return ", ".join(NAME[d] for d in DataType if d in dtypes)

@@ -84,6 +84,11 @@ def op(name: str, *aliases: str):
     return decorate
 
 
+def described(doc: str, **fields: str) -> str:
+    """A docstring of a generated op: what it does, and the fields that all docstrings of ops have."""
+    return "\n".join([doc, "", *(f"    {name:<9} {text}" for name, text in fields.items())])
+
+
 def refuse_unmodelled(op_name: str, **arguments) -> None:
     """Raises NotEmulated for the first argument that was given (is neither None, False nor empty) and has no model."""
     for arg, value in arguments.items():

@@ -262,6 +262,8 @@ CASES = {
     "ttnn.tril": [Case((T((1, 1, 32, 64)),), {"diagonal": 1}, reference=torch.tril)],
     "ttnn.triu": [
         Case((T((1, 1, 32, 64)),), reference=torch.triu),
+        Refused((T((32, 32), ttnn.uint8),), match="dtype DataType::UINT8 is not supported for binary operation"),
+        Refused((T((32, 32), ttnn.uint16),), match="dtype A: DataType::UINT16, dtype B: DataType::BFLOAT16"),
         Case((T((32, 32), layout=RM),), reference=torch.triu),
     ],
     "ttnn.roll": [

@@ -123,6 +123,7 @@ def _gather_plain(
     """The pieces of all chips of a group side by side on `dim`, on every one of them.
 
     Shapes    [..., n, ...] -> [..., n * chips of the group, ...]
+    Dtypes    bfloat16, float32, bfloat8_b (recorded); kept
     Numerics  moves values
     Raises    as `ttnn.all_gather`; other than two semaphores; a buffer of another dtype or memory
     Differs   links, workers, buffers, cores, barriers and the topology change no value here, and no time
@@ -177,6 +178,7 @@ def reduce_scatter_minimal_async(
     `persistent_output_buffers` are [staging, result]; of one alone, or none, the op takes no notice.
 
     Shapes    [..., n, ...] -> [..., n / chips of the group, ...]
+    Dtypes    as `ttnn.reduce_scatter`
     Numerics  as `ttnn.reduce_scatter`; over a whole mesh the chips are one line
     Raises    as `ttnn.reduce_scatter`; fewer than three semaphores
     Differs   as `ttnn.reduce_scatter`
@@ -249,6 +251,8 @@ def all_gather_matmul_async(
 ) -> list[Tensor]:  # fmt: skip
     """[the activations of all chips side by side on dim 3, their product with this chip's weight].
 
+    Shapes    x [..., M, K / n] on n chips, weight [K, N] -> the gathered x and [..., M, N]
+    Dtypes    as all_gather and matmul
     Raises    what `all_gather_async` and `ttnn.linear` raise; no program config; a fabric that is no ring; cores of
               the gathering that are the product's
     Source    recorded contract, op `ttnn.experimental.all_gather_matmul_async`; ttnn 0.81.1 on t3000 1x8 with

@@ -44,6 +44,7 @@ def all_gather(
     """The pieces of all chips of a group side by side on `dim`, on every one of them.
 
     Shapes    [..., n, ...] -> [..., n * chips of the group, ...]
+    Dtypes    bfloat16, float32, bfloat8_b (recorded); kept
     Numerics  moves values
     Raises    no fabric, one chip, an axis or a dim that is not there
     Differs   `num_links`, `topology` and the tuning arguments change no value here, and no time
@@ -104,6 +105,8 @@ def all_reduce(
 ) -> Tensor:  # fmt: skip
     """The sum over the chips of a group, on every one of them.
 
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b; kept
     Numerics  added chip by chip, over the whole mesh first along axis 0 and then along axis 1; rounded
               to the tensor's dtype at each step
     Raises    no fabric, one chip, an axis that is not there, more links than there are
@@ -176,6 +179,7 @@ def reduce_scatter(
     """The sum over the chips of a group, of which each keeps its part of `dim`.
 
     Shapes    [..., n, ...] -> [..., n / chips of the group, ...]
+    Dtypes    bfloat16, float32, bfloat8_b; kept
     Numerics  as `all_reduce`
     Raises    no fabric, one chip, a dim of which neither the size nor (of the last two) the tiles divide
     Differs   where only the tiles divide, the result has no contents
@@ -231,6 +235,7 @@ def mesh_partition(
     """Of a tensor that every chip has, each chip's part of `dim`: what all_gather puts together, apart again.
 
     Shapes    [..., n, ...] -> [..., n / chips of the group, ...]
+    Dtypes    bfloat16, float32, bfloat8_b (recorded); kept
     Numerics  moves values
     Raises    a dim that does not divide, or of a TILE tensor not into whole tiles; an axis that is not there
     Source    recorded contract, op `ttnn.mesh_partition`; more dtypes, layouts and ranks asked of ttnn 0.81.1

@@ -33,6 +33,8 @@ def typecast(
 ) -> Tensor:  # fmt: skip
     """The values in another dtype, rounded as the device rounds; also to the same dtype a new tensor.
 
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32, uint16, uint8 (recorded)
     Forms     typecast(x, dtype) or typecast(x, input_dtype, output_dtype)
     Raises    block formats in ROW_MAJOR; another sharding than the operand's
     Source    recorded contract, op `ttnn.typecast`; numerics as in `numerics.rounding.typecast`
@@ -83,7 +85,12 @@ def _cast_on_host(x: Tensor, dtype: DataType) -> Tensor:
 
 @op("ttnn.to_dtype")
 def to_dtype(tensor: Tensor, dtype: DataType) -> Tensor:
-    """A host tensor in another dtype; device tensors take `ttnn.typecast`."""
+    """A host tensor in another dtype; device tensors take `ttnn.typecast`.
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32 (recorded)
+    Source    recorded contract, op `ttnn.to_dtype`
+    """
     if tensor.buffer is not None:
         raise DeviceRejects(
             "Expected Tensor with HostStorage, got StorageType::DEVICE", "ttnn.typecast converts on the device"
@@ -101,6 +108,8 @@ def clone(
 ) -> Tensor:
     """A copy, in another dtype or memory if said.
 
+    Shapes    any; kept
+    Dtypes    all; kept, or `dtype`
     Source    recorded contract, op `ttnn.clone`
     """
     x = device_tensor(input)
@@ -118,6 +127,8 @@ def assign(
 ) -> Tensor:  # fmt: skip
     """A copy in the memory that is said, or into the tensor that is given.
 
+    Shapes    any; kept
+    Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.assign`
     """
     x = device_tensor(input_tensor)
@@ -139,7 +150,12 @@ def assign(
 
 @op("ttnn.copy")
 def copy(input_a: Tensor, input_b: Tensor) -> Tensor:
-    """The values of `input_a` written into `input_b`."""
+    """The values of `input_a` written into `input_b`.
+
+    Shapes    both the same
+    Dtypes    all; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     return _written("ttnn.copy", device_tensor(input_a), input_b)
 
 
@@ -159,7 +175,9 @@ def _written(name: str, x: Tensor, target: Tensor) -> Tensor:
 def move(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) -> Tensor:
     """The tensor in fresh memory, its own being freed first: closes gaps.
 
-    Source    ttnn 0.81.1: the operand reads is_allocated False afterwards, and the result may get its address
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
     """
     x = device_tensor(input_tensor)
     memory = output_memory(x, memory_config)
@@ -179,5 +197,10 @@ def move(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) -> 
 
 @op("ttnn.reallocate")
 def reallocate(tensor: Tensor, memory_config: MemoryConfig | None = None) -> Tensor:
-    """`move`: the tensor in fresh memory, its own being freed first."""
+    """`move`: the tensor in fresh memory, its own being freed first.
+
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     return move(tensor, memory_config=memory_config)

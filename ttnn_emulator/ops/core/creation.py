@@ -18,7 +18,7 @@ from ...dtypes import (
 from ...errors import DeviceRejects
 from ...launch import same, update
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ...op import op
+from ...op import described, op
 from ...oplog import state
 from ...tensor import PlacementReplicate, Tensor, TensorSpec, TensorTopology, replicated, spec
 from .transfer import constant, host_cast, upload
@@ -58,26 +58,35 @@ def full(
     device: MeshDevice | None = None,
     memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """A tensor filled with one value: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
+    """A tensor filled with one value: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said.
+
+    Shapes    as given
+    Dtypes    all; bfloat16 by default
+    Source    recorded contract, op `ttnn.full`
+    """
     return _filled("ttnn.full", shape, fill_value, dtype, layout, device, memory_config, optional_tensor)
 
 
-@op("ttnn.zeros")
-def zeros(
-    shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
-    memory_config: MemoryConfig | None = None,
-) -> Tensor:  # fmt: skip
-    """A tensor of zeros: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
-    return _filled("ttnn.zeros", shape, 0, dtype, layout, device, memory_config)
+def constant_op(name: str, value: int, doc: str):
+    """The op `ttnn.<name>`: a new tensor of one value."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+        memory_config: MemoryConfig | None = None,
+    ) -> Tensor:  # fmt: skip
+        return _filled(full, shape, value, dtype, layout, device, memory_config)
+
+    call.__doc__ = described(
+        f"{doc}: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said.", Shapes="as given",
+        Dtypes="all; bfloat16 by default", Source=f"recorded contract, op `{full}`",
+    )  # fmt: skip
+    return call
 
 
-@op("ttnn.ones")
-def ones(
-    shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
-    memory_config: MemoryConfig | None = None,
-) -> Tensor:  # fmt: skip
-    """A tensor of ones: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said."""
-    return _filled("ttnn.ones", shape, 1, dtype, layout, device, memory_config)
+zeros = constant_op("zeros", 0, "A tensor of zeros")
+ones = constant_op("ones", 1, "A tensor of ones")
 
 
 @op("ttnn.empty")
@@ -85,7 +94,12 @@ def empty(
     shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
     memory_config: MemoryConfig | None = None,
 ) -> Tensor:  # fmt: skip
-    """A tensor on a device that nothing was written into; it reads as zeros here."""
+    """A tensor on a device that nothing was written into; it reads as zeros here.
+
+    Shapes    as given
+    Dtypes    all; bfloat16 by default
+    Source    recorded contract, op `ttnn.empty`
+    """
     if device is None:
         raise TypeError("ttnn.empty(): incompatible function arguments.\n  want   device=")
     return _filled("ttnn.empty", shape, 0, dtype, layout, device, memory_config)
@@ -116,26 +130,35 @@ def full_like(
     tensor: Tensor, fill_value: float, dtype: DataType | None = None, layout: Layout | None = None,
     device: MeshDevice | None = None, memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """A tensor of one value, otherwise like `tensor`."""
+    """A tensor of one value, otherwise like `tensor`.
+
+    Shapes    the tensor's
+    Dtypes    all; the tensor's by default
+    Source    recorded contract, op `ttnn.full_like`
+    """
     return _like("ttnn.full_like", tensor, fill_value, dtype, layout, device, memory_config, optional_tensor)
 
 
-@op("ttnn.zeros_like")
-def zeros_like(
-    tensor: Tensor, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
-    memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Zeros, otherwise like `tensor`."""
-    return _like("ttnn.zeros_like", tensor, 0, dtype, layout, device, memory_config, optional_tensor)
+def constant_like(name: str, value: int, doc: str):
+    """The op `ttnn.<name>`: a tensor of one value, otherwise like another."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        tensor: Tensor, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+        memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        return _like(full, tensor, value, dtype, layout, device, memory_config, optional_tensor)
+
+    call.__doc__ = described(
+        f"{doc}, otherwise like `tensor`.", Shapes="the tensor's", Dtypes="all; the tensor's by default",
+        Source=f"recorded contract, op `{full}`",
+    )  # fmt: skip
+    return call
 
 
-@op("ttnn.ones_like")
-def ones_like(
-    tensor: Tensor, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
-    memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Ones, otherwise like `tensor`."""
-    return _like("ttnn.ones_like", tensor, 1, dtype, layout, device, memory_config, optional_tensor)
+zeros_like = constant_like("zeros_like", 0, "Zeros")
+ones_like = constant_like("ones_like", 1, "Ones")
 
 
 @op("ttnn.empty_like")
@@ -145,7 +168,10 @@ def empty_like(
 ) -> Tensor:  # fmt: skip
     """A tensor like `tensor` that nothing was written into; it reads as zeros here.
 
+    Shapes    the tensor's
+    Dtypes    all; the tensor's by default
     Raises    for a host tensor without a device (the library dies)
+    Source    recorded contract, op `ttnn.empty_like`
     """
     if device is None and tensor.buffer is None:
         raise DeviceRejects("ttnn.empty_like of a host tensor needs a device", "say device=")
@@ -157,7 +183,12 @@ def arange(
     start: int | None = None, end: int | None = None, step: int = 1, *, dtype: DataType = bfloat16,
     device: MeshDevice | None = None, memory_config: MemoryConfig | None = None, layout: Layout = ROW_MAJOR_LAYOUT,
 ) -> Tensor:  # fmt: skip
-    """start, start + step, ... below end; arange(end) starts at 0."""
+    """start, start + step, ... below end; arange(end) starts at 0.
+
+    Shapes    -> [n]
+    Dtypes    all but block formats; bfloat16 by default
+    Source    recorded contract, op `ttnn.arange`
+    """
     if end is None:
         start, end = 0, start
     if not all(isinstance(n, int) for n in (start, end, step)):
@@ -179,7 +210,10 @@ def arange(
 def allocate_tensor_on_device(*arguments) -> Tensor:
     """Memory that nothing was written into; it reads as zeros here.
 
+    Shapes    as given
+    Dtypes    all
     Forms     (spec, device) or (shape, dtype, layout, device, memory_config=DRAM), by position only
+    Source    recorded contract, op `ttnn.allocate_tensor_on_device`
     """
     name = "ttnn.allocate_tensor_on_device"
     if len(arguments) == 2 and isinstance(arguments[0], TensorSpec) and isinstance(arguments[1], MeshDevice):

@@ -31,7 +31,10 @@ class DumpTensorMode(Named):
 def dump_tensor(file_name, tensor: Tensor, *, mode: DumpTensorMode = DumpTensorMode.DISTRIBUTED_GATHER) -> None:
     """Writes a tensor to a `.tensorbin` file.
 
+    Shapes    any
+    Dtypes    all
     Differs   the file is the emulator's own, which the library does not read
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
     """
     if not str(file_name).endswith(".tensorbin"):
         raise DeviceRejects(f"File {file_name} must have .tensorbin extension")
@@ -44,7 +47,12 @@ def dump_tensor(file_name, tensor: Tensor, *, mode: DumpTensorMode = DumpTensorM
 
 @op("ttnn.load_tensor")
 def load_tensor(file_name, *, device: MeshDevice | None = None) -> Tensor:
-    """Reads what `dump_tensor` wrote, onto a device if one is given."""
+    """Reads what `dump_tensor` wrote, onto a device if one is given.
+
+    Shapes    as saved
+    Dtypes    as saved
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     if not os.path.exists(file_name):
         raise DeviceRejects(f"Unable to load the tensor from {file_name}.  The file does not exist.")
     with open(file_name, "rb") as file:

@@ -55,6 +55,7 @@ def to_layout(
 ) -> Tensor:  # fmt: skip
     """The tensor in TILE or ROW_MAJOR; where it is in that layout, the tensor itself (`dtype` and memory ignored).
 
+    Shapes    any; kept
     Dtypes    to TILE: any `dtype`; to ROW_MAJOR: only the tensor's own, and bfloat8_b comes out as bfloat16
     Raises    bfloat4_b to ROW_MAJOR; block formats to ROW_MAJOR on the host
     Source    recorded contract, op `ttnn.to_layout`
@@ -120,7 +121,12 @@ def tilize(
     input_tensor: Tensor, *, memory_config: MemoryConfig | None = None, dtype: DataType | None = None,
     use_multicore: bool = True, use_low_perf: bool = False, tile=None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """ROW_MAJOR to TILE; width and height must be multiples of 32."""
+    """ROW_MAJOR to TILE; width and height must be multiples of 32.
+
+    Shapes    [..., 32m, 32n]; kept
+    Dtypes    bfloat16, float32, uint32, int32 (recorded)
+    Source    recorded contract, op `ttnn.tilize`
+    """
     x = device_tensor(input_tensor)
     if x.layout is not ROW_MAJOR_LAYOUT:
         raise DeviceRejects("Can only tilize row major data")
@@ -139,7 +145,10 @@ def tilize_with_val_padding(
 ) -> Tensor:  # fmt: skip
     """ROW_MAJOR to TILE, padded to the shape that is given; a TILE tensor of that shape comes back as it is.
 
+    Shapes    [...] -> output_tensor_shape, in tiles
+    Dtypes    bfloat16, float32, uint32, int32 (recorded)
     Differs   `pad_value` fills padding, which is not held here
+    Source    recorded contract, op `ttnn.tilize_with_val_padding`
     """
     x = allocated(input_tensor)
     outer = Shape(integers("ttnn.tilize_with_val_padding", "output_tensor_shape", output_tensor_shape))
@@ -160,7 +169,12 @@ def tilize_with_zero_padding(
     input_tensor: Tensor, *, memory_config: MemoryConfig | None = None, output_dtype: DataType | None = None,
     use_multicore: bool = True, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """ROW_MAJOR to TILE, padded with zeros; a TILE tensor comes back as it is."""
+    """ROW_MAJOR to TILE, padded with zeros; a TILE tensor comes back as it is.
+
+    Shapes    any; kept, padded to tiles inside
+    Dtypes    bfloat16, float32, uint32, int32 (recorded)
+    Source    recorded contract, op `ttnn.tilize_with_zero_padding`
+    """
     x = allocated(input_tensor)
     if x.layout is TILE_LAYOUT:
         return same(x)
@@ -174,7 +188,12 @@ def tilize_with_zero_padding(
 def untilize(
     input_tensor: Tensor, *, memory_config: MemoryConfig | None = None, use_multicore: bool = True, sub_core_grids=None
 ) -> Tensor:
-    """TILE to ROW_MAJOR; bfloat8_b comes out as bfloat16."""
+    """TILE to ROW_MAJOR; bfloat8_b comes out as bfloat16.
+
+    Shapes    any; kept, with its padding
+    Dtypes    bfloat16, float32, bfloat8_b, uint32, int32 (recorded)
+    Source    recorded contract, op `ttnn.untilize`
+    """
     x = device_tensor(input_tensor)
     if x.layout is not TILE_LAYOUT:
         raise DeviceRejects("Can only untilize tile major data")
@@ -197,7 +216,12 @@ def untilize_with_unpadding(
     input_tensor: Tensor, output_tensor_end, *, memory_config: MemoryConfig | None = None, use_multicore: bool = True,
     sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """TILE to ROW_MAJOR, cut behind the positions given (inclusive)."""
+    """TILE to ROW_MAJOR, cut behind the positions given (inclusive).
+
+    Shapes    [...] -> up to output_tensor_end, that included
+    Dtypes    bfloat16, float32, uint32, int32 (recorded)
+    Source    recorded contract, op `ttnn.untilize_with_unpadding`
+    """
     x = device_tensor(input_tensor)
     if x.layout is not TILE_LAYOUT:
         raise DeviceRejects("Can only untilize tile major data")
@@ -212,7 +236,12 @@ def untilize_with_unpadding(
 def fill_implicit_tile_padding(
     input_tensor: Tensor, fill_value: float, *, memory_config: MemoryConfig | None = None
 ) -> Tensor:
-    """The tensor itself: what fills its padding is not held here."""
+    """The tensor itself: what fills its padding is not held here.
+
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     if memory_config not in (None, input_tensor.spec.memory_config):
         refuse_unmodelled("ttnn.fill_implicit_tile_padding", memory_config=memory_config)
     return same(device_tensor(input_tensor))

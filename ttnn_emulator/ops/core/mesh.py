@@ -15,6 +15,8 @@ from ...torch_device import on_host
 def get_device_tensors(tensor: Tensor) -> list[Tensor]:
     """One tensor per chip, in mesh order, each on the memory of the whole: freeing one frees it.
 
+    Shapes    a tensor of n chips -> n tensors of one
+    Dtypes    all; kept
     Source    recorded contract, op `ttnn.get_device_tensors`
     """
     chips = tensor.chips
@@ -30,7 +32,10 @@ def get_device_tensors(tensor: Tensor) -> list[Tensor]:
 def combine_device_tensors(*, tensors) -> Tensor:
     """The tensor that `get_device_tensors` took apart.
 
+    Shapes    n tensors of one chip, all alike -> one of n
+    Dtypes    all; kept
     Raises    DeviceRejects where the shares are of different memory, or some are missing
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
     """
     tensors = list(tensors)
     if not tensors:
@@ -56,7 +61,12 @@ def combine_device_tensors(*, tensors) -> Tensor:
 
 @op("ttnn.aggregate_tensor")
 def aggregate_tensor(tensor: Tensor, composer: MeshToTensor) -> Tensor:
-    """The shares of all chips put together by a composer, as one host tensor."""
+    """The shares of all chips put together by a composer, as one host tensor.
+
+    Shapes    n host tensors -> one of n shares
+    Dtypes    all; kept
+    Source    recorded contract, op `ttnn.aggregate_tensor`
+    """
     if not isinstance(composer, MeshToTensor):
         raise TypeError(
             "aggregate_tensor(): incompatible function arguments. The following argument types are supported:\n"

@@ -68,6 +68,8 @@ def _listed(index) -> tuple:
 def getitem(tensor: Tensor, index) -> Tensor:
     """tensor[...]: integers drop their dim, slices may have steps, one ellipsis.
 
+    Shapes    by index: an int takes its dim away, a slice cuts it
+    Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.Tensor.__getitem__`
     """
     x = tensor
@@ -107,7 +109,12 @@ def _host_part(x: Tensor, starts, ends, steps) -> Tensor:
 # ---------------------------------------------------------------- to the host and back
 @op("ttnn.Tensor.reshape")
 def tensor_reshape(tensor: Tensor, *shape) -> Tensor:
-    """ttnn.reshape, with a sequence or four integers."""
+    """ttnn.reshape, with a sequence or four integers.
+
+    Shapes    [...] -> [...] of the same volume
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.Tensor.reshape`
+    """
     if len(shape) == 4 and all(isinstance(n, int) for n in shape):
         wanted = shape
     elif len(shape) == 1 and not isinstance(shape[0], int):
@@ -119,13 +126,23 @@ def tensor_reshape(tensor: Tensor, *shape) -> Tensor:
 
 @op("ttnn.Tensor.cpu")
 def cpu(tensor: Tensor, blocking: bool = True, cq_id=None) -> Tensor:
-    """A copy on the host."""
+    """A copy on the host.
+
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    recorded contract, op `ttnn.Tensor.cpu`
+    """
     return transfer.from_device(tensor)
 
 
 @op("ttnn.Tensor.to")
 def to(tensor: Tensor, target, mem_config=None, cq_id=None) -> Tensor:
-    """On a device, or in another layout."""
+    """On a device, or in another layout.
+
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     if isinstance(target, MeshDevice):
         return transfer.to_device(tensor, target, memory_config=mem_config)
     if isinstance(target, Layout):
@@ -135,7 +152,12 @@ def to(tensor: Tensor, target, mem_config=None, cq_id=None) -> Tensor:
 
 @op("ttnn.Tensor.to_torch")
 def tensor_to_torch(tensor: Tensor, mesh_composer=None) -> torch.Tensor:
-    """The values as a torch tensor in logical shape."""
+    """The values as a torch tensor in logical shape.
+
+    Shapes    any; kept
+    Dtypes    all; as `to_torch`
+    Source    recorded contract, op `ttnn.Tensor.to_torch`
+    """
     return transfer.to_torch(tensor, mesh_composer=mesh_composer)
 
 
@@ -248,7 +270,7 @@ def _operator(name: str, method: str, reflected: bool = False):
         run = REGISTRY[name]
         return run(other, self) if reflected else run(self, other)
 
-    call.__name__, call.__doc__ = method, f"{name}."
+    call.__name__, call.__doc__ = method, f"As `{name}`."
     call.op_name = f"ttnn.Tensor.{method}"
     REGISTRY[call.op_name] = call
     return call

@@ -43,6 +43,7 @@ def to_memory_config(
 ) -> Tensor:
     """The tensor in another memory or sharding; where it is there already, the tensor itself (its dtype kept).
 
+    Shapes    any; kept
     Dtypes    `dtype` converts on the way, in TILE only
     Raises    shards that do not fit; out of memory
     Source    recorded contract, op `ttnn.to_memory_config`
@@ -65,6 +66,8 @@ def interleaved_to_sharded(
 ) -> Tensor:  # fmt: skip
     """An interleaved tensor in shards: a memory config, or cores, shard shape, layout and orientation.
 
+    Shapes    any; kept
+    Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.interleaved_to_sharded`
     """
     x = device_tensor(input_tensor)
@@ -108,6 +111,8 @@ def sharded_to_interleaved(
 ) -> Tensor:
     """A sharded tensor interleaved, in DRAM unless said; an interleaved one comes back as it is.
 
+    Shapes    any; kept
+    Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.sharded_to_interleaved`
     """
     x = input_tensor
@@ -128,6 +133,8 @@ def sharded_to_interleaved(
 def reshard(input_tensor: Tensor, output_memory_config: MemoryConfig, output_tensor: Tensor | None = None) -> Tensor:
     """A sharded tensor in other shards.
 
+    Shapes    any; kept
+    Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.reshard`
     """
     x = device_tensor(input_tensor)
@@ -146,11 +153,21 @@ def reshard(input_tensor: Tensor, output_memory_config: MemoryConfig, output_ten
 
 @op("ttnn.get_memory_config")
 def get_memory_config(tensor: Tensor) -> MemoryConfig | None:
-    """Where the tensor is; None for a host tensor."""
+    """Where the tensor is; None for a host tensor.
+
+    Shapes    any
+    Dtypes    all
+    Source    recorded contract, op `ttnn.get_memory_config`
+    """
     return tensor.memory_config()
 
 
 @op("ttnn.is_sharded")
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether the tensor is sharded."""
+    """Whether the tensor is sharded.
+
+    Shapes    any
+    Dtypes    all
+    Source    recorded contract, op `ttnn.is_sharded`
+    """
     return tensor.is_sharded()

@@ -30,8 +30,6 @@ from ...warning import LEGACY_TILIZE, warn
 
 #: What the block formats are made from without a copy.
 DIRECT = (torch.bfloat16, torch.float32)
-
-
 _WRAP = {DataType.UINT32: 32, DataType.UINT16: 16, DataType.UINT8: 8, DataType.INT32: 32}
 
 
@@ -170,7 +168,10 @@ def as_tensor(
 ) -> Tensor:  # fmt: skip
     """`from_torch` with a preprocessing step; a device needs a memory config.
 
+    Shapes    any; kept
+    Dtypes    torch's, to any of the library's
     Differs   the device's library keeps converted tensors in `cache_file_name`; here nothing is written
+    Source    recorded contract, op `ttnn.as_tensor`
     """
     if device is not None and memory_config is None:
         raise DeviceRejects("memory_config must be specified when device is specified")
@@ -186,8 +187,10 @@ def to_torch(
 ) -> torch.Tensor:  # fmt: skip
     """The values as a torch tensor in logical shape, all chips put together by `mesh_composer`.
 
+    Shapes    any; kept, or as the composer joins the shares
     Dtypes    block formats come as float32
     Raises    a spread tensor without a composer; a freed one; a rank that the leading ones do not allow
+    Source    recorded contract, op `ttnn.to_torch`
     """
     if not tensor.is_allocated():
         raise DeviceRejects("Tensor is not allocated", "it was deallocated earlier")
@@ -219,7 +222,12 @@ def to_torch(
 
 @op("ttnn.to_device")
 def to_device(tensor: Tensor, device: MeshDevice, memory_config: MemoryConfig | None = None, cq_id=None) -> Tensor:
-    """A host tensor on a device (DRAM unless said); a device tensor comes back as it is, wherever it is."""
+    """A host tensor on a device (DRAM unless said); a device tensor comes back as it is, wherever it is.
+
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    recorded contract, op `ttnn.to_device`
+    """
     if tensor.buffer is not None:
         return same(tensor)
     made = tensor.spec.with_memory_config(memory_config or DRAM_MEMORY_CONFIG)
@@ -231,7 +239,12 @@ def to_device(tensor: Tensor, device: MeshDevice, memory_config: MemoryConfig | 
 
 @op("ttnn.from_device")
 def from_device(tensor: Tensor, *, cq_id=None, blocking: bool = True) -> Tensor:
-    """A copy on the host; a host tensor comes back as it is."""
+    """A copy on the host; a host tensor comes back as it is.
+
+    Shapes    any; kept
+    Dtypes    all; kept
+    Source    recorded contract, op `ttnn.from_device`
+    """
     if tensor.buffer is None:
         return same(tensor)
     if not tensor.is_allocated():
@@ -246,7 +259,12 @@ def from_device(tensor: Tensor, *, cq_id=None, blocking: bool = True) -> Tensor:
 
 @op("ttnn.deallocate")
 def deallocate(tensor: Tensor, force: bool = True) -> None:
-    """Frees a tensor's device memory at once; with force=False only what nobody shares. Host tensors are left alone."""
+    """Frees a tensor's device memory at once; with force=False only what nobody shares. Host tensors are left alone.
+
+    Shapes    any
+    Dtypes    all
+    Source    recorded contract, op `ttnn.deallocate`
+    """
     buffer = tensor.buffer
     if buffer is not None and (force or not buffer.shared):
         buffer.free()
@@ -273,6 +291,8 @@ def _same_pages(host: Tensor, device: Tensor) -> None:
 def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id=None) -> None:
     """Writes a host tensor into the memory of a device tensor, for instance the input of a captured trace.
 
+    Shapes    both the same
+    Dtypes    both the same
     Raises    other shapes, dtypes or layouts; a device tensor as the source; inside a trace capture
     Source    recorded contract, op `ttnn.copy_host_to_device_tensor`
     """
@@ -289,7 +309,12 @@ def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id
 
 @op("ttnn.copy_device_to_host_tensor")
 def copy_device_to_host_tensor(device_tensor: Tensor, host_tensor: Tensor, blocking: bool = True, cq_id=None) -> None:
-    """Writes a device tensor into the memory of a host tensor."""
+    """Writes a device tensor into the memory of a host tensor.
+
+    Shapes    both the same
+    Dtypes    both the same
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     _same_pages(host_tensor, device_tensor)
     device_tensor.buffer.device.transfer("Reads", cq_id)
     if not state.spec_only:

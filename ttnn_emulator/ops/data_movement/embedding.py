@@ -33,6 +33,7 @@ def embedding(
     Numerics  values move
     Differs   padding_idx changes nothing here; an index beyond the table is an IndexError, the device reads what is
               there
+    Source    recorded contract, op `ttnn.embedding`
     """
     ids, table = on_device(input_tensor), on_device(weight)
     refuse_unmodelled(

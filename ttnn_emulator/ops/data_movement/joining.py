@@ -26,6 +26,7 @@ def concat(
 ) -> Tensor:  # fmt: skip
     """Tensors behind one another along `dim`.
 
+    Shapes    tensors alike but for `dim`, along which they are joined
     Layout    that of the first; DRAM interleaved unless `memory_config` is given, wherever the operands are
     Dtypes    all the same; bfloat8_b that must be untilized (unaligned along a tile dim) comes out as bfloat16
     Raises    other ranks, dims or dtypes; some sharded and some not; bfloat4_b that must be untilized
@@ -99,7 +100,12 @@ def _ranks_differ(first: Tensor, other: Tensor):
 
 @op("ttnn.stack")
 def stack(input_tensors, dim: int) -> Tensor:
-    """Tensors of one shape along a new dim."""
+    """Tensors of one shape along a new dim.
+
+    Shapes    n tensors [...] -> [..., n, ...], the new dim at `dim`
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.stack`
+    """
     tensors = list(input_tensors)
     if not tensors:
         raise DeviceRejects("Stack expects at least one tensor")
@@ -114,6 +120,8 @@ def pad(
 ) -> Tensor:  # fmt: skip
     """With `value` put in front of and behind each dim: pairs for the last dims, or an output shape and a start.
 
+    Shapes    [...] -> before + n + after by dim
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32 (recorded)
     Layout    TILE only behind; inside the tiles that are there already, on the same memory
     Raises    front padding in TILE; more pairs than dims
     Source    recorded contract, op `ttnn.pad`

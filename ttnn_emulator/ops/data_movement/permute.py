@@ -80,6 +80,8 @@ def permute(
 ) -> Tensor:
     """The dims in another order.
 
+    Shapes    dims in the order of `dims`
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32 (recorded)
     Source    recorded contract, op `ttnn.permute`
     """
     x, dims = input_tensor, integers("ttnn.permute", "dims", dims)
@@ -115,6 +117,8 @@ def transpose(
 ) -> Tensor:
     """Two dims swapped.
 
+    Shapes    dims `dim1` and `dim2` swapped
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32 (recorded)
     Source    recorded contract, op `ttnn.transpose`
     """
     x, rank = input_tensor, len(input_tensor.spec.shape)

@@ -6,12 +6,12 @@ import builtins
 
 import torch
 
-from ...dtypes import BLOCK_FORMATS, INTEGERS, TILE_LAYOUT, DataType, bfloat4_b, cpp, float32
+from ...dtypes import BLOCK_FORMATS, INTEGERS, TILE_LAYOUT, DataType, bfloat4_b, bfloat16, cpp, float32, uint8, uint16
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
 from ...launch import launch, output_memory, same
 from ...memory import MemoryConfig, ShardSpec, TensorMemoryLayout, extent
-from ...op import op, refuse_unmodelled
+from ...op import described, op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, padded, spec
 from .moving import ONLY_TILE, RESHAPE_DTYPES, RESHAPED, allocated, axis, device_tensor, integers, moving
@@ -29,6 +29,8 @@ def repeat(
 ) -> Tensor:
     """Copies behind one another along each dim; fewer numbers than dims count from the last, more add dims in front.
 
+    Shapes    n -> n * times by dim
+    Dtypes    bfloat16, float32, bfloat4_b, uint32, int32 (recorded)
     Source    recorded contract, op `ttnn.repeat`
     """
     times = integers("ttnn.repeat", "repeat_dims", repeat_dims)
@@ -77,6 +79,8 @@ def repeat_interleave(
 ) -> Tensor:
     """Each slice along `dim` repeated in place. A sharded operand gives DRAM interleaved.
 
+    Shapes    n -> n * repeats along `dim`
+    Dtypes    bfloat16, float32, bfloat8_b, uint32 (recorded)
     Source    recorded contract, op `ttnn.repeat_interleave`
     """
     x = input_tensor
@@ -97,7 +101,12 @@ def repeat_interleave(
 
 @op("ttnn.expand")
 def expand(input_tensor: Tensor, output_shape, *, memory_config: MemoryConfig | None = None) -> Tensor:
-    """Dims of size 1 repeated to the size asked; -1 keeps a dim."""
+    """Dims of size 1 repeated to the size asked; -1 keeps a dim.
+
+    Shapes    dims of 1 -> the given sizes; -1 keeps a dim
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.expand`
+    """
     x, wanted = input_tensor, integers("ttnn.expand", "output_shape", output_shape)
     if len(wanted) < len(x.spec.shape):
         raise DeviceRejects("Output rank must be >= input rank for expand")
@@ -116,6 +125,8 @@ def gather(
 ) -> Tensor:  # fmt: skip
     """out[i][j] = input[i][index[i][j]] for the last dim, and alike for the others.
 
+    Shapes    input [...], index [...] of the same rank -> the index's
+    Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.gather`
     """
     refuse_unmodelled("ttnn.gather", sparse_grad=sparse_grad, out=out)
@@ -151,6 +162,8 @@ def scatter(
 ) -> Tensor:  # fmt: skip
     """A copy of `input` with out[i][index[i][j]] = src[i][j] for the last dim, and alike for the others.
 
+    Shapes    input [...]; index and source alike, within it -> the input's
+    Dtypes    bfloat16, float32, int32 (recorded)
     Source    recorded contract, op `ttnn.scatter`
     """
     refuse_unmodelled("ttnn.scatter", reduce=reduce)
@@ -178,6 +191,13 @@ def _triangle(name: str, doc: str, function):
     @op(name)
     def call(input_tensor: Tensor, *, diagonal: int = 0, memory_config: MemoryConfig | None = None) -> Tensor:
         x = device_tensor(input_tensor)
+        if x.dtype in (uint8, uint16):  # it multiplies by a triangle of bfloat16
+            a, b = cpp(x.dtype), cpp(bfloat16)
+            raise DeviceRejects(
+                f"Input tensor A dtype {a} is not supported for binary operation BinaryOpType::MUL"
+                if x.dtype is uint8
+                else f"Mixed dtype is not supported for binary operation BinaryOpType::MUL, dtype A: {a}, dtype B: {b}"
+            )
         inside = tile_padded(x.spec.shape)
         if x.layout is not TILE_LAYOUT and inside != x.spec.shape:
             raise DeviceRejects(
@@ -189,7 +209,10 @@ def _triangle(name: str, doc: str, function):
         made = spec(x.spec.shape, x.dtype, TILE_LAYOUT, output_memory(x, memory_config))
         return launch(name, (x,), made, moving(lambda v: function(v, diagonal), x.dtype))
 
-    call.__doc__ = doc
+    call.__doc__ = described(
+        doc, Shapes="[..., M, N]; kept", Dtypes="all but uint16 and uint8; kept",
+        Source="ttnn 0.81.1: recorded contract; asked dtype by dtype",
+    )  # fmt: skip
     return call
 
 
@@ -199,7 +222,12 @@ triu = _triangle("ttnn.triu", "What is on and above a diagonal, zero below it.",
 
 @op("ttnn.roll")
 def roll(input_tensor: Tensor, shifts, dim=None, *, memory_config: MemoryConfig | None = None) -> Tensor:
-    """Values shifted along dims, those that fall off the end coming in at the front."""
+    """Values shifted along dims, those that fall off the end coming in at the front.
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, uint32, int32, uint16; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     x = device_tensor(input_tensor)
     shifts = (shifts,) if isinstance(shifts, int) else integers("ttnn.roll", "shifts", shifts)
     dims = None if dim is None else (dim,) if isinstance(dim, int) else integers("ttnn.roll", "dim", dim)

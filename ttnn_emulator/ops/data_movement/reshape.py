@@ -202,6 +202,8 @@ def _reshaped_inside(x: Tensor, shape: Shape, inside: Shape, memory_config) -> T
 def view_(input_tensor: Tensor, shape) -> Tensor:
     """Another shape on the same memory.
 
+    Shapes    [...] -> [...] of the same volume, the last dim kept in TILE
+    Dtypes    bfloat16 (recorded)
     Raises    where the last dim would change, or in TILE the one before it, unless both are multiples of 32
     Source    recorded contract, op `ttnn.view`
     """
@@ -226,7 +228,12 @@ def view_(input_tensor: Tensor, shape) -> Tensor:
 
 @op("ttnn.squeeze")
 def squeeze(input_tensor: Tensor, dim=None) -> Tensor:
-    """Without the dims of size 1 that are named (all of them by default); a named dim of another size stays."""
+    """Without the dims of size 1 that are named (all of them by default); a named dim of another size stays.
+
+    Shapes    the dim `dim`, of size 1, goes
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.squeeze`
+    """
     x, rank = input_tensor, len(input_tensor.spec.shape)
     if dim is None:
         gone = {d for d, n in enumerate(x.spec.shape) if n == 1}
@@ -245,7 +252,12 @@ def squeeze(input_tensor: Tensor, dim=None) -> Tensor:
 
 @op("ttnn.unsqueeze")
 def unsqueeze(input_tensor: Tensor, dim: int) -> Tensor:
-    """With a dim of size 1 put in at `dim`."""
+    """With a dim of size 1 put in at `dim`.
+
+    Shapes    a dim of size 1 comes at `dim`
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.unsqueeze`
+    """
     rank = len(input_tensor.spec.shape)
     at = dim + rank + 1 if dim < 0 else dim
     if not 0 <= at <= rank:
@@ -256,7 +268,12 @@ def unsqueeze(input_tensor: Tensor, dim: int) -> Tensor:
 
 @op("ttnn.unsqueeze_to_4D")
 def unsqueeze_to_4D(tensor: Tensor) -> Tensor:
-    """With leading ones up to rank 4."""
+    """With leading ones up to rank 4.
+
+    Shapes    rank up to 4 -> rank 4, with leading ones
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.unsqueeze_to_4D`
+    """
     if len(tensor.spec.shape) > 4:
         raise DeviceRejects("Tensor rank is greater than 4")
     return reshaped("ttnn.reshape", tensor, tensor.spec.shape.to_rank(4))

@@ -106,6 +106,8 @@ def slice(
 ) -> Tensor:  # fmt: skip
     """The part from start to end (exclusive), negative positions counted from the back.
 
+    Shapes    [...] -> (ends - starts) / steps by dim
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32 (recorded)
     Layout    kept; a TILE start inside a tile goes through ROW_MAJOR, and bfloat8_b then comes out as bfloat16
     Raises    bfloat4_b that would go through ROW_MAJOR; ends behind the padded shape
     Source    recorded contract, op `ttnn.slice`
@@ -140,6 +142,8 @@ def _into(result: Tensor, output_tensor: Tensor | None) -> Tensor:
 def split(input_tensor: Tensor, split_size, dim: int = 0, *, memory_config: MemoryConfig | None = None) -> list:
     """Parts of `split_size` along `dim` (the last may be smaller), or of the sizes listed. Always copies.
 
+    Shapes    [...] -> parts of the given size along `dim`; the last may be smaller
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32 (recorded)
     Source    recorded contract, op `ttnn.split`
     """
     x = device_tensor(input_tensor)
@@ -171,7 +175,12 @@ def split(input_tensor: Tensor, split_size, dim: int = 0, *, memory_config: Memo
 
 @op("ttnn.chunk")
 def chunk(input_tensor: Tensor, chunks: int, dim: int) -> list:
-    """Equal parts along `dim`, as many as said or fewer; the last is smaller where the size does not divide."""
+    """Equal parts along `dim`, as many as said or fewer; the last is smaller where the size does not divide.
+
+    Shapes    [...] -> up to `chunks` equal parts along `dim`; the last may be smaller
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.chunk`
+    """
     if chunks <= 0:
         raise DeviceRejects("Number of chunks must be greater than zero")
     x = input_tensor

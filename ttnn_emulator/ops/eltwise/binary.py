@@ -18,6 +18,7 @@ from ...dtypes import (
     cpp,
     float32,
     int32,
+    listed,
     uint8,
     uint16,
     uint32,
@@ -26,6 +27,7 @@ from ...errors import DeviceRejects
 from ...launch import Plans, finish, launch
 from ...numerics import rounding
 from ...numerics.rows import EACH
+from ...op import described
 from ...oplog import describe
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result, unspecified
@@ -115,18 +117,22 @@ def check_dtypes(kind: str, a: DataType, b: DataType, accepted, mixed, shapes=No
 
 
 def alike(a, b) -> bool:
+    """Both the same."""
     return a is b
 
 
 def floats_mix(a, b) -> bool:
+    """Both the same, or any two floats."""
     return a is b or (a in FLOATS and b in FLOATS)
 
 
 def floats_mix_with_all(a, b) -> bool:
+    """Both the same, or a float with anything."""
     return a is b or (a in FLOATS and b in WIDE) or (b in FLOATS and a in WIDE)
 
 
 def bytes_mix(a, b) -> bool:
+    """Both the same, any two floats, or uint8 with uint16."""
     return floats_mix(a, b) or {a, b} == {uint8, uint16}
 
 
@@ -156,6 +162,7 @@ def float_of_two(kind, a, b):
 
 
 def quotient(kind, a, b):
+    """float32 of two int32, else as the floats among the two say."""
     if a in INTEGERS and b in INTEGERS:
         if a is not int32:
             raise DeviceRejects(
@@ -172,6 +179,15 @@ def quotient(kind, a, b):
 def wide_flag(kind, a, b):
     """Comparisons of bytes come as uint16."""
     return uint16 if a is uint8 else a
+
+
+def documented(doc: str, accepted, mixed, out_dtype) -> str:
+    """The docstring of a binary op."""
+    return described(
+        doc, Shapes="two that broadcast (the last two dims only 1 against n), or a tensor and a number",
+        Dtypes=f"{listed(accepted)}. {mixed.__doc__}", Makes=out_dtype.__doc__ or "",
+        Source="ttnn 0.81.1: recorded contract; dtypes asked one by one",
+    )  # fmt: skip
 
 
 def plain(function):

@@ -18,6 +18,7 @@ from .binary import (
     WIDE,
     alike,
     bytes_mix,
+    documented,
     first_dtype,
     float_of_two,
     floats_mix,
@@ -49,7 +50,7 @@ def arithmetic(name, kind, doc, *aliases, compute, accepted=BUT_BYTES, mixed=flo
             input_tensor_b_activations, commutes=commutes,
         )  # fmt: skip
 
-    call.__doc__ = doc
+    call.__doc__ = documented(doc, accepted, mixed, out_dtype)
     in_place(name, kind, doc, *aliases, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
     return call
 
@@ -91,7 +92,7 @@ def in_place(name, kind, doc, *aliases, compute, accepted, mixed, out_dtype):
                 fast_and_approximate_mode,
             )
 
-    call.__doc__ = f"{doc} Written into the first operand."
+    call.__doc__ = documented(f"{doc} Written into the first operand.", accepted, mixed, first_dtype)
     return op(full, *(f"ttnn.{a}_" for a in aliases))(call)
 
 
@@ -120,7 +121,7 @@ def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dty
             output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
         )  # fmt: skip
 
-    call.__doc__ = doc
+    call.__doc__ = documented(doc, accepted, mixed, out_dtype)
     if f"{name}_" in library_names()["ttnn"]:
         in_place(name, kind, doc, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
     return call
@@ -161,7 +162,12 @@ def div(
     activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None,
     sub_device_id=None,
 ) -> Tensor:  # fmt: skip
-    """a / b. Two int32 tensors give float32."""
+    """a / b. Two int32 tensors give float32.
+
+    Shapes    two that broadcast, or a tensor and a number
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, uint32, int32; see the first line
+    Source    recorded contract, op `ttnn.div`
+    """
     if rounding_mode not in (None, "trunc", "floor"):
         raise DeviceRejects("Incorrect rounding mode (expected None, 'trunc', or 'floor')")
     b = value if input_tensor_b is None else input_tensor_b
@@ -193,7 +199,12 @@ def pow(
     input_tensor, exponent, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
 ) -> Tensor:  # fmt: skip
-    """x ** exponent; integers take a whole exponent that is not negative."""
+    """x ** exponent; integers take a whole exponent that is not negative.
+
+    Shapes    two that broadcast, or a tensor and a number
+    Dtypes    floats, both the same; integers but uint8 with a number
+    Source    recorded contract, op `ttnn.pow`
+    """
     x = input_tensor
     if not isinstance(exponent, Tensor) and isinstance(x, Tensor):
         e = number("ttnn.pow", exponent)
@@ -243,12 +254,13 @@ def extremum(name: str, kind: str, doc: str, function):
             input_tensor_a_activations, input_tensor_b_activations, integral=False,
         )  # fmt: skip
 
-    call.__doc__ = doc
+    call.__doc__ = documented(doc, WIDE, alike, first_dtype)
     return call
 
 
 maximum = extremum("maximum", "MAXIMUM", "The larger of a and b.", torch.maximum)
 minimum = extremum("minimum", "MINIMUM", "The smaller of a and b.", torch.minimum)
+WHOLE = frozenset((int32, uint32, uint16))
 
 
 def whole(name: str, kind: str, doc: str, function):
@@ -274,12 +286,12 @@ def whole(name: str, kind: str, doc: str, function):
                     "UInt32, or UInt16."
                 )
         return run(
-            full, kind, plain(function), frozenset((int32, uint32, uint16)), alike, first_dtype, input_tensor_a, b,
+            full, kind, plain(function), WHOLE, alike, first_dtype, input_tensor_a, b,
             None,
             memory_config, output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
         )  # fmt: skip
 
-    call.__doc__ = doc
+    call.__doc__ = documented(doc, WHOLE, alike, first_dtype)
     return call
 
 

@@ -7,7 +7,7 @@ from ...dtypes import INTEGERS, NAME, cpp, uint8
 from ...errors import DeviceRejects
 from ...launch import finish
 from ...memory import MemoryConfig
-from ...op import op
+from ...op import described, op
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result
 from .binary import operand
@@ -42,7 +42,10 @@ def gated(name: str, kind: str, doc: str, gate: str):
 
         return finish(full, (x,), out, compute, flops=2 * out.shape.volume())
 
-    call.__doc__ = doc
+    call.__doc__ = described(
+        doc, Shapes="[..., 2n] -> [..., n], n in whole tiles, rank 4", Dtypes="floats; kept", Layout="TILE",
+        Source="ttnn 0.81.1: recorded contract; refusals asked one by one",
+    )  # fmt: skip
     return call
 
 

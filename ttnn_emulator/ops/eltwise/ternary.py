@@ -50,7 +50,9 @@ def where(
 ) -> Tensor:  # fmt: skip
     """true_value where the predicate is not 0, else false_value; each a tensor or a number.
 
-    Dtypes    that of `true_value`; with a number, tensors are of the predicate's dtype and so is the result
+    Shapes    three that broadcast; numbers for yes and no
+    Dtypes    all; numbers beside integers give float32
+    Source    recorded contract, op `ttnn.where`
     """
     p, t, f = operand(predicate, "A"), true_value, false_value
     tensors = [v for v in (t, f) if isinstance(v, Tensor)]
@@ -101,7 +103,12 @@ def addcmul(
     input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0, memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """a + value * b * c, of tensors of one dtype."""
+    """a + value * b * c, of tensors of one dtype.
+
+    Shapes    three that broadcast
+    Dtypes    bfloat16, float32, bfloat8_b, uint32, int32; the first's comes out
+    Source    recorded contract, op `ttnn.addcmul`
+    """
     names = [cpp(t.dtype) for t in (input_a, input_b, input_c)]
     if len(set(names)) > 1:
         raise DeviceRejects(
@@ -125,7 +132,12 @@ def addcdiv(
     input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0, memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """a + value * b / c."""
+    """a + value * b / c.
+
+    Shapes    three that broadcast
+    Dtypes    floats (integers are not emulated); the first's comes out
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     if int32 in (input_a.dtype, input_b.dtype, input_c.dtype):
         raise DeviceRejects("Addcdiv TTT does not support INT32 inputs.")
     if input_a.dtype in INTEGERS:
@@ -144,7 +156,12 @@ def lerp(
     memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None,
 ) -> Tensor:
-    """input + weight * (end - input)."""
+    """input + weight * (end - input).
+
+    Shapes    three that broadcast, the weight may be a number
+    Dtypes    floats (integers are not emulated); the first's comes out
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     if input.dtype in INTEGERS or end.dtype in INTEGERS:
         raise NotEmulated("ttnn.lerp of integers has no model in the emulator")
     if isinstance(weight, Tensor):
@@ -158,7 +175,12 @@ def lerp(
 
 @op("ttnn.mac")
 def mac(input_tensor_a: Tensor, input_tensor_b, input_tensor_c, *, memory_config: MemoryConfig | None = None) -> Tensor:
-    """a * b + c; b and c tensors or numbers."""
+    """a * b + c; b and c tensors or numbers.
+
+    Shapes    three that broadcast
+    Dtypes    floats, uint32, int32, uint16; the first's comes out
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     return add(multiply(input_tensor_a, input_tensor_b, memory_config=memory_config), input_tensor_c)
 
 
@@ -171,13 +193,23 @@ def clamp(
     memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None,
 ) -> Tensor:
-    """min(max(x, min), max); one of the two may be left out."""
+    """min(max(x, min), max); one of the two may be left out.
+
+    Shapes    any; kept
+    Dtypes    floats, int32; kept, int32 gives float32
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     return _clamp("ttnn.clamp", input_tensor, min, max, memory_config, output_tensor)
 
 
 @op("ttnn.clip")
 def clip(input_tensor: Tensor, min=None, max=None, *, memory_config: MemoryConfig | None = None) -> Tensor:
-    """min(max(x, min), max); one of the two may be left out."""
+    """min(max(x, min), max); one of the two may be left out.
+
+    Shapes    any; kept
+    Dtypes    as clamp
+    Source    recorded contract, op `ttnn.clip`
+    """
     return _clamp("ttnn.clip", input_tensor, min, max, memory_config, None)
 
 

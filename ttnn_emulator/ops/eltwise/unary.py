@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ... import numerics
 from ...config import GeluVariant, SigmoidMode
-from ...dtypes import BLOCK_FORMATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, int32, uint16, uint32
+from ...dtypes import BLOCK_FORMATS, FLOATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, int32, listed, uint16, uint32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import finish, on_device, same, update
 from ...memory import MemoryConfig
 from ...numerics import rounding
 from ...numerics.rows import EACH
 from ...numerics.unary import FORMULAS
-from ...op import op, refuse_unmodelled
+from ...op import described, op, refuse_unmodelled
 from ...tensor import Tensor
 from ..core.sharding import result, unary_memory
 from .fused import activation, fused
@@ -76,46 +79,44 @@ def check_preallocated(x: Tensor, dtype, target: Tensor) -> None:
         )
 
 
-def unary(name: str, doc: str, integers=NONE, kind: str | None = None, function: str | None = None):
-    """The op `ttnn.<name>`: one value in, one out; `integers` are the integer dtypes that it takes."""
-    kind, function, full = kind or name.upper(), function or name, f"ttnn.{name}"
+def unary(name: str, row: Row):
+    """The op of a row of the table."""
+    kind, full = row.kind or name.upper(), f"ttnn.{name}"
+    if row.given or row.defaults:
+        call = with_numbers(full, name, kind, row)
+    elif row.fast:
 
-    @op(full)
-    def call(
-        input_tensor: Tensor, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
-        sub_core_grids=None,
-    ) -> Tensor:  # fmt: skip
-        return apply_unary(full, function, kind, integers, input_tensor, memory_config, output_tensor)
+        def call(
+            input_tensor: Tensor, *, fast_and_approximate_mode: bool = False, memory_config: MemoryConfig | None = None,
+            output_tensor: Tensor | None = None, sub_core_grids=None,
+        ) -> Tensor:  # fmt: skip
+            params = {"fast_and_approximate_mode": True} if fast_and_approximate_mode else None
+            return apply_unary(full, name, kind, NONE, input_tensor, memory_config, output_tensor, params)
+    else:
 
-    call.__doc__ = doc
-    return call
+        def call(
+            input_tensor: Tensor, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+            sub_core_grids=None,
+        ) -> Tensor:  # fmt: skip
+            return apply_unary(full, name, kind, row.integers, input_tensor, memory_config, output_tensor)
 
-
-def unary_approximate(name: str, doc: str, kind: str | None = None):
-    """As `unary`, with a choice between a fast and an accurate form."""
-    kind, full = kind or name.upper(), f"ttnn.{name}"
-
-    @op(full)
-    def call(
-        input_tensor: Tensor, *, fast_and_approximate_mode: bool = False, memory_config: MemoryConfig | None = None,
-        output_tensor: Tensor | None = None, sub_core_grids=None,
-    ) -> Tensor:  # fmt: skip
-        params = {"fast_and_approximate_mode": True} if fast_and_approximate_mode else None
-        return apply_unary(full, name, kind, NONE, input_tensor, memory_config, output_tensor, params)
-
-    call.__doc__ = doc
-    return call
+    call.__doc__ = documented(row.doc, row.integers)
+    return op(full)(call)
 
 
-_KEYWORD, _POSITIONAL = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+def documented(doc: str, integers=NONE) -> str:
+    """The docstring of a unary op."""
+    return described(
+        doc, Shapes="any; kept", Dtypes=f"{listed(FLOATS | integers)}; kept unless output_tensor has another",
+        Layout="TILE or ROW_MAJOR; kept", Source="ttnn 0.81.1: recorded contract; dtypes asked one by one",
+    )  # fmt: skip
 
 
-def unary_with(name: str, doc: str, *positional: str, integers=NONE, kind: str | None = None, **keywords: float):
-    """As `unary`, with numbers: `positional` ones that must be given, `keywords` that have a default."""
-    kind, full = kind or name.upper(), f"ttnn.{name}"
+def with_numbers(full: str, name: str, kind: str, row: Row):
+    """A unary op that takes numbers beside the tensor."""
     parameters = [inspect.Parameter("input_tensor", _POSITIONAL, annotation="Tensor")]
-    parameters += [inspect.Parameter(p, _POSITIONAL, annotation="float") for p in positional]
-    parameters += [inspect.Parameter(p, _KEYWORD, default=v, annotation="float") for p, v in keywords.items()]
+    parameters += [inspect.Parameter(p, _POSITIONAL, annotation="float") for p in row.given]
+    parameters += [inspect.Parameter(p, _KEYWORD, default=v, annotation="float") for p, v in row.defaults.items()]
     parameters += [
         inspect.Parameter("memory_config", _KEYWORD, default=None, annotation="MemoryConfig | None"),
         inspect.Parameter("output_tensor", _KEYWORD, default=None, annotation="Tensor | None"),
@@ -128,103 +129,112 @@ def unary_with(name: str, doc: str, *positional: str, integers=NONE, kind: str |
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as e:
             raise TypeError(f"{full}(): incompatible function arguments.\n  {e}\n  want   {full}{signature}") from None
-        params = {p: given[p] for p in positional} | {p: given.get(p, v) for p, v in keywords.items()}
-        return apply_unary(
-            full,
-            name,
-            kind,
-            integers,
-            given["input_tensor"],
-            given.get("memory_config"),
-            given.get("output_tensor"),
-            params,
-        )
+        params = {p: given[p] for p in row.given} | {p: given.get(p, v) for p, v in row.defaults.items()}
+        memory_config, output_tensor = given.get("memory_config"), given.get("output_tensor")
+        return apply_unary(full, name, kind, row.integers, given["input_tensor"], memory_config, output_tensor, params)
 
-    call.__signature__, call.__doc__, call.__name__ = signature, doc, name
-    return op(full)(call)
+    call.__signature__, call.__name__ = signature, name
+    return call
 
 
-relu = unary("relu", "max(x, 0).", ALL)
-relu6 = unary("relu6", "min(max(x, 0), 6).", ALL)
-silu = unary("silu", "x * sigmoid(x).")
-swish = unary("swish", "x * sigmoid(x).", kind="SILU")
-hardmish = unary("hardmish", "x * clamp(x + 2.8, 0, 5) / 5.")
-hardsigmoid = unary("hardsigmoid", "clamp(x / 6 + 1 / 2, 0, 1).")
-hardswish = unary("hardswish", "x * hardsigmoid(x).")
-log_sigmoid = unary("log_sigmoid", "log(sigmoid(x)).", kind="LOGSIGMOID")
-softsign = unary("softsign", "x / (1 + |x|).")
-tanhshrink = unary("tanhshrink", "x - tanh(x).")
-square = unary("square", "x * x.", BUT_BYTES)
-reciprocal = unary("reciprocal", "1 / x.", kind="RECIP")
-abs = unary("abs", "|x|.", ALL)
-neg = unary("neg", "-x.", SIGNED)
-sign = unary("sign", "-1, 0 or 1.")
-signbit = unary("signbit", "1 where x is negative.", SIGNED)
-identity = unary("identity", "A copy of x.", ALL)
-floor = unary("floor", "The largest integer that is not above x.")
-ceil = unary("ceil", "The smallest integer that is not below x.")
-trunc = unary("trunc", "x without its fraction.")
-frac = unary("frac", "The fraction of x.")
-exp2 = unary("exp2", "2 ** x.")
-expm1 = unary("expm1", "exp(x) - 1.")
-cbrt = unary("cbrt", "The cube root.")
-sin = unary("sin", "Sine of radians.")
-cos = unary("cos", "Cosine of radians.")
-tan = unary("tan", "Tangent of radians.")
-asin = unary("asin", "Arc sine.")
-acos = unary("acos", "Arc cosine.")
-atan = unary("atan", "Arc tangent.")
-sinh = unary("sinh", "Hyperbolic sine.")
-cosh = unary("cosh", "Hyperbolic cosine.")
-asinh = unary("asinh", "Inverse hyperbolic sine.")
-acosh = unary("acosh", "Inverse hyperbolic cosine.")
-atanh = unary("atanh", "Inverse hyperbolic tangent.")
-erfc = unary("erfc", "1 - erf(x).")
-erfinv = unary("erfinv", "The inverse of erf.")
-i0 = unary("i0", "The modified Bessel function of order 0.")
-i1 = unary("i1", "The modified Bessel function of order 1.")
-lgamma = unary("lgamma", "log |gamma(x)|.")
-digamma = unary("digamma", "The logarithmic derivative of gamma.")
-deg2rad = unary("deg2rad", "Degrees to radians.", kind="MUL_UNARY_SFPU")
-rad2deg = unary("rad2deg", "Radians to degrees.", kind="MUL_UNARY_SFPU")
-eqz = unary("eqz", "1 where x == 0.", BUT_BYTES)
-nez = unary("nez", "1 where x != 0.", BUT_BYTES)
-gtz = unary("gtz", "1 where x > 0.", SIGNED)
-ltz = unary("ltz", "1 where x < 0.", SIGNED)
-gez = unary("gez", "1 where x >= 0.", SIGNED)
-lez = unary("lez", "1 where x <= 0.", SIGNED)
-isnan = unary("isnan", "1 where x is nan.")
-isinf = unary("isinf", "1 where x is infinite.")
-isposinf = unary("isposinf", "1 where x is +inf.")
-isneginf = unary("isneginf", "1 where x is -inf.")
-isfinite = unary("isfinite", "1 where x is finite.")
-logical_not = unary("logical_not", "1 where x == 0.", BUT_BYTES, kind="LOGICAL_NOT_UNARY")
+_KEYWORD, _POSITIONAL = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
-exp = unary_approximate("exp", "e ** x.")
-log = unary_approximate("log", "Natural logarithm.")
-log2 = unary_approximate("log2", "Logarithm to base 2.")
-log10 = unary_approximate("log10", "Logarithm to base 10.")
-log1p = unary_approximate("log1p", "log(1 + x).")
-sqrt = unary_approximate("sqrt", "The square root.")
-rsqrt = unary_approximate("rsqrt", "1 / sqrt(x).")
-tanh = unary_approximate("tanh", "Hyperbolic tangent.")
-erf = unary_approximate("erf", "The error function.")
-mish = unary_approximate("mish", "x * tanh(softplus(x)).")
 
-leaky_relu = unary_with("leaky_relu", "x, or negative_slope * x below 0.", "negative_slope", integers=ALL - SIGNED)
-elu = unary_with("elu", "x, or alpha * (exp(x) - 1) below 0.", alpha=1.0)
-celu = unary_with("celu", "x, or alpha * (exp(x / alpha) - 1) below 0.", alpha=1.0)
-selu = unary_with("selu", "scale * elu(x, alpha).", scale=1.0506999492645264, alpha=1.673259973526001)
-softplus = unary_with("softplus", "log(1 + exp(beta x)) / beta, x above the threshold.", beta=1.0, threshold=20.0)
-softshrink = unary_with("softshrink", "x pulled towards 0 by lambd.", lambd=0.5)
-hardshrink = unary_with("hardshrink", "x, or 0 within lambd of 0.", lambd=0.5)
-hardtanh = unary_with("hardtanh", "x clamped to [min_val, max_val].", min_val=-1.0, max_val=1.0)
-relu_max = unary_with("relu_max", "relu(min(x, upper_limit)).", "upper_limit", integers=ALL)
-relu_min = unary_with("relu_min", "max(x, lower_limit).", "lower_limit", integers=ALL)
-heaviside = unary_with("heaviside", "0 below 0, `value` at 0, 1 above.", "value")
-threshold = unary_with("threshold", "x above `threshold`, else `value`.", "threshold", "value")
-fill = unary_with("fill", "fill_value everywhere.", "fill_value", integers=BUT_BYTES)
-rpow = unary_with("rpow", "exponent ** x.", "exponent")
+class Row(NamedTuple):
+    """A unary op: what it computes, the integer dtypes that it takes, what refusals call it (by default its name)."""
+
+    doc: str
+    integers: frozenset = NONE
+    kind: str | None = None
+    fast: bool = False  # has a fast and an accurate form
+    given: tuple[str, ...] = ()  # numbers that a call must give
+    defaults: Mapping[str, float] = MappingProxyType({})  # numbers that it may give
+
+
+#: The op `ttnn.<name>` for each: one value in, one out, by the function of this name of the numerics.
+UNARY = {
+    "relu": Row("max(x, 0).", ALL),
+    "relu6": Row("min(max(x, 0), 6).", ALL),
+    "silu": Row("x * sigmoid(x)."),
+    "swish": Row("x * sigmoid(x).", kind="SILU"),
+    "hardmish": Row("x * clamp(x + 2.8, 0, 5) / 5."),
+    "hardsigmoid": Row("clamp(x / 6 + 1 / 2, 0, 1)."),
+    "hardswish": Row("x * hardsigmoid(x)."),
+    "log_sigmoid": Row("log(sigmoid(x)).", kind="LOGSIGMOID"),
+    "softsign": Row("x / (1 + |x|)."),
+    "tanhshrink": Row("x - tanh(x)."),
+    "square": Row("x * x.", BUT_BYTES),
+    "reciprocal": Row("1 / x.", kind="RECIP"),
+    "abs": Row("|x|.", ALL),
+    "neg": Row("-x.", SIGNED),
+    "sign": Row("-1, 0 or 1."),
+    "signbit": Row("1 where x is negative.", SIGNED),
+    "identity": Row("A copy of x.", ALL),
+    "floor": Row("The largest integer that is not above x."),
+    "ceil": Row("The smallest integer that is not below x."),
+    "trunc": Row("x without its fraction."),
+    "frac": Row("The fraction of x."),
+    "exp2": Row("2 ** x."),
+    "expm1": Row("exp(x) - 1."),
+    "cbrt": Row("The cube root."),
+    "sin": Row("Sine of radians."),
+    "cos": Row("Cosine of radians."),
+    "tan": Row("Tangent of radians."),
+    "asin": Row("Arc sine."),
+    "acos": Row("Arc cosine."),
+    "atan": Row("Arc tangent."),
+    "sinh": Row("Hyperbolic sine."),
+    "cosh": Row("Hyperbolic cosine."),
+    "asinh": Row("Inverse hyperbolic sine."),
+    "acosh": Row("Inverse hyperbolic cosine."),
+    "atanh": Row("Inverse hyperbolic tangent."),
+    "erfc": Row("1 - erf(x)."),
+    "erfinv": Row("The inverse of erf."),
+    "i0": Row("The modified Bessel function of order 0."),
+    "i1": Row("The modified Bessel function of order 1."),
+    "lgamma": Row("log |gamma(x)|."),
+    "digamma": Row("The logarithmic derivative of gamma."),
+    "deg2rad": Row("Degrees to radians.", kind="MUL_UNARY_SFPU"),
+    "rad2deg": Row("Radians to degrees.", kind="MUL_UNARY_SFPU"),
+    "eqz": Row("1 where x == 0.", BUT_BYTES),
+    "nez": Row("1 where x != 0.", BUT_BYTES),
+    "gtz": Row("1 where x > 0.", SIGNED),
+    "ltz": Row("1 where x < 0.", SIGNED),
+    "gez": Row("1 where x >= 0.", SIGNED),
+    "lez": Row("1 where x <= 0.", SIGNED),
+    "isnan": Row("1 where x is nan."),
+    "isinf": Row("1 where x is infinite."),
+    "isposinf": Row("1 where x is +inf."),
+    "isneginf": Row("1 where x is -inf."),
+    "isfinite": Row("1 where x is finite."),
+    "logical_not": Row("1 where x == 0.", BUT_BYTES, kind="LOGICAL_NOT_UNARY"),
+    "exp": Row("e ** x.", fast=True),
+    "log": Row("Natural logarithm.", fast=True),
+    "log2": Row("Logarithm to base 2.", fast=True),
+    "log10": Row("Logarithm to base 10.", fast=True),
+    "log1p": Row("log(1 + x).", fast=True),
+    "sqrt": Row("The square root.", fast=True),
+    "rsqrt": Row("1 / sqrt(x).", fast=True),
+    "tanh": Row("Hyperbolic tangent.", fast=True),
+    "erf": Row("The error function.", fast=True),
+    "mish": Row("x * tanh(softplus(x)).", fast=True),
+    "leaky_relu": Row("x, or negative_slope * x below 0.", ALL - SIGNED, given=("negative_slope",)),
+    "elu": Row("x, or alpha * (exp(x) - 1) below 0.", defaults={"alpha": 1.0}),
+    "celu": Row("x, or alpha * (exp(x / alpha) - 1) below 0.", defaults={"alpha": 1.0}),
+    "selu": Row("scale * elu(x, alpha).", defaults={"scale": 1.0506999492645264, "alpha": 1.673259973526001}),
+    "softplus": Row("log(1 + exp(beta x)) / beta, x above the threshold.", defaults={"beta": 1.0, "threshold": 20.0}),
+    "softshrink": Row("x pulled towards 0 by lambd.", defaults={"lambd": 0.5}),
+    "hardshrink": Row("x, or 0 within lambd of 0.", defaults={"lambd": 0.5}),
+    "hardtanh": Row("x clamped to [min_val, max_val].", defaults={"min_val": -1.0, "max_val": 1.0}),
+    "relu_max": Row("relu(min(x, upper_limit)).", ALL, given=("upper_limit",)),
+    "relu_min": Row("max(x, lower_limit).", ALL, given=("lower_limit",)),
+    "heaviside": Row("0 below 0, `value` at 0, 1 above.", given=("value",)),
+    "threshold": Row("x above `threshold`, else `value`.", given=("threshold", "value")),
+    "fill": Row("fill_value everywhere.", BUT_BYTES, given=("fill_value",)),
+    "rpow": Row("exponent ** x.", given=("exponent",)),
+}
+for _name, _row in UNARY.items():
+    unary(_name, _row)
 
 
 @op("ttnn.round")
@@ -232,7 +242,12 @@ def round(
     input_tensor: Tensor, *, decimals: int | None = 0, memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """x to `decimals` places, halves to even."""
+    """x to `decimals` places, halves to even.
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     params = {"decimals": decimals or 0}
     return apply_unary("ttnn.round", "round", "ROUND", NONE, input_tensor, memory_config, output_tensor, params)
 
@@ -242,7 +257,12 @@ def rdiv(
     input_tensor: Tensor, value: float, *, rounding_mode=None, memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """value / x."""
+    """value / x.
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     refuse_unmodelled("ttnn.rdiv", rounding_mode=rounding_mode)
     return apply_unary("ttnn.rdiv", "rdiv", "RDIV", NONE, input_tensor, memory_config, output_tensor, {"value": value})
 
@@ -252,7 +272,12 @@ def unary_chain(
     input_tensor: Tensor, ops_chain, *, memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
     sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """Unary functions one after the other, each rounded to the dtype."""
+    """Unary functions one after the other, each rounded to the dtype.
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     if not ops_chain:
         raise DeviceRejects("Op chain cannot be empty")
     x = on_device(input_tensor)
@@ -275,7 +300,12 @@ def unary_chain(
 
 @op("ttnn.logical_not_")
 def logical_not_(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) -> Tensor:
-    """1 where x == 0, written into x."""
+    """1 where x == 0, written into x.
+
+    Shapes    any; kept
+    Dtypes    floats, uint32, int32, uint16; kept
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     return apply_unary(
         "ttnn.logical_not_", "logical_not", "LOGICAL_NOT_UNARY", BUT_BYTES, input_tensor, memory_config, input_tensor
     )
@@ -283,7 +313,12 @@ def logical_not_(input_tensor: Tensor, *, memory_config: MemoryConfig | None = N
 
 @op("ttnn.plus_one")
 def plus_one(input_tensor: Tensor, sub_core_grids=None, skip_negative_entries: bool = False) -> Tensor:
-    """x + 1 in place, of positions; with skip_negative_entries negative ones stay."""
+    """x + 1 in place, of positions; with skip_negative_entries negative ones stay.
+
+    Shapes    any, in ROW_MAJOR; kept
+    Dtypes    int32, uint32; kept
+    Source    recorded contract, op `ttnn.plus_one`
+    """
     x = on_device(input_tensor)
     if x.dtype not in (int32, uint32):
         raise DeviceRejects("Only INT32 and UINT32 is supported for inputs!")
@@ -305,7 +340,12 @@ def gelu(
     input_tensor: Tensor, *, fast_and_approximate_mode: bool = False, variant: GeluVariant = GeluVariant.Accurate,
     memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """x * Phi(x), by a look-up table of the vector unit in the fast form."""
+    """x * Phi(x), by a look-up table of the vector unit in the fast form.
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Source    recorded contract, op `ttnn.gelu`
+    """
     if variant is GeluVariant.Tanh:
         return apply_unary("ttnn.gelu", "gelu_tanh", "GELU_TANH", NONE, input_tensor, memory_config, output_tensor)
     params = (
@@ -319,7 +359,12 @@ def sigmoid(
     input_tensor: Tensor, *, vector_mode: int = 4, mode: SigmoidMode = SigmoidMode.Accurate,
     memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Source    recorded contract, op `ttnn.sigmoid`
+    """
     refuse_unmodelled("ttnn.sigmoid", mode=None if mode is SigmoidMode.Accurate else mode)
     return apply_unary("ttnn.sigmoid", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor)
 
@@ -329,6 +374,11 @@ def sigmoid_accurate(
     input_tensor: Tensor, fast_and_approximate_mode: bool = False, *, memory_config: MemoryConfig | None = None,
     output_tensor: Tensor | None = None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Shapes    any; kept
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     refuse_unmodelled("ttnn.sigmoid_accurate", fast_and_approximate_mode=fast_and_approximate_mode)
     return apply_unary("ttnn.sigmoid_accurate", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor)

@@ -178,6 +178,8 @@ def paged_fused_update_cache(
 ):  # fmt: skip
     """`paged_update_cache` of keys and of values at once; their inputs are on different cores.
 
+    Shapes    caches [blocks, n, block, hd]; inputs [1, B, n, hd]
+    Dtypes    as paged_update_cache
     Source    recorded contract, op `ttnn.experimental.paged_fused_update_cache`
     """
     name = "ttnn.experimental.paged_fused_update_cache"

@@ -361,6 +361,7 @@ def concatenate_heads(input_tensor: Tensor, *, memory_config: MemoryConfig | Non
     """Heads side by side, in three dims.
 
     Shapes    [B, n, S, hd] -> [B, S, n hd]
+    Dtypes    bfloat16 (recorded)
     Numerics  moves values
     Raises    head dims that are no multiple of 32
     Source    recorded contract, op `ttnn.transformer.concatenate_heads`
@@ -395,6 +396,7 @@ def split_query_key_value_and_split_heads(
 
     Shapes    [B, S, (nq + 2 nk) hd] -> [B, nq, S, hd], [B, nk, hd, S] (or [B, nk, S, hd]), [B, nk, S, hd]; with a
               second tensor [B, S, 2 nk hd] q comes from the first alone
+    Dtypes    bfloat16 (recorded)
     Numerics  moves values
     Raises    head dims that are no multiple of 32
     Source    recorded contract, op `ttnn.transformer.split_query_key_value_and_split_heads`

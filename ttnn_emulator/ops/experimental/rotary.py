@@ -355,6 +355,8 @@ def _neighbours(device) -> torch.Tensor:
 def rotate_half(input: Tensor, *, memory_config: MemoryConfig | None = None) -> Tensor:
     """[-second half, first half] of the last dim.
 
+    Shapes    [..., S, hd], whole tiles in each half; kept
+    Dtypes    all; kept
     Raises    widths that are no multiple of 64
     Source    recorded contract, op `ttnn.experimental.rotate_half`
     """

@@ -44,6 +44,7 @@ def matmul(
     Numerics  by default HiFi2, LoFi where both operands are in block formats or a program config or core grid is given,
               HiFi3 for two float32; a bfloat16 destination with L1 accumulation, a float32 one for a float32 result
     Raises    sizes that do not match, program configs that do not fit the operands, the grid or L1
+    Source    recorded contract, op `ttnn.matmul`
     """
     refuse_unmodelled("ttnn.matmul", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes)
     return _matmul(
@@ -65,6 +66,10 @@ def linear(
     """activation(a @ b + bias): `matmul` with a bias that broadcasts to the result.
 
     Weights are [in, out]; Hugging Face stores [out, in].
+
+    Shapes    a [..., M, K], b [..., K, N], bias [..., N] -> [..., M, N]
+    Dtypes    as matmul; the bias's may be another
+    Source    recorded contract, op `ttnn.linear`
     """
     refuse_unmodelled(
         "ttnn.linear", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, in0_column_offset=in0_column_offset
@@ -83,7 +88,12 @@ def addmm(
     compute_kernel_config: WormholeComputeKernelConfig | None = None, core_grid=None, output_tile=None,
     optional_output_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """beta * input + alpha * (mat1 @ mat2), as a matmul followed by element-wise ops."""
+    """beta * input + alpha * (mat1 @ mat2), as a matmul followed by element-wise ops.
+
+    Shapes    input [..., M, N], mat1 [..., M, K], mat2 [..., K, N] -> [..., M, N]
+    Dtypes    as matmul
+    Source    recorded contract, op `ttnn.addmm`
+    """
     refuse_unmodelled("ttnn.addmm", optional_output_tensor=optional_output_tensor)
 
     y = matmul(

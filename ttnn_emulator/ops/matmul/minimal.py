@@ -222,6 +222,8 @@ def minimal_matmul_split(
 ) -> list[Tensor]:  # fmt: skip
     """`minimal_matmul`, its result in `chunks` equal parts along the last dim, as q, k and v are made.
 
+    Shapes    x [..., M, K], w [1..., K, N] -> `chunks` of [..., M, N / chunks]
+    Dtypes    as minimal_matmul
     Raises    what `minimal_matmul` raises; parts that are not whole tiles
     Source    ttnn 0.81.1: its documentation, and asked one by one
     """

@@ -12,7 +12,7 @@ from ...dtypes import NAME, DataType, Layout, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import launch, on_device
 from ...memory import MemoryConfig
-from ...op import op
+from ...op import described, op
 from ...shape import TILE
 from ...tensor import Tensor, spec
 from .normalization import FLOAT_INPUTS, check_dtype
@@ -24,6 +24,9 @@ def check_spread_input(name: str, x: Tensor, program_config) -> None:
         if not isinstance(program_config, LayerNormShardedMultiCoreProgramConfig):
             raise DeviceRejects("std::get: wrong index for variant")
         raise NotEmulated(f"{name} of sharded tensors has no model in the emulator")
+
+
+STEPS = "default HiFi4, bf16 destination and the 10-bit rsqrt, also for layer_norm"
 
 
 def partial_norm(function: str, doc: str, sums: int):
@@ -62,7 +65,11 @@ def partial_norm(function: str, doc: str, sums: int):
         inputs = (x, residual_input_tensor)
         return launch(full, inputs, out, compute, flops=2 * sums * x.volume(), attrs={"math_fidelity": c.math_fidelity})
 
-    call.__doc__ = doc
+    call.__doc__ = described(
+        doc, Shapes="[..., S, W] -> [..., S, 32] for each sum",
+        Dtypes="bfloat16, bfloat8_b, float32 with an fp32 destination; bfloat16 by default", Layout="TILE",
+        Numerics=STEPS, Source="recorded contract; refusals asked one by one",
+    )  # fmt: skip
     return call
 
 
@@ -113,12 +120,15 @@ def gathered_norm(function: str, doc: str, sums: int):
         inputs = (x, stats, weight, bias)
         return launch(full, inputs, out, compute, flops=4 * x.volume(), attrs={"math_fidelity": c.math_fidelity})
 
-    call.__doc__ = doc
+    call.__doc__ = described(
+        doc, Shapes="x [..., S, W], stats [..., S, 32 for each sum and chip]; x's",
+        Dtypes="bfloat16, float32, bfloat8_b", Layout="TILE", Numerics=STEPS,
+        Source="recorded contract; refusals asked one by one",
+    )  # fmt: skip
     return call
 
 
-_STEPS = "\n\n    Numerics  default HiFi4, bf16 destination and the 10-bit rsqrt, also for layer_norm"
-rms_norm_pre_all_gather = partial_norm("rms_norm", f"sum(x^2) in column 0 of one tile column.{_STEPS}", 1)
-layer_norm_pre_all_gather = partial_norm("layer_norm", f"sum(x^2) and sum(x) in columns 0 and 32.{_STEPS}", 2)
-rms_norm_post_all_gather = gathered_norm("rms_norm", f"rms_norm of a part, from gathered sums.{_STEPS}", 1)
-layer_norm_post_all_gather = gathered_norm("layer_norm", f"layer_norm of a part, from gathered sums.{_STEPS}", 2)
+rms_norm_pre_all_gather = partial_norm("rms_norm", "sum(x^2) in column 0 of one tile column.", 1)
+layer_norm_pre_all_gather = partial_norm("layer_norm", "sum(x^2) and sum(x) in columns 0 and 32.", 2)
+rms_norm_post_all_gather = gathered_norm("rms_norm", "rms_norm of a part, from gathered sums.", 1)
+layer_norm_post_all_gather = gathered_norm("layer_norm", "layer_norm of a part, from gathered sums.", 2)

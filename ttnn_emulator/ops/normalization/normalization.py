@@ -42,6 +42,7 @@ def rms_norm(
     Shapes    weight and bias: TILE [..., width], or ROW_MAJOR [..., width / 32, 32]
     Dtypes    bfloat16, float32, bfloat8_b; the input's comes out
     Raises    row-major weights of a width that does not fit L1 (bfloat16: above 6,752)
+    Source    recorded contract, op `ttnn.rms_norm`
     """
     if input_tensor.layout is not Layout.TILE:
         raise DeviceRejects("ttnn::rms_norm does not support ROW_MAJOR input tensors. Use TILE layout.")
@@ -57,7 +58,12 @@ def layer_norm(
     residual_input_tensor: Tensor | None = None, memory_config: MemoryConfig | None = None, program_config=None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, recip_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last dim, x = input + residual; see rms_norm."""
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last dim, x = input + residual; see rms_norm.
+
+    Shapes    as rms_norm
+    Dtypes    as rms_norm
+    Source    recorded contract, op `ttnn.layer_norm`
+    """
     return _norm(
         "layer_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
         compute_kernel_config,

@@ -28,9 +28,11 @@ def softmax(
 ) -> Tensor:  # fmt: skip
     """exp(x - max) / sum(exp(x - max)) over `dim`.
 
+    Shapes    any; kept
     Dtypes    bfloat16, float32, bfloat8_b; the input's comes out
     Layout    TILE comes out
     Numerics  by default an approximate exponential and a float32 destination
+    Source    recorded contract, op `ttnn.softmax`
     """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if not -rank <= dim < rank:
@@ -67,7 +69,12 @@ def softmax_in_place(
     input_tensor: Tensor, dim: int = -1, *, program_config=None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = True,
 ) -> Tensor:  # fmt: skip
-    """softmax over the last dim, written into the input; the result is a view of it."""
+    """softmax over the last dim, written into the input; the result is a view of it.
+
+    Shapes    any; kept
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.softmax_in_place`
+    """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
@@ -99,6 +106,8 @@ def scale_mask_softmax(
     """softmax(scale * x + mask) over the last dim.
 
     Shapes    x [B, n, S, W], mask [B, 1, 1 or 32, W]: 32 rows are used for every 32 rows of x
+    Dtypes    bfloat16, float32, bfloat8_b; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
     """
     x = on_device(input_tensor)
     tall = check_mask(x, scale, mask)
@@ -115,7 +124,12 @@ def scale_mask_softmax_in_place(
     is_causal_mask: bool = False, compute_kernel_config: WormholeComputeKernelConfig | None = None,
     numeric_stable: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`scale_mask_softmax`, written into the input."""
+    """`scale_mask_softmax`, written into the input.
+
+    Shapes    as scale_mask_softmax
+    Dtypes    bfloat16, float32, bfloat8_b; kept
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     x = on_device(input_tensor)
     tall = check_mask(x, scale, mask)
     run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale, tall)
@@ -127,7 +141,12 @@ def scale_causal_mask_hw_dims_softmax_in_place(
     input_tensor: Tensor, scale: float | None = None, mask: Tensor | None = None, *, program_config=None,
     compute_kernel_config: WormholeComputeKernelConfig | None = None, numeric_stable: bool = False,
 ) -> Tensor:  # fmt: skip
-    """softmax(scale * x + mask) over the last dim of a sharded tensor, written into it."""
+    """softmax(scale * x + mask) over the last dim of a sharded tensor, written into it.
+
+    Shapes    x [B, h, S, T], mask [1, 1, S, T]; kept
+    Dtypes    bfloat16, float32, bfloat8_b; kept
+    Source    recorded contract, op `ttnn.scale_causal_mask_hw_dims_softmax_in_place`
+    """
     x = on_device(input_tensor)
     if mask is None:
         raise DeviceRejects(
@@ -181,7 +200,12 @@ def attention_softmax(
     tensor: Tensor, *, head_size: int | None = None, attention_mask: Tensor | None = None, program_config=None,
     causal_mask: bool | None = False, memory_config: MemoryConfig | None = None,
 ) -> Tensor:  # fmt: skip
-    """softmax(x / sqrt(head_size) + mask) over the last dim."""
+    """softmax(x / sqrt(head_size) + mask) over the last dim.
+
+    Shapes    x [B, h, S, T]; kept
+    Dtypes    bfloat16, float32, bfloat8_b; kept (the library takes uint32 and int32 too)
+    Source    ttnn 0.81.1: asked dtype by dtype
+    """
     scale = None if head_size is None else head_size**-0.5
     if attention_mask is not None:
         return scale_mask_softmax(tensor, scale, attention_mask, memory_config=memory_config)
@@ -195,7 +219,12 @@ def attention_softmax_(
     tensor: Tensor, *, head_size: int | None = None, attention_mask: Tensor | None = None, program_config=None,
     causal_mask: bool | None = False, memory_config: MemoryConfig | None = None,
 ) -> Tensor:  # fmt: skip
-    """`attention_softmax` with a mask, written into the input."""
+    """`attention_softmax` with a mask, written into the input.
+
+    Shapes    x [B, h, S, T]; kept
+    Dtypes    bfloat16, float32, bfloat8_b; kept
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     if attention_mask is None:
         raise DeviceRejects(
             "Cannot apply divide by sqrt(head_size) using in-place version when attention_mask is not set."

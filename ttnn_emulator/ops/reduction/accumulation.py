@@ -13,7 +13,7 @@ from ...errors import DeviceRejects
 from ...launch import finish, on_device
 from ...memory import MemoryConfig
 from ...numerics import rounding
-from ...op import op
+from ...op import described, op
 from ...tensor import Tensor
 from ..core.sharding import result
 
@@ -44,11 +44,12 @@ def accumulated(name: str, doc: str, function):
 
         return finish(f"ttnn.{name}", (x,), made, compute, out, flops=x.volume())
 
-    call.__doc__ = doc
+    call.__doc__ = described(
+        doc, Shapes="any; kept", Dtypes="all; `dtype` or the operand's comes out",
+        Layout="TILE", Source="ttnn 0.81.1: recorded contract; refusals asked one by one",
+    )  # fmt: skip
     return call
 
 
 cumsum = accumulated("cumsum", "The running sum along `dim`.", torch.cumsum)
-
-
 cumprod = accumulated("cumprod", "The running product along `dim`.", torch.cumprod)

@@ -37,8 +37,10 @@ def argmax(
 ) -> Tensor:  # fmt: skip
     """The index of the first of the largest values along `dim`, or in the flattened tensor.
 
+    Shapes    [...] -> without `dim`, or 1 there with keepdim; one element without a dim
     Dtypes    TILE: bfloat16, float32; ROW_MAJOR also int32, uint32, uint16; uint32 ROW_MAJOR comes out
     Numerics  exact
+    Source    recorded contract, op `ttnn.argmax`
     """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if dim is not None and not -rank <= dim < rank:
@@ -97,10 +99,12 @@ def topk(
 
     `indices_tensor` says what stands for each place instead of its number; `output_tensor` is (values, indices).
 
+    Shapes    [...] -> values and indices [..., k, ...] along `dim`
     Dtypes    bfloat16, bfloat8_b, float32; indices are uint16, or uint32 where the dim exceeds 65,536 or the input is
               float32; those of `indices_tensor` or `output_tensor` where they are wider
     Layout    TILE
     Differs   of equal values the first index comes first; the device's bitonic sort may choose another
+    Source    recorded contract, op `ttnn.topk`
     """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     if not -rank <= dim < rank:
@@ -175,9 +179,11 @@ def sort(
 ) -> list[Tensor]:  # fmt: skip
     """[values, indices] in order along `dim`.
 
+    Shapes    any; kept: values and indices
     Dtypes    bfloat16, float32, uint16; indices are uint16, or uint32 where the dim exceeds 65,536 or the input is not
               bfloat16
     Differs   equal values keep their order, whatever `stable` says
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
     """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
     refuse_unmodelled("ttnn.sort", out=out)
@@ -205,6 +211,8 @@ def moe(
     """The weight of expert 0: softmax over the k largest of input + expert_mask (+ topk_mask), where that is expert 0.
 
     Shapes    input [1, 1, S, E], expert_mask [1, 1, 1, E], topk_mask [1, 1, 1, k] -> [1, 1, S, 1]
+    Dtypes    bfloat16 (recorded)
+    Source    recorded contract, op `ttnn.moe`
     """
     x = on_device(input_tensor)
     on_device(expert_mask_tensor), on_device(topk_mask_tensor)

@@ -286,6 +286,7 @@ def paged_scaled_dot_product_attention_decode(
     """`scaled_dot_product_attention_decode` with the cache as a pool of blocks [all, nk, block, hd] and a page table
     [B, blocks].
 
+    Shapes    q [1, B, n, hd], k and v [blocks, n_kv, block, hd], table [B, pages] -> q's
     Dtypes    page table and positions int32, ROW_MAJOR
     Numerics  without a program config 32 keys at a time, one core a head and user; with k_chunk_size 0 as many as the
               position needs, a power of two up to 256 (128 with an fp32 destination)

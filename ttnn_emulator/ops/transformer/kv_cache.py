@@ -150,7 +150,12 @@ def update_cache(
 
 @op("ttnn.kv_cache.fill_cache_for_user_")
 def fill_cache_for_user_(cache: Tensor, input: Tensor, batch_index: int, *, update_idx: int = 0) -> Tensor:
-    """`ttnn.fill_cache` under its older name."""
+    """`ttnn.fill_cache` under its older name.
+
+    Shapes    as fill_cache
+    Dtypes    as fill_cache
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     return fill_cache(cache, input, batch_index, update_idx=update_idx)
 
 
@@ -158,7 +163,12 @@ def fill_cache_for_user_(cache: Tensor, input: Tensor, batch_index: int, *, upda
 def update_cache_for_token_(
     cache: Tensor, input: Tensor, update_index: int, batch_offset: int = 0, *, compute_kernel_config=None
 ) -> Tensor:
-    """`ttnn.update_cache` under its older name."""
+    """`ttnn.update_cache` under its older name.
+
+    Shapes    as update_cache
+    Dtypes    as update_cache
+    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
+    """
     return update_cache(
         cache, input, update_index, batch_offset=batch_offset, compute_kernel_config=compute_kernel_config
     )
