@@ -38,6 +38,7 @@ DEFAULTS: dict[str, ComputeConfig] = {
     "matmul": ComputeConfig("HiFi2", False, False, True),
     "matmul(bfloat8_b, bfloat8_b)": ComputeConfig("LoFi", False, False, True),
     "minimal_matmul": ComputeConfig("HiFi2", False, True, True),
+    "sparse_matmul": ComputeConfig("LoFi", False, False, True),
     "rms_norm": ComputeConfig("HiFi4", True, False, False),
     "layer_norm": ComputeConfig("HiFi4", False, True, False),
     "softmax": ComputeConfig("HiFi3", True, True, False),

@@ -1,3 +1,3 @@
 """Products."""
 
-from . import matmul, minimal
+from . import matmul, minimal, sparse
