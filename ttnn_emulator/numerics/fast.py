@@ -124,7 +124,8 @@ def attention(
 
 
 class _Flash(flash._Flash):
-    """The steps of flash attention; with an fp32 destination by the products of `fast` and torch's exponential.
+    """The steps of flash attention. With an fp32 destination by the products of `fast`, torch's exponential where the
+    device's is accurate, and one rounding to nearest where the FPU has several.
 
     A bf16 destination's are the matrix unit's own: weights of attention have one sign, so that most of the sums in it
     are no random ones (`destination`).
@@ -137,7 +138,16 @@ class _Flash(flash._Flash):
             x = truncate(x, 7) if x.dtype == torch.bfloat16 else truncate_fp32(x, 7)
         return product(x, w, LOFI_DROPS if self.fidelity == "LoFi" else 0, wide=True)
 
-    exp_accurate = staticmethod(torch.exp)
+    def exponentials(self, s, m):
+        if not self.fp32 or self.exp_approx:
+            return super().exponentials(s, m)
+        return truncate_fp32(s).sub_(m).mul_(vector.f32(self.scale)).exp_()
+
+    def times(self, a, b):
+        return self.packed(a * b) if self.fp32 else super().times(a, b)
+
+    def packed(self, y):
+        return y.to(torch.bfloat16)
 
 
 def attention_decode(

@@ -134,7 +134,8 @@ def _fp32(x, w, drop, wide=False):
 
 def _batched(x, w, dtype):
     """Batch by batch where all at once would hold too much."""
-    batch = torch.broadcast_shapes(x.shape[:-2], w.shape[:-2])
+    batch = x.shape[:-2]
+    batch = batch if batch == w.shape[:-2] else torch.broadcast_shapes(batch, w.shape[:-2])
     m, n = x.shape[-2], w.shape[-1]
     if math.prod(batch) * m * n <= MOST:
         return (x @ w.to(torch.float32)).to(dtype)
