@@ -79,6 +79,7 @@ def examine(backend, reason, system=None, offline=False):
         Check("ttnn", "ok", _which(backend, version) + f" ({reason})"),
         _python(needs_wheel),
         _libraries(),
+        _products(backend == "emulator"),
         _check("ttnn wheel", version, needs_wheel, lambda: f"{version} in {package}", "not in this Python", wheel_mend),
         _sfpi(package, backend in ("silicon", "simulator")),
         _simulator(backend == "simulator"),
@@ -126,6 +127,19 @@ def _libraries():
             missing.append(name)
     text = ", ".join(found + [f"no {name}" for name in missing])
     return Check("libraries", "missing" if missing else "ok", text, "pip install -e ." if missing else None)
+
+
+def _products(needed):
+    """How the emulator multiplies on this processor."""
+    try:
+        from ttnn_emulator.numerics import product
+    except ImportError:
+        return Check("products", "missing" if needed else "absent", "not without torch")
+    try:
+        way, why = product.choice()
+    except ValueError as error:
+        return Check("products", "missing" if needed else "absent", str(error), f"unset {product.VARIABLE}")
+    return Check("products", "ok", f"{way}: {why}; {product.VARIABLE} overrides it")
 
 
 def _wheel():

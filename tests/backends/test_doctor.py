@@ -163,3 +163,22 @@ def test_long_lines_wrap_under_their_column():
     assert len(lines) > 4
     assert all(len(line) <= 60 for line in lines)
     assert all(line.startswith(" " * 13) for line in lines[1:])
+
+
+def test_products_are_named_with_their_reason(machine, monkeypatch):
+    from ttnn_emulator.numerics import product
+
+    monkeypatch.setattr(product, "choice", lambda: ("fp32", "AVX2 without bf16 units"))
+    found = next(c for c in doctor.examine("emulator", "asked for") if c.name == "products")
+    assert (found.state, found.found) == ("ok", "fp32: AVX2 without bf16 units; TTNN_EMULATOR_PRODUCT overrides it")
+
+
+def test_a_wrong_way_of_products_is_missing(machine, monkeypatch):
+    from ttnn_emulator.numerics import product
+
+    monkeypatch.setattr(product, "choice", product.choice.__wrapped__)
+    monkeypatch.setenv(product.VARIABLE, "int4")
+    found = next(c for c in doctor.examine("emulator", "asked for") if c.name == "products")
+    assert found.state == "missing"
+    assert "int4" in found.found
+    assert found.mend == "unset TTNN_EMULATOR_PRODUCT"

@@ -88,3 +88,26 @@ def test_decode_with_values_too_large_for_one_pass(monkeypatch):
     got = exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1)
     monkeypatch.setattr(flash, "WORTH", 1 << 60)
     assert same(got, exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1))
+
+
+def test_a_compilation_is_announced_once(capsys):
+    from numba import njit
+
+    from ttnn_emulator.numerics import compiling
+
+    def one(x):
+        return x + 1
+
+    def two(x):
+        return x + 2
+
+    for function in (one, two):
+        function.__module__ = "ttnn_emulator.numerics.made_up"
+    before, compiling.notice.said = compiling.notice.said, False
+    try:
+        assert njit(lambda x: x)(1) == 1
+        assert capsys.readouterr().err == ""
+        assert njit(one)(1) + njit(two)(1) == 5
+        assert capsys.readouterr().err.count("compiling kernels for this processor") == 1
+    finally:
+        compiling.notice.said = before

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from . import compiling  # noqa: F401  says when kernels are compiled
+
 #: Smaller matrices are not worth waking other threads for; torch has them.
 WORTH = 1 << 18
 #: The order of a sum is free, infinities and nans are kept.

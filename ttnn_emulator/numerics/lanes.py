@@ -7,6 +7,8 @@ neither. Inside one, `Lanes` gives operators to a vector of 16 int32 or float32.
 from llvmlite import ir
 from numba.core import cgutils
 
+from . import compiling  # noqa: F401  says when kernels are compiled
+
 WIDTH = 16
 I16, I32, F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 INTS, FLOATS = ir.VectorType(I32, WIDTH), ir.VectorType(F32, WIDTH)
