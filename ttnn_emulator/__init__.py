@@ -141,6 +141,7 @@ from .names import attach as _attach  # noqa: E402
 from .names import unknown as _unknown  # noqa: E402
 from .ops.core.files import DumpTensorMode  # noqa: E402
 from .ops.core.transfer import has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
+from .ops.transformer.delta_rule import ChunkGdnWyInverse  # noqa: E402
 
 _attach(_sys.modules[__name__])
 

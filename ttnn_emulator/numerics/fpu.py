@@ -12,7 +12,7 @@ import math
 import torch
 
 from . import rules
-from .rounding import to_bf16_truncated
+from .rounding import to_bf16_truncated, truncate_fp32
 
 PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
 
@@ -64,6 +64,14 @@ def sub(a, b, fp32: bool = False) -> torch.Tensor:
 def mul(a, b, fidelity: str, fp32: bool = False) -> torch.Tensor:
     """a * b in the phases of the fidelity; a is the operand in 5-bit pieces."""
     return _pair(a, b, PHASES[fidelity], fp32)
+
+
+def mul_onto(start, a, b, fidelity: str) -> torch.Tensor:
+    """a * b added to what an fp32 destination holds, which `start` was copied to: with 11 bits."""
+    shape = torch.broadcast_shapes(start.shape, a.shape, b.shape)
+    values = (rules.Tensors(_words(t.expand(shape))) for t in (a, b, truncate_fp32(start)))
+    a, b, start = values
+    return rules.mul(a, b, PHASES[fidelity], True, start).value.view(torch.float32)
 
 
 def matmul(x, w, fidelity: str, fp32: bool = False, block_w: int = 0, sum_all: bool = False) -> torch.Tensor:

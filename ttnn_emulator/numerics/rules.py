@@ -144,13 +144,14 @@ def add(a, b, fp32=False):
     return accumulate(a & 0, [(ea, m)], fp32)
 
 
-def mul(a, b, phases, fp32=False):
-    """a (the operand in 5-bit pieces) * b (in 7 and 4): every phase of the fidelity is added to the destination."""
+def mul(a, b, phases, fp32=False, onto=None):
+    """a (the operand in 5-bit pieces) * b (in 7 and 4): every phase of the fidelity is added to the destination, which
+    starts as 0 or as the pattern `onto`."""
     sa, ea, ma = _fields(a)
     sb, eb, mb = _fields(b)
     sign = sa ^ sb
     zero = ma.equals(0).choose(1, 0) | mb.equals(0).choose(1, 0)
-    dst = a & 0
+    dst = a & 0 if onto is None else onto
     for phase in range(phases):
         m1 = (ma >> 1) & 31 if phase & 1 else ma >> 6
         m2 = (mb & 15) << 3 if phase & 2 else mb >> 4
