@@ -1,104 +1,184 @@
-"""`bringup bench`: a true-size model with random weights on the emulator and as the HF model, here, in one run.
+"""`bringup bench`: true-size models with random weights on the emulator and as the HF model, here, in one run.
 
-Each contender runs in a process of its own, one after another, so that each has the memory to itself and its own peak.
-What else decides the emulator's speed is measured after them (`bringup.bench.parts`); `TARGETS` says what is enough.
+Each contender has a process of its own; they take turns, so that what else the machine does falls on all of them, and a
+ratio is the median of the turns' ratios. What is HF's is the faster of its bf16 and fp32 here. What else decides the
+emulator's speed is measured at the end (`bringup.bench.parts`); `TARGETS` says what is enough.
 """
 
 import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
+from typing import NamedTuple
 
-from bringup import backends
-from bringup.errors import BadInput, BringupError, blame
+from bringup.bench.contenders import CLOCKS, Contender, Job, Order
+from bringup.errors import BadInput, blame
+from bringup.files import PROJECT
 
 HELP = "time the emulator against the HF model in bf16 and fp32"
-CONTENDERS = ("hf_bf16", "emulator", "hf_fp32")
-#: Figure, how it is compared with its target, what it is, digits.
+LLAMA, AFM = "meta-llama/Llama-3.2-1B", "arcee-ai/AFM-4.5B"
+HF = ("hf_bf16", "hf_fp32")
+#: What an emulated contender is: system, numerics.
+EMULATED = {"n150": ("n150", "fast"), "t3000": ("t3000", "fast"), "exact": ("n150", "exact")}
+
+
+class Group(NamedTuple):
+    """Contenders that take turns at jobs."""
+
+    title: str
+    model: str
+    contenders: tuple
+    jobs: dict  # name -> Job
+    layers: int | None = None
+
+
+GROUPS = {
+    "n150": Group(
+        "one chip", LLAMA, (*HF, "n150"),
+        {"128": Job(1, 128, 16), "1024": Job(1, 1024, 4), "32 users": Job(32, 32, 8, steady=True)},
+    ),
+    "t3000": Group("eight chips", LLAMA, ("n150", "t3000"), {"128": Job(1, 128, 16)}),
+    "exact": Group("exact numerics, 4 of the layers", LLAMA, ("n150", "exact"), {"32": Job(1, 32, 8)}, layers=4),
+    "bfloat8_b": Group("weights in bfloat8_b, 4 of the layers", AFM, (*HF, "n150"), {"128": Job(1, 128, 16)}, layers=4),
+}  # fmt: skip
+#: Figure, how it is compared with its target, what it is, digits. A figure of models is "group job phase": the emulated
+#: contender's over the faster HF's, or the second emulated one's over the first's.
 TARGETS = (
-    ("decode_vs_hf_bf16", "<=", 1.0, "a decode step, of HF's in bf16", "{:.2f}x"),
-    ("prefill_vs_hf_bf16", "<=", 2.0, "a prompt, of HF's in bf16", "{:.2f}x"),
+    ("n150 128 decode", "<=", 0.7, "a decode step of one user, of HF's", "{:.2f}x"),
+    ("n150 128 prefill", "<=", 1.2, "a prompt of 128, of HF's", "{:.2f}x"),
+    ("n150 1024 prefill", "<=", 1.2, "a prompt of 1024, of HF's", "{:.2f}x"),
+    ("n150 32 users decode", "<=", 1.5, "a decode step of 32 users, of HF's batch of 32", "{:.2f}x"),
+    ("t3000 128 decode", "<=", 1.4, "a decode step on t3000, of n150's host time", "{:.2f}x"),
+    ("t3000 128 prefill", "<=", 1.4, "a prompt of 128 on t3000, of n150's host time", "{:.2f}x"),
+    ("exact 32 decode", ">=", 1.0, "a decode step in `exact`, of `fast`'s", "{:.2f}x"),
+    ("bfloat8_b 128 decode", "<=", 0.7, "a decode step with bfloat8_b weights, of HF's", "{:.2f}x"),
+    ("bfloat8_b 128 prefill", "<=", 1.2, "a prompt of 128 with bfloat8_b weights, of HF's", "{:.2f}x"),
     ("op_overhead_microseconds", "<", 30, "host time of `ttnn.add` on one tile without its arithmetic", "{:.0f} us"),
     ("conversion_vs_ttnn", ">=", 3.0, "bfloat16 weights to bfloat8_b, of the ttnn wheel's own speed", "{:.1f}x"),
     ("eval_help_seconds", "<", 0.5, "`eval.py --help`", "{:.2f} s"),
 )
-DEFAULT_MODEL = "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
+#: Variables that make a processor behave as a lesser one, for `machine`.
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "NUMBA_CPU_NAME")
 
 
 def add_arguments(parser):
-    parser.add_argument("model_py", nargs="?", metavar="MODEL_PY", help=f"default: {DEFAULT_MODEL}")
-    parser.add_argument("--model", metavar="ID", help="a model whose configuration is kept (default: as the path says)")
-    parser.add_argument("--system", help="default: as the path says")
-    backends.add_arguments(parser)
-    parser.add_argument("--prefill", type=int, default=128, metavar="N", help="prompt tokens (default: 128)")
-    parser.add_argument("--decode", type=int, default=16, metavar="N", help="decode steps (default: 16)")
     parser.add_argument(
-        "--repeats", type=int, default=3, metavar="N", help="measured runs after a warm-up (default: 3)"
+        "--groups", default=",".join(GROUPS), metavar="LIST", help=f"of {','.join(GROUPS)} (default: all)"
     )
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), metavar="LIST", help=f"of {','.join(CONTENDERS)}")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the prompt")
+    parser.add_argument("--layers", type=int, metavar="N", help="only so many of each model's layers: less memory")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns after a warm-up (default: 3)")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall",
+        help="cpu: seconds computed, not passed, for a machine that others use; with OMP_NUM_THREADS=1 and "
+        "NUMBA_NUM_THREADS=1, as waiting threads compute too",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the prompts")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     parser.add_argument("--document", metavar="FILE", help="write them as a page (docs/speed.md)")
+    parser.add_argument("--runs", nargs="+", metavar="JSON", help="only write the page, from runs kept with --json")
 
 
 def run(args):
-    from bringup.backends import model_files
-    from bringup.checkpoints import known
-    from bringup.files import PROJECT
-
-    contenders = args.contenders.split(",")
-    if unknown := set(contenders) - set(CONTENDERS):
-        raise BadInput("unknown contender", got=", ".join(sorted(unknown)), want="of " + ", ".join(CONTENDERS))
-    for flag in ("prefill", "decode", "repeats"):
-        if getattr(args, flag) < 1:
+    if args.runs:
+        if not args.document:
+            raise BadInput("--runs are written as a page", want="--document FILE")
+        Path(args.document).write_text(document([_kept(path) for path in args.runs]))
+        return
+    groups = args.groups.split(",")
+    if unknown := set(groups) - set(GROUPS):
+        raise BadInput("unknown group", got=", ".join(sorted(unknown)), want="of " + ", ".join(GROUPS))
+    for flag in ("repeats", "layers"):
+        if getattr(args, flag) is not None and getattr(args, flag) < 1:
             raise BadInput(f"--{flag} must be at least 1", got=getattr(args, flag))
-    args.model_py = args.model_py or str(PROJECT / DEFAULT_MODEL)
-    found = model_files.describe(args.model_py)
-    args.system = args.system or found.system or "n150"
-    args.model = args.model or found.hf_id
-    known.known_config_path(args.model)
-    result = {"model": args.model, "system": args.system, "machine": machine()}
-    result |= {name: getattr(args, name) for name in ("prefill", "decode", "repeats", "seed")}
-    print(f"{args.model} on {args.system}, random weights; {result['machine']}", flush=True)
-    result["load_average"] = os.getloadavg()[0]
-    if result["load_average"] > 0.5 * os.cpu_count():
-        print(f"note: others are using this machine (load {result['load_average']:.1f}), so the ratios are rough")
-    print(f"{'':10}{'prefill ' + str(args.prefill):>14}{'decode step':>14}{'peak memory':>14}")
-    for contender in contenders:
-        found = result[contender] = in_own_process(contender, args)
-        times = f"{found['prefill_seconds']:>12.3f} s{found['decode_seconds']:>12.4f} s"
-        print(f"{contender:10}{times}{found['peak_rss_bytes'] / 2**30:>10.2f} GiB", flush=True)
-    result["parts"] = in_own_process("parts", args)
-    result["load_average_after"] = os.getloadavg()[0]
-    result |= ratios(result)
-    print()
-    for name in sorted(ratios(result)):
-        print(f"{name}: {result[name]:.2f}x")
+    result = {"machine": machine(), "repeats": args.repeats, "layers": args.layers, "seed": args.seed}
+    result |= {"clock": args.clock, "groups": {}}
+    print(described(result["machine"]), flush=True)
+    load = result["load_average"] = [os.getloadavg()[0]]
+    if load[0] > 0.5 * os.cpu_count():
+        print(f"note: others are using this machine (load {load[0]:.1f}), so the ratios are rough")
+    for name in groups:
+        result["groups"][name] = compete(name, args)
+    result["parts"] = _parts()
+    load.append(os.getloadavg()[0])
+    result |= figures(result)
     print()
     for figure, value, target, met in judged(result):
         print(f"{'met' if met else 'NOT MET':8}{value:>10}  (target {target})  {figure}")
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
     if args.document:
-        Path(args.document).write_text(document(result))
+        Path(args.document).write_text(document([result]))
     print(json.dumps(result))
 
 
-def ratios(result):
-    """The emulator's times over each HF run's, of the medians and (`_best`) of the shortest; conversion over ttnn's."""
+def _kept(path):
+    with blame(path, "reading a run"):
+        return json.loads(Path(path).read_text())
+
+
+def _parts():
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from bringup.bench import parts
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        return apart.submit(parts.measure).result()
+
+
+# ---------------------------------------------------------------- models
+
+
+def compete(name, args):
+    """{job: {contender: {prefill, decode: seconds of every turn}}}, and what each contender took."""
+    group = GROUPS[name]
+    layers = min((n for n in (args.layers, group.layers) if n is not None), default=None)
+    of = "" if layers is None else f", {layers} layers"
+    print(f"\n{group.model}, random weights{of}: {', '.join(group.contenders)}", flush=True)
+    room = max(256, *(1 << (job.prefill + (args.repeats + 2) * job.decode).bit_length() for job in group.jobs.values()))
+    contenders = []
+    for kind in group.contenders:
+        system, numerics = EMULATED.get(kind, ("n150", "fast"))
+        model_py = PROJECT / "models" / group.model / system / "functional" / "model.py"
+        contenders.append(
+            Contender(Order(kind, group.model, str(model_py), system, numerics, layers, args.seed, room, args.clock))
+        )
+    found = {"model": group.model, "layers": layers, "jobs": {}, "contenders": {}}
+    for job_name, job in group.jobs.items():
+        times = {c.kind: {"prefill": [], "decode": []} for c in contenders}
+        for turn in range(args.repeats + 1):  # the first one warms up
+            for contender in contenders:
+                prefill, *steps = contender.turn(job)
+                if turn:
+                    times[contender.kind]["prefill"].append(prefill)
+                    times[contender.kind]["decode"].append(statistics.median(steps))
+        found["jobs"][job_name] = times
+        for kind, taken in times.items():
+            shown = "".join(f"{statistics.median(s):>10.4f} s {phase}" for phase, s in taken.items())
+            print(f"{job_name:10}{kind:10}{shown}", flush=True)
+    for contender in contenders:
+        found["contenders"][contender.kind] = {
+            "load_seconds": contender.load_seconds, "peak_rss_bytes": contender.close(),
+        }  # fmt: skip
+    return found
+
+
+def figures(result):
+    """{figure: median of the turns' ratios}, and {figure + " spread": the least and the greatest}."""
     out = {}
-    for phase in ("decode", "prefill"):
-        for contender in ("hf_bf16", "hf_fp32"):
-            if contender in result and "emulator" in result:
-                ours, theirs = result["emulator"], result[contender]
-                out[f"{phase}_vs_{contender}"] = ours[f"{phase}_seconds"] / theirs[f"{phase}_seconds"]
-                out[f"{phase}_vs_{contender}_best"] = ours[f"{phase}_spread"][0] / theirs[f"{phase}_spread"][0]
+    for name, group in result["groups"].items():
+        for job, times in group["jobs"].items():
+            for phase in ("prefill", "decode"):
+                if GROUPS[name].jobs[job].steady and phase == "prefill":
+                    continue
+                ours = next(k for k in reversed(times) if k not in HF)
+                rivals = [k for k in times if k != ours]
+                turns = zip(*(times[k][phase] for k in rivals))
+                least = [min(turn) for turn in turns]
+                ratios = [a / b for a, b in zip(times[ours][phase], least)]
+                out[f"{name} {job} {phase}"] = statistics.median(ratios)
+                out[f"{name} {job} {phase} spread"] = [min(ratios), max(ratios)]
     parts = result["parts"]
     out["conversion_vs_ttnn"] = parts["conversion_gb_per_second"] / parts["ttnn_conversion_gb_per_second"]
     return out
@@ -111,20 +191,20 @@ def judged(result):
     for name, sign, target, what, form in TARGETS:
         if name in found:
             met = {"<=": found[name] <= target, "<": found[name] < target, ">=": found[name] >= target}[sign]
-            yield what, form.format(found[name]), f"{sign} {form.format(target)}", met
+            value = form.format(found[name])
+            if spread := found.get(f"{name} spread"):
+                value += " ({} to {})".format(*(form.format(s) for s in spread))
+            yield what, value, f"{sign} {form.format(target)}", met
 
 
-def document(result):
-    """The page docs/speed.md."""
-    from jinja2 import Environment, FileSystemLoader
-
-    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=False).get_template("speed.md.j2")
-    runs = {name: result[name] for name in CONTENDERS if name in result}
-    return page.render(result=result, parts=result["parts"], runs=runs, judged=list(judged(result)))
+# ---------------------------------------------------------------- the machine, the page
 
 
 def machine():
+    """What decides the speed: the processor, its class, how `fast` multiplies, and what was made to look lesser."""
     import torch
+
+    from ttnn_emulator.numerics import product
 
     name = platform.processor() or platform.machine()
     try:
@@ -132,73 +212,28 @@ def machine():
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__} with {torch.get_num_threads()} threads"
+    way, why = product.choice()
+    return {
+        "processor": name, "cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "class": torch.backends.cpu.get_cpu_capability() + (", bf16 units" if way == "bf16" else ""),
+        "products": way, "why": why, "limits": {k: os.environ[k] for k in LIMITS if k in os.environ},
+    }  # fmt: skip
 
 
-def in_own_process(contender, args):
-    with tempfile.TemporaryDirectory() as folder:
-        order, answer = Path(folder) / "order.json", Path(folder) / "answer.json"
-        order.write_text(json.dumps({k: v for k, v in vars(args).items() if isinstance(v, (str, int, type(None)))}))
-        done = subprocess.run([sys.executable, "-m", "bringup.bench.command", contender, order, answer], check=False)
-        if done.returncode != 0:
-            raise BringupError(f"{contender} failed", got=f"exit code {done.returncode}")
-        return json.loads(answer.read_text())
+def described(found):
+    text = f"{found['processor']}, {found['cores']} cores, torch {found['torch']} with {found['threads']} threads"
+    lesser = ", which the variables " + ", ".join(found["limits"]) + " make of it" if found["limits"] else ""
+    return f"{text}; {found['class']}{lesser}; products {found['products']} ({found['why']})"
 
 
-def contend(contender, order):
-    """Measure one contender in this process: medians and extremes over the repeats, and the process's peak memory."""
-    if contender == "parts":
-        from bringup.bench import parts
+def document(runs):
+    """The page docs/speed.md of some runs, a section for each."""
+    from jinja2 import Environment, FileSystemLoader
 
-        return parts.measure(order)
-    from bringup.backends import model_files, systems
-    from bringup.checkpoints import random_weights, sources
-    from bringup.checkpoints.session import Session
-    from bringup.console import quiet_libraries
-
-    quiet_libraries()
-    source = sources.find_source(order["model"], random_weights=True, seed=order["seed"])
-    start = time.perf_counter()
-    if contender == "emulator":
-        backends.activate(order["backend"] or "emulator", order["system"], order["numerics"])
-        model_file = model_files.load_model_file(order["model_py"], order["system"])
-    hf_model = sources.load_hf_model(source, "float32" if contender == "hf_fp32" else "bfloat16")
-    prompt = random_weights.prompt_ids(hf_model.config, order["prefill"], order["seed"])
-    times = {"prefill": [], "decode": []}
-
-    def sequences(model):
-        for repeat in range(order["repeats"] + 1):  # the first one warms up
-            session = Session(model)
-            token = int(session(prompt)[0].argmax())
-            for _ in range(order["decode"]):
-                token = int(session([token])[0].argmax())
-            if repeat:
-                times["prefill"].append(session.seconds[0])
-                times["decode"] += session.seconds[1:]
-
-    result = {"load_seconds": time.perf_counter() - start}
-    if contender == "emulator":
-        length = max(256, 1 << (order["prefill"] + order["decode"] - 1).bit_length())
-        with backends.open_system(systems.get(order["system"])) as device:
-            model = model_files.build(model_file, hf_model, device, length)
-            del hf_model
-            result |= {"load_seconds": time.perf_counter() - start, "numerics": order["numerics"] or "fast"}
-            with blame(model_file.path, "running the model"):
-                sequences(model)
-            result["memory"] = backends.memory(device)
-            del model
-    else:
-        sequences(hf_model)
-    for phase, found in times.items():
-        result |= {f"{phase}_seconds": statistics.median(found), f"{phase}_spread": [min(found), max(found)]}
-    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return result
-
-
-if __name__ == "__main__":
-    from bringup.errors import guarded
-
-    def child(contender, order, answer):
-        Path(answer).write_text(json.dumps(contend(contender, json.loads(Path(order).read_text()))))
-
-    sys.exit(guarded(child, *sys.argv[1:4]))
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=False, trim_blocks=True)
+    page.filters |= {"median": statistics.median}
+    sections = [
+        {"result": run, "machine": run["machine"], "described": described(run["machine"]), "judged": list(judged(run))}
+        for run in runs
+    ]
+    return page.get_template("speed.md.j2").render(sections=sections, titles={k: g.title for k, g in GROUPS.items()})

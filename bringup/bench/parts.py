@@ -116,11 +116,11 @@ def help_seconds():
     return best(lambda: subprocess.run(command, check=True, capture_output=True), 1.0)
 
 
-def measure(order):
+def measure(numerics=None):
     """All of them, in this process, on the emulator."""
     from bringup import backends
 
-    backends.activate("emulator", "n150", order.get("numerics"))
+    backends.activate("emulator", "n150", numerics)
     import ttnn
 
     with backends.open_system("n150") as device:
@@ -137,4 +137,4 @@ def measure(order):
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure({}), indent=1))
+    print(json.dumps(measure(), indent=1))

@@ -25,11 +25,13 @@ class Session:
         self.seconds = []  # per call
 
     def __call__(self, ids):
-        """Feed `ids` to every user; the logits [B, vocabulary] after the last one, in float32 on the host."""
+        """Feed `ids` to every user (or a list of as many ids for each); the logits [B, vocabulary] after the last one,
+        in float32 on the host."""
         import torch
 
-        length = len(ids)
-        input_ids = torch.tensor(ids, dtype=torch.int64).repeat(self.batch, 1)
+        input_ids = torch.tensor(ids, dtype=torch.int64)
+        input_ids = input_ids.repeat(self.batch, 1) if input_ids.dim() == 1 else input_ids
+        length = input_ids.shape[1]
         positions = torch.arange(self.seen, self.seen + length)
         named = {
             "attention_mask": torch.ones(self.batch, self.seen + length, dtype=torch.int64),

@@ -75,8 +75,9 @@ def load_config(source):
     return configuration.read(source.directory)
 
 
-def load_hf_model(source, dtype="auto", cache_dir=None):
-    """The HF model for inference; `dtype` "auto" is what the checkpoint (or the known configuration) says.
+def load_hf_model(source, dtype="auto", cache_dir=None, layers=None):
+    """The HF model for inference; `dtype` "auto" is what the checkpoint (or the known configuration) says; `layers`: of
+    random weights only so many.
 
     Parameters of safetensors in that dtype are mapped from the files: they take memory as they are read, and
     `checkpoints.mapped.release` gives it back. Random weights of more than IN_MEMORY_BYTES are written to disk first.
@@ -89,7 +90,11 @@ def load_hf_model(source, dtype="auto", cache_dir=None):
     directory = source.directory
     if source.random_seed is not None:
         config = load_config(source)
-        if random_weights.size_bytes(config) <= IN_MEMORY_BYTES:
+        if layers is not None:
+            config.num_hidden_layers = layers
+            if getattr(config, "layer_types", None) is not None:
+                config.layer_types = config.layer_types[:layers]
+        if layers is not None or random_weights.size_bytes(config) <= IN_MEMORY_BYTES:
             return _fold_head(random_weights.model(config, source.random_seed, None if dtype == "auto" else dtype))
         directory = random_directory(source, cache_dir)
         random_weights.write(config, directory, source.random_seed)
