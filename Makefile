@@ -2,7 +2,7 @@
 # make test   the tests
 # make test-ttnn   the tests on the vendor's library, without a board; needs Python 3.12 or 3.10, and makes .venv-ttnn
 # make test-wheel   the wheel, installed apart from the clone
-# make lint   ruff, and whether MODELS.md is current
+# make lint   ruff, mypy on the core, and whether MODELS.md is current
 # make results   the runs behind MODELS.md
 # Each installs into the active environment, or into .venv made from python3, when something is missing.
 
@@ -38,6 +38,7 @@ test-ttnn:
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
 	@test ! -e MODELS.md || $(PYTHON) -m bringup.cli models --check
 
 # Every model on every system with its tiny checkpoint: results/*.json, and MODELS.md from them.

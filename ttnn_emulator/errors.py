@@ -8,7 +8,9 @@ class DeviceRejects(RuntimeError):
 
     def __init__(self, reason: str, hint: str | None = None):
         super().__init__(reason)
-        self.reason, self.hint, self.op, self.operands = reason, hint, None, ()
+        self.reason, self.hint = reason, hint
+        self.op: str | None = None
+        self.operands: tuple[tuple[str, str], ...] = ()
 
     def locate(self, op: str, operands) -> None:
         """Says which op refused, and what it was given; the innermost op that speaks wins."""

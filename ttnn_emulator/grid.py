@@ -14,7 +14,8 @@ class CoreCoord(NamedTuple):
     def __repr__(self) -> str:
         return f"{self.x}-{self.y}"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)
 
 
 class CoreGrid:
@@ -134,15 +135,15 @@ def _rectangles(cores) -> CoreRangeSet:
 
     Differs   the library may cut the same set into other rectangles
     """
-    open_runs, done = {}, []  # (first, last column) -> first row
+    open_runs: dict[tuple[int, int], int] = {}  # (first, last column) -> first row
+    done: list[CoreRange] = []
     for y in range(max((c.y for c in cores), default=-1) + 2):
-        columns, runs = sorted(c.x for c in cores if c.y == y), []
-        for x in columns:
+        runs: list[tuple[int, int]] = []
+        for x in sorted(c.x for c in cores if c.y == y):
             if runs and runs[-1][1] == x - 1:
-                runs[-1][1] = x
+                runs[-1] = (runs[-1][0], x)
             else:
-                runs.append([x, x])
-        runs = {tuple(r) for r in runs}
+                runs.append((x, x))
         for run in [r for r in open_runs if r not in runs]:
             done.append(CoreRange((run[0], open_runs.pop(run)), (run[1], y - 1)))
         for run in runs:

@@ -116,18 +116,19 @@ def launch(
     into        the tensor that takes the result, or tensors that take the results, where they are there already
     """
     several = isinstance(specs, list)
+    taken = [] if into is None else into if isinstance(into, (list, tuple)) else [into]
     tensors = [t for t in inputs if t is not None]
     for t in tensors:
         if t.buffer is None or not t.buffer.alive:
             on_device(t)
-    device = one_device(name, tensors if into is None else (*tensors, on_device(into)))
+    device = one_device(name, [*tensors, *map(on_device, taken)] if taken else tensors)
     if topology is None:
         topology = merge_topology(tensors)
     with scratch(device, *through) if through else _NOTHING:
         if into is None:
             outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
         else:
-            outputs = [same(on_device(t)) for t in (into if several else (into,))]
+            outputs = [same(t) for t in taken]
     ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
     buffers = [o.buffer if into is None else o.buffer.store for o in outputs]
     work = (inputs, buffers, compute, collective, together, rows)
@@ -233,7 +234,8 @@ def _run_update(target: Tensor, inputs, compute) -> None:
     chips = max(len(v) for v in (root.data, *values) if v is not None)
     arguments = [tuple(None if v is None else v[0] if len(v) == 1 else v[i] for v in values) for i in range(chips)]
     # Chips that share contents and are now given different values get contents of their own.
-    versions, data = {}, []
+    versions: dict[int, dict] = {}
+    data = []
     for held, args in zip(root.data * chips if len(root.data) == 1 else root.data, arguments):
         mine = versions.setdefault(id(held), {})
         key = tuple(map(id, args))

@@ -295,7 +295,8 @@ class Allocator:
         self.top_down = buffer_type is BufferType.L1
         self.free_blocks: list[list[int]] = [[banks.base, self.bank_bytes]]  # [address, bytes], by address
         self.allocated = self.peak = 0
-        self._lock, self._returned = threading.Lock(), collections.deque()
+        self._lock = threading.Lock()
+        self._returned: collections.deque = collections.deque()
 
     @property
     def free(self) -> int:
@@ -385,13 +386,16 @@ class Buffer:
     def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int, cores: int | None = None):
         self.address = device.allocators[buffer_type].allocate(bank_bytes, total_bytes, cores)
         self.device, self.buffer_type, self.bank_bytes = device, buffer_type, bank_bytes
-        self.data, self.alive, self.root, self.store, self.handles = None, True, None, self, 0
+        self.data: list | None = None
+        self.root: Buffer | None = None
+        self.alive, self.store, self.handles = True, self, 0
 
     @classmethod
     def view_of(cls, other: Buffer) -> Buffer:
         view = cls.__new__(cls)
-        view.root, view.store = other.root or other, other.store
-        view.root.handles += 1
+        root = other.root or other
+        root.handles += 1
+        view.root, view.store = root, other.store
         view.device, view.buffer_type, view.address = other.device, other.buffer_type, other.address
         view.bank_bytes, view.alive, view.data, view.handles = other.bank_bytes, True, None, 0
         return view

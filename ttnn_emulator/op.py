@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from . import dtypes
 from .device import MeshDevice
@@ -26,7 +27,7 @@ from .tensor import Tensor
 REGISTRY: dict[str, Callable] = {}
 
 #: What the annotation of a public parameter takes; annotations that are not here are not checked.
-TYPES = {
+TYPES: dict[object, Any] = {
     "Tensor": Tensor, "Tensor | None": (Tensor, type(None)), "int": int, "float": (int, float), "bool": bool,
     "int | None": (int, type(None)), "float | None": (int, float, type(None)), "bool | None": (bool, type(None)),
     "DataType": dtypes.DataType, "DataType | None": (dtypes.DataType, type(None)),
@@ -50,7 +51,7 @@ def op(name: str, *aliases: str):
 
     def decorate(fn):
         signature = inspect.signature(fn)
-        checks = {p.name: TYPES.get(p.annotation) for p in signature.parameters.values()}
+        checks: dict[str, Any] = {p.name: TYPES.get(p.annotation) for p in signature.parameters.values()}
         positional = [(n, c) for (n, c), p in zip(checks.items(), signature.parameters.values()) if p.kind < 2]
         checks = {n: c for n, c in checks.items() if c is not None}
 
@@ -72,11 +73,11 @@ def op(name: str, *aliases: str):
                     e.locate(name, [(n, describe(v)) for n, v in named])
                 raise
             except TypeError as e:
-                if e.__traceback__.tb_next is None:  # the call itself did not bind
+                if e.__traceback__ is None or e.__traceback__.tb_next is None:  # the call itself did not bind
                     raise _mistyped(name, signature, str(e)) from None
                 raise
 
-        call.op_name = name
+        call.op_name = name  # type: ignore[attr-defined]
         for each in (name, *aliases):
             REGISTRY[each] = call
         return call

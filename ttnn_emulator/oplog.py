@@ -7,17 +7,24 @@ import inspect
 import os
 import sys
 import threading
-from typing import NamedTuple
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import dtypes
 from .tensor import Tensor, TensorSpec
+
+if TYPE_CHECKING:
+    from .held import Held, Recorder
 
 
 class _State(threading.local):
     """What is in force in this thread: `spec_only`, the log being written (or None), the record of the call being made,
     and what notes the memory in use (or None)."""
 
-    spec_only, log, current, recorder = False, None, None, None
+    spec_only = False
+    log: list[OpRecord] | None = None
+    current: OpRecord | None = None
+    recorder: Recorder | None = None
 
 
 state = _State()
@@ -69,9 +76,12 @@ class OpRecord:
     __slots__ = ("op", "inputs", "outputs", "launches", "dram_bytes", "l1_bytes", "line", "chips", "held")
 
     def __init__(self, op: str, inputs: tuple):
-        self.op, self.inputs, self.outputs, self.launches = op, inputs, (), []
+        self.op, self.inputs = op, inputs
+        self.outputs: tuple = ()
+        self.launches: list[Launch] = []
         self.dram_bytes = self.l1_bytes = self.chips = 0
-        self.line, self.held = caller(), None
+        self.line = caller()
+        self.held: Held | None = None
 
     @property
     def flops(self) -> int:
@@ -83,7 +93,7 @@ class OpRecord:
 
     def as_dict(self) -> dict:
         ins, outs = ([spec_dict(s) for s in specs] for specs in (self.inputs, self.outputs))
-        d = {"op": self.op, "inputs": ins, "outputs": outs}
+        d: dict = {"op": self.op, "inputs": ins, "outputs": outs}
         for each in self.launches:
             d.update(each.attrs)
         return d | {k: getattr(self, k) for k in ("flops", "bytes", "dram_bytes", "l1_bytes", "line", "chips")}
@@ -103,6 +113,8 @@ def _tensors(values):
 def recorded(name, fn, args, kwargs):
     """Makes the call, and writes it down."""
     given = list(_tensors((*args, *kwargs.values())))
+    log = state.log
+    assert log is not None
     rec = state.current = OpRecord(name, tuple(t.spec for t in given))
     try:
         result = fn(*args, **kwargs)
@@ -118,13 +130,13 @@ def recorded(name, fn, args, kwargs):
         named = [*zip(inspect.signature(fn).parameters, args), *kwargs.items()]
         others = [(k, describe(v)) for k, v in named if v is not None and next(_tensors((v,)), None) is None]
         rec.held = state.recorder.after(given, made, others, device)
-    state.log.append(rec)
+    log.append(rec)
     return result
 
 
 def spec_dict(s: TensorSpec) -> dict:
     """A spec as plain JSON, with the field names of the recorded contract."""
-    d = {"shape": list(s.shape), "padded_shape": list(s.padded_shape)}
+    d: dict = {"shape": list(s.shape), "padded_shape": list(s.padded_shape)}
     d |= {"dtype": dtypes.NAME[s.dtype], "layout": s.layout.name}
     m = s.memory_config
     if m is not None:
@@ -142,7 +154,8 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 def caller() -> str:
     """`file:line` of the nearest frame named model.py, else of the first one outside the emulator."""
-    frame, outside = sys._getframe(1), None
+    frame: FrameType | None = sys._getframe(1)
+    outside = None
     while frame is not None:
         path = frame.f_code.co_filename
         if path.endswith("model.py"):

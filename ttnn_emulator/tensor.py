@@ -24,7 +24,7 @@ class Tile:
     def __eq__(self, other) -> bool:
         return isinstance(other, Tile)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return "Tile with shape: [32, 32]"
@@ -41,13 +41,9 @@ class TensorSpec:
     ):  # fmt: skip
         if memory_config is None and (memory_layout is not None or buffer_type is not None):
             memory_config = MemoryConfig(memory_layout or TensorMemoryLayout.INTERLEAVED, buffer_type, shard_spec)
-        self.shape, self.dtype, self.layout, self.memory_config, self.tile = (
-            Shape(shape),
-            dtype,
-            layout,
-            memory_config,
-            tile,
-        )
+        self.shape, self.dtype, self.layout, self.tile = Shape(shape), dtype, layout, tile
+        # None on the host, which ops rule out before they look at it.
+        self.memory_config: MemoryConfig = memory_config  # type: ignore[assignment]
         self.padded_shape = padded(self.shape, layout, memory_config)
         self._hash = hash((self.shape, dtype, layout, memory_config))
         self._room: tuple = (None, None)
@@ -185,7 +181,9 @@ class Tensor:
         self, spec: TensorSpec, buffer: Buffer | None = None, host=None, topology: TensorTopology | None = None,
         chip: int | None = None,
     ):  # fmt: skip
-        self.spec, self.buffer, self.host, self.chip = spec, buffer, host, chip
+        self.spec, self.host, self.chip = spec, host, chip
+        # None on the host, which ops rule out before they look at it.
+        self.buffer: Buffer = buffer  # type: ignore[assignment]
         self.topology = topology or replicated(1)
         if buffer is not None:
             buffer.handles += 1
@@ -330,8 +328,8 @@ def share(data: list, chip: int | None, shape: Shape) -> list:
 def _shown(values, indent: int) -> str:
     """Nested brackets; of more than four rows or values the first and last two."""
     numbers = values.float().abs() if values.is_floating_point() else None
-    finite = numbers[numbers.isfinite() & (numbers > 0)] if numbers is not None else ()
-    wide = len(finite) and (finite.max() >= 1e5 or finite.min() < 1e-4)
+    finite = None if numbers is None else numbers[numbers.isfinite() & (numbers > 0)]
+    wide = finite is not None and len(finite) and (finite.max() >= 1e5 or finite.min() < 1e-4)
     form = "{:5d}" if numbers is None else "{: 11.4e}" if wide else "{:7.4f}"
 
     def text(v, indent: int) -> str:

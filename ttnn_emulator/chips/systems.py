@@ -108,10 +108,7 @@ _machine: System | None = None
 
 def machine() -> System:
     """The machine that this process runs on."""
-    global _machine
-    if _machine is None:
-        use(os.environ.get(VARIABLE) or "n150")
-    return _machine
+    return _machine or use(os.environ.get(VARIABLE) or "n150")
 
 
 def use(name: str) -> System:

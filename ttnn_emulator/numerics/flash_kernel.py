@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit, prange
 
 from . import vector
-from .matrix_unit import LARGE_PRODUCT, ONES, ONES_EXPONENTS, PHASES, _bf16, _bits, _float, _kernel, _pair, _row_sum
+from .matrix_unit import LARGE_PRODUCT, PHASES, _bf16, _bits, _float, _kernel, _pair
+from .row_sums import ONES, ONES_EXPONENTS, _row_sum
 
 _SCALE, _OFFSET = vector.f32(vector.SCALE), vector.OFFSET
 _MINUS_INFINITY = np.uint16(0xFF80)

@@ -8,7 +8,8 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 
 from . import lanes, rules
-from .matrix_unit import NOTHING, ONES, ONES_EXPONENTS, PHASES, _bits, _float, _flush, _rne, sum_tile
+from .matrix_unit import NOTHING, PHASES, _bits, _float, _flush, _rne
+from .row_sums import ONES, ONES_EXPONENTS, sum_tile
 
 # ---------------------------------------------------------------- the error of a bf16 destination
 
