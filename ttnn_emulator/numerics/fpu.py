@@ -66,6 +66,16 @@ def mul(a, b, fidelity: str, fp32: bool = False) -> torch.Tensor:
     return _pair(a, b, PHASES[fidelity], fp32)
 
 
+def added_up(parts) -> torch.Tensor:
+    """The sum of tensors, one after another in a bf16 destination."""
+    total = None
+    for part in parts:
+        sign, exponent, significand = rules.source(rules.Tensors(_words(_cut(part))))
+        start = total or exponent & 0
+        total = rules.accumulate(start, [(exponent, (significand ^ sign) - sign)], fp32=False)
+    return (total.value >> 16).to(torch.int16).view(torch.bfloat16)
+
+
 def mul_onto(start, a, b, fidelity: str) -> torch.Tensor:
     """a * b added to what an fp32 destination holds, which `start` was copied to: with 11 bits."""
     shape = torch.broadcast_shapes(start.shape, a.shape, b.shape)

@@ -13,7 +13,7 @@ import operator
 import torch
 
 from . import ComputeConfig, fpu, vector
-from .rounding import BLOCK_FORMATS, HELD_AS, cast_integer, pack, to_bf16_rna, to_bf16_truncated, truncate_fp32
+from .rounding import BLOCK_FORMATS, HELD_AS, cast_integer, pack, to_bf16_truncated, truncate_fp32
 
 TILE = 32
 
@@ -67,11 +67,11 @@ def _column(x, scale: float, config: ComputeConfig):
     return fpu.matmul(row.expand(*x.shape[:-2], 1, -1), x, config.math_fidelity, config.fp32_dest_acc_en)
 
 
-def _leading(x, dim: int, fp32: bool):
+def leading_sum(x, dim: int, fp32: bool):
     """The sum over a leading dim, tile by tile in the destination."""
     if fp32:
         return _added(truncate_fp32(p) for p in x.split(1, dim))
-    return functools.reduce(lambda a, b: to_bf16_rna(a.float() + b.float()), x.split(1, dim))
+    return fpu.added_up(x.split(1, dim))
 
 
 def _sums(x, dims, keepdim, dtype, config: ComputeConfig, mean: bool):
@@ -93,7 +93,7 @@ def _sums(x, dims, keepdim, dtype, config: ComputeConfig, mean: bool):
         on_vector_unit = x.dtype == torch.float32 and (whole or (fp32 and bool(leading) and not everything))
         mine = share if (i == 0 if leading else final) else 1.0
         if d < rank - 2 and not mean and not whole:
-            y = _leading(x, d, fp32)
+            y = leading_sum(x, d, fp32)
         elif d == rank - 1:
             y = _row_on_vector_unit(x) if on_vector_unit else _row(x, vector.bf16_scale(mine), config)
         else:

@@ -126,7 +126,7 @@ def accumulate(dst, terms, fp32, overflow=True):
     return (accumulate_fp32 if fp32 else accumulate_bf16)(dst, terms, overflow)
 
 
-def _fields(u):
+def source(u):
     """fp32 pattern -> sign (0 or -1), exponent, significand of 11 bits (0 for zeros and denormals): what a source
     holds."""
     e = (u >> 23) & 255
@@ -137,8 +137,8 @@ def add(a, b, fp32=False):
     """a + b of fp32 or bf16 patterns: the smaller is rounded half up to the larger one's 11-bit grid."""
     swap = (b & 0x7FFFFFFF) > (a & 0x7FFFFFFF)
     a, b = swap.choose(b, a), swap.choose(a, b)
-    sa, ea, ma = _fields(a)
-    sb, eb, mb = _fields(b)
+    sa, ea, ma = source(a)
+    sb, eb, mb = source(b)
     mb = (((mb << 1) >> (ea - eb).min(31)) + 1) >> 1
     m = ((ma ^ sa) - sa) + ((mb ^ sb) - sb)
     return accumulate(a & 0, [(ea, m)], fp32)
@@ -147,8 +147,8 @@ def add(a, b, fp32=False):
 def mul(a, b, phases, fp32=False, onto=None):
     """a (the operand in 5-bit pieces) * b (in 7 and 4): every phase of the fidelity is added to the destination, which
     starts as 0 or as the pattern `onto`."""
-    sa, ea, ma = _fields(a)
-    sb, eb, mb = _fields(b)
+    sa, ea, ma = source(a)
+    sb, eb, mb = source(b)
     sign = sa ^ sb
     zero = ma.equals(0).choose(1, 0) | mb.equals(0).choose(1, 0)
     dst = a & 0 if onto is None else onto

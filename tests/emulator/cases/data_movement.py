@@ -48,6 +48,13 @@ def halves(x, size, dim=0, **_):
     return list(torch.split(x, size, dim))
 
 
+PLACES = T((1, 1, 32, 64), ttnn.int32, high=64)
+
+
+def added(x, dim, i, source, **_):
+    return x.scatter_add(dim, i, source)
+
+
 CASES = {
     "ttnn.reshape": [
         Case((T((1, 1, 32, 64)), (1, 32, 64)), reference=to((1, 32, 64))),
@@ -254,9 +261,45 @@ CASES = {
             (T((1, 1, 32, 64)), 3, T(dtype=ttnn.uint32, values=indices), T((1, 1, 32, 64))),
             reference=lambda x, dim, i, source: x.scatter(dim, i, source),
         ),
+        Case((T((1, 1, 32, 64)), 3, PLACES, T((1, 1, 32, 64))), {"reduce": "add"}, reference=added, tolerance=4e-3),
+        Case(
+            (T((1, 1, 32, 64)), 3, PLACES, T((1, 1, 32, 64))),
+            {"reduce": "multiply"},
+            tolerance=4e-3,
+            reference=lambda x, dim, i, source, reduce: x.scatter_reduce(dim, i, source, "prod"),
+        ),
+        Refused(
+            (T((1, 1, 32, 64)), 3, PLACES, T((1, 1, 32, 64))), {"reduce": "amax"}, match="either 'add' or 'multiply'"
+        ),
         Refused(
             (T((1, 1, 32, 64)), 3, T((1, 1, 32, 64)), T((1, 1, 32, 64))),
             match="index_dtype is not integer, it is BFLOAT16",
+        ),
+    ],
+    "ttnn.scatter_add": [
+        Case((T((1, 1, 32, 64)), 3, PLACES, T((1, 1, 32, 64))), reference=added, tolerance=4e-3),
+        Case(
+            (T((4, 32), ttnn.float32, RM), 0, T((9, 32), ttnn.int32, RM, high=4), T((9, 32), ttnn.float32, RM)),
+            reference=added,
+            tolerance=1e-6,
+        ),
+        Case((T((1, 8), ttnn.int32), -1, T((1, 8), ttnn.uint16, high=8), T((1, 8), ttnn.int32)), reference=added),
+        Case(
+            (T((1, 1, 32, 64), ttnn.bfloat8_b), 3, PLACES, T((1, 1, 32, 64), ttnn.bfloat8_b)),
+            reference=added,
+            tolerance=4e-3,
+            note="comes out as bfloat16",
+        ),
+        Refused((T((1, 1, 32, 64)), 4, PLACES, T((1, 1, 32, 64))), match="dim 4 is out of range for tensor rank 4"),
+        Refused(
+            (T((1, 1, 32, 64)), 3, PLACES, T((1, 1, 32, 8))), match=r"index_shape\[3\] <= source_shape\[3\] == false"
+        ),
+        Refused(
+            (T((1, 1, 16, 64)), 3, PLACES, T((1, 1, 32, 64))), match=r"index_shape\[2\] <= input_shape\[2\] == false"
+        ),
+        Refused((T((1, 1, 32, 64)), 3, T((32, 64), ttnn.int32), T((32, 64))), match=r"3 not in \[-4, 2\)"),
+        Refused(
+            (T((1, 1, 32, 64), ttnn.float32), 3, PLACES, T((1, 1, 32, 64), ttnn.float32)), match="fp32 tiled tensors"
         ),
     ],
     "ttnn.tril": [Case((T((1, 1, 32, 64)),), {"diagonal": 1}, reference=torch.tril)],

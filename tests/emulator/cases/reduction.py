@@ -116,6 +116,19 @@ SAMPLING = (LOGITS, TOKENS, users(torch.ones(32), ttnn.uint32), users(torch.full
 SEEDS = T((32,), ttnn.uint32, RM, high=32)
 FIVE = [T(values=torch.ones(5), dtype=d, layout=RM) for d in (ttnn.uint32, ttnn.bfloat16, ttnn.bfloat16)]
 
+
+def outer(x, dims, **_):
+    y = x.sum(dims, keepdim=True)
+    return torch.nn.functional.pad(y, (0, -y.shape[-1] % 32, 0, -y.shape[-2] % 32))
+
+
+def parted(x, dim, split_size, **_):
+    return list(x.sum(dim, keepdim=True).split(split_size, -1))
+
+
+OUTER, BLOCKS = T((2, 4, 20, 50)), T((1, 4, 32, 64), ttnn.bfloat8_b)
+PRECISE = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi3, fp32_dest_acc_en=True)
+
 CASES = {
     "ttnn.sum": reduction(torch.sum, BF16),
     "ttnn.mean": [
@@ -235,5 +248,24 @@ CASES = {
         Refused((T((32,), ttnn.uint32),), {}, "must have ROW_MAJOR layout"),
         Refused((SEEDS,), dict(user_ids=3), "user_ids must not be provided as a scalar"),
         Refused((SEEDS,), dict(user_ids=T((16,), ttnn.uint32, RM)), "seeds volume: 32 and user_ids volume: 16"),
+    ],
+    "ttnn.experimental.fast_reduce_nc": [
+        Case((OUTER,), dict(dims=[1], compute_kernel_config=PRECISE), outer, BF16),
+        Case((OUTER,), dict(dims=[0, 1], memory_config=L1), outer, 2e-2, note="rounds every sum"),
+        Case((T((3, 32, 64), ttnn.float32),), dict(dims=[0], compute_kernel_config=PRECISE), outer, 2e-3),
+        Case((T((2, 4, 32, 64), ttnn.bfloat8_b),), dict(dims=[0], output=BLOCKS), outer, BFP8),
+        Refused((OUTER,), dict(dims=[]), "dims should not be empty"),
+        Refused((OUTER,), dict(dims=[2]), "dim must be between 0 and 1, but has 2"),
+        Refused((OUTER,), dict(dims=[4]), r"4 not in \[-4, 4\)"),
+        Refused((T((32, 64)),), dict(dims=[0]), "rank must be greater than 2, but has 2"),
+        Refused((T((2, 32, 64), layout=RM),), dict(dims=[0]), "FastReduceNC input only supports TILE layout"),
+        Refused((T((2, 32, 64), ttnn.int32),), dict(dims=[0]), r"\[BFLOAT16, BFLOAT8_B, FLOAT32\]"),
+    ],
+    "ttnn.experimental.deepseek_moe_fast_reduce_nc": [
+        Case((T((4, 1, 20, 96)), 0), dict(split_size=48), parted, BF16),
+        Case((T((4, 3, 32, 64)), -3), dict(split_size=64), parted, BF16),
+        Refused((T((4, 1, 20, 96)), 0), dict(split_size=36), r"split_size \(36\) must be greater than 0 and divide"),
+        Refused((T((4, 1, 20, 96)), 2), dict(split_size=48), "between 0 and 1, but has 2"),
+        Refused((T((4, 1, 20, 96), ttnn.float32), 0), dict(split_size=48), r"\[BFLOAT16, BFLOAT8_B\]"),
     ],
 }  # fmt: skip

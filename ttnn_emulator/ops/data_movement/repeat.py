@@ -6,11 +6,24 @@ import builtins
 
 import torch
 
-from ...dtypes import BLOCK_FORMATS, INTEGERS, TILE_LAYOUT, DataType, bfloat4_b, bfloat16, cpp, float32, uint8, uint16
+from ...dtypes import (
+    BLOCK_FORMATS,
+    INTEGERS,
+    NAME,
+    TILE_LAYOUT,
+    DataType,
+    bfloat4_b,
+    bfloat16,
+    cpp,
+    float32,
+    uint8,
+    uint16,
+)
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
 from ...launch import launch, output_memory, same
 from ...memory import MemoryConfig, ShardSpec, TensorMemoryLayout, extent
+from ...numerics import rounding
 from ...op import described, op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
 from ...tensor import Tensor, padded, spec
@@ -154,23 +167,65 @@ def gather(
     return launch("ttnn.gather", (x, index), made, moving(lambda v, i: torch.gather(v, at, i.long()), x.dtype))
 
 
+#: What scatter does with values for one place: what comes last, their sum, their product.
+_REDUCTIONS = {None: None, "add": "sum", "multiply": "prod"}
+
+
 @op("ttnn.scatter")
 def scatter(
     input: Tensor, dim: int, index: Tensor, src: Tensor, *, memory_config: MemoryConfig | None = None,
-    reduce: str | None = None,
-    sub_core_grids=None,
+    reduce: str | None = None, sub_core_grids=None,
 ) -> Tensor:  # fmt: skip
     """A copy of `input` with out[i][index[i][j]] = src[i][j] for the last dim, and alike for the others.
 
-    Shapes    input [...]; index and source alike, within it -> the input's
-    Dtypes    bfloat16, float32, int32 (recorded)
-    Source    recorded contract, op `ttnn.scatter`
+    With `reduce` "add" or "multiply" what is there and all that comes are added or multiplied.
+
+    Shapes    input [...]; index and source alike, within it but along `dim` -> the input's
+    Dtypes    bfloat16, float32, bfloat8_b, integers; bfloat8_b comes out as bfloat16
+    Layout    kept; index and source may have another
+    Numerics  moves values; sums and products in fp32, rounded once
+    Raises    float32 in tiles; an index or source of another rank or beyond the input
+    Differs   of several values for one place torch's last one stays
+    Source    recorded contract, op `ttnn.scatter`; `reduce` and more dtypes asked of ttnn 0.81.1
     """
-    refuse_unmodelled("ttnn.scatter", reduce=reduce)
-    x, at = device_tensor(input), axis(dim, len(input.spec.shape))
+    if reduce not in _REDUCTIONS:
+        raise DeviceRejects(f"reduce must be either 'add' or 'multiply' (case-sensitive), got {reduce}")
+    return _scattered("ttnn.scatter", input, dim, index, src, memory_config, _REDUCTIONS[reduce])
+
+
+@op("ttnn.scatter_add")
+def scatter_add(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, *, memory_config: MemoryConfig | None = None,
+    sub_core_grids=None,
+) -> Tensor:  # fmt: skip
+    """`input` with every src[i][j] added at [i][index[i][j]] for the last dim, and alike for the others.
+
+    Shapes    as `scatter`
+    Dtypes    as `scatter`
+    Numerics  fp32 sums in the order of the index, rounded once
+    Raises    as `scatter`
+    Source    recorded contract and vectors, op `ttnn.scatter_add`
+    """
+    return _scattered("ttnn.scatter_add", input, dim, index, src, memory_config, "sum")
+
+
+def _scattered(name, x: Tensor, dim: int, index: Tensor, src: Tensor, memory_config, how: str | None) -> Tensor:
+    x, rank = device_tensor(x), len(x.spec.shape)
     device_tensor(index), device_tensor(src)
-    if index.dtype not in INTEGERS:
-        raise DeviceRejects(f"index_dtype is not integer, it is {index.dtype.name}.")
+    if not -rank <= dim < rank:
+        raise DeviceRejects(f"scatter: dim {dim} is out of range for tensor rank {rank}")
+    at = dim % rank
+    if len(index.spec.shape) != rank or len(src.spec.shape) != rank:
+        short = min(len(index.spec.shape), len(src.spec.shape), rank)
+        raise DeviceRejects(f"ShapeBase[] index out of range. {rank - 1} not in [-4, {short})")
+    shapes = {"index": index.spec.shape, "input": x.spec.shape, "source": src.spec.shape}
+    for other in ("input", "source"):
+        for d in range(rank):
+            if index.spec.shape[d] > shapes[other][d] and not (other == "input" and d == at):
+                raise DeviceRejects(
+                    f"index_shape[{d}] <= {other}_shape[{d}] == false (index_shape: Shape({list(index.spec.shape)}), "
+                    f"{other}_shape: Shape({list(shapes[other])}))"
+                )
     for what, t in (("input", x), ("source", src)):
         if t.dtype is float32 and t.layout is TILE_LAYOUT:
             raise DeviceRejects(
@@ -181,10 +236,23 @@ def scatter(
         raise DeviceRejects(
             f"input_dtype differs from src_dtype (input_dtype: {x.dtype.name}, src_dtype: {src.dtype.name})."
         )
-    made = spec(x.spec.shape, x.dtype, x.layout, output_memory(x, memory_config))
-    return launch(
-        "ttnn.scatter", (x, index, src), made, moving(lambda v, i, s: v.scatter(at, i.long(), s.to(v.dtype)), x.dtype)
-    )
+    if index.dtype not in INTEGERS:
+        raise DeviceRejects(f"index_dtype is not integer, it is {index.dtype.name}.")
+    if x.is_sharded():
+        raise DeviceRejects("Sharded tensors are not supported - input_tensor is sharded.")
+    dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
+    made = spec(x.spec.shape, dtype, x.layout, output_memory(x, memory_config))
+    size = tuple(map(builtins.slice, index.spec.shape))
+
+    def compute(v, i, s):
+        i = i.long()
+        if how is None:
+            return v.scatter(at, i, s[size].to(v.dtype))
+        wide = v.to(torch.float32) if v.is_floating_point() else v.to(torch.int64)
+        y = wide.scatter_reduce(at, i, s[size].to(wide.dtype), how, include_self=True)
+        return y.to(v.dtype) if v.is_floating_point() else rounding.cast_integer(y, NAME[dtype])
+
+    return launch(name, (x, index, src), made, compute)
 
 
 def _triangle(name: str, doc: str, function):
