@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import threading
 import time
 from pathlib import Path
 
@@ -117,12 +118,12 @@ def _fp32(x, w, drop, wide=False):
     if w.dim() > 2:
         return _batched(x, _cut(w, drop), dtype)
     k, n = w.shape
-    columns = max(256, PART // max(k, 1))  # fewer cost the library more than they save
-    if n <= columns or w.dtype == torch.float32:
-        return (x @ _cut(w, drop).to(torch.float32)).to(dtype)
     rows = x.reshape(-1, k)
-    out = torch.empty(rows.shape[0], n, dtype=dtype, device=x.device)
-    opened = torch.empty(columns * k, dtype=torch.float32, device=x.device)
+    if w.dtype == torch.float32 or w.device.type != "cpu":
+        return (rows @ _cut(w, drop).to(torch.float32)).to(dtype).view(*x.shape[:-1], n)
+    columns = min(n, max(256, PART // max(k, 1)))  # fewer cost the library more than they save
+    out = torch.empty(rows.shape[0], n, dtype=dtype)
+    opened = _opened(columns * k)
     turned = w.stride(0) == 1
     for start in range(0, n, columns):
         part = _cut(w[:, start : start + columns], drop)
@@ -130,6 +131,18 @@ def _fp32(x, w, drop, wide=False):
         own = own.view(part.shape[::-1]).T if turned else own.view(part.shape)
         out[:, start : start + columns] = rows @ own.copy_(part)
     return out.view(*x.shape[:-1], n)
+
+
+_threads = threading.local()
+
+
+def _opened(size):
+    """Memory of the thread for an opened part: new pages each time would cost as much as opening."""
+    kept = getattr(_threads, "opened", None)
+    if kept is None or kept.numel() < size:
+        with torch.inference_mode(False):
+            kept = _threads.opened = torch.empty(size, dtype=torch.float32)
+    return kept
 
 
 def _batched(x, w, dtype):
