@@ -87,6 +87,7 @@ def examine(backend, reason, system=None, offline=False):
         _driver(needs_board),
         _huge_pages(boards, needs_board),
         _mesh(backend, boards, system),
+        _errata(system),
         _disk("cache disk", mock.cache_dir().parent, CACHE_GIB),
         _disk("HF cache disk", _hf_cache(), HUB_GIB, needed=False),
         _writable("HF cache", _hf_cache()),
@@ -207,6 +208,13 @@ def _mesh(backend, boards, system):
     fits = [s.name for s in systems.SYSTEMS.values() if s.chips <= chips]
     mend = f"--system {fits[-1]}, or TT_VISIBLE_DEVICES with more boards" if fits else "a board that the driver shows"
     return _check("mesh", chips >= (system.chips if system else 1), True, found, found, mend)
+
+
+def _errata(system):
+    """What the silicon does wrong, which no backend but silicon shows."""
+    chip = (system or systems.get("n150")).chip
+    known = "; ".join(f"{when}: {what}" for when, what in chip.errata.items())
+    return Check("errata", "ok", f"{chip.family}, {known or 'none known'} (more in docs/numerics.md)")
 
 
 def _existing(path):

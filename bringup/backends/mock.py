@@ -295,8 +295,8 @@ def environment(system):
         "TT_METAL_RUNTIME_ROOT": root,
         "TT_METAL_CACHE": private / "kernels",  # runs at the same time must not share it
         "TT_METAL_LOGS_PATH": private / "logs",
-        "TT_METAL_LOGGER_FILE": private / "log.txt",
-        "TT_METAL_LOGGER_LEVEL": "Fatal",
+        "TT_METAL_LOGGER_FILE": os.environ.get("TT_METAL_LOGGER_FILE") or private / "log.txt",
+        "TT_METAL_LOGGER_LEVEL": "Warning",  # to the file above
         "TT_METAL_DISABLE_BACKTRACE": 1,
         "TT_METAL_INSPECTOR": 0,
         "LOGURU_LEVEL": "ERROR",

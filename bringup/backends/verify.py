@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from bringup.backends import mock, systems
+from bringup.backends import library_warnings, mock, systems
 from bringup.errors import BadInput, BringupError, shown, where
 from bringup.files import PACKAGES, PROJECT
 
@@ -121,7 +121,9 @@ def run_side(side, plan, python=sys.executable, timeout=None):
         asked.write_text(json.dumps(plan | {"side": side}))
         root = str(PACKAGES)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        log = Path(folder) / "log.txt"
         variables = {"PYTHONPATH": path, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+        variables["TT_METAL_LOGGER_FILE"] = str(log)
         child = mock.run_child(["-m", "bringup.backends.verify", asked, answer], timeout, variables, python)
         if answer.exists():
             result = json.loads(answer.read_text())
@@ -137,6 +139,8 @@ def run_side(side, plan, python=sys.executable, timeout=None):
             }
         elif child.code and not result["failed"]:
             raise BringupError(f"the {side} side of verify failed\n{_tail(child.output)}")
+        if side == "mock" and log.is_file():
+            result["warnings"] = library_warnings.read(log.read_text(errors="replace").splitlines())
         return result
 
 
@@ -163,7 +167,7 @@ def _child(asked, answer):
     hf_model = random_weights.zeros(config)
     with backends.open_system(system) as device:
         build = model_files.load_model_file(plan["path"], system).build_model
-        with _log(side, device) as log:
+        with _log(side, device) as log, library_warnings.collected() as result["warnings"]:
             stage = _Stages(result, log, device, answer)
             try:
                 model = stage("build", build, hf_model, device, plan["max_seq_len"])
@@ -330,6 +334,7 @@ def report(plan, results, verdict):
     lines = []
     for side, result in results.items():
         lines += [f"{side}: {result.get('ttnn', '')}", *_stage_table(result)]
+        lines += [f"  warning: {text}" for text in result.get("warnings", ())]
         if result["failed"]:
             lines += _refusal(side, result["failed"])
     if verdict["difference"]:

@@ -4,7 +4,7 @@ A model file subclasses `CausalLM` and gives it `model(tokens, step)`, hidden st
 `logits(hidden)`.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from bringup.blocks import hf
 from bringup.blocks.cache import Pages
 from bringup.blocks.memory import check_fits
 from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
@@ -36,16 +37,35 @@ class Step:
 class KVCache(Cache):
     """What the host knows of the device cache: how many tokens of each user it holds."""
 
-    def __init__(self, lengths: list[int], columns: int):
+    def __init__(self, lengths: list[int], mask: torch.Tensor):
         super().__init__(layers=[])
         self.lengths = lengths  # tokens of each user, without padding
-        self.columns = columns  # of input_ids so far, with padding
+        self.mask = mask  # [users, columns of input_ids so far] bool: where a token is, and not padding
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.columns
+        return self.mask.shape[1]
+
+    def crop(self, max_length: int):
+        """Forget the last tokens, down to `max_length`, or as many as it says below zero: later ones take their
+        place."""
+        columns = self.get_seq_length()
+        keep = min(columns, max_length if max_length > 0 else columns + max_length)
+        if keep < 1 or not self.mask[:, min(keep, columns - 1) :].all():
+            raise ValueError(f"crop({max_length}): past_key_values of {columns} columns would keep no token or padding")
+        self.lengths = [length - (columns - keep) for length in self.lengths]
+        self.mask = self.mask[:, :keep]
 
     def reorder_cache(self, beam_idx: torch.Tensor):
         raise ValueError("beam search would move users between rows of the device cache; use num_beams=1")
+
+    def _refuse(self, *args, **kwargs):
+        raise ValueError(
+            "past_key_values: the keys and values are on the device, which holds one set of users at a time; they are "
+            "not copied, repeated or changed from the host. Run the prompt again"
+        )
+
+    update = batch_repeat_interleave = batch_select_indices = reset = _refuse
+    __copy__ = __deepcopy__ = __reduce_ex__ = _refuse
 
 
 class CausalLM(torch.nn.Module, GenerationMixin):
@@ -80,6 +100,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self._trace = None
         self._prompts_run = set()  # by their shapes: what the first of a shape leaves on the device stays
         self._live = None  # the KVCache whose tokens the device holds
+        self._tapped = None  # hidden states of the pass that runs, where they were asked for
 
     # transformers' side
 
@@ -92,54 +113,111 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     def _optimize_model_for_decode(self):
         return nullcontext()  # transformers would ask a PreTrainedModel for its experts
 
-    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, **kwargs):
-        """The tokens that the cache does not hold yet."""
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-        keep = kwargs.get("logits_to_keep", 1)
-        use_cache = kwargs.get("use_cache", True)
-        return {
-            "input_ids": input_ids[:, seen:],
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            "use_cache": use_cache,
-            "logits_to_keep": keep,
-        }
+    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, **kwargs):
+        """The tokens that the cache does not hold yet, and whatever else `generate` was told."""
+        new, at = kwargs.pop("next_sequence_length", None), kwargs.get("cache_position")
+        if at is not None and len(at) != input_ids.shape[1]:  # transformers 4
+            new = len(at)
+        if new is not None and past_key_values is not None:
+            if new < 1:
+                raise ValueError(
+                    f"past_key_values hold {past_key_values.get_seq_length()} tokens, input_ids has "
+                    f"{input_ids.shape[1]}: none is new. past_key_values.crop(-n) forgets the last n"
+                )
+            input_ids = input_ids[:, -new:]
+        given = {k: v for k, v in kwargs.items() if k not in ("is_first_iteration", "labels")}
+        return given | {"input_ids": input_ids, "past_key_values": past_key_values}
 
     @torch.no_grad()
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: KVCache | None = None,
-        use_cache: bool = True,
-        logits_to_keep: int = 1,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         **kwargs,
-    ) -> CausalLMOutputWithPast:
-        """A new prompt (no past_key_values), or the next token or tokens of the one before.
+    ) -> CausalLMOutputWithPast | tuple:
+        """A new prompt (no past_key_values), or the next token or tokens of the one before; arguments as in HF.
 
-        `logits_to_keep` as in HF: the last n positions, 0 for all; the default is the last one. In a batch each user's
-        positions end with its own last token, also where the padding is on the right.
+        `logits_to_keep`: the last n positions, 0 for all, or the positions themselves. In a batch the last positions of
+        each user end with its own last token, also where the padding is on the right; where padding is they are zero.
+        What the device does not do (`inputs_embeds`, `output_attentions`, positions of one's own) is a ValueError.
         """
+        hf.check_arguments(kwargs)
         self._check(input_ids)
         cache = past_key_values
-        if cache is None:
-            cache = self.empty_cache(len(input_ids))
-            logits = self._prompts(input_ids, attention_mask, cache, logits_to_keep)
-        else:
-            if cache is not self._live:
-                raise ValueError(
-                    "past_key_values are of an earlier prompt: the device holds one set of users at a time"
-                )
-            if len(input_ids) != len(cache.lengths):
-                raise ValueError(f"past_key_values hold {len(cache.lengths)} users, input_ids has {len(input_ids)}")
-            rows = [self._next_tokens(input_ids[:, i], cache) for i in range(input_ids.shape[1])]
-            logits = torch.stack(rows[-logits_to_keep:], dim=1)  # [-0:] is all
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
+        if cache is not None:
+            self._check_live(cache, len(input_ids))
+        mask = hf.token_mask(input_ids, attention_mask, cache)
+        hf.check_positions(kwargs, mask, cache)
+        everything = bool(output_hidden_states) or labels is not None or isinstance(logits_to_keep, torch.Tensor)
+        keep = 0 if everything else logits_to_keep
+        with self._taps(output_hidden_states):
+            if cache is None:
+                cache = self.empty_cache(len(input_ids))
+                logits, *hidden = self._prompts(input_ids, mask, cache, keep)
+            else:
+                steps = [self._next_tokens(input_ids[:, i], cache) for i in range(input_ids.shape[1])]
+                logits, *hidden = (torch.stack(values[-keep:], dim=1) for values in zip(*steps, strict=True))
+        loss = None if labels is None else hf.loss(logits, labels, mask, kwargs)
+        if everything:
+            logits = hf.kept(logits, logits_to_keep)
+        use_cache = getattr(self.config, "use_cache", True) if use_cache is None else use_cache
+        out = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=cache if use_cache else None,
+            hidden_states=tuple(hidden) or None,
+        )
+        return out.to_tuple() if return_dict is False else out
+
+    def _check_live(self, cache, users: int):
+        if not isinstance(cache, KVCache):
+            raise ValueError(
+                "past_key_values must be those that this model returned, whose keys are on the device, not "
+                f"{type(cache).__name__}"
+            )
+        if cache is not self._live:
+            raise ValueError("past_key_values are of an earlier prompt: the device holds one set of users at a time")
+        if users != len(cache.lengths):
+            raise ValueError(f"past_key_values hold {len(cache.lengths)} users, input_ids has {users}")
+
+    @contextmanager
+    def _taps(self, wanted):
+        """Inside, each pass leaves its hidden states in `_tapped`, as HF has them: embeddings, the output of each layer
+        but the last, and that one's after the norm."""
+        if not wanted:
+            yield
+            return
+        decoder, self._tapped = self.model, []
+
+        def take(module, args, out):
+            self._tapped.append(self.mesh.get(out)[..., : self.config.hidden_size].float())
+
+        points = [decoder.embed_tokens, *decoder.layers[:-1], decoder.norm]
+        hooks = [point.register_forward_hook(take) for point in points]
+        try:
+            yield
+        finally:
+            self._tapped = None
+            for hook in hooks:
+                hook.remove()
+
+    def _results(self, logits: ttnn.Tensor) -> list[torch.Tensor]:
+        """Logits and what was tapped of one pass, on the host: [groups, rows, width] each."""
+        found = [self._to_host(logits), *(self._tapped or ())]
+        if self._tapped is not None:
+            self._tapped.clear()
+        return found
 
     def empty_cache(self, users: int = 1) -> KVCache:
         """Forget the users before; pass the result as past_key_values to run a prompt token by token through decode."""
         self.reset()
-        self._live = KVCache(lengths=[0] * users, columns=0)
+        self._live = KVCache([0] * users, torch.zeros(users, 0, dtype=torch.bool))
         return self._live
 
     def reset(self):
@@ -160,43 +238,47 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     # prompts
 
-    def _prompts(self, input_ids, attention_mask, cache: KVCache, keep: int) -> torch.Tensor:
-        spans = _spans(input_ids, attention_mask)
+    def _prompts(self, input_ids, mask, cache: KVCache, keep: int) -> list[torch.Tensor]:
+        """[users, kept, width] of logits, and of hidden states where they are tapped."""
+        spans = hf.spans(mask)
         longest = max(stop - start for start, stop in spans)
         if longest > self.max_seq_len:
             self.reset()
             raise ValueError(f"a prompt of {longest} tokens does not fit max_seq_len {self.max_seq_len}")
         users, columns = input_ids.shape
-        logits = torch.zeros(users, keep or columns, self.config.vocab_size)
+        found = None
         per_group = -(-users // self.mesh.data_ways)
         lengths = [stop - start for start, stop in spans]
         self._draw({self._row(user, users): length for user, length in enumerate(lengths)})
         for row in range(per_group):
             group = list(range(row, users, per_group))  # one user of each chip group: user g * per_group + row
             prompts = [input_ids[u, slice(*spans[u])] for u in group]
-            for user, kept in zip(group, self._prompt_row(prompts, row, keep), strict=True):
+            for user, results in zip(group, self._prompt_row(prompts, row, keep), strict=True):
                 end = spans[user][1] if keep == 0 else keep  # all: where the tokens stand; n: the last n, at the end
-                kept = kept[-(keep or columns) :]
-                logits[user, end - len(kept) : end] = kept
-        cache.lengths = lengths
-        cache.columns = columns
-        return logits
+                if found is None:
+                    found = [torch.zeros(users, keep or columns, kept.shape[-1]) for kept in results]
+                for whole, kept in zip(found, results, strict=True):
+                    kept = kept[-(keep or columns) :]
+                    whole[user, end - len(kept) : end] = kept
+        cache.lengths, cache.mask = lengths, mask
+        return found
 
-    def _prompt_row(self, prompts: list[torch.Tensor], row: int, keep: int) -> list[torch.Tensor]:
-        """A prompt for each chip group into `row` of its cache -> for each at least the last `keep` logits."""
+    def _prompt_row(self, prompts: list[torch.Tensor], row: int, keep: int) -> list[list[torch.Tensor]]:
+        """A prompt for each chip group into `row` of its cache -> for each at least the last `keep` positions of what
+        `_results` gives."""
         length = round_up(max(map(len, prompts)), TILE)
         tokens = torch.zeros(self.mesh.data_ways, length, dtype=torch.int32)
         for group, prompt in enumerate(prompts):
             tokens[group, : len(prompt)] = prompt
         first = 0 if keep == 0 else max(0, min(map(len, prompts)) - keep) // TILE * TILE
         chunk = self.cache.prompt_chunk or length
-        logits = []
+        results = []
         for start in range(0, length, chunk):
             hidden = self._prompt_chunk(tokens[:, start : start + chunk], start, row, max(0, first - start))
             if hidden is not None:
-                logits.append(self._to_host(self.logits(hidden)))
-        logits = torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
-        return [logits[group, : len(prompt) - first] for group, prompt in enumerate(prompts)]
+                results.append(self._results(self.logits(hidden)))
+        results = [torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0] for pieces in zip(*results, strict=True)]
+        return [[each[group, : len(prompt) - first] for each in results] for group, prompt in enumerate(prompts)]
 
     def _prompt_chunk(self, tokens: torch.Tensor, start: int, row: int, first: int) -> ttnn.Tensor | None:
         """Tokens [groups, S] of prompts, from position `start` on -> hidden states of those from `first` on."""
@@ -228,8 +310,8 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     # decode
 
-    def _next_tokens(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        """The next token of each user [B] -> logits [B, vocab]."""
+    def _next_tokens(self, tokens: torch.Tensor, cache: KVCache) -> list[torch.Tensor]:
+        """The next token of each user [B] -> logits [B, vocab], and tapped hidden states [B, hidden]."""
         fullest = max(cache.lengths)
         if fullest >= self.max_seq_len:
             raise ValueError(f"the cache is full: {fullest} tokens of max_seq_len {self.max_seq_len}")
@@ -242,10 +324,10 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         positions = dict(zip(where, cache.lengths, strict=True))
         for buffer, (value, dtype) in zip(self.decode_inputs, self._host_inputs(rows, positions), strict=True):
             ttnn.copy_host_to_device_tensor(self.mesh.put_users(value, dtype, on_device=False), buffer)
-        logits = self._to_host(self._run_step())
+        results = self._results(self._run_step() if self._tapped is None else self.step())
         cache.lengths = [length + 1 for length in cache.lengths]
-        cache.columns += 1
-        return logits.reshape(self.max_users, -1)[where]
+        cache.mask = torch.nn.functional.pad(cache.mask, (0, 1), value=True)
+        return [each.reshape(self.max_users, -1)[where] for each in results]
 
     def _host_inputs(self, tokens: list[int], positions: dict[int, int]):
         """The three small inputs of a step: tokens, positions for the cache (-1: no user) and for the rotation."""
@@ -291,25 +373,3 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         if logits.shape[-1] != vocabulary:
             raise ValueError(f"logits have {logits.shape[-1]} columns, the vocabulary is {vocabulary}")
         return logits.float()
-
-
-def _spans(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[tuple[int, int]]:
-    """Where each user's tokens start and stop in its row of input_ids."""
-    if attention_mask is None:
-        return [(0, input_ids.shape[1])] * len(input_ids)
-    if attention_mask.shape != input_ids.shape:
-        raise ValueError(
-            f"attention_mask must be like input_ids {list(input_ids.shape)}, not {list(attention_mask.shape)}"
-        )
-    spans = []
-    for user, mask in enumerate(attention_mask.bool()):
-        columns = mask.nonzero().flatten().tolist()
-        if not columns:
-            raise ValueError(f"the prompt of user {user} is empty: its attention_mask is all zeros")
-        start, stop = columns[0], columns[-1] + 1
-        if stop - start != len(columns):
-            raise ValueError(
-                f"attention_mask of user {user} has a hole: {len(columns)} ones in columns {start} to {stop}"
-            )
-        spans.append((start, stop))
-    return spans

@@ -48,6 +48,9 @@ def show(rows, axes):
     if not console.is_terminal:
         console.width = 140
     console.print(table)
+    for text in dict.fromkeys(text for row in done for text in row.get("warnings", ())):
+        of = ["-".join(row[axis] for axis in axes) for row in done if text in row.get("warnings", ())]
+        print(f"warning from the library, {', '.join(of)}: {text}")
     for row in rows:
         if "refused" in row:
             lines = row["refused"].splitlines()

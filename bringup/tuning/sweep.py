@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bringup import backends
-from bringup.backends import systems
+from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput, BringupError, shown
 from bringup.files import PACKAGES, writable, written_whole
 from bringup.planning import roofline
@@ -28,7 +28,7 @@ AXES = {
     "attention": "bf16,bfp8",
     "mlp": "bf16,bfp8,bfp4",
     "head": "bf16,bfp8",
-    "fidelity": "HiFi2,HiFi4",
+    "fidelity": "HiFi2,HiFi3",
     "destination": "fp32,bf16",
 }
 CONTEXT, PROMPT = 256, 128  # of the run by shapes
@@ -244,10 +244,11 @@ def measure(common, point):
 
     quiet_libraries()
     job = _job(common)
-    try:
-        return planned(job, common, point) | accuracy(job, point)
-    except BringupError as error:
-        return {"refused": str(error)}
+    with library_warnings.collected() as warnings:
+        try:
+            return planned(job, common, point) | accuracy(job, point) | {"warnings": warnings}
+        except BringupError as error:
+            return {"refused": str(error)}
 
 
 def settings_of(point):

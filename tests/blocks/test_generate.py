@@ -51,7 +51,7 @@ def test_prompt_and_decode_against_hf(model, hf, tokens):
     want = hf(ids).logits
     everything = model(ids[:, :tokens], logits_to_keep=0)
     assert relative_l2(everything.logits, want[:, :tokens]) < TOLERANCE
-    last = model(ids[:, :tokens])
+    last = model(ids[:, :tokens], logits_to_keep=1)
     assert torch.equal(last.logits, everything.logits[:, -1:]), "one position is the same as that position of all"
     cache = last.past_key_values
     for i in range(tokens, tokens + 3):
@@ -72,8 +72,8 @@ def test_a_prompt_through_decode_token_by_token(model):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_each_user_of_a_batch_gets_what_it_gets_alone(model, side):
     rows, ids, mask = padded([5, 40, 1, 33], side)
-    out = model(ids, attention_mask=mask)
-    every = model(ids, attention_mask=mask, logits_to_keep=0).logits
+    out = model(ids, attention_mask=mask, logits_to_keep=1)
+    every = model(ids, attention_mask=mask).logits
     for u, row in enumerate(rows):
         one = model(row[None], logits_to_keep=0).logits[0]
         assert relative_l2(out.logits[u, 0], one[-1]) < 1e-6
@@ -165,7 +165,7 @@ def test_data_parallel_gives_each_chip_users_of_its_own(hf, mesh_device):
     chips = mesh_device.get_num_devices()
     assert model.max_users == 32 * chips
     rows, ids, mask = padded([5, 40, 1, 33, 17], "left")
-    out = model(ids, attention_mask=mask)
+    out = model(ids, attention_mask=mask, logits_to_keep=1)
     nexts = out.logits[:, -1].argmax(dim=1, keepdim=True)
     after = model(nexts, past_key_values=out.past_key_values).logits
     for u, row in enumerate(rows):

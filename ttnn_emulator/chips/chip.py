@@ -38,7 +38,7 @@ class Chip:
     trace_region_step: int  # the trace region is cut off DRAM in steps of so many bytes a bank
     dram_bytes_per_second: float
     missing_unary: frozenset[str]  # unary functions that its kernels lack
-    errata: frozenset[str]  # confirmed errors of the silicon that the library warns of
+    errata: dict[str, str]  # confirmed errors of the silicon: when, and what then; docs/numerics.md has the sources
     arithmetic: str  # by whose approximations and tables the numerics compute
 
     @property

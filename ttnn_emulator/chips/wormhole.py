@@ -22,8 +22,8 @@ WORMHOLE = Chip(
     dram_bytes_per_second=288e9,
     # ttnn 0.81.1: "Unary: SOFTCAP is implemented for Blackhole only".
     missing_unary=frozenset({"SOFTCAP"}),
-    # tt-metal issue 38306: single elements of a product off by a power of two; ttnn 0.81.1 warns of it.
-    errata=frozenset({"HiFi4 with an fp32 destination"}),
+    # tt-metal issue 38306, confirmed there as an error of the hardware; ttnn 0.81.1 warns of it.
+    errata={"HiFi4 with an fp32 destination": "single elements of a product are off by powers of two; use HiFi3"},
     # The official functional simulator v1.10, Wormhole B0: recorded vectors and tables.
     arithmetic="wormhole_b0",
 )

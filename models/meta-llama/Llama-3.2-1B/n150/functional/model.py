@@ -28,7 +28,7 @@ from bringup.blocks import (
 MESH_SHAPE = (1, 1)
 MAX_SEQ_LEN = 1024  # where the caller names none
 WEIGHT_DTYPE = ttnn.bfloat16
-PRECISION = Precision.of(WEIGHT_DTYPE)  # HiFi4 and an fp32 destination everywhere; MODEL_BRINGUP.md has the errors
+PRECISION = Precision.of(WEIGHT_DTYPE)  # HiFi3 and an fp32 destination everywhere; MODEL_BRINGUP.md has the errors
 
 
 @dataclass(frozen=True)
