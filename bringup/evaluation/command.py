@@ -60,6 +60,7 @@ def add_prompt_arguments(parser):
     parser.add_argument("--prompt", metavar="TEXT", help="the prompt itself")
     parser.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
     parser.add_argument("--prompt_ids_file", metavar="FILE", help="token ids, separated by spaces or commas")
+    parser.add_argument("--chat", action="store_true", help="the prompt is a user's message in the chat template")
     parser.add_argument("--max_new_tokens", type=int, default=100, metavar="N", help="tokens to compare (default: 100)")
 
 

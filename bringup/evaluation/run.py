@@ -37,6 +37,7 @@ class Settings:
     prompt_file: str | None = None
     prompt_ids_file: str | None = None
     text_file: str | None = None
+    chat: bool = False
     prompt_tokens: int | None = None  # cut or repeat the prompt to this many tokens
     max_new_tokens: int = 100
     min_new_tokens: int = 0
@@ -145,7 +146,10 @@ class Job:
 
     def describe(self):
         """What is about to run, in two lines."""
-        numbers = f"{len(self.prompt_ids)} prompt tokens, {self.settings.max_new_tokens} new, cache {self.max_seq_len}"
+        chat = " in the chat template" * self.settings.chat
+        numbers = (
+            f"{len(self.prompt_ids)} prompt tokens{chat}, {self.settings.max_new_tokens} new, cache {self.max_seq_len}"
+        )
         if self.given_tokens is not None:
             numbers = (
                 f"{len(self.prompt_ids)} tokens of {self.settings.text_file} as the prompt, the next "

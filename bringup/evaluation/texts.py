@@ -21,12 +21,13 @@ def prompt_ids(settings, config, source, tokenizer):
         if bad := [i for i in ids if not 0 <= i < config.vocab_size]:
             raise BadInput("token ids outside the vocabulary", got=bad[:5], want=f"0 to {config.vocab_size - 1}")
     elif tokenizer is None:
-        if given:
-            raise BadInput(f"{source.name} has no tokenizer for --{given[0]}", hint="--prompt_ids_file")
+        if given or s.chat:
+            name = given[0] if given else "chat"
+            raise BadInput(f"{source.name} has no tokenizer for --{name}", hint="--prompt_ids_file")
         ids = random_weights.prompt_ids(config, s.prompt_tokens or RANDOM_PROMPT_TOKENS, s.seed)
     else:
         text = s.prompt if s.prompt is not None else _read(s.prompt_file or DEFAULT_PROMPT).strip()
-        ids = tokenizer(text)["input_ids"] if text else []
+        ids = chat_ids(text, tokenizer, source) if s.chat else tokenizer(text)["input_ids"] if text else []
     if not ids:
         raise BadInput("the prompt is empty")
     if s.prompt_tokens is not None:
@@ -34,11 +35,32 @@ def prompt_ids(settings, config, source, tokenizer):
     return ids
 
 
+def chat_ids(text, tokenizer, source):
+    """A user's message in the checkpoint's chat template, up to where the answer begins, as token ids.
+
+    transformers renders it, in its own sandbox.
+    """
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        raise BadInput(
+            f"{source.name} has no chat template: it was not made for --chat",
+            hint="leave --chat out; or the checkpoint of the model's instruct version",
+        )
+    message = [{"role": "user", "content": text}]
+    try:
+        return tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise BadInput(f"the chat template of {source.name} fails: {error}") from error
+
+
 def check_one(settings):
     """The names of the prompt that was given, one at most."""
     given = [n for n in ("prompt", "prompt_file", "prompt_ids_file", "text_file") if getattr(settings, n) is not None]
     if len(given) > 1:
         raise BadInput("one prompt, please", got=" and ".join("--" + n for n in given))
+    if settings.chat and given and given[0] in ("prompt_ids_file", "text_file"):
+        raise BadInput("--chat is for a prompt that is text", got=f"--{given[0]}", want="--prompt or --prompt_file")
     return given
 
 
