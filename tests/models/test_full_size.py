@@ -40,7 +40,7 @@ def test_prompts_and_decode_are_legal_and_fit(file):
 def prompt_and_decode(model, hf, device, longest):
     """Bytes in use afterwards: the first time those of the programs are new."""
     for tokens in (18, 141, longest - 1):
-        out = model(torch.zeros(1, tokens, dtype=torch.long))
+        out = model(torch.zeros(1, tokens, dtype=torch.long), logits_to_keep=1)
         assert out.logits.shape == (1, 1, hf.config.vocab_size)
         out = model(torch.zeros(1, 1, dtype=torch.long), past_key_values=out.past_key_values)
         assert out.logits.shape == (1, 1, hf.config.vocab_size)
@@ -77,7 +77,7 @@ def test_131072_tokens_of_llama_are_legal_and_fit(system):
         model = module.build_model(hf, device, 131072)
         assert isinstance(model.cache, Blocks)
         assert model.cache.count > 131072 // 64
-        out = model(torch.zeros(1, 131071, dtype=torch.long))
+        out = model(torch.zeros(1, 131071, dtype=torch.long), logits_to_keep=1)
         out = model(torch.zeros(1, 1, dtype=torch.long), past_key_values=out.past_key_values)
         assert out.logits.shape == (1, 1, 128256)
         model.cache.clear()
@@ -98,7 +98,7 @@ def test_what_is_set_aside_for_a_prompt_is_what_it_needs(file):
         dram = next(a for kind, a in device.allocators.items() if kind.name == "DRAM")
         before = dram.allocated
         dram.peak = before
-        out = model(torch.zeros(1, rows - 1, dtype=torch.long))
+        out = model(torch.zeros(1, rows - 1, dtype=torch.long), logits_to_keep=1)
         model(torch.zeros(1, 1, dtype=torch.long), past_key_values=out.past_key_values)
         needed = (dram.peak - before) * dram.banks
         chunk = min(rows, model.cache.prompt_chunk or rows)
