@@ -45,6 +45,8 @@ from .dtypes import (
     bfloat8_b,
     bfloat16,
     float32,
+    fp8_e4m3,
+    int8,
     int32,
     uint8,
     uint16,
@@ -112,7 +114,6 @@ from .mesh import (
 )
 from .oplog import record, spec_only
 from .semaphore import (
-    GlobalSemaphore,
     create_global_semaphore,
     get_global_semaphore_address,
     reset_global_semaphore_value,
@@ -144,6 +145,7 @@ from .ops.core.transfer import has_storage_type_of, is_tensor_storage_on_device 
 from .ops.transformer.delta_rule import ChunkGdnWyInverse  # noqa: E402
 
 _attach(_sys.modules[__name__])
+from .library.tensor import Tensor  # noqa: E402, F811  the public constructor
 
 
 def __getattr__(name: str):

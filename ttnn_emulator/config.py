@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from .enums import Named
 from .numerics import ComputeConfig
 
@@ -249,7 +251,11 @@ class Config:
 
     def __init__(self):
         for name in self.__slots__:
-            setattr(self, name, None if name.endswith(("path", "name", "dir")) else False)
+            setattr(self, name, None if name.startswith("report") else False)
+        # As the library lays them out, in a folder of the user's; nothing is written there.
+        cache = pathlib.Path.home() / ".cache/ttnn"
+        self.cache_path, self.model_cache_path, self.tmp_dir = cache, cache / "models", pathlib.Path("/tmp/ttnn")
+        self.root_report_path = pathlib.Path("generated/ttnn/reports")
         self.enable_fast_runtime_mode, self.comparison_mode_pcc = True, 0.9999
 
 

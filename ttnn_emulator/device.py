@@ -12,6 +12,7 @@ from .fabric import FabricConfig, get_fabric_config
 from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet
 from .memory import Allocator, BufferType
 from .shape import round_up
+from .subdevice import SubDevices
 
 
 class MeshShape(tuple):
@@ -103,7 +104,7 @@ class MeshDeviceView:
 MESH_IDS = itertools.count()
 
 
-class MeshDevice:
+class MeshDevice(SubDevices):
     """A mesh of chips; `open_device` gives a 1x1 one.
 
     Every chip allocates alike, so one allocator per kind of memory stands for all of them.
@@ -112,6 +113,7 @@ class MeshDevice:
     def __init__(
         self, shape: MeshShape, device_ids, chip: Chip, trace_region_size=0, l1_small_size=0, num_command_queues=1
     ):
+        SubDevices.__init__(self)
         self.shape = shape
         self.chips, self.device_ids = shape.mesh_size(), list(device_ids)
         self.chip = chip  # what each of them is

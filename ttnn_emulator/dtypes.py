@@ -20,7 +20,9 @@ class DataType(Named):
     UINT8 = 5
     UINT16 = 6
     INT32 = 7
-    INVALID = 8
+    FP8_E4M3 = 8
+    INT8 = 9
+    INVALID = 10
 
 
 class Layout(Named):
@@ -37,6 +39,7 @@ class StorageType(Named):
 bfloat16, float32 = DataType.BFLOAT16, DataType.FLOAT32
 bfloat8_b, bfloat4_b = DataType.BFLOAT8_B, DataType.BFLOAT4_B
 uint8, uint16, uint32, int32 = DataType.UINT8, DataType.UINT16, DataType.UINT32, DataType.INT32
+int8, fp8_e4m3 = DataType.INT8, DataType.FP8_E4M3  # names only: no tensor here holds them
 TILE_LAYOUT, ROW_MAJOR_LAYOUT = Layout.TILE, Layout.ROW_MAJOR
 
 BLOCK_FORMATS = frozenset((bfloat8_b, bfloat4_b))

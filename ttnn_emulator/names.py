@@ -1,4 +1,4 @@
-"""ttnn's namespaces: where ops hang, and what is said about a name that is not there."""
+"""ttnn's namespaces: where ops and other names hang, and what is said about a name that is not there."""
 
 from __future__ import annotations
 
@@ -14,38 +14,42 @@ from .op import REGISTRY
 
 
 @functools.cache
-def library_names() -> dict[str, list[str]]:
-    """The names that ttnn 0.81.1 has, by namespace."""
-    return json.loads(importlib.resources.files(__package__).joinpath("names.json").read_text())
+def library_names() -> dict[str, frozenset[str]]:
+    """The names that ttnn 0.81.1 has, by namespace: its modules, also those of `ttnn._ttnn`, as imported."""
+    found = json.loads(importlib.resources.files(__package__).joinpath("names.json").read_text())
+    spaces = {path: frozenset(names.split()) for path, names in found["namespaces"].items()}
+    return spaces | {path: spaces[leads_to] for path, leads_to in found["aliases"].items() if leads_to in spaces}
 
 
 def unknown(namespace: str, name: str) -> AttributeError:
     """What to raise for a name that the emulator does not have: NotEmulated where the library has it."""
     if name.startswith("__"):
         return AttributeError(name)
-    module = sys.modules.get(namespace.replace("ttnn", __package__, 1))
-    near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], 1)
-    hint = f"; the nearest emulated name is {namespace}.{near[0]}" if near else ""
+    root = sys.modules[__package__]
+    near = difflib.get_close_matches(name, [n for n in vars(root) if not n.startswith("_")], 1)
+    hint = f"; the nearest emulated name is ttnn.{near[0]}" if near else ""
     if name in library_names().get(namespace, ()):
         return NotEmulated(f"{namespace}.{name} has no model in the emulator{hint}")
-    return NotEmulated(f"{namespace}.{name} is neither emulated nor a name of ttnn 0.81.1{hint}")
+    return AttributeError(f"{namespace}.{name} is neither emulated nor a name of ttnn 0.81.1{hint}")
 
 
-def namespace(name: str) -> types.ModuleType:
-    """A module `ttnn_emulator.<name>` for ops called `ttnn.<name>.<op>`."""
-    module = types.ModuleType(f"{__package__}.{name}", f"Ops of ttnn.{name}.")
-    module.__getattr__ = lambda attribute: (_ for _ in ()).throw(unknown(f"ttnn.{name}", attribute))
-    sys.modules[module.__name__] = module
-    return module
+class Namespace(types.ModuleType):
+    """A module of the library: its own names, and of those that the library has here also what stands elsewhere."""
 
+    def __init__(self, path: str, root: types.ModuleType):
+        super().__init__(f"{__package__}.{path}", f"What ttnn.{path} has.")
+        self._path, self._root = f"ttnn.{path}", root
+        self.__path__ = []  # `import ttnn.a.b`: what is below it is hung by `attach`
 
-#: Modules of the library that hold under another name what also stands at the top: they lead there.
-MIRRORS = (
-    "types", "core", "distributed", "operations", "operations.binary", "operations.ccl", "operations.comparison",
-    "operations.core", "operations.creation", "operations.data_movement", "operations.embedding", "operations.matmul",
-    "operations.normalization", "operations.reduction", "operations.ternary", "operations.transformer",
-    "operations.unary",
-)  # fmt: skip
+    def __getattr__(self, name: str):
+        if not name.startswith("_") and name in library_names().get(self._path, ()):
+            for place in (self._root, self._root.transformer, self._root.experimental):
+                if name in vars(place):
+                    return vars(place)[name]
+        raise unknown(self._path, name)
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *library_names().get(self._path, ())})
 
 
 #: Where the library defines what cannot be copied or pickled: its bound classes, all but the enums.
@@ -77,29 +81,38 @@ def refuse_copies(root: types.ModuleType) -> None:
             getattr(root, name).__reduce_ex__ = refuse
 
 
-def mirror(root: types.ModuleType, path: str) -> None:
-    """Hangs a module at `path` whose names are those of `root` (of `root.transformer` for operations.transformer)."""
-    *parents, last = path.split(".")
-    module = types.ModuleType(f"{__package__}.{path}", f"What ttnn.{path} has is at the top of ttnn.")
-    source = root.transformer if path == "operations.transformer" else root
-    module.__getattr__ = lambda name: getattr(source, name)
-    sys.modules[module.__name__] = module
-    owner = root
-    for part in parents:
-        owner = vars(owner)[part]
-    setattr(owner, last, module)
-
-
 def attach(root: types.ModuleType) -> None:
-    """Hangs every registered op where its name says."""
+    """Hangs every registered op where its name says, and the library's modules with what they have."""
+    spaces = {path.partition(".")[2]: None for path in library_names() if path != "ttnn"}
+    for path in sorted(spaces):
+        _hang(root, path)
     for name, call in REGISTRY.items():
-        *path, last = name.split(".")[1:]
-        at = root
-        for part in path:
-            if part not in vars(at):
-                setattr(at, part, namespace(part))
-            at = vars(at)[part]
-        setattr(at, last, call)
+        path, _, last = name.partition(".")[2].rpartition(".")
+        setattr(_at(root, path), last, call)
     refuse_copies(root)
-    for path in MIRRORS:
-        mirror(root, path)
+    from .library import SPACES
+
+    for path, module in SPACES.items():
+        space = _at(root, path)
+        for name in module.__all__:
+            setattr(space, name, getattr(module, name))
+            if name in library_names()["ttnn"] and name not in vars(root):
+                setattr(root, name, getattr(module, name))
+
+
+def _at(root: types.ModuleType, path: str):
+    for part in filter(None, path.split(".")):
+        root = vars(root)[part]
+    return root
+
+
+def _hang(root: types.ModuleType, path: str) -> None:
+    """A namespace at `path`, and the ones above it."""
+    parent, _, last = path.rpartition(".")
+    if parent:
+        _hang(root, parent)
+    owner = _at(root, parent)
+    if type(vars(owner).get(last)) is not Namespace:
+        space = Namespace(path, root)
+        setattr(owner, last, space)
+        sys.modules.setdefault(space.__name__, space)  # the emulator's own modules keep theirs

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from .chips import Chip, machine
 from .device import MeshCoordinate, MeshShape
-from .dtypes import ELEMENT_BYTES, Layout, StorageType, cpp
+from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
 from .numerics.rows import all_whole
@@ -44,6 +44,8 @@ class TensorSpec:
         self.shape, self.dtype, self.layout, self.tile = Shape(shape), dtype, layout, tile
         # None on the host, which ops rule out before they look at it.
         self.memory_config: MemoryConfig = memory_config  # type: ignore[assignment]
+        if dtype not in TILE_BYTES:
+            raise NotEmulated(f"{dtype} tensors have no model in the emulator")
         self.padded_shape = padded(self.shape, layout, memory_config)
         self._hash = hash((self.shape, dtype, layout, memory_config))
         self._room: tuple = (None, None)

@@ -124,6 +124,16 @@ CASES = {
         Case((SHAPE, 2.7), {"dtype": ttnn.int32, **ON_DEVICE}, reference=filled(2)),
         Case(((1, 1, 32, 64), 3.0), {"optional_tensor": T((1, 1, 32, 64))}, reference=filled(3.0, (1, 1, 32, 64))),
     ],
+    "ttnn.rand": [
+        Case(
+            ((32, 64), DEVICE),
+            {"low": -1.0, "seed": 5},
+            note="numbers of torch's generator; test_names has their range",
+        ),
+        Refused(((32, 64), DEVICE), {"low": 2.0}, match="lower bound must be less than upper bound, got .2, 1."),
+        Refused(((32, 64), DEVICE), {"dtype": ttnn.uint8}, match="Output dtype DataType::UINT8 is not supported"),
+        Refused(((32, 64),), match="incompatible function arguments", error=TypeError),
+    ],
     "ttnn.empty": [
         Case((SHAPE,), {"device": DEVICE}, reference=filled(0.0)),
         Refused((SHAPE,), match="incompatible function arguments", error=TypeError),

@@ -56,6 +56,10 @@ def added(x, dim, i, source, **_):
 
 
 CASES = {
+    "ttnn.reshape_on_device": [
+        Case((T((1, 1, 64, 32)), 1, 2, 32, -1), reference=lambda x, *_: x.reshape(1, 2, 32, 32)),
+        Refused((T((1, 1, 64, 32)), 1, 2, 32, 33), match="Invalid arguments to reshape"),
+    ],
     "ttnn.reshape": [
         Case((T((1, 1, 32, 64)), (1, 32, 64)), reference=to((1, 32, 64))),
         Case((T((1, 1, 20, 50)), (1, 1, 50, -1)), reference=to((1, 1, 50, 20))),

@@ -14,11 +14,13 @@ from ...dtypes import (
     DataType,
     Layout,
     bfloat16,
+    cpp,
+    uint8,
 )  # fmt: skip
 from ...errors import DeviceRejects
 from ...launch import same, update
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ...op import described, op
+from ...op import described, op, refuse_unmodelled
 from ...oplog import state
 from ...tensor import PlacementReplicate, Tensor, TensorSpec, TensorTopology, replicated, spec
 from .transfer import constant, host_cast, upload
@@ -233,3 +235,31 @@ def _over_mesh(tensor: Tensor) -> Tensor:
     if shape.mesh_size() > 1:
         tensor.topology = TensorTopology(shape, (PlacementReplicate(),) * len(shape))
     return tensor
+
+
+@op("ttnn.rand")
+def rand(
+    shape, device: MeshDevice, *, dtype: DataType = bfloat16, layout: Layout = TILE_LAYOUT,
+    memory_config: MemoryConfig = DRAM_MEMORY_CONFIG, low: float = 0.0, high: float = 1.0, seed: int = 0,
+    mesh_mapper=None,
+) -> Tensor:  # fmt: skip
+    """Numbers evenly spread over [low, high).
+
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, uint16, uint32
+    Differs   the generator is torch's, not the chip's: the same seed gives the same numbers here, others there
+    Raises    an empty range; uint8
+    Source    ttnn 0.81.1, asked: defaults and refusals
+    """
+    refuse_unmodelled("ttnn.rand", mesh_mapper=mesh_mapper)
+    if dtype is uint8:
+        raise DeviceRejects(f"[ttnn::rand] Output dtype {cpp(dtype)} is not supported.")
+    if not low < high:
+        raise DeviceRejects(f"Uniform range lower bound must be less than upper bound, got [{low:g}, {high:g})")
+    generator = torch.Generator()
+    generator.manual_seed(seed) if seed else generator.seed()
+
+    def values():
+        drawn = low + (high - low) * torch.rand(tuple(shape), generator=generator)
+        return host_cast(drawn, dtype)
+
+    return _made("ttnn.rand", shape, dtype, layout, device, memory_config, values)

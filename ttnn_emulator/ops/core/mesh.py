@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ...device import MeshShape
 from ...errors import DeviceRejects
 from ...launch import same
 from ...mesh import MeshToTensor
 from ...op import op
 from ...oplog import state
-from ...tensor import Tensor, replicated, spec
+from ...tensor import PlacementShard, Tensor, TensorTopology, replicated, spec
 from ...torch_device import on_host
 
 
@@ -86,3 +87,21 @@ def aggregate_tensor(tensor: Tensor, composer: MeshToTensor) -> Tensor:
         values = on_host(tensor.contents())
     whole = composer.join(values * tensor.chips if len(values) == 1 else values)
     return Tensor(spec(whole.shape, tensor.dtype, tensor.layout, None), host=[whole])
+
+
+@op("ttnn.from_host_shards")
+def from_host_shards(tensors, mesh_shape: MeshShape) -> Tensor:
+    """A host tensor of several chips from one host tensor for each, cut along dim 0.
+
+    Raises    DeviceRejects where their number is not the mesh's, their specs differ, or one is on a device
+    Source    ttnn 0.81.1, asked
+    """
+    tensors, n = list(tensors), mesh_shape.mesh_size()
+    if len(tensors) != n:
+        raise DeviceRejects("Number of tensor shards must match mesh size")
+    if any(t.buffer is not None for t in tensors):
+        raise DeviceRejects("All tensor shards must be on host")
+    if len({t.spec for t in tensors}) > 1:
+        raise DeviceRejects("All tensor shards must have the same tensor spec")
+    topology = TensorTopology(MeshShape(n), [PlacementShard(0)])
+    return Tensor(tensors[0].spec, host=[t.host[0] for t in tensors], topology=topology)

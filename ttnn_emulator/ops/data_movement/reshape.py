@@ -277,3 +277,17 @@ def unsqueeze_to_4D(tensor: Tensor) -> Tensor:
     if len(tensor.spec.shape) > 4:
         raise DeviceRejects("Tensor rank is greater than 4")
     return reshaped("ttnn.reshape", tensor, tensor.spec.shape.to_rank(4))
+
+
+@op("ttnn.reshape_on_device")
+def reshape_on_device(
+    input_tensor: Tensor, W: int, Z: int, Y: int, X: int, *, memory_config: MemoryConfig | None = None
+) -> Tensor:
+    """ttnn.reshape to four dims, one of which may be -1.
+
+    Source    ttnn 0.81.1, asked
+    """
+    return reshaped(
+        "ttnn.reshape", allocated(input_tensor), resolved((W, Z, Y, X), input_tensor.spec.shape.volume()),
+        memory_config,
+    )  # fmt: skip

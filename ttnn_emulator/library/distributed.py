@@ -1,0 +1,71 @@
+"""ttnn.distributed and ttnn._ttnn.multi_device: the machine's mesh, mappers as C++ calls them, one process."""
+
+from __future__ import annotations
+
+from ..chips import machine
+from ..device import MeshCoordinate, MeshShape
+from ..errors import NotEmulated
+from ..mesh import MeshToTensor as CppMeshToTensor
+from ..mesh import TensorToMesh as CppTensorToMesh
+
+__all__ = [
+    "CppMeshToTensor", "CppTensorToMesh", "MeshToTensor", "TensorToMesh", "SystemMeshDescriptor",
+    "using_distributed_env", "is_initialized", "get_rank", "get_size", "init_distributed_context", "barrier",
+    "visualize_mesh_device", "visualize_system_mesh", "visualize_tensor",
+]  # fmt: skip
+
+MeshToTensor, TensorToMesh = CppMeshToTensor, CppTensorToMesh
+
+
+class SystemMeshDescriptor:
+    """The mesh that the machine's chips make."""
+
+    def shape(self) -> MeshShape:
+        return MeshShape(*machine().machine_shape)
+
+    local_shape = shape
+
+    def all_local(self) -> bool:
+        return True
+
+    def is_local(self, coordinate: MeshCoordinate) -> bool:
+        return True
+
+    def get_device_id(self, coordinate: MeshCoordinate) -> int:
+        row, column = coordinate
+        return machine().chip_ids[row][column]
+
+
+def using_distributed_env() -> bool:
+    """Was the program started on several hosts? Never here."""
+    return False
+
+
+def is_initialized() -> bool:
+    return False
+
+
+def _one_host(*args, **kwargs):
+    raise NotEmulated("programs on several hosts have no model in the emulator; one process holds the whole mesh")
+
+
+get_rank = get_size = init_distributed_context = barrier = _one_host
+
+
+def visualize_mesh_device(mesh_device, tensor=None) -> None:
+    """Prints the mesh, a chip in each place."""
+    rows, columns = mesh_device.shape
+    ids = mesh_device.get_device_ids()
+    for row in range(rows):
+        print("  ".join(f"({row}, {c}): device {ids[row * columns + c]}" for c in range(columns)))
+
+
+def visualize_system_mesh() -> None:
+    """Prints the machine's mesh."""
+    for row, ids in enumerate(machine().chip_ids):
+        print("  ".join(f"({row}, {column}): device {chip}" for column, chip in enumerate(ids)))
+
+
+def visualize_tensor(tensor, **_) -> None:
+    """Prints the tensor's spec and how it is spread."""
+    print(tensor.spec, tensor.tensor_topology())
