@@ -95,9 +95,9 @@ def attach(root: types.ModuleType) -> None:
     for path, module in SPACES.items():
         space = _at(root, path)
         for name in module.__all__:
-            setattr(space, name, getattr(module, name))
-            if name in library_names()["ttnn"] and name not in vars(root):
-                setattr(root, name, getattr(module, name))
+            for there, at in ((f"ttnn.{path}", space), ("ttnn", root)):
+                if name in library_names()[there] and (at is space or name not in vars(root)):
+                    setattr(at, name, getattr(module, name))
 
 
 def _at(root: types.ModuleType, path: str):

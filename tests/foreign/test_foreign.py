@@ -73,14 +73,14 @@ def test_generate_is_hfs(path, hf):
 def test_other_ways_to_the_same_names():
     backends.activate("emulator")
     import ttnn
-    from ttnn.operations.matmul import linear
-    from ttnn.operations.transformer import scaled_dot_product_attention
+    from ttnn.operations.matmul import MatmulMultiCoreReuseProgramConfig
+    from ttnn.operations.transformer import SDPAProgramConfig
     from ttnn.types import MemoryConfig
 
-    assert linear is ttnn.linear
-    assert scaled_dot_product_attention is ttnn.transformer.scaled_dot_product_attention
+    assert MatmulMultiCoreReuseProgramConfig is ttnn.MatmulMultiCoreReuseProgramConfig
+    assert SDPAProgramConfig is ttnn.SDPAProgramConfig
     assert MemoryConfig is ttnn.MemoryConfig
-    assert ttnn.operations.normalization.rms_norm is ttnn.rms_norm
+    assert not hasattr(ttnn.operations.normalization, "rms_norm")  # nor has the library it there
     ttnn.CONFIG.enable_logging = True
     with pytest.raises(AttributeError):
         ttnn.CONFIG.no_such_setting = True

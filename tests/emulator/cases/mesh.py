@@ -13,10 +13,7 @@ CASES = {
         Refused((), dict(tensors=[T((1, 1, 32, 64)), T((1, 1, 32, 64))]), "same mesh buffer"),
     ],
     "ttnn.from_host_shards": [
-        Case(
-            ([T((2, 4), host=True), T((2, 4), host=True)], ttnn.MeshShape(1, 2)),
-            reference=None, note="on two chips: read back together in test_mesh",
-        ),
+        Case(([T((2, 4), host=True)], ttnn.MeshShape(1, 1)), reference=lambda tensors, _: tensors[0]),
         Refused(([T((2, 4), host=True)], ttnn.MeshShape(1, 2)), match="must match mesh size"),
         Refused(([T((2, 4), host=True), T((4, 4), host=True)], ttnn.MeshShape(1, 2)), match="same tensor spec"),
         Refused(([T((32, 32))], ttnn.MeshShape(1, 1)), match="must be on host"),
