@@ -9,20 +9,11 @@ from .numerics import ComputeConfig
 
 
 class MathFidelity(Named):
-    LoFi = 0
-    HiFi2 = 2
-    HiFi3 = 3
-    HiFi4 = 4
-    Invalid = 255
+    LoFi, HiFi2, HiFi3, HiFi4, Invalid = 0, 2, 3, 4, 255
 
 
 class ThrottleLevel(Named):
-    NO_THROTTLE = 0
-    LEVEL_1 = 1
-    LEVEL_2 = 2
-    LEVEL_3 = 3
-    LEVEL_4 = 4
-    LEVEL_5 = 5
+    NO_THROTTLE, LEVEL_1, LEVEL_2, LEVEL_3, LEVEL_4, LEVEL_5 = range(6)
 
 
 class _Config:
@@ -124,21 +115,15 @@ class UnaryWithParam:
 
 
 class GeluVariant(Named):
-    Accurate = 0
-    FastLut = 1
-    Tanh = 2
+    Accurate, FastLut, Tanh = range(3)
 
 
 class SigmoidMode(Named):
-    FastApproximate = 0
-    AccurateWithFastExp = 1
-    Accurate = 2
+    FastApproximate, AccurateWithFastExp, Accurate = range(3)
 
 
 class EmbeddingsType(Named):
-    GENERIC = 0
-    PADDED = 1
-    BINARY = 2
+    GENERIC, PADDED, BINARY = range(3)
 
 
 R = _Config.REQUIRED

@@ -15,14 +15,25 @@ from .shape import round_up
 from .subdevice import SubDevices
 
 
-class MeshShape(tuple):
-    """(rows, columns) of a mesh."""
+class _Dims(tuple):
+    """Numbers by axis of a mesh, given one by one or together."""
 
     __slots__ = ()
 
     def __new__(cls, *dims):
         dims = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
         return super().__new__(cls, (int(d) for d in dims))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}([{', '.join(map(str, self))}])"
+
+    __str__ = __repr__
+
+
+class MeshShape(_Dims):
+    """(rows, columns) of a mesh."""
+
+    __slots__ = ()
 
     def mesh_size(self) -> int:
         n = 1
@@ -33,27 +44,15 @@ class MeshShape(tuple):
     def dims(self) -> int:
         return len(self)
 
-    def __repr__(self) -> str:
-        return f"MeshShape([{', '.join(map(str, self))}])"
 
-    __str__ = __repr__
-
-
-class MeshCoordinate(tuple):
+class MeshCoordinate(_Dims):
     """A chip's place in a mesh."""
 
     __slots__ = ()
 
-    def __new__(cls, *dims):
-        dims = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-        return super().__new__(cls, (int(d) for d in dims))
 
-    def __repr__(self) -> str:
-        return f"MeshCoordinate([{', '.join(map(str, self))}])"
-
-
-class QueueId:
-    """The number of a command queue; a plain int does as well."""
+class Number:
+    """A number of a kind of its own."""
 
     __slots__ = ("value",)
 
@@ -63,16 +62,26 @@ class QueueId:
     def __int__(self) -> int:
         return self.value
 
-    __index__ = __int__
-
     def __eq__(self, other) -> bool:
-        return isinstance(other, (QueueId, int)) and self.value == int(other)
+        return isinstance(other, type(self)) and self.value == other.value
 
     def __hash__(self) -> int:
         return hash(self.value)
 
     def __repr__(self) -> str:
-        return f"QueueId({self.value})"
+        return f"{type(self).__name__}({self.value})"
+
+
+class QueueId(Number):
+    """The number of a command queue; a plain int does as well."""
+
+    __slots__ = ()
+    __index__ = Number.__int__
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, (QueueId, int)) and self.value == int(other)
+
+    __hash__ = Number.__hash__
 
 
 class MemoryView(NamedTuple):

@@ -12,23 +12,11 @@ from .enums import Named
 class DataType(Named):
     """ttnn's data types. Block formats are held as the bfloat16 values of their grid, which is lossless."""
 
-    BFLOAT16 = 0
-    FLOAT32 = 1
-    UINT32 = 2
-    BFLOAT8_B = 3
-    BFLOAT4_B = 4
-    UINT8 = 5
-    UINT16 = 6
-    INT32 = 7
-    FP8_E4M3 = 8
-    INT8 = 9
-    INVALID = 10
+    BFLOAT16, FLOAT32, UINT32, BFLOAT8_B, BFLOAT4_B, UINT8, UINT16, INT32, FP8_E4M3, INT8, INVALID = range(11)
 
 
 class Layout(Named):
-    ROW_MAJOR = 0
-    TILE = 1
-    INVALID = 2
+    ROW_MAJOR, TILE, INVALID = range(3)
 
 
 class StorageType(Named):

@@ -8,21 +8,14 @@ from .enums import Named
 class FabricConfig(Named):
     """How chips talk to each other; collectives need one other than DISABLED."""
 
-    DISABLED = 0
-    FABRIC_1D_NEIGHBOR_EXCHANGE = 1
-    FABRIC_1D = 2
-    FABRIC_1D_RING = 3
-    FABRIC_2D = 4
-    FABRIC_2D_TORUS_X = 5
-    FABRIC_2D_TORUS_Y = 6
-    FABRIC_2D_TORUS_XY = 7
-    CUSTOM = 8
+    (
+        DISABLED, FABRIC_1D_NEIGHBOR_EXCHANGE, FABRIC_1D, FABRIC_1D_RING, FABRIC_2D, FABRIC_2D_TORUS_X,
+        FABRIC_2D_TORUS_Y, FABRIC_2D_TORUS_XY, CUSTOM,
+    ) = range(9)  # fmt: skip
 
 
 class FabricReliabilityMode(Named):
-    STRICT_INIT = 0
-    RELAXED_INIT = 1
-    DYNAMIC_RECONFIG = 2
+    STRICT_INIT, RELAXED_INIT, DYNAMIC_RECONFIG = range(3)
 
 
 class FabricTensixConfig(Named):

@@ -20,18 +20,11 @@ from .shape import TILE, round_up
 
 
 class TensorMemoryLayout(Named):
-    INTERLEAVED = 0
-    HEIGHT_SHARDED = 2
-    WIDTH_SHARDED = 3
-    BLOCK_SHARDED = 4
+    INTERLEAVED, HEIGHT_SHARDED, WIDTH_SHARDED, BLOCK_SHARDED = 0, 2, 3, 4
 
 
 class BufferType(Named):
-    DRAM = 0
-    L1 = 1
-    SYSTEM_MEMORY = 2
-    L1_SMALL = 3
-    TRACE = 4
+    DRAM, L1, SYSTEM_MEMORY, L1_SMALL, TRACE = range(5)
 
 
 class ShardOrientation(Named):
@@ -40,9 +33,7 @@ class ShardOrientation(Named):
 
 
 class ShardStrategy(Named):
-    HEIGHT = 1
-    WIDTH = 2
-    BLOCK = 3
+    HEIGHT, WIDTH, BLOCK = 1, 2, 3
 
 
 class ShardSpec:

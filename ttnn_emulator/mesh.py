@@ -16,10 +16,7 @@ from .tensor import PlacementReplicate, PlacementShard, TensorTopology
 class Topology(Named):
     """How the chips of a collective are wired."""
 
-    Linear = 1
-    Ring = 2
-    Mesh = 3
-    Torus = 4
+    Linear, Ring, Mesh, Torus = 1, 2, 3, 4
 
 
 class MeshMapperConfig:

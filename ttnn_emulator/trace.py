@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .device import MeshCoordinate, MeshDevice
+from .device import MeshCoordinate, MeshDevice, Number
 from .errors import DeviceRejects, NotEmulated
 from .memory import Buffer
 from .numerics.rows import all_whole
@@ -20,25 +20,10 @@ from .tensor import Tensor, share
 TRACE_BYTES_OF_A_PROGRAM = 1024
 
 
-class MeshTraceId:
+class MeshTraceId(Number):
     """What `begin_trace_capture` returns."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: int):
-        self.value = int(value)
-
-    def __int__(self) -> int:
-        return self.value
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, MeshTraceId) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-    def __repr__(self) -> str:
-        return f"MeshTraceId({self.value})"
+    __slots__ = ()
 
 
 class Held:

@@ -20,8 +20,9 @@ WORMHOLE = Chip(
     trace_region_step=8192,
     # Tenstorrent's published n150 specification: 12 GB of GDDR6 at 12 GT/s on 192 bits.
     dram_bytes_per_second=288e9,
-    # ttnn 0.81.1: "Unary: SOFTCAP is implemented for Blackhole only".
-    missing_unary=frozenset({"SOFTCAP"}),
+    # ttnn 0.81.1: "Unary: SOFTCAP is implemented for Blackhole only"; "chunk_gdn: the SFPU WY-inverse solve
+    # (wy_inverse=FORWARD_SUBSTITUTION) is Blackhole-only".
+    missing=frozenset({"SOFTCAP", "chunk_gdn FORWARD_SUBSTITUTION"}),
     # tt-metal issue 38306, confirmed there as an error of the hardware; ttnn 0.81.1 warns of it.
     errata={"HiFi4 with an fp32 destination": "single elements of a product are off by powers of two; use HiFi3"},
     # The official functional simulator v1.10, Wormhole B0: recorded vectors and tables.

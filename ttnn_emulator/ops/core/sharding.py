@@ -10,7 +10,7 @@ from functools import lru_cache
 from ...dtypes import BLOCK_FORMATS, DataType, Layout
 from ...errors import DeviceRejects
 from ...grid import CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout
+from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, extent
 from ...shape import TILE
 from ...tensor import Tensor, TensorSpec, padded, spec
 
@@ -26,21 +26,13 @@ def result(shape, dtype: DataType, layout: Layout, memory_config: MemoryConfig) 
     return spec(shape, dtype, layout, memory_config)
 
 
-def plane(padded_shape) -> tuple[int, int]:
-    """(rows, columns) of a tensor as sharding sees it: all leading dims times the height, and the width."""
-    height = 1
-    for n in padded_shape[:-1]:
-        height *= n
-    return height, padded_shape[-1] if len(padded_shape) else 1
-
-
 @lru_cache(maxsize=4096)
 def spread(
     shape, kind: TensorMemoryLayout, buffer_type: BufferType, layout: Layout, core_grid: tuple[int, int]
 ) -> MemoryConfig:
     """`kind` over as many cores as share the tiles (or the elements) evenly rounded up, row by row from the first."""
     gx, gy = core_grid
-    height, width = plane(padded(shape, layout, None))
+    height, width = extent(padded(shape, layout, None))
     unit = TILE if layout is Layout.TILE else 1
     rows, columns = height // unit, width // unit
     if kind is BLOCK:
@@ -57,7 +49,7 @@ def spread(
 @lru_cache(maxsize=4096)
 def rescaled(memory_config: MemoryConfig, own, shape) -> MemoryConfig:
     """A sharded config of a tensor of padded shape `own` for a result of padded shape `shape` on the same cores."""
-    (h, w), (height, width) = plane(own), plane(shape)
+    (h, w), (height, width) = extent(own), extent(shape)
     s = memory_config.shard_spec
     if s is None or (h, w) == (height, width):
         return memory_config

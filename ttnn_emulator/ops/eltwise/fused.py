@@ -70,7 +70,7 @@ def fused(act: UnaryWithParam, chip: Chip):
     kind = act.op_type.name
     if kind in _NEED_PARAMETER and not act.params:
         raise DeviceRejects(f"Undefined non-parametrized op type UnaryOpType::{kind}")
-    if kind in chip.missing_unary:
+    if kind in chip.missing:
         raise DeviceRejects(f"Unary: {kind} is implemented for Blackhole only, got arch {chip.name}")
     name, *names = _FUSED.get(kind, (kind.lower(),))
     if kind in ("GELU", "EXP", "RSQRT", "SQRT", "LOG", "TANH", "ERF", "MISH"):

@@ -16,12 +16,12 @@ from ...dtypes import NAME, TILE_BYTES, Layout, bfloat8_b, bfloat16, cpp, float3
 from ...errors import DeviceRejects
 from ...grid import num_cores_to_corerangeset
 from ...launch import launch, on_device
-from ...memory import MemoryConfig, ShardOrientation
+from ...memory import MemoryConfig, ShardOrientation, extent
 from ...numerics.rows import Slices
 from ...op import op
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
-from ..core.sharding import BLOCK, HEIGHT, plane, unspecified
+from ..core.sharding import BLOCK, HEIGHT, unspecified
 
 FLOAT_INPUTS = (float32, bfloat16, bfloat8_b)
 
@@ -178,7 +178,7 @@ def check_l1(function, x, weight, bias, residual, config) -> None:
     if residual is not None:
         end += 4 * block * TILE_BYTES[residual.dtype] + (0 if rms else tiles * TILE_BYTES[residual.dtype])
     if end > chip.l1_end:
-        rows = plane(x.spec.padded_shape)[0] // TILE
+        rows = extent(x.spec.padded_shape)[0] // TILE
         cores = num_cores_to_corerangeset(min(rows, chip.cores), chip.grid, row_wise=True)
         raise DeviceRejects(
             f"Statically allocated dataflow buffers on core range {cores.ranges()[0]} grow to {end} B which is "
@@ -219,7 +219,7 @@ def check_sharded(function, x: Tensor, residual, memory_config, c, config) -> Me
         sx, sy = shard.grid.bounding_box().grid_size()
         if sx > gx or sy > gy:
             raise DeviceRejects(f"shard_spec.grid size {sx}x{sy} does not fit within program_config grid {gx}x{gy}")
-        rows, columns = (n // TILE for n in plane(x.spec.padded_shape))
+        rows, columns = (n // TILE for n in extent(x.spec.padded_shape))
         high, wide = 1, shard.num_cores()
         if own.memory_layout is BLOCK:
             high, wide = (sy, sx) if shard.orientation is ShardOrientation.ROW_MAJOR else (sx, sy)

@@ -27,13 +27,13 @@ from ...dtypes import (
 )
 from ...errors import DeviceRejects
 from ...launch import launch, on_device
-from ...memory import MemoryConfig, ShardSpec
+from ...memory import MemoryConfig, ShardSpec, extent
 from ...numerics import rounding
 from ...op import described, op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, padded, spec
 from ...warning import check_fidelity
-from ..core.sharding import HEIGHT, WIDTH, plane, rescaled
+from ..core.sharding import HEIGHT, WIDTH, rescaled
 
 
 def reduced_dims(dim, rank: int) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ def reduced_memory(x: Tensor, shape, memory_config: MemoryConfig | None) -> Memo
     own = x.spec.memory_config
     if memory_config is not None or not own.is_sharded():
         return memory_config or own
-    height, width = plane(padded(shape, Layout.TILE, None))
+    height, width = extent(padded(shape, Layout.TILE, None))
     s = own.shard_spec
     if own.memory_layout is HEIGHT and height > TILE:
         return rescaled(own, x.spec.padded_shape, padded(shape, Layout.TILE, None))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 
 from ... import numerics
-from ...chips import Arch
 from ...config import WormholeComputeKernelConfig
 from ...dtypes import Layout, cpp, float32
 from ...enums import Named
@@ -206,7 +205,7 @@ def chunk_gated_delta_rule(
             f"(got {chunk_size})",
         )
         _want(
-            q.buffer.device.chip.arch is Arch.BLACKHOLE,
+            "chunk_gdn FORWARD_SUBSTITUTION" not in q.buffer.device.chip.missing,
             "chunk_gdn: the SFPU WY-inverse solve (wy_inverse=FORWARD_SUBSTITUTION) is Blackhole-only",
         )
     for label, t in zip(("q", "k", "v", "g", "beta"), inputs):
