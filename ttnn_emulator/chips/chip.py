@@ -34,6 +34,7 @@ class Chip:
     dram: Banks
     l1: Banks
     l1_end: int  # where a core's L1 ends for the buffers of a program, which start at the first usable address
+    l1_unreserved: int  # bytes of a core's L1 that are not the firmware's
     buffer_alignment: int  # what a buffer takes in a bank is a multiple of this
     trace_region_step: int  # the trace region is cut off DRAM in steps of so many bytes a bank
     dram_bytes_per_second: float

@@ -14,6 +14,8 @@ WORMHOLE = Chip(
     l1=Banks(count=64, bytes=1_393_312, base=105_824, page_alignment=16),
     # ttnn 0.81.1, text of the refusals of circular buffers ("max L1 size of 1499136 B").
     l1_end=1_499_136,
+    # ttnn 0.81.1, get_max_worker_l1_unreserved_size().
+    l1_unreserved=1_463_968,
     # ttnn 0.81.1, buffer addresses over 6,000 random allocations.
     buffer_alignment=32,
     # ttnn 0.81.1, memory view at open.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..chips import Arch, machine
 from ..device import MeshDevice
-from ..errors import NotEmulated
+from ..machine import get_arch_name
 from ..subdevice import SubDevice, SubDeviceId, SubDeviceManagerId
 
 __all__ = [
@@ -15,11 +15,6 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_L1_SMALL_SIZE = DEFAULT_TRACE_REGION_SIZE = 0  # ttnn 0.81.1, asked
-
-
-def get_arch_name() -> str:
-    """The machine's architecture: wormhole_b0 or blackhole."""
-    return machine().chip.name
 
 
 def is_blackhole(device: MeshDevice | None = None) -> bool:
@@ -44,13 +39,7 @@ def get_dram_alignment() -> int:
 
 def get_max_worker_l1_unreserved_size() -> int:
     """Bytes of a core's L1 that are not the firmware's."""
-    size = MOST_L1.get(machine().chip.name)
-    if size is None:
-        raise NotEmulated(f"get_max_worker_l1_unreserved_size of {machine().chip.name} was not recorded")
-    return size
-
-
-MOST_L1 = {"wormhole_b0": 1_463_968}  # ttnn 0.81.1, asked
+    return machine().chip.l1_unreserved
 
 
 def ReadDeviceProfiler(device, *args, **kwargs) -> None:
