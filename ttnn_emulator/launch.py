@@ -31,7 +31,8 @@ def on_device(tensor: Tensor, name: str = "Input tensor") -> Tensor:
 
 def allocate(spec: TensorSpec, device: MeshDevice, topology=None) -> Tensor:
     """A device tensor without contents."""
-    device.check_open()
+    if not device.is_open:
+        device.check_open()
     if device.traces:
         warn(ACTIVE_TRACE, "Metal", once=(ACTIVE_TRACE, threading.get_ident()))
     return Tensor(spec, _buffer(spec, device), topology=topology or replicated(device.chips))
@@ -121,7 +122,9 @@ def launch(
     for t in tensors:
         if t.buffer is None or not t.buffer.alive:
             on_device(t)
-    device = one_device(name, [*tensors, *map(on_device, taken)] if taken else tensors)
+    device = tensors[0].buffer.device
+    if taken or len(tensors) > 1:
+        one_device(name, [*tensors, *map(on_device, taken)] if taken else tensors)
     if topology is None:
         topology = merge_topology(tensors)
     with scratch(device, *through) if through else _NOTHING:

@@ -302,7 +302,8 @@ class Allocator:
         if not size:
             return 0
         with self._lock:
-            self._take_back()
+            if self._returned:
+                self._take_back()
             address = self._allocate(size, total, cores)
         if self._returned:
             self._settle()
