@@ -1,10 +1,7 @@
 """The pytest plugin of `bringup pytest`: chooses the backend in each process of a run, before any test file is read."""
 
 import os
-import sys
 
 from bringup import backends
-from bringup.checkpoints import old_names
 
 backends.activate(system=os.environ.get("TTNN_EMULATOR_SYSTEM") or "n150")
-sys.meta_path.insert(0, old_names.Finder(lambda path, names: None))

@@ -11,7 +11,8 @@ def scores():
 
 
 def test_the_record_is_whole(scores):
-    assert sum(map(len, scores.values())) == 7427  # 7,436 recorded, 9 of them decided by more than their arguments
+    cases = sum(map(len, scores.values()))
+    assert cases == 7427 + 1352  # of 7,436 and 1,362: the others need more than their arguments
 
 
 @pytest.mark.parametrize("system", score.WORMHOLES)

@@ -141,6 +141,16 @@ class Calls:
         name = re.search(r"UnaryOpType::(\w+)", v["v"]).group(1)
         return self.ttnn.UnaryWithParam(getattr(self.ttnn.UnaryOpType, name))
 
+    def _global_semaphore(self, v):
+        x, y = self.device.compute_with_storage_grid_size()
+        return self.ttnn.create_global_semaphore(self.device, self._core_range_set({"v": [[0, 0, x - 1, y - 1]]}), 0)
+
+    def _MinimalMatmulConfig(self, v):
+        numbers = dict(re.findall(r"(\w+)=([\d-]+)", v["v"]))
+        x, y = map(int, numbers.pop("compute_with_storage_grid_size").split("-"))
+        sizes = {name: int(n) for name, n in numbers.items()}
+        return self.ttnn.MinimalMatmulConfig(**sizes, compute_with_storage_grid_size=self.ttnn.CoreCoord(x, y))
+
     def _MeshMapperConfig(self, v):
         return self.ttnn.MeshMapperConfig([self._placement(_shard_dim(p)) for p in v["placements"]])
 

@@ -17,7 +17,8 @@ from .common import (
     rotary,
     sub,
 )
-from .flash import attention, attention_decode
+from .flash import attention
+from .flash_decode import attention_decode
 from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax
 from .reductions import max, mean, min, prod, sum
 from .rounding import pack, typecast

@@ -152,19 +152,20 @@ class _Flash(flash._Flash):
 
 def attention_decode(
     q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
-    sliding_window=None, dtype="bfloat16", cores=None,
+    sliding_window=None, dtype="bfloat16", cores=None, sink=None,
 ):  # fmt: skip
     """One new token per user against a cache.
 
     Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask
-              broadcasts to [B, 1, nq, L] and is used instead of the positions' bound -> [1, B, nq, hd]
+              broadcasts to [B, 1, nq, L] and is used instead of the positions' bound; sink as `exact`'s
+              -> [1, B, nq, hd]
     Numerics  On a CPU that of `exact`: bit for bit, and cheap for a token. Elsewhere `_attend` over the keys up to the
               farthest position.
     """
     if q.device.type == "cpu":
         return exact.attention_decode(
             q, k, v, positions, scale=scale, config=config, exp_approx=exp_approx, k_chunk=k_chunk, mask=mask,
-            sliding_window=sliding_window, dtype=dtype, cores=cores,
+            sliding_window=sliding_window, dtype=dtype, cores=cores, sink=sink,
         )  # fmt: skip
     users, nq = q.shape[1:3]
     here = [u for u, p in enumerate(positions) if p >= 0]
@@ -191,8 +192,9 @@ def attention_decode(
     tiles = (k_chunk or 8 * TILE) // TILE
     block_w = builtins.min(tiles, 1 << (builtins.max(last) // TILE).bit_length())
     y = _attend(
-        q[:, :, None], k[:, :, span], v[:, :, span], mask, hidden, scale, config, exp_approx, dtype, block_w, False
-    )
+        q[:, :, None], k[:, :, span], v[:, :, span], mask, hidden, scale, config, exp_approx, dtype, block_w, False,
+        None if sink is None else sink.reshape(1, nq, 1, 1),
+    )  # fmt: skip
     out[0, here] = y[:, :, 0]
     return out
 

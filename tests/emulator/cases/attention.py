@@ -52,9 +52,11 @@ def sdpa(
 
 
 def decode(
-    q, k, v, cur_pos=None, cur_pos_tensor=None, page_table_tensor=None, is_causal=True, attn_mask=None, **config
-):
+    q, k, v, cur_pos=None, cur_pos_tensor=None, page_table_tensor=None, is_causal=True, attn_mask=None,
+    attention_sink=None, sliding_window_size=0, **config,
+):  # fmt: skip
     """One query per user; users at -1 come out as zero. The kernel scales a mask with the scores."""
+    sink = None if attention_sink is None else attention_sink[None, :, :1, None]
     if page_table_tensor is not None:
         k, v = (t[page_table_tensor].transpose(1, 2).flatten(2, 3) for t in (k, v))
     positions = cur_pos if cur_pos is not None else cur_pos_tensor
@@ -63,9 +65,9 @@ def decode(
         last = int(positions[user]) if is_causal else k.shape[2] - 1
         if last >= 0:
             mask = None if attn_mask is None else attn_mask[user].transpose(0, 1)[None] * q.shape[-1] ** -0.5
-            one = attend(
-                q[:, user, :, None], k[user : user + 1, :, : last + 1], v[user : user + 1, :, : last + 1], bias=mask
-            )
+            seen = slice(max(0, last + 1 - sliding_window_size) if sliding_window_size else 0, last + 1)
+            keys, values = (t[user : user + 1, :, seen] for t in (k, v))
+            one = attend(q[:, user, :, None], keys, values, bias=mask, sink=sink)
             out[0, user] = one[0, :, 0]
     return out
 
@@ -83,6 +85,7 @@ MASK = T(values=torch.zeros(1, 1, 96, 96).masked_fill(torch.ones(96, 96).triu(1)
 DISTANCE = (torch.arange(96)[:, None] - torch.arange(96)).float()
 ALIBI = T(values=-DISTANCE.abs() * torch.tensor([0.5, 0.25, 0.125, 0.0625])[None, :, None, None])
 SINK = T(values=torch.tensor([30.0, -5.0, 0.0, 60.0]).view(1, 4, 1, 1))
+HEAD_SINK = T(values=torch.tensor([30.0, -5.0, 0.0, 60.0, 8.0, -80.0, 25.0, 40.0]).view(8, 1))
 FADING = T(values=(-torch.arange(128).flip(0) * 0.125).expand(4, 1, 8, 128).contiguous())
 HOLES = T(values=-1e4 * (torch.arange(4 * 8 * 128).reshape(4, 1, 8, 128) % 3 == 1))
 Q1, CACHE = T((1, 4, 8, 64)), T((4, 2, 128, 64))
@@ -158,6 +161,21 @@ CASES = {
         ),
         Case((Q1, CACHE, CACHE), dict(is_causal=False, attn_mask=HOLES), decode, DEFAULT),
         Case((Q1, CACHE, CACHE), dict(is_causal=False, attn_mask=FADING), decode, DEFAULT),
+        Case((Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE, sliding_window_size=40), decode, DEFAULT),
+        Case((Q1, CACHE, CACHE), dict(cur_pos_tensor=WHERE, attention_sink=HEAD_SINK), decode, DEFAULT),
+        Case(
+            (Q1, CACHE, CACHE), dict(cur_pos=[127, 0, 64, 7], attention_sink=HEAD_SINK, compute_kernel_config=CONFIG,
+            program_config=program(k=32, exact=True)),
+            decode, 2e-2,
+        ),
+        *(Refused((Q1, CACHE, CACHE), dict(cur_pos=[1] * 4, attention_sink=sink), words) for sink, words in (
+            (T((1, 8, 32)), "Attention sink must have 2 dimensions"),
+            (T((33, 32)), "same padded num heads as Q but got 64"),
+            (T((8, 64)), "a single tile wide, but got 64"),
+            (T((8, 32), ttnn.float32), "must by a BF16 tensor, but got DataType::FLOAT32"),
+            (T((32, 32), layout=ttnn.ROW_MAJOR_LAYOUT), "must be in TILE layout, but got Layout::ROW_MAJOR"),
+            (T((8, 32), memory_config=ttnn.L1_MEMORY_CONFIG), "must be in DRAM memory, but got BufferType::L1"),
+        )),
         Refused((Q1, CACHE, CACHE), {}, "_M_range_check", IndexError),
         Refused((Q1, CACHE, CACHE), dict(cur_pos=[1, 2, 3, -1]), "incompatible", TypeError),
         Refused((Q1, T((4, 2, 128, 32)), T((4, 2, 128, 32))), dict(cur_pos=[1] * 4), "K tensor hidden dimension"),
@@ -183,6 +201,10 @@ CASES = {
     ],
     "ttnn.transformer.paged_scaled_dot_product_attention_decode": [
         Case((Q1, POOL, POOL), dict(page_table_tensor=TABLE, cur_pos_tensor=WHERE), decode, DEFAULT),
+        Case(
+            (Q1, POOL, POOL), dict(page_table_tensor=TABLE, cur_pos_tensor=WHERE, attention_sink=HEAD_SINK), decode,
+            DEFAULT,
+        ),
         Refused((Q1, POOL, POOL), dict(page_table_tensor=TABLE), "Must have cur_pos tensor"),
         Refused(
             (Q1, POOL, POOL), dict(page_table_tensor=T((4, 2), ttnn.uint32, ttnn.ROW_MAJOR_LAYOUT),

@@ -15,6 +15,8 @@ SHAPE = (1, 1, 32, 64)
 RM = ttnn.ROW_MAJOR_LAYOUT
 A, ROW, COLUMN = T(SHAPE), T((1, 1, 1, 64)), T((1, 1, 32, 1))
 I32, U32, U16 = (T(SHAPE, d, high=50) for d in (ttnn.int32, ttnn.uint32, ttnn.uint16))
+NOT_ZERO = T(SHAPE, ttnn.int32, values=torch.arange(2048, dtype=torch.int32).view(SHAPE) % 9 + 1)
+WIDE_A, DIVISORS = T(SHAPE, low=-9.0, high=9.0), T(SHAPE, low=0.5, high=3.0)
 ONE_CORE = ttnn.MemoryConfig(
     ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1,
     ttnn.ShardSpec(ttnn.CoreRangeSet([ttnn.CoreRange((0, 0), (0, 0))]), (32, 64)),
@@ -166,6 +168,46 @@ CASES = {
         Case((I32, 2.0), {}, of(torch.mul), 0),
         Case((I32, 2), {}, of(torch.mul), 0),
         Refused((U32, I32), {}, MIXED), Refused((U16, A), {}, MIXED),
+    ],
+    "ttnn.remainder": [
+        Case((WIDE_A, DIVISORS), {}, of(torch.remainder), BF16),
+        Case((T(SHAPE, ttnn.float32, low=-9, high=9), T(SHAPE, ttnn.float32, low=0.5, high=3.0)), {},
+             of(torch.remainder), 1e-5),
+        Case((WIDE_A, 0.75), {}, of(torch.remainder), 2 * BF16),
+        Case((WIDE_A, -0.75), {}, of(torch.remainder), 2 * BF16),
+        Case((I32, NOT_ZERO), {}, of(torch.remainder)),
+        Case((I32, 7), {}, of(torch.remainder)),
+        Case((U32, 7), {"dtype": ttnn.float32}, of(torch.remainder)),
+        Case((T(SHAPE, layout=RM), 0.75), {}, of(torch.remainder), 2 * BF16),
+        Case((A, 0.75), {"output_tensor": T(SHAPE, ttnn.float32)}, of(torch.remainder), BF16),
+        Refused((A, T(SHAPE, ttnn.float32)), {}, "Mixed dtype is not supported for binary operation .*REMAINDER"),
+        Refused((U32, 2.0), {}, "Expected integer scalar divisor"),
+        Refused((U32, -3), {}, "Divisor must be positive, got -3"),
+        Refused((U16, 3), {}, "UnaryOpType::REMAINDER does not support integer input dtype DataType::UINT16"),
+        Refused((U16, U16), {}, "UINT16 is not supported for binary operation BinaryOpType::REMAINDER"),
+        Refused((3.0, A), {}, **TypeRefused),
+    ],
+    "ttnn.fmod": [
+        Case((WIDE_A, DIVISORS), {}, of(torch.fmod), BF16),
+        Case((T(SHAPE, ttnn.float32, low=-9, high=9), T(SHAPE, ttnn.float32, low=0.5, high=3.0)), {},
+             of(torch.fmod), 1e-5),
+        Case((WIDE_A, 0.75), {}, of(torch.fmod), 2 * BF16),
+        Case((I32, NOT_ZERO), {}, of(torch.fmod)),
+        Case((T(SHAPE, layout=RM), T(SHAPE, layout=RM, low=0.5, high=3.0)), {}, of(torch.fmod), BF16),
+        Refused((U32, U32), {}, "UINT32 is not supported for binary operation BinaryOpType::FMOD"),
+        Refused((U32, 3), {}, "UnaryOpType::FMOD does not support integer input dtype DataType::UINT32"),
+        Refused((3.0, A), {}, **TypeRefused),
+    ],
+    "ttnn.floor_div": [
+        Case((WIDE_A, DIVISORS), {}, of(lambda a, b: torch.floor((a / b).bfloat16().float())), BF16),
+        Case((WIDE_A, 0.75), {}, of(lambda a, b: torch.floor((a / b).bfloat16().float())), BF16),
+        Case((I32, 7), {}, of(lambda a, b: (a // b).float())),
+        Case((U32, T(SHAPE, low=0.5, high=3.0)), {}, of(lambda a, b: torch.floor((a / b).bfloat16().float())), BF16),
+        Refused((T(SHAPE, layout=RM), T(SHAPE, layout=RM)), {}, "requires tensor to be in Tile layout"),
+        Refused((U32, I32), {}, "Input tensor A dtype DataType::UINT32 is not supported .*DIV"),
+        Refused((U16, 3), {}, "UnaryOpType::FLOOR does not support integer input dtype DataType::UINT16"),
+        Refused((T(SHAPE, ttnn.uint8, high=9), 3), {}, "UINT8 is not supported for binary operation BinaryOpType::MUL"),
+        Refused((3.0, A), {}, **TypeRefused),
     ],
     "ttnn.div": [
         *arithmetic(torch.div),

@@ -64,7 +64,7 @@ def check_program(
         got = b.memory_config.memory_layout
         want(got is WIDTH, f"Input B memory layout must be WIDTH_SHARDED, got: {cpp(got)}")
         want(out.is_sharded(), "Output memory config must be sharded for DRAM sharded program config")
-        want(s.k % c.in0_block_w == 0, f"Kt ({s.k}) must be divisible by in0_block_w ({c.in0_block_w})")
+        want(s.k % c.in0_block_w == 0, f"K ({s.k}) must be divisible by in0_block_w ({c.in0_block_w})")
         return
     for field in ("in0_block_w", "per_core_M", "per_core_N", "out_subblock_h", "out_subblock_w"):
         want(getattr(c, field) != 0, f"{field} is 0, which is not valid")
@@ -101,7 +101,7 @@ def check_program(
             "input tensor or adjust the program config.",
         )
         want(kind is not WIDTH, f"Unsupported memory layout {cpp(a.memory_config.memory_layout)}.")
-        want(kind is not HEIGHT or s.k == p.block_w, f"K ({s.k}) must equal in0_block_w ({p.block_w})")
+        want(kind is not HEIGHT or s.k == p.block_w, f"Kt ({s.k}) must equal in0_block_w ({p.block_w})")
         wide, high = (y, x) if p.transposed else (x, y)
         want(
             across <= wide,

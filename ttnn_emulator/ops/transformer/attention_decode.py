@@ -98,6 +98,25 @@ def _check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
         )
 
 
+def _check_decode_sink(q: Tensor, sink: Tensor) -> None:
+    shape = on_device(sink).spec.padded_shape
+    if len(sink.spec.shape) != 2:
+        raise DeviceRejects(
+            "Attention sink must have 2 dimensions", f"it is {sink.spec.shape}; want [{q.spec.shape[2]}, 32]"
+        )
+    if shape[0] != q.spec.padded_shape[2]:
+        raise DeviceRejects(f"Attention sink must have the same padded num heads as Q but got {shape[0]}")
+    if shape[1] != TILE:
+        raise DeviceRejects(f"Attention sink must be a single tile wide, but got {shape[1]}")
+    if sink.dtype is not bfloat16:
+        raise DeviceRejects(f"Attention sink must by a BF16 tensor, but got {cpp(sink.dtype)}")
+    if sink.layout is not Layout.TILE:
+        raise DeviceRejects(f"Attention sink must be in TILE layout, but got {cpp(sink.layout)}")
+    held = sink.spec.memory_config.buffer_type
+    if held is not BufferType.DRAM:
+        raise DeviceRejects(f"Attention sink must be in DRAM memory, but got {cpp(held)}")
+
+
 def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -> None:
     chip, users = q.buffer.device.chip, q.spec.shape[1]
     cores = cores_of(program, chip)
@@ -119,8 +138,8 @@ def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
             raise DeviceRejects("Sharded output not supported for GQA")
 
 
-def _decode(name, q, k, v, mask, where, table, positions, program, compute_kernel_config, memory_config, scale, window,
-            length, is_causal, k_chunk, most):  # fmt: skip
+def _decode(name, q, k, v, mask, sink, where, table, positions, program, compute_kernel_config, memory_config, scale,
+            window, length, is_causal, k_chunk, most):  # fmt: skip
     """The launch of decode; `positions` is a list, or None where the tensor `where` holds them; `k_chunk` keys go at a
     time (0: as many as the position needs), on at most `most` cores a head."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), exp_approx(program), NAME[q.dtype]
@@ -139,30 +158,32 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
             raise NotEmulated(f"{name}: position {max(found)} is beyond the cache's {length}")
         return found
 
-    def attend(qv, kv, vv, mv, found, table):
+    def attend(qv, kv, vv, mv, sv, found, table):
         if table is not None:
             pages = (max(found) // kv.shape[2] + 1) if found else 0
             kv, vv = gathered(kv, table, pages), gathered(vv, table, pages)
-        return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, **settings)
+        return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, sink=sv, **settings)
 
-    def compute(qv, kv, vv, mv, wv, tv):
-        kv, vv, mv, wv, tv = map(whole, (kv, vv, mv, wv, tv))
+    def compute(qv, kv, vv, mv, sv, wv, tv):
+        kv, vv, mv, sv, wv, tv = map(whole, (kv, vv, mv, sv, wv, tv))
+        sv = None if sv is None else sv[: heads[0], 0]
         found = positions_of(wv)
         live = [u for u, p in enumerate(found[:users]) if p >= 0]
         if mv is not None or users < FEW or 2 * len(live) >= users:
-            return attend(whole(qv), kv, vv, mv, found, tv)
+            return attend(whole(qv), kv, vv, mv, sv, found, tv)
         if not live:
             return Repeated(vv.new_zeros(1, 1, *heads, dtype=HELD_AS[dtype]), (0,) * users, -3)
         if tv is None:
             kv, vv = _of_users(kv, live), _of_users(vv, live)
         else:
             tv = tv[live]
-        return _with_absent(attend(_of_users(qv, live, 1), kv, vv, None, [found[u] for u in live], tv), live, users)
+        y = attend(_of_users(qv, live, 1), kv, vv, None, sv, [found[u] for u in live], tv)
+        return _with_absent(y, live, users)
 
-    def together(qs, ks, vs, masks, wheres, tables):
+    def together(qs, ks, vs, masks, sinks, wheres, tables):
         """The heads of all chips as those of one, for the users that are there and the keys up to the farthest
         position."""
-        if masks[0] is not None or tables[0] is not None or any(w is not wheres[0] for w in wheres):
+        if any(t[0] is not None for t in (masks, sinks, tables)) or any(w is not wheres[0] for w in wheres):
             return None
         found = positions_of(wheres[0])
         live = [u for u, p in enumerate(found[:users]) if p >= 0]
@@ -178,7 +199,7 @@ def _decode(name, q, k, v, mask, where, table, positions, program, compute_kerne
 
     flops = 4 * q.spec.shape[1] * q.spec.shape[2] * length * q.spec.shape[3]
     return launch(
-        name, (q, k, v, mask, where, table), out, compute, flops=flops, topology=q.topology,
+        name, (q, k, v, mask, sink, where, table), out, compute, flops=flops, topology=q.topology,
         attrs={"math_fidelity": config.math_fidelity}, together=together, rows=HELD,
     )  # fmt: skip
 
@@ -213,7 +234,8 @@ def scaled_dot_product_attention_decode(
     """Attention of one token of every user against its cache, up to and including its position; -1 leaves a user out.
 
     Shapes    q [1, B, nq, hd], cache [B, nk, L, hd], positions [B] or [1, B] (or a list) -> [1, B, nq, hd];
-              with is_causal=False the whole cache counts, and a mask [B, 1, nq, L] may be added
+              with is_causal=False the whole cache counts, and a mask [B, 1, nq, L] may be added; attention_sink
+              [nq, up to 32]: in its first column a score of every head without a value, which `scale` counts too
     Dtypes    q bfloat16 (also block formats with one KV head); cache bfloat16, bfloat8_b, bfloat4_b; as q
     Layout    q in DRAM, or height sharded in L1; the cache in DRAM; the result in DRAM
     Numerics  as prefill, but a finite mask counts `scale` times itself; the keys in chunks of k_chunk_size, by default
@@ -265,11 +287,13 @@ def scaled_dot_product_attention_decode(
             )
     _check_decode_heads(q, n_kv, memory_config)
     _check_decode_grid(q, k, v, program_config, k_chunk)
-    refuse_unmodelled(name, attention_sink=attention_sink, share_cache=share_cache)
+    if attention_sink is not None:
+        _check_decode_sink(q, attention_sink)
+    refuse_unmodelled(name, share_cache=share_cache)
     positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
     return _decode(
-        name, q, k, v, attn_mask, cur_pos_tensor, None, positions, program_config, compute_kernel_config, memory_config,
-        scale, sliding_window_size, k.spec.shape[2], is_causal, k_chunk,
+        name, q, k, v, attn_mask, attention_sink, cur_pos_tensor, None, positions, program_config,
+        compute_kernel_config, memory_config, scale, sliding_window_size, k.spec.shape[2], is_causal, k_chunk,
         16 if program_config is None else program_config.max_cores_per_head_batch,
     )  # fmt: skip
 
@@ -324,14 +348,16 @@ def paged_scaled_dot_product_attention_decode(
             )
     _check_decode_heads(q, n_kv, memory_config)
     _check_decode_grid(q, k, v, program_config, k_chunk)
+    if attention_sink is not None:
+        _check_decode_sink(q, attention_sink)
     refuse_unmodelled(
-        name, attention_sink=attention_sink, paged_cache_geometry=paged_cache_geometry,
+        name, paged_cache_geometry=paged_cache_geometry,
         cache_position_modulo=cache_position_modulo, spec_multi_pos_tiles=spec_multi_pos_tiles or None,
     )  # fmt: skip
     chunk, most = TILE, 1
     if program_config is not None:
         chunk, most = program_config.k_chunk_size, program_config.max_cores_per_head_batch
     return _decode(
-        name, q, k, v, attn_mask, cur_pos_tensor, table, None, program_config, compute_kernel_config, memory_config,
-        scale, sliding_window_size, k.spec.shape[2] * table.spec.shape[-1], is_causal, chunk, most,
+        name, q, k, v, attn_mask, attention_sink, cur_pos_tensor, table, None, program_config, compute_kernel_config,
+        memory_config, scale, sliding_window_size, k.spec.shape[2] * table.spec.shape[-1], is_causal, chunk, most,
     )  # fmt: skip

@@ -1,0 +1,171 @@
+"""What a division leaves over, and whole quotients: `remainder`, `fmod`, `floor_div`."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import numerics
+from ...dtypes import INTEGERS, DataType, Layout, cpp, float32, int32, uint8, uint16, uint32
+from ...errors import DeviceRejects, NotEmulated
+from ...memory import MemoryConfig
+from ...numerics import rounding
+from ...op import op
+from ...oplog import describe
+from ...tensor import Tensor
+from .binary import WIDE, alike, float_of_two, floats_mix_with_all, from_numerics, quotient, run
+
+
+def _tensor_first(name: str, a, b) -> None:
+    if not isinstance(a, Tensor):
+        raise TypeError(
+            f"{name}(): incompatible function arguments.\n  got    {describe(a)} as the first operand, {describe(b)}\n"
+            "  want   a tensor"
+        )
+
+
+def _no_integer(kind: str, dtype: DataType) -> DeviceRejects:
+    return DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(dtype)}")
+
+
+#: Quotients from which the vector unit's product of one with a bfloat16 divisor is rounded, and with it what is left.
+_LARGE = 1 << 16
+
+
+def _steps(x, y, whole):
+    """x - y * whole(x / y) in float32, every step rounded."""
+    return x - y * whole(x * (1 / y))
+
+
+def _left(x, y, exact, whole):
+    """What is left of bfloat16 values: `exact`, as long as the quotient is no large one."""
+    left = exact(x.double(), y.double()).float()
+    x, y = x.float(), y.float()
+    q = (x / y).abs()
+    return torch.where((q >= _LARGE) & q.isfinite(), _steps(x, y, whole), left)
+
+
+def _of_integers(name, exact, x, y, dtype):
+    y = torch.as_tensor(y).to(torch.int64)
+    if not bool(y.all()):
+        raise NotEmulated(f"{name} of integers by 0 has no model in the emulator")
+    return rounding.cast_integer(exact(x.to(torch.int64), y), dtype)
+
+
+def _narrow(dtype) -> bool:
+    """Whether values of this dtype come to the vector unit as bfloat16."""
+    return dtype == "bfloat16" or dtype in rounding.BLOCK_FORMATS
+
+
+def _remainder(x, y, dtype, a_dtype=None, b_dtype=None):
+    if dtype not in rounding.FLOATS:
+        return _of_integers("ttnn.remainder", torch.remainder, x, y, dtype)
+    if torch.is_tensor(y):
+        if not _narrow(a_dtype):
+            return rounding.pack(_steps(x.float(), y.float(), torch.floor), dtype)
+        return rounding.pack(rounding.to_bf16_rna(_left(x, y, torch.remainder, torch.floor)), dtype)
+    y = torch.tensor(y, dtype=torch.float32, device=x.device)
+    left = _steps(x.float().abs(), y.abs(), torch.trunc).copysign(x)
+    left = torch.where((left != 0) & (left.sign() != y.sign()), left + y, left)
+    return rounding.pack(rounding.to_bf16_truncated(left) if _narrow(a_dtype) else left, dtype)
+
+
+def _fmod(x, y, dtype, a_dtype=None, b_dtype=None):
+    if dtype not in rounding.FLOATS:
+        return _of_integers("ttnn.fmod", torch.fmod, x, y, dtype)
+    if torch.is_tensor(y):
+        if not _narrow(a_dtype):
+            x, y = x.float(), y.float()
+            return rounding.pack(x - y * torch.trunc(x / y), dtype)
+        left = torch.where(y == 0, torch.inf, _left(x, y, torch.fmod, torch.trunc))
+        return rounding.pack(left.to(torch.bfloat16), dtype)
+    left = _steps(x.float(), torch.tensor(y, dtype=torch.float32, device=x.device), torch.trunc)
+    return rounding.pack(rounding.to_bf16_truncated(left) if _narrow(a_dtype) else left, dtype)
+
+
+@op("ttnn.remainder")
+def remainder(
+    input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
+    output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
+    sub_core_grids=None, sub_device_id=None,
+) -> Tensor:  # fmt: skip
+    """a - b * floor(a / b): it has the sign of b.
+
+    Shapes    two that broadcast, or a tensor and a number
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, uint32, both the same; int32 and a float give float32
+    Numerics  the exact remainder, half away from zero, by a number cut; of float32, and of a quotient of 2^16 or more,
+              a - b * floor(a * (1 / b)), every step rounded
+    Differs   about one in ten of the values whose quotient is 2^17 or more
+    Source    recorded contract, op `ttnn.remainder`; newer vectors `binary`
+    """
+    a, b = input_tensor_a, input_tensor_b
+    _tensor_first("ttnn.remainder", a, b)
+    if not isinstance(b, Tensor):
+        if a.dtype in (uint16, uint8):
+            raise _no_integer("REMAINDER", a.dtype)
+        if a.dtype is uint32 and not (isinstance(b, int) and b < 1 << 32):
+            raise DeviceRejects("Expected integer scalar divisor (uint32 or int32)", f"it is {b}")
+        if a.dtype is uint32 and b <= 0:
+            raise DeviceRejects(f"Divisor must be positive, got {b}")
+    return run(
+        "ttnn.remainder", "REMAINDER", _remainder, WIDE, alike, float_of_two, a, b, dtype, memory_config, output_tensor,
+        activations, input_tensor_a_activations, input_tensor_b_activations,
+    )  # fmt: skip
+
+
+@op("ttnn.fmod")
+def fmod(
+    input_tensor_a: Tensor, input_tensor_b=None, *, scalar=None, memory_config: MemoryConfig | None = None,
+    sub_core_grids=None, sub_device_id=None,
+) -> Tensor:  # fmt: skip
+    """a - b * trunc(a / b): it has the sign of a.
+
+    Shapes    two that broadcast, or a tensor and a number
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, both the same; int32 and a float give float32
+    Numerics  the exact remainder, to nearest, by a number cut; of float32, and of a quotient of 2^16 or more,
+              a - b * trunc(a / b), every step rounded
+    Differs   about one in ten of the values whose quotient is 2^17 or more
+    Source    recorded contract, op `ttnn.fmod`; newer vectors `binary`
+    """
+    a, b = input_tensor_a, scalar if input_tensor_b is None else input_tensor_b
+    _tensor_first("ttnn.fmod", a, b)
+    if not isinstance(b, Tensor) and a.dtype in INTEGERS and a.dtype is not int32:
+        raise _no_integer("FMOD", a.dtype)
+    return run("ttnn.fmod", "FMOD", _fmod, WIDE - {uint32}, alike, float_of_two, a, b, memory_config=memory_config)
+
+
+def _floored(x, y, dtype, a_dtype=None, b_dtype=None):
+    q = from_numerics("div")(x, y, "float32" if dtype == "float32" else "bfloat16", a_dtype, b_dtype)
+    return numerics.now().unary("floor", q, dtype)
+
+
+def _real(kind, a, b):
+    """float32 of integers, else the dtype of the tensor."""
+    return float32 if a in INTEGERS else a
+
+
+@op("ttnn.floor_div")
+def floor_div(
+    input_tensor_a: Tensor, input_tensor_b=None, *, value=None, memory_config: MemoryConfig | None = None
+) -> Tensor:
+    """The quotient, rounded down; a float, also of integers.
+
+    Shapes    two that broadcast, or a tensor and a number
+    Dtypes    as `div`; integers by a number give float32
+    Layout    two tensors: TILE
+    Numerics  the quotient as `div` leaves it, then rounded down
+    Source    recorded contract, op `ttnn.floor_div`; newer vectors `binary`
+    """
+    name, a, b = "ttnn.floor_div", input_tensor_a, value if input_tensor_b is None else input_tensor_b
+    _tensor_first(name, a, b)
+    if isinstance(b, Tensor):
+        if a.layout is b.layout is Layout.ROW_MAJOR:
+            raise DeviceRejects(
+                "Ternary operation requires tensor to be in Tile layout when working with non-sharded input tensor. "
+                "Input tensor layout: 0"
+            )
+        return run(name, "DIV", _floored, WIDE, floats_mix_with_all, quotient, a, b, memory_config=memory_config)
+    if a.dtype is uint16:
+        raise _no_integer("FLOOR", a.dtype)
+    return run(
+        name, "MUL", _floored, WIDE, floats_mix_with_all, _real, a, b, memory_config=memory_config, integral=False
+    )
