@@ -7,3 +7,5 @@ with backends.open_system("n150") as device:
 """
 
 from bringup.backends.choice import NAMES, Activation, activate, add_arguments, choose, memory, open_system
+
+__all__ = ["NAMES", "Activation", "activate", "add_arguments", "choose", "memory", "open_system"]

@@ -24,7 +24,7 @@ class Board:
 
     @property
     def chips(self):
-        return CHIPS.get(self.type, 1)
+        return CHIPS.get(self.type or "", 1)
 
     def __str__(self):
         return f"{self.number}: {self.type or 'type unknown'}"

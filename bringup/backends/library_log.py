@@ -23,6 +23,7 @@ A process may die inside an op. Where `BRINGUP_JOURNAL` names a file, each call 
 import json
 import os
 import sys
+import types
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -169,7 +170,8 @@ def memory_dict(config):
 
 def caller():
     """`file:line` of the nearest frame named model.py, else of the first one outside this file and the library."""
-    frame, outside = sys._getframe(1), None
+    outside = None
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
         if path.endswith("model.py"):

@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bringup import files
 from bringup.backends import systems
@@ -24,7 +25,7 @@ class ModelFile:
     path: Path
     hf_id: str | None
     system: str | None
-    module: object = None
+    module: Any = None
     old_names: tuple = ()  # names of transformers 4 that it reads
 
     @property
@@ -97,11 +98,11 @@ def import_file(path):
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise BadInput("not a Python file", got=shown(path))
     module = importlib.util.module_from_spec(spec)
     if old_names.read_by(path):
-        module.__builtins__ = old_names.own_imports()
+        vars(module)["__builtins__"] = old_names.own_imports()
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # files that import a neighbour

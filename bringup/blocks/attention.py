@@ -32,13 +32,13 @@ class Attention(torch.nn.Module):
         hf = hf_attention
         if hf.o_proj.bias is not None:
             raise ValueError("o_proj has a bias, which this block does not add")
-        qkv = hf.q_proj, hf.k_proj, hf.v_proj
+        q, k, v = hf.q_proj, hf.k_proj, hf.v_proj
         self.qkv_proj = weights.fused_qkv(
-            *(linear.weight for linear in qkv), self.heads, self.head_dim, mesh, precision.attention
+            q.weight, k.weight, v.weight, self.heads, self.head_dim, mesh, precision.attention
         )
         self.qkv_bias = None
-        if hf.q_proj.bias is not None:
-            self.qkv_bias = weights.fused_qkv_bias(*(linear.bias for linear in qkv), self.heads, self.head_dim, mesh)
+        if q.bias is not None:
+            self.qkv_bias = weights.fused_qkv_bias(q.bias, k.bias, v.bias, self.heads, self.head_dim, mesh)
         self.o_proj = weights.attention_output(hf.o_proj.weight, self.heads, self.head_dim, mesh, precision.attention)
         self.q_norm, self.k_norm = (self._head_norm(hf, name, config, precision) for name in ("q_norm", "k_norm"))
         self.q_rope, self.k_rope = Rope(), Rope()

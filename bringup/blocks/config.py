@@ -4,9 +4,17 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class ConfigClass(Protocol):
+    """A dataclass with REQUIRES, as `read_config` takes it."""
+
+    REQUIRES: ClassVar[dict]
+    __dataclass_fields__: ClassVar[dict]
+
+
+T = TypeVar("T", bound=ConfigClass)
 
 
 def read_config(config_class: type[T], hf_config) -> T:
@@ -42,6 +50,8 @@ def delegate(model_file: str, system: str) -> ModuleType:
     """The full model file of `system` beside `model_file` (models/<org>/<model>/<system>/functional/model.py)."""
     path = Path(model_file).resolve().parents[2] / system / "functional" / "model.py"
     spec = importlib.util.spec_from_file_location(f"bringup_model_{system}_{abs(hash(path))}", path)
+    assert spec is not None, path  # it ends in .py
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

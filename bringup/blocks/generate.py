@@ -97,10 +97,10 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})
         ]
         self.traced = False
-        self._trace = None
-        self._prompts_run = set()  # by their shapes: what the first of a shape leaves on the device stays
-        self._live = None  # the KVCache whose tokens the device holds
-        self._tapped = None  # hidden states of the pass that runs, where they were asked for
+        self._trace: tuple | None = None  # (handle, logits) of the captured step
+        self._prompts_run: set[tuple] = set()  # by their shapes: what the first of a shape leaves on the device stays
+        self._live: KVCache | None = None  # the one whose tokens the device holds
+        self._tapped: list | None = None  # hidden states of the pass that runs, where they were asked for
 
     # transformers' side
 
@@ -217,8 +217,8 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     def empty_cache(self, users: int = 1) -> KVCache:
         """Forget the users before; pass the result as past_key_values to run a prompt token by token through decode."""
         self.reset()
-        self._live = KVCache([0] * users, torch.zeros(users, 0, dtype=torch.bool))
-        return self._live
+        self._live = cache = KVCache([0] * users, torch.zeros(users, 0, dtype=torch.bool))
+        return cache
 
     def reset(self):
         """Forget all users. Their keys stay in the device cache until overwritten; no later position reaches them."""

@@ -49,8 +49,8 @@ def fused_qkv(q, k, v, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.T
 
 def fused_qkv_bias(q, k, v, heads: Heads, head_dim: int, mesh: Mesh) -> ttnn.Tensor:
     """Three HF biases [n * head_dim] in the order of `fused_qkv`: per chip [1, 1, 1, its columns] bfloat16."""
-    as_columns = (bias[:, None] for bias in (q, k, v))
-    return fused_qkv(*as_columns, heads, head_dim, mesh, ttnn.bfloat16)
+    q, k, v = (bias[:, None] for bias in (q, k, v))
+    return fused_qkv(q, k, v, heads, head_dim, mesh, ttnn.bfloat16)
 
 
 def attention_output(o: torch.Tensor, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
@@ -62,8 +62,9 @@ def attention_output(o: torch.Tensor, heads: Heads, head_dim: int, mesh: Mesh, d
 def _heads(weight: torch.Tensor, which: tuple[int | None, ...], head_dim: int) -> torch.Tensor:
     """The rows [n * head_dim, in] of the heads `which`, zeros for None; a view where they are consecutive."""
     weight = weight.detach()
-    if None not in which and which == tuple(range(which[0], which[0] + len(which))):
-        return weight[which[0] * head_dim : (which[-1] + 1) * head_dim]
+    first = which[0]
+    if first is not None and which == tuple(range(first, first + len(which))):
+        return weight[first * head_dim : (first + len(which)) * head_dim]
     zeros = weight.new_zeros(head_dim, weight.shape[1])
     return torch.cat([zeros if h is None else weight[h * head_dim : (h + 1) * head_dim] for h in which])
 

@@ -176,7 +176,7 @@ def _partly(x, y):
 
 def _ranges(indices):
     """[1, 2, 3, 7] -> "1-3, 7"."""
-    out = []
+    out: list[list[int]] = []
     for i in indices:
         if out and out[-1][1] == i - 1:
             out[-1][1] = i
