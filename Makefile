@@ -1,11 +1,13 @@
 # make demo   a small trained model on an emulated n150: its text, how right it is, memory, predicted speed, a report
-# make test   the tests
+# make test   the tests; make fast   those that what you changed can break, in under a minute
 # make test-ttnn   the tests on the vendor's library, without a board; needs Python 3.12 or 3.10, and makes .venv-ttnn
 # make test-wheel   the wheel, installed apart from the clone
-# make lint   ruff, mypy on the core, and whether MODELS.md is current
+# make lint   ruff, types, and whether MODELS.md is current
+# make docs   the output and the pictures in docs/; needs Chromium
 # make results   the runs behind MODELS.md
 # Each installs into the active environment, or into .venv made from python3, when something is missing.
 
+SHELL  := bash
 ENV    := $(or $(VIRTUAL_ENV),.venv)
 PYTHON := $(ENV)/bin/python
 STAMP  := $(ENV)/.ttnn-bringup
@@ -15,12 +17,13 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: install demo test test-ttnn test-wheel lint results
+.PHONY: install demo test fast test-ttnn test-wheel lint docs results
 install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(ENV)
 	@echo 'installing into $(ENV): minutes the first time'
-	@$(PYTHON) -m pip install --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt | grep -v '^Requirement already'
+	@set -o pipefail; $(PYTHON) -m pip install --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt \
+	  | { grep -v '^Requirement already' || true; }
 	@echo '$(CURDIR)' > $(STAMP)
 
 demo: $(STAMP)
@@ -28,6 +31,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) -m pytest -n auto $(ARGS)
+
+fast: $(STAMP)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) scripts/fast.py $(ARGS)
 
 test-wheel: $(STAMP)
 	@PYTHON=$(PYTHON) scripts/test_wheel.sh
@@ -40,6 +46,9 @@ lint: $(STAMP)
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@test ! -e MODELS.md || $(PYTHON) -m bringup.cli models --check
+
+docs: $(STAMP)
+	@$(PYTHON) docs/make.py $(ARGS)
 
 # Every model on every system with its tiny checkpoint: results/*.json, and MODELS.md from them.
 CHECKPOINTS := meta-llama/Llama-3.2-1B=tiny-llama humain-ai/ALLaM-7B-Instruct-preview=tiny-allam \
