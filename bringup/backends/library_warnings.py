@@ -25,7 +25,7 @@ def collected():
 
 def read(lines):
     """The texts of the warnings in a log of the wheel, each once."""
-    found = {}
+    found: dict[str, None] = {}
     for line in lines:
         level, _, rest = line.partition(" | ")[2].partition(" | ")
         category, _, text = rest.partition(" | ")

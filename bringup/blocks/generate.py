@@ -148,7 +148,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         What the device does not do (`inputs_embeds`, `output_attentions`, positions of one's own) is a ValueError.
         """
         hf.check_arguments(kwargs)
-        self._check(input_ids)
+        input_ids = self._checked(input_ids)
         cache = past_key_values
         if cache is not None:
             self._check_live(cache, len(input_ids))
@@ -193,10 +193,12 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         if not wanted:
             yield
             return
-        decoder, self._tapped = self.model, []
+        decoder = self.model
+        tapped: list[torch.Tensor] = []
+        self._tapped = tapped
 
         def take(module, args, out):
-            self._tapped.append(self.mesh.get(out)[..., : self.config.hidden_size].float())
+            tapped.append(self.mesh.get(out)[..., : self.config.hidden_size].float())
 
         points = [decoder.embed_tokens, *decoder.layers[:-1], decoder.norm]
         hooks = [point.register_forward_hook(take) for point in points]
@@ -225,7 +227,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self._live = None
         self.cache.clear()
 
-    def _check(self, input_ids):
+    def _checked(self, input_ids) -> torch.Tensor:
         if not isinstance(input_ids, torch.Tensor):
             raise ValueError(f"input_ids must be a torch tensor [users, tokens], not {type(input_ids).__name__}")
         if input_ids.dim() != 2 or 0 in input_ids.shape:
@@ -235,6 +237,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         low, high = int(input_ids.min()), int(input_ids.max())
         if low < 0 or high >= self.config.vocab_size:
             raise ValueError(f"input_ids must be in 0..{self.config.vocab_size - 1}, not {low}..{high}")
+        return input_ids
 
     # prompts
 
@@ -246,7 +249,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             self.reset()
             raise ValueError(f"a prompt of {longest} tokens does not fit max_seq_len {self.max_seq_len}")
         users, columns = input_ids.shape
-        found = None
+        found: list[torch.Tensor] = []
         per_group = -(-users // self.mesh.data_ways)
         lengths = [stop - start for start, stop in spans]
         self._draw({self._row(user, users): length for user, length in enumerate(lengths)})
@@ -255,7 +258,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             prompts = [input_ids[u, slice(*spans[u])] for u in group]
             for user, results in zip(group, self._prompt_row(prompts, row, keep), strict=True):
                 end = spans[user][1] if keep == 0 else keep  # all: where the tokens stand; n: the last n, at the end
-                if found is None:
+                if not found:
                     found = [torch.zeros(users, keep or columns, kept.shape[-1]) for kept in results]
                 for whole, kept in zip(found, results, strict=True):
                     kept = kept[-(keep or columns) :]
@@ -277,8 +280,8 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             hidden = self._prompt_chunk(tokens[:, start : start + chunk], start, row, max(0, first - start))
             if hidden is not None:
                 results.append(self._results(self.logits(hidden)))
-        results = [torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0] for pieces in zip(*results, strict=True)]
-        return [[each[group, : len(prompt) - first] for each in results] for group, prompt in enumerate(prompts)]
+        whole = [torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0] for pieces in zip(*results, strict=True)]
+        return [[each[group, : len(prompt) - first] for each in whole] for group, prompt in enumerate(prompts)]
 
     def _prompt_chunk(self, tokens: torch.Tensor, start: int, row: int, first: int) -> ttnn.Tensor | None:
         """Tokens [groups, S] of prompts, from position `start` on -> hidden states of those from `first` on."""

@@ -85,8 +85,9 @@ def chosen(names):
     """The items of these names, in the checklist's order; all for None."""
     if names is None:
         return ITEMS
-    if unknown := [n for n in names if n not in NAMES]:
-        raise BadInput("no such item", got=", ".join(unknown), want=", ".join(NAMES))
+    known = [item.name for item in ITEMS]
+    if unknown := [n for n in names if n not in known]:
+        raise BadInput("no such item", got=", ".join(unknown), want=", ".join(known))
     return [item for item in ITEMS if item.name in names]
 
 

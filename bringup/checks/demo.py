@@ -5,6 +5,7 @@ bringup demo MODEL_PY --model DIR --prompt "A list is" --eval
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from bringup import backends
@@ -53,6 +54,7 @@ def run(args):
     from bringup.evaluation.run import Job, Settings
 
     quiet_libraries()
+    os.environ.setdefault("TT_METAL_LOGGER_LEVEL", "error")  # a warning would stand in the middle of the text
     _first_run(args)
     if args.temperature < 0:
         raise BadInput("--temperature is out of range", got=args.temperature, want="0 (greedy) or more")
