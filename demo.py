@@ -4,17 +4,14 @@ python demo.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model c
 python demo.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model checkpoints/tiny-llama --prompt "A list"
 """
 
-import argparse
 import sys
 
+from bringup import cli
 from bringup.checks import demo
-from bringup.errors import guarded
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    demo.add_arguments(parser)
-    return guarded(demo.run, parser.parse_args())
+    return cli.script(demo, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,14 @@ python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --random-
 python eval.py models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model DIR --text_file prompts/prose.txt
 """
 
-import argparse
 import sys
 
-from bringup.errors import guarded
+from bringup import cli
 from bringup.evaluation import command
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_arguments(parser)
-    return guarded(command.run, parser.parse_args())
+    return cli.script(command, __doc__)
 
 
 if __name__ == "__main__":

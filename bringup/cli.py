@@ -73,5 +73,12 @@ def main(argv=None):
     return guarded(args.run, args)
 
 
+def script(module, doc):
+    """A command's module as a script of its own; the exit code."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    return guarded(module.run, parser.parse_args())
+
+
 if __name__ == "__main__":
     sys.exit(main())

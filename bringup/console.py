@@ -69,24 +69,6 @@ def patience(text, seconds=3):
         timer.cancel()
 
 
-def say_when_compiling():
-    """From now on, a line before numba compiles the emulator's first kernel: that is seconds, once per machine.
-
-    Kernels that numba finds in its cache are not compiled, and nothing is said.
-    """
-    from numba.core import event
-
-    class Once(event.Listener):
-        def on_start(self, event_):
-            event.unregister("numba:compile", self)
-            print("compiling the emulator's kernels for this processor: 10 to 30 s, once", file=sys.stderr, flush=True)
-
-        def on_end(self, event_):
-            """Asked of a listener."""
-
-    event.register("numba:compile", Once())
-
-
 def duration(seconds):
     """As people say it: 40 s, 3 min, 1.5 h."""
     if seconds < 90:

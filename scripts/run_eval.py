@@ -6,20 +6,17 @@
 The last line is YT_METRICS={json}. The reference of both modes is the HF model in float32.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a clone that is not installed
 
-from bringup.errors import guarded
+from bringup import cli
 from bringup.evaluation import run_eval
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    run_eval.add_arguments(parser)
-    return guarded(run_eval.run, parser.parse_args())
+    return cli.script(run_eval, __doc__)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from bringup import backends, console
+from bringup import backends
 from bringup.backends import model_files, systems
 from bringup.checkpoints import mapped, sources
 from bringup.errors import BadInput, blame, shown
@@ -209,8 +209,6 @@ class Job:
         from bringup.evaluation.uploads import watched
 
         s, options = self.settings, {}
-        if self.activation.name == "emulator":
-            console.say_when_compiling()
         if s.trace:
             options["trace_region_size"] = s.trace_region_size
             if self.activation.name == "mock":

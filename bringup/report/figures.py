@@ -42,22 +42,18 @@ def pcc(value):
 
 def count(value):
     """1,234; 5.1 G."""
-    if value is None:
-        return NONE
-    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:,.0f}"
+    return NONE if value is None else _scaled(value, {"T": 1e12, "G": 1e9, "M": 1e6}) or f"{value:,.0f}"
 
 
 def size(n_bytes):
     """Bytes, in units of 1000 as chips are sold: 12.9 GB."""
-    if n_bytes is None:
-        return NONE
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(n_bytes) >= scale:
-            return f"{n_bytes / scale:.3g} {unit}"
-    return f"{n_bytes:.0f} B"
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
+    return NONE if n_bytes is None else _scaled(n_bytes, units) or f"{n_bytes:.0f} B"
+
+
+def _scaled(value, units):
+    """In the largest unit that it reaches; None where it reaches none."""
+    return next((f"{value / scale:.3g} {unit}" for unit, scale in units.items() if abs(value) >= scale), None)
 
 
 def time(seconds):

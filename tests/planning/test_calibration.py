@@ -10,14 +10,8 @@ from bringup.planning import calibration
 from bringup.planning.calibration import TARGET, condensed, fit, judge, key, logs, published, rounded, speeds, stored
 from bringup.planning.roofline import Rates, Work
 
-KNOWN = Rates(
-    dram_fraction=0.7,
-    matrix_fraction=0.4,
-    traced_seconds=5e-6,
-    untraced_seconds=50e-6,
-    collective_seconds=3e-4,
-    mesh_read_bytes_per_second=2e8,
-)
+KNOWN = Rates(0.7, 0.4, traced_seconds=5e-6, untraced_seconds=50e-6, collective_seconds=3e-4,
+              mesh_read_bytes_per_second=2e8)  # fmt: skip
 
 
 def made_up():
