@@ -103,7 +103,7 @@ def exact_rate():
         for n in (32, 2048)
     )
     rates = {}
-    for fidelity, wide in (("LoFi", False), ("HiFi2", False), ("HiFi4", True)):
+    for fidelity, wide in (("LoFi", False), ("HiFi2", False), ("HiFi3", True)):
         seconds = best(lambda fidelity=fidelity, wide=wide: matrix_unit.matmul(x, w.T, fidelity, wide), 0.5)
         rates[f"{fidelity}, {'fp32' if wide else 'bf16'} destination"] = x.size * 2048 / seconds
     numba.set_num_threads(before)
