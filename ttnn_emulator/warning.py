@@ -44,23 +44,24 @@ ACTIVE_TRACE = (
 
 def warn(text: str, category: str = "Op", once=None) -> None:
     """Gives a warning; where `once` is said, a single time for each value of it in a process."""
-    for found in _collectors:
-        if text not in found:
-            found.append(text)
+    if _collectors:
+        if text not in _collectors[-1]:
+            _collectors[-1].append(text)
+        return
     if once is not None:
         if once in _given:
             return
         _given.add(once)
     level = os.environ.get("TT_METAL_LOGGER_LEVEL") or os.environ.get("TT_LOGGER_LEVEL") or "info"
-    if not _collectors and level.lower() not in _SILENT:
+    if level.lower() not in _SILENT:
         time = datetime.datetime.now().isoformat(" ", "milliseconds")
         print(f"{time} | warning  | {category:>15} | {text}", flush=True)
 
 
 @contextlib.contextmanager
 def collected():
-    """The warnings given inside, each text once and also those that the library says once in a process; none is
-    printed."""
+    """The warnings given inside, each text once and also those that the library says once in a process. None is
+    printed, and what is collected further out does not have them."""
     found: list[str] = []
     _collectors.append(found)
     try:

@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bringup.backends import systems
+from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput, BringupError
 
 NAMES = ("silicon", "emulator", "mock", "simulator")
@@ -109,6 +109,7 @@ def _emulator(system):
     chips.use(system.name)
     sys.modules["ttnn"] = ttnn_emulator
     sys.meta_path.insert(0, _Submodules(ttnn_emulator))
+    library_warnings.hold()
     where = "" if device.type == "cpu" else f" on {device}"
     return f"ttnn_emulator {__version__}, {ttnn_emulator.numerics.mode()} numerics{where}"
 

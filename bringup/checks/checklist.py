@@ -7,6 +7,7 @@ import datetime
 import time
 from dataclasses import dataclass
 
+from bringup.backends import library_warnings
 from bringup.checks import accuracy, layers, modules, multi_device, performance, reference
 from bringup.checks.context import Context
 from bringup.checks.outcome import FAIL, NOT_BUILT, PASS, SKIPPED, Outcome
@@ -63,9 +64,12 @@ def record(context, items=None, watch=None):
         if watch:
             watch(results)
         before = time.perf_counter()
-        outcome = _answer(item, context)
+        with library_warnings.collected() as given:
+            outcome = _answer(item, context)
+        told = {line for r in results[:-1] for line in r["evidence"]}
+        warned = [line for text in given if (line := f"warning: the library: {text}") not in told]
         results[-1] |= {"status": outcome.status, "seconds": time.perf_counter() - before}
-        results[-1] |= {"summary": outcome.summary, "evidence": outcome.evidence, "hint": outcome.hint}
+        results[-1] |= {"summary": outcome.summary, "evidence": [*outcome.evidence, *warned], "hint": outcome.hint}
         if watch:
             watch(results)
     bad = any(r["status"] == FAIL for r in results)

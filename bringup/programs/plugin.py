@@ -3,5 +3,7 @@
 import os
 
 from bringup import backends
+from bringup.backends import library_warnings
 
 backends.activate(system=os.environ.get("TTNN_EMULATOR_SYSTEM") or "n150")
+library_warnings.let_go()

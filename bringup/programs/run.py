@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 
 from bringup import backends
-from bringup.backends import systems
+from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput
 from bringup.programs import log
 
@@ -49,6 +49,7 @@ def start(args):
     args.system = args.system or os.environ.get(SYSTEM) or "n150"
     os.environ[SYSTEM] = systems.get(args.system).name
     print(backends.activate(args.backend, args.system, args.numerics), file=sys.stderr)
+    library_warnings.let_go()
 
 
 def execute(program, arguments):
