@@ -103,7 +103,7 @@ def build(value, device, generator):
         x, y = device.compute_with_storage_grid_size()
         cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(x - 1, y - 1))])
         return ttnn.create_global_semaphore(device, cores, 0)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, ttnn.CoreCoord):
         return type(value)(build(v, device, generator) for v in value)
     if isinstance(value, dict):
         return {k: build(v, device, generator) for k, v in value.items()}
@@ -116,7 +116,7 @@ def read(value, compose=None):
         composer = compose(value.device()) if compose and value.device() is not None else None
         out = ttnn.to_torch(value, mesh_composer=composer)
         return out.float() if out.is_floating_point() else out.to(torch.int64)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, ttnn.CoreCoord):
         return type(value)(read(v, compose) for v in value)
     if isinstance(value, dict):
         return {k: read(v, compose) for k, v in value.items()}

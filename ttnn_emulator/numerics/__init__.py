@@ -39,6 +39,7 @@ DEFAULTS: dict[str, ComputeConfig] = {
     "matmul(bfloat8_b, bfloat8_b)": ComputeConfig("LoFi", False, False, True),
     "minimal_matmul": ComputeConfig("HiFi2", False, True, True),
     "sparse_matmul": ComputeConfig("LoFi", False, False, True),
+    "attn_matmul": ComputeConfig("LoFi", True, False, False),
     "fast_reduce_nc": ComputeConfig("HiFi4", False, False, False),
     "rms_norm": ComputeConfig("HiFi4", True, False, False),
     "layer_norm": ComputeConfig("HiFi4", False, True, False),
