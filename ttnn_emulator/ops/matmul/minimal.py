@@ -140,9 +140,11 @@ def _product(
     check_room(device, buffers_end(chip, size, where, hint), where, hint)
     within, made, w_dtype = fuse(act, chip), NAME[dtype], NAME[w.dtype]
 
+    operands, biased = len(parts), bias is not None  # a trace keeps `compute`, and must keep no tensor with it
+
     def compute(*values):
-        *xs, m = values[: len(parts) + 1]
-        c = values[-1] if bias is not None else None
+        *xs, m = values[: operands + 1]
+        c = values[-1] if biased else None
         if len(xs) == 2:
             xs = [torch.nn.functional.pad(v, (0, -v.shape[-1] % TILE)) for v in xs]
         ops, m = numerics.now(), m.reshape(m.shape[-2:])
