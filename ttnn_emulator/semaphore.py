@@ -28,7 +28,7 @@ class GlobalSemaphore:
 
 
 def create_global_semaphore(
-    mesh_device: MeshDevice, cores: CoreRangeSet, initial_value: int, buffer_type: BufferType = BufferType.L1
+    mesh_device: MeshDevice, cores: CoreRangeSet, initial_value: int = -1, buffer_type: BufferType = BufferType.L1
 ) -> GlobalSemaphore:
     """A word of L1 on each of the cores, 32 bytes of every bank.
 

@@ -245,6 +245,7 @@ def rand(
 ) -> Tensor:  # fmt: skip
     """Numbers evenly spread over [low, high).
 
+    Shapes    as said, the same on every chip
     Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, uint16, uint32
     Differs   the generator is torch's, not the chip's: the same seed gives the same numbers here, others there
     Raises    an empty range; uint8

@@ -93,6 +93,8 @@ def aggregate_tensor(tensor: Tensor, composer: MeshToTensor) -> Tensor:
 def from_host_shards(tensors, mesh_shape: MeshShape) -> Tensor:
     """A host tensor of several chips from one host tensor for each, cut along dim 0.
 
+    Shapes    as many [..., N] as the mesh has chips -> [..., N] on each
+    Dtypes    all, kept
     Raises    DeviceRejects where their number is not the mesh's, their specs differ, or one is on a device
     Source    ttnn 0.81.1, asked
     """

@@ -285,6 +285,8 @@ def reshape_on_device(
 ) -> Tensor:
     """ttnn.reshape to four dims, one of which may be -1.
 
+    Shapes    any of the same volume -> [W, Z, Y, X]
+    Dtypes    as ttnn.reshape
     Source    ttnn 0.81.1, asked
     """
     return reshaped(
