@@ -1,10 +1,10 @@
 """The `bringup` command: each subcommand is a module with HELP, `add_arguments(parser)` and `run(args)`."""
 
-import argparse
 import importlib
 import sys
 
 from bringup import __version__
+from bringup.arguments import Parser
 from bringup.errors import guarded
 
 # Heavy imports belong inside `run`, so that --help answers at once.
@@ -55,14 +55,12 @@ def main(argv=None):
     if not argv:
         print(JOURNEYS, end="")
         return 0
-    parser = argparse.ArgumentParser(prog="bringup", description="Bring up language models on Tenstorrent devices.")
+    parser = Parser(prog="bringup", description="Bring up language models on Tenstorrent devices.")
     parser.add_argument("--version", action="version", version=f"ttnn-bringup {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, path in COMMANDS.items():
         module = importlib.import_module(path)
-        sub = subparsers.add_parser(
-            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(sub)
         sub.set_defaults(run=module.run, rest=getattr(module, "REST", None))
     args, rest = parser.parse_known_args(argv)
@@ -75,7 +73,7 @@ def main(argv=None):
 
 def script(module, doc):
     """A command's module as a script of its own; the exit code."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc)
     module.add_arguments(parser)
     return guarded(module.run, parser.parse_args())
 

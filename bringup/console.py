@@ -16,17 +16,29 @@ def progress(text, total):
     if instead is not None:
         yield _Told(text, total)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = screen(stderr=True)
     if not console.is_terminal:
         yield _Lines(text, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=total)
         yield lambda by=1: bar.advance(task, by)
+
+
+def screen(width=None, **options):
+    """A rich console that prints text as it is: no markup, no emoji names, no colours of its own.
+
+    `width` is for where there is no terminal to tell it.
+    """
+    from rich.console import Console
+
+    found = Console(markup=False, emoji=False, highlight=False, **options)
+    if width and not found.is_terminal:
+        found.width = width
+    return found
 
 
 class _Told:

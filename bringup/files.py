@@ -1,9 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all: everything the commands write goes through here.
+
+A file is written beside its place and moved there when it is complete: what is interrupted or finds the disk full
+leaves the file that was there. A link stays a link, a file keeps its mode, and what is no file (/dev/stdout, a pipe)
+is written as it is.
+"""
 
 import json
 import math
 import os
-from contextlib import contextmanager
+import shutil
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bringup.errors import BadInput, shown
@@ -24,19 +30,85 @@ def located(path):
     return ours if not path.exists() and ours.exists() else path
 
 
+#: What libraries that write for us raise on a full disk, beside OSError: safetensors, sqlite3.
+ERRORS = ("SafetensorError", "OperationalError")
+
+
 @contextmanager
 def written_whole(path):
-    """Yields a path beside `path` to write to, which takes its place at the end.
+    """Yields a path beside `path` to write to, which takes its place at the end; makes the folder it is in.
 
-    What is interrupted leaves no half file, and two processes that write the same file do not meet.
+    Two processes that write the same file do not meet.
+    Raises    BadInput, with what the system says, where it cannot be written
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    path = Path(path)
+    with _writing(path):
+        if _is_no_file(path):
+            yield path
+            return
+        place = Path(os.path.realpath(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f"{place.name[:60]}.{os.getpid()}.partial")  # a name has 255 bytes
+        try:
+            yield partial
+            if place.exists():
+                place.open("r+b").close()  # a file that may not be written is not replaced either
+                shutil.copymode(place, partial)
+            partial.replace(place)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _is_no_file(path):
+    """Is it a device or a pipe, also by another name (/dev/stdout of a command whose output goes to a file)?"""
+    elsewhere = os.path.abspath(path).startswith(("/dev/fd/", "/dev/std", "/proc/"))
+    return elsewhere or (path.exists() and not path.is_file())
+
+
+@contextmanager
+def _writing(path):
+    """What the system, or a library that writes for us, says of `path`, as BadInput."""
     try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot write {shown(path)}", got=error.strerror or str(error)) from error
+    except Exception as error:
+        if type(error).__name__ not in ERRORS:
+            raise
+        raise BadInput(f"cannot write {shown(path)}", got=str(error)) from error
+
+
+def write(path, content):
+    """Writes text (UTF-8; what cannot be encoded as \\udcff) or bytes whole; returns the path."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+    with written_whole(path) as partial, open(partial, "ab" if _is_no_file(Path(path)) else "wb") as stream:
+        stream.write(data)
+    return Path(path)
+
+
+def write_json(path, value, indent=1):
+    """Writes `plain` data as JSON that every reader takes."""
+    return write(path, json.dumps(plain(value), indent=indent) + "\n")
+
+
+def write_all(contents):
+    """{path: text}: all of them, or none: what was there before comes back, and folders that were made go again."""
+    contents = {Path(path): text for path, text in contents.items()}
+    before = {path: path.read_bytes() if path.is_file() else None for path in contents}
+    made = [folder for path in contents for folder in path.absolute().parents if not folder.exists()]
+    try:
+        for path, text in contents.items():
+            write(path, text)
+    except BaseException:
+        for path, data in before.items():
+            with suppress(OSError, BadInput):
+                path.unlink(missing_ok=True) if data is None else write(path, data)
+        for folder in sorted(set(made), key=lambda f: -len(f.parts)):
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
+    return list(contents)
 
 
 def writable(path, folder=False):
@@ -49,19 +121,13 @@ def writable(path, folder=False):
         return None
     path = Path(path)
     place = path if folder else path.parent
-    try:
+    with _writing(path):
         place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write {shown(path)}", got=error.strerror) from error
-    taken = path.is_dir() and not folder
-    if taken or not os.access(path if path.exists() else place, os.W_OK):
+        taken = not folder and path.is_dir()
+        places = [path] * path.exists() + [place] * (folder or not _is_no_file(path))
+    if taken or not all(os.access(p, os.W_OK) for p in places):
         raise BadInput(f"cannot write {shown(path)}", got="a folder" if taken else "no permission to write there")
     return path
-
-
-def write_json(result, path):
-    """The whole record to a file."""
-    Path(path).write_text(json.dumps(plain(result), indent=1) + "\n")
 
 
 def short(result):

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: Each room of bringup may use those above it in this list, and itself.
-ROOMS = ("errors", "files", "console", "checkpoints", "blocks", "backends", "new", "planning", "programs", "evaluation",
-         "report", "checks", "tuning", "bench", "cli")  # fmt: skip
+ROOMS = ("errors", "arguments", "files", "console", "checkpoints", "blocks", "backends", "new", "planning", "programs",
+         "evaluation", "report", "checks", "tuning", "bench", "cli")  # fmt: skip
 MOST_LINES = 450
 
 

@@ -249,7 +249,8 @@ def open_system(system, device_id=0, **options):
 
         chips.use(system.name)
     if system.chips == 1:
-        device = ttnn.open_device(device_id=device_id, **options)
+        with _opening(f"device {device_id} of {system}"):
+            device = ttnn.open_device(device_id=device_id, **options)
         try:
             yield device
         finally:
@@ -257,13 +258,23 @@ def open_system(system, device_id=0, **options):
         return
     ttnn.set_fabric_config(getattr(ttnn.FabricConfig, system.fabric))
     try:
-        mesh = ttnn.open_mesh_device(ttnn.MeshShape(*system.mesh_shape), **options)
+        with _opening(system):
+            mesh = ttnn.open_mesh_device(ttnn.MeshShape(*system.mesh_shape), **options)
         try:
             yield mesh
         finally:
             ttnn.close_mesh_device(mesh)
     finally:
         ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+@contextmanager
+def _opening(what):
+    """What the library says of a device that is not there, or of options that it cannot have."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise BadInput(f"cannot open {what}", got=str(error).strip().splitlines()[0]) from error
 
 
 def memory(device):

@@ -9,17 +9,22 @@ NAMES = ("n150", "n300", "t3000", "t3000_1x8")
 def __getattr__(name):
     if name not in ("SYSTEMS", "System"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ttnn_emulator import chips
+    return getattr(_chips(), name)
 
-    return getattr(chips, name)
+
+def _chips():
+    try:
+        from ttnn_emulator import chips
+    except ValueError as error:  # a variable of the environment has a value that the emulator does not know
+        raise BadInput(f"the emulator does not start: {error}") from None
+    return chips
 
 
 def get(name):
     """The system of that name; a `System` is returned as it is."""
-    from ttnn_emulator.chips import SYSTEMS, System
-
-    if isinstance(name, System):
+    chips = _chips()
+    if isinstance(name, chips.System):
         return name
-    if name not in SYSTEMS:
-        raise BadInput("unknown system", got=repr(name), want="one of " + ", ".join(SYSTEMS))
-    return SYSTEMS[name]
+    if name not in chips.SYSTEMS:
+        raise BadInput("unknown system", got=repr(name), want="one of " + ", ".join(chips.SYSTEMS))
+    return chips.SYSTEMS[name]

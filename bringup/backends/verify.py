@@ -18,6 +18,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from bringup import arguments
 from bringup.backends import library_warnings, mock, systems
 from bringup.errors import BadInput, BringupError, shown, where
 from bringup.files import PACKAGES, PROJECT
@@ -33,24 +34,32 @@ KINDS = ("dram", "l1")
 
 
 def add_arguments(parser):
-    parser.add_argument("model_py", help="the model file, or its folder")
-    parser.add_argument("--model", help="HF id or directory whose configuration is used (default: what the path says)")
+    parser.add_argument("model_py", type=arguments.name, help="the model file, or its folder")
+    parser.add_argument(
+        "--model",
+        type=arguments.name,
+        help="HF id or directory whose configuration is used (default: what the path says)",
+    )
     parser.add_argument("--system", choices=systems.NAMES, help="default: what the path says, then n150")
-    parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers of the model; 0: all (default: {LAYERS})")
+    parser.add_argument(
+        "--layers", type=arguments.natural, default=LAYERS, help=f"layers of the model; 0: all (default: {LAYERS})"
+    )
     parser.add_argument(
         "--lengths",
         default=",".join(map(str, LENGTHS)),
         help="prompt lengths, each followed by decoding (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=int, default=STEPS, help="tokens decoded after each prompt (default: %(default)s)"
+        "--steps", type=arguments.natural, default=STEPS, help="tokens decoded after each prompt (default: %(default)s)"
     )
-    parser.add_argument("--max_seq_len", type=int, default=MAX_SEQ_LEN, help="default: %(default)s")
+    parser.add_argument("--max_seq_len", type=arguments.positive, default=MAX_SEQ_LEN, help="default: %(default)s")
     parser.add_argument("--only", choices=("mock", "emulator"), help="run one side alone, without a comparison")
     parser.add_argument(
         "--python", help="the Python that has the ttnn wheel (default: this one, else that of `make test-ttnn`)"
     )
-    parser.add_argument("--timeout", type=int, default=1800, help="seconds for each side (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", type=arguments.positive, default=1800, help="seconds for each side (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
 
 

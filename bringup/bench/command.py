@@ -12,9 +12,10 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
+from bringup import arguments
 from bringup.bench.contenders import CLOCKS, Contender, Job, Order
 from bringup.errors import BadInput, blame
-from bringup.files import PROJECT
+from bringup.files import PROJECT, writable, write, write_json
 
 HELP = "time the emulator against the HF model in bf16 and fp32"
 LLAMA, AFM = "meta-llama/Llama-3.2-1B", "arcee-ai/AFM-4.5B"
@@ -64,33 +65,42 @@ LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
 
 def add_arguments(parser):
     parser.add_argument(
-        "--groups", default=",".join(GROUPS), metavar="LIST", help=f"of {','.join(GROUPS)} (default: all)"
+        "--groups",
+        type=arguments.name,
+        default=",".join(GROUPS),
+        metavar="LIST",
+        help=f"of {','.join(GROUPS)} (default: all)",
     )
-    parser.add_argument("--layers", type=int, metavar="N", help="only so many of each model's layers: less memory")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns after a warm-up (default: 3)")
+    parser.add_argument(
+        "--layers", type=arguments.positive, metavar="N", help="only so many of each model's layers: less memory"
+    )
+    parser.add_argument(
+        "--repeats", type=arguments.whole(1, 1000), default=3, metavar="N", help="turns after a warm-up (default: 3)"
+    )
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall",
         help="cpu: seconds computed, not passed, for a machine that others use; with OMP_NUM_THREADS=1 and "
         "NUMBA_NUM_THREADS=1, as waiting threads compute too",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the prompts")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
-    parser.add_argument("--document", metavar="FILE", help="write them as a page (docs/speed.md)")
-    parser.add_argument("--runs", nargs="+", metavar="JSON", help="only write the page, from runs kept with --json")
+    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the weights and the prompts")
+    parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the figures")
+    parser.add_argument("--document", type=arguments.name, metavar="FILE", help="write them as a page (docs/speed.md)")
+    parser.add_argument(
+        "--runs", nargs="+", type=arguments.name, metavar="JSON", help="only write the page, from runs kept with --json"
+    )
 
 
 def run(args):
+    writable(args.json)
+    writable(args.document)
     if args.runs:
         if not args.document:
             raise BadInput("--runs are written as a page", want="--document FILE")
-        Path(args.document).write_text(document([_kept(path) for path in args.runs]))
+        write(args.document, document([_kept(path) for path in args.runs]))
         return
     groups = args.groups.split(",")
     if unknown := set(groups) - set(GROUPS):
         raise BadInput("unknown group", got=", ".join(sorted(unknown)), want="of " + ", ".join(GROUPS))
-    for flag in ("repeats", "layers"):
-        if getattr(args, flag) is not None and getattr(args, flag) < 1:
-            raise BadInput(f"--{flag} must be at least 1", got=getattr(args, flag))
     result = {"machine": machine(), "repeats": args.repeats, "layers": args.layers, "seed": args.seed}
     result |= {"clock": args.clock, "groups": {}}
     print(described(result["machine"]), flush=True)
@@ -106,9 +116,9 @@ def run(args):
     for figure, value, target, met in judged(result):
         print(f"{'met' if met else 'NOT MET':8}{value:>10}  (target {target})  {figure}")
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+        write_json(args.json, result)
     if args.document:
-        Path(args.document).write_text(document([result]))
+        write(args.document, document([result]))
     print(json.dumps(result))
 
 

@@ -1,10 +1,10 @@
 """`bringup check`: the bring-up guide's ten-item checklist on one model.py, with evidence for each item."""
 
-import json
 import re
 import shlex
 from pathlib import Path
 
+from bringup import arguments
 from bringup.evaluation.command import add_model_arguments
 
 HELP = "the bring-up checklist on one model.py: pass, fail or skipped, with evidence and a report"
@@ -25,9 +25,10 @@ NEW_TOKENS, QUICK_NEW_TOKENS = 100, 48
 def add_arguments(parser):
     add_model_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks")
-    parser.add_argument("--items", metavar="A,B", help="only these items")
+    parser.add_argument("--items", type=arguments.name, metavar="A,B", help="only these items")
     parser.add_argument(
         "--out",
+        type=arguments.name,
         metavar="DIR",
         help="the report's folder (default: reports/<model>-<system>, with --items reports/<model>-<system>-items)",
     )
@@ -105,11 +106,11 @@ def default_folder(check, items):
 
 def write_folder(check, records, folder):
     """check.json, report.html and, where there is an op log, a folder for ttnn-visualizer; their paths."""
+    from bringup.files import write_json
     from bringup.report import html, visualizer
 
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "check.json", folder / "report.html"]
-    paths[0].write_text(json.dumps(check, indent=1) + "\n")
+    write_json(paths[0], check)
     html.write(check, paths[1])
     calls = {phase: records[phase] for phase in ("prefill", "decode")} if records else {}
     if any(calls.values()):

@@ -8,7 +8,7 @@ import argparse
 import os
 from pathlib import Path
 
-from bringup import backends
+from bringup import arguments, backends
 from bringup.checks.command import write_folder
 from bringup.errors import BadInput, shown
 from bringup.evaluation import command
@@ -34,16 +34,28 @@ def add_arguments(parser):
     command.add_model_arguments(parser, nargs="?")
     command.add_trace_arguments(parser)
     command.add_prompt_arguments(parser)
-    parser.add_argument("--temperature", type=float, default=None, metavar="T", help="sample; 0 is greedy (default)")
     parser.add_argument(
-        "--top_p", type=float, default=1.0, metavar="P", help="sample from the best P of the probability"
+        "--temperature", type=arguments.number(0, 1000), default=None, metavar="T", help="sample; 0 is greedy (default)"
+    )
+    parser.add_argument(
+        "--top_p",
+        type=arguments.number(0, 1, low_itself=False),
+        default=1.0,
+        metavar="P",
+        help="sample from the best P of the probability",
     )
     parser.add_argument("--eval", action="store_true", help="then compare with the HF model, and write a report")
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
     parser.add_argument("--three_way", action=argparse.BooleanOptionalAction, default=True,
                         help="with --eval: HF in bf16 beside the device (default: on)")  # fmt: skip
-    parser.add_argument("--out", default="reports/demo", metavar="DIR", help="with --eval: its report (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument(
+        "--out",
+        type=arguments.name,
+        default="reports/demo",
+        metavar="DIR",
+        help="with --eval: its report (%(default)s)",
+    )
+    parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the figures")
 
 
 def run(args):
@@ -56,10 +68,6 @@ def run(args):
     quiet_libraries()
     os.environ.setdefault("TT_METAL_LOGGER_LEVEL", "error")  # a warning would stand in the middle of the text
     _first_run(args)
-    if args.temperature < 0:
-        raise BadInput("--temperature is out of range", got=args.temperature, want="0 (greedy) or more")
-    if not 0 < args.top_p <= 1:
-        raise BadInput("--top_p is out of range", got=args.top_p, want="more than 0, up to 1 (all)")
     writable(args.json)
     names = Settings.__dataclass_fields__
     with patience("loading PyTorch and transformers"):
@@ -80,7 +88,7 @@ def run(args):
         result["peak_rss_bytes"] = mapped.peak_rss_bytes()
     result["command"] = job.command("demo.py") + " --eval" * args.eval
     if args.json:
-        write_json(result, args.json)
+        write_json(args.json, result)
         rows.append(("figures", shown(args.json)))
     rows.append(("next", _next(args, result)))
     print("\n" + "\n".join(f"{name:<10} {text}" for name, text in rows))
@@ -125,7 +133,7 @@ def _evaluated(context, result, args):
     """Asks ITEMS about the text; what was found as rows, the record in `result`, the report in --out."""
     from bringup.checks import checklist
 
-    context.measured_on_text = None  # one text is enough here
+    context.reference_on_text = context.measured_on_text = None  # one text is enough here
     check = checklist.record(context, ITEMS)
     check["command"] = context.job.command("demo.py") + " --eval"
     result |= context.measured

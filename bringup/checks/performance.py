@@ -175,6 +175,8 @@ def op_table(context):
             for t in times
         ]
     records = context.records
+    if not any(row["phase"] == "decode" and row["predicted_seconds"] for row in rows):
+        return rows  # it computes nothing on the device
     predicted = roofline.predict(records["prefill"], records["decode"], context.job.system, traced=True)
     context.sections["predicted"] = predicted.as_dict()
     return rows

@@ -1,11 +1,10 @@
 """`bringup check --write`: the results section of MODEL_BRINGUP.md, the result JSON, and MODELS.md from all results."""
 
-import json
 import re
 
+from bringup import files
 from bringup.checks.outcome import PASS
 from bringup.errors import BadInput
-from bringup.files import plain
 
 BEGIN, END = "<!-- bringup check --write: begin -->", "<!-- bringup check --write: end -->"
 NOTES = "MODEL_BRINGUP.md"
@@ -29,8 +28,7 @@ def write_notes(check, path):
         text = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: found, text, count=1, flags=re.S)
     else:
         text = f"{text.rstrip()}\n\n## Results\n\n{found}\n"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return files.write(path, text)
 
 
 def write_models(measured, root):
@@ -39,11 +37,8 @@ def write_models(measured, root):
 
     name = f"{measured['checkpoint'].rstrip('/').rpartition('/')[2]}-{measured['system']}.json"
     path = root / "results" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(plain(measured), indent=1) + "\n")
-    table = root / "MODELS.md"
-    table.write_text(models.render(models.read(path.parent)))
-    return [path, table]
+    files.write_json(path, measured)
+    return [path, files.write(root / "MODELS.md", models.render(models.read(path.parent)))]
 
 
 def section(check):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from bringup import console
 from bringup.checks.outcome import FAIL, NOT_BUILT, PASS, SKIPPED
+from bringup.errors import printable
 
 MARKS = {PASS: "green", FAIL: "bold red", SKIPPED: "yellow", None: "cyan"}
 RAISED = re.compile(r"(?P<place>\S+:\d+: \w+)(?: while [^\n]*|: (?P<message>.*))")
@@ -14,9 +15,7 @@ RAISED = re.compile(r"(?P<place>\S+:\d+: \w+)(?: while [^\n]*|: (?P<message>.*))
 @contextmanager
 def watched(total):
     """Yields a `watch` for `checklist.run`."""
-    from rich.console import Console
-
-    screen = Console(stderr=True)
+    screen = console.screen(stderr=True)
     if not screen.is_terminal:
         yield line
         return
@@ -50,7 +49,7 @@ def table(results, total, doing=None):
     for r, summary in zip(results, summaries(results), strict=True):
         status = Text(r["status"] or "running", MARKS[r["status"]])
         seconds = "" if r["seconds"] is None else f"{r['seconds']:.1f}"
-        found.add_row(r["name"], status, seconds, Text(summary or doing or r["title"]))
+        found.add_row(r["name"], status, seconds, Text(printable(summary or doing or r["title"])))
     found.caption = f"{sum(r['status'] is not None for r in results)} of {total}"
     return found
 
@@ -60,7 +59,8 @@ def line(results):
     r = results[-1]
     if r["status"] is not None:
         summary = summaries(results)[-1]
-        print(f"{r['name']:<16} {r['status']:<8} {r['seconds']:5.1f} s  {summary}", file=sys.stderr, flush=True)
+        text = f"{r['name']:<16} {r['status']:<8} {r['seconds']:5.1f} s  {printable(summary)}"
+        print(text, file=sys.stderr, flush=True)
 
 
 def summaries(results):
@@ -104,4 +104,4 @@ def text(check):
         f"{check['verdict'].upper()}: {count[PASS]} passed, {count[FAIL]} failed, {count[SKIPPED]} skipped, "
         f"in {check['seconds']:.0f} s"
     )
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from bringup import backends
+from bringup import arguments, backends
 
 HELP = "teacher-forced accuracy of one model.py against its HF model"
 
@@ -12,39 +12,63 @@ def add_arguments(parser):
     add_model_arguments(parser)
     add_trace_arguments(parser)
     add_prompt_arguments(parser)
-    parser.add_argument("--text_file", metavar="FILE", help="lead both through this text (default: their own words)")
-    parser.add_argument("--min_new_tokens", type=int, default=0, metavar="N", help="no end of text before N tokens")
+    parser.add_argument(
+        "--text_file",
+        type=arguments.name,
+        metavar="FILE",
+        help="lead both through this text (default: their own words)",
+    )
+    parser.add_argument(
+        "--min_new_tokens", type=arguments.natural, default=0, metavar="N", help="no end of text before N tokens"
+    )
     parser.add_argument("--prefill_decode", action="store_true", help="run the prompt token by token through decode")
-    parser.add_argument("--batch", type=int, default=1, metavar="B", help="users (1 to 32), all with the same prompt")
+    parser.add_argument(
+        "--batch", type=arguments.users, default=1, metavar="B", help="users (1 to 32), all with the same prompt"
+    )
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
     parser.add_argument("--three_way", action=argparse.BooleanOptionalAction, default=True,
                         help="HF in bf16 beside the device: what the format costs (default: on)")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write the result, with one record per position")
+    parser.add_argument(
+        "--json", type=arguments.name, metavar="FILE", help="write the result, with one record per position"
+    )
 
 
 def add_model_arguments(parser, nargs=None):
     """What to run, on what; `nargs` of MODEL_PY."""
     parser.add_argument(
-        "model_py", nargs=nargs, metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py"
+        "model_py",
+        nargs=nargs,
+        type=arguments.name,
+        metavar="MODEL_PY",
+        help="models/<org>/<model>/<system>/functional/model.py",
     )
     parser.add_argument(
-        "--model", metavar="DIR_OR_ID", help="HF checkpoint directory or hub id (default: as the path says)"
+        "--model",
+        type=arguments.name,
+        metavar="DIR_OR_ID",
+        help="HF checkpoint directory or hub id (default: as the path says)",
     )
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
-    parser.add_argument("--system", help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")
-    backends.add_arguments(parser)
-    parser.add_argument("--device_id", type=int, default=0, metavar="N", help="which board, on one chip")
     parser.add_argument(
-        "--max_seq_len", type=int, metavar="N", help="cache length (default: a power of two, at least 256)"
+        "--system", type=arguments.name, help="n150, n300, t3000 or t3000_1x8 (default: as the path says)"
+    )
+    backends.add_arguments(parser)
+    parser.add_argument("--device_id", type=arguments.board, default=0, metavar="N", help="which board, on one chip")
+    parser.add_argument(
+        "--max_seq_len",
+        type=arguments.positive,
+        metavar="N",
+        help="cache length (default: a power of two, at least 256)",
     )
     parser.add_argument(
         "--cache_dir",
         default="",
+        type=arguments.folder,
         metavar="DIR",
         help="of references and large random weights (default: ~/.cache/ttnn-bringup)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of random weights, random prompts and sampling"
+        "--seed", type=arguments.seed, default=0, metavar="N", help="of random weights, random prompts and sampling"
     )
 
 
@@ -52,16 +76,22 @@ def add_trace_arguments(parser):
     from bringup.evaluation.run import TRACE_REGION_BYTES
 
     parser.add_argument("--trace", action="store_true", help="capture the decode step once, and replay it")
-    parser.add_argument("--trace_region_size", type=int, default=TRACE_REGION_BYTES, metavar="BYTES",
+    parser.add_argument("--trace_region_size", type=arguments.natural, default=TRACE_REGION_BYTES, metavar="BYTES",
                         help="DRAM for the captured step (default: 64 MiB)")  # fmt: skip
 
 
 def add_prompt_arguments(parser):
-    parser.add_argument("--prompt", metavar="TEXT", help="the prompt itself")
-    parser.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
-    parser.add_argument("--prompt_ids_file", metavar="FILE", help="token ids, separated by spaces or commas")
+    parser.add_argument("--prompt", type=arguments.text, metavar="TEXT", help="the prompt itself")
+    parser.add_argument(
+        "--prompt_file", type=arguments.name, metavar="FILE", help="a text file (default: prompts/long.txt)"
+    )
+    parser.add_argument(
+        "--prompt_ids_file", type=arguments.name, metavar="FILE", help="token ids, separated by spaces or commas"
+    )
     parser.add_argument("--chat", action="store_true", help="the prompt is a user's message in the chat template")
-    parser.add_argument("--max_new_tokens", type=int, default=100, metavar="N", help="tokens to compare (default: 100)")
+    parser.add_argument(
+        "--max_new_tokens", type=arguments.positive, default=100, metavar="N", help="tokens to compare (default: 100)"
+    )
 
 
 def run(args):
@@ -90,5 +120,5 @@ def run(args):
         + (" on this machine, not on a device" if job.activation.emulated else "")
     )
     if args.json:
-        write_json(result, args.json)
+        write_json(args.json, result)
     print(json.dumps(plain(short(result))))

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from bringup.errors import printable
+
 
 def generate(job, model, temperature=0.0, top_p=1.0):
     """Stream a continuation to stdout; its token ids and times."""
@@ -52,7 +54,8 @@ class Streamer:
         if self.start is None:  # generate() hands in the prompt first
             self.start = time.perf_counter()
             if self.tokenizer:
-                self._write(self.tokenizer.decode(ids[0], skip_special_tokens=True) + "\033[1m" * sys.stdout.isatty())
+                self._write(self.tokenizer.decode(ids[0], skip_special_tokens=True))
+                print("\033[1m" * sys.stdout.isatty(), end="", flush=True)
             return
         self.times.append(time.perf_counter())
         self.ids.append(int(ids))
@@ -64,7 +67,7 @@ class Streamer:
     def end(self):
         if self.tokenizer:
             self._flush(final=True)
-        self._write("\033[0m" * sys.stdout.isatty())
+        print("\033[0m" * sys.stdout.isatty(), end="", flush=True)
 
     def _flush(self, final):
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
@@ -75,7 +78,7 @@ class Streamer:
             self.printed = end
 
     def _write(self, text):
-        print(text, end="", flush=True)
+        print(printable(text), end="", flush=True)
 
 
 def common_prefix(a, b):

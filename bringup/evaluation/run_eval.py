@@ -3,8 +3,7 @@
 import json
 import os
 
-from bringup import backends
-from bringup.errors import BadInput
+from bringup import arguments, backends
 
 ON = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -20,27 +19,60 @@ def add_arguments(parser):
     parser.add_argument(
         "--mode", required=True, choices=("hf", "tt"), help="the HF model in its own dtype, or the device"
     )
-    parser.add_argument("--hf-model", required=True, metavar="ID", help="hub id; with --system it names the model.py")
-    parser.add_argument("--system", default=os.environ.get("YT_SYSTEM", "n150"), help="default: YT_SYSTEM, or n150")
-    parser.add_argument("--prefill-len", type=int, default=128, metavar="N", help="prompt tokens (default: 128)")
-    parser.add_argument("--decode-len", type=int, default=100, metavar="N", help="tokens to compare (default: 100)")
     parser.add_argument(
-        "--max-seq-len", type=int, metavar="N", help="cache length (default: a power of two, at least 256)"
+        "--hf-model",
+        required=True,
+        type=arguments.name,
+        metavar="ID",
+        help="hub id; with --system it names the model.py",
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="B", help="users (1 to 32), all with the same prompt")
+    parser.add_argument(
+        "--system", type=arguments.name, default=os.environ.get("YT_SYSTEM", "n150"), help="default: YT_SYSTEM, or n150"
+    )
+    parser.add_argument(
+        "--prefill-len", type=arguments.positive, default=128, metavar="N", help="prompt tokens (default: 128)"
+    )
+    parser.add_argument(
+        "--decode-len", type=arguments.positive, default=100, metavar="N", help="tokens to compare (default: 100)"
+    )
+    parser.add_argument(
+        "--max-seq-len",
+        type=arguments.positive,
+        metavar="N",
+        help="cache length (default: a power of two, at least 256)",
+    )
+    parser.add_argument(
+        "--batch", type=arguments.users, default=1, metavar="B", help="users (1 to 32), all with the same prompt"
+    )
     parser.add_argument(
         "--trace", type=switch, nargs="?", const=True, default=False, metavar="0|1", help="traced decode"
     )
     parser.add_argument("--prefill-decode", type=switch, nargs="?", const=True, default=False, metavar="0|1",
                         help="run the prompt token by token through decode")  # fmt: skip
-    parser.add_argument("--model-dir", metavar="DIR", help="a local checkpoint instead of the hub's")
-    parser.add_argument("--model-py", metavar="FILE", help="another model.py than models/ID/SYSTEM/functional/model.py")
+    parser.add_argument(
+        "--model-dir", type=arguments.name, metavar="DIR", help="a local checkpoint instead of the hub's"
+    )
+    parser.add_argument(
+        "--model-py",
+        type=arguments.name,
+        metavar="FILE",
+        help="another model.py than models/ID/SYSTEM/functional/model.py",
+    )
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
-    parser.add_argument("--text-file", metavar="FILE", help="lead both through this text instead of their own words")
-    parser.add_argument("--prompt-file", metavar="FILE", help="text, cut or repeated (default: prompts/long.txt)")
+    parser.add_argument(
+        "--text-file",
+        type=arguments.name,
+        metavar="FILE",
+        help="lead both through this text instead of their own words",
+    )
+    parser.add_argument(
+        "--prompt-file", type=arguments.name, metavar="FILE", help="text, cut or repeated (default: prompts/long.txt)"
+    )
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
-    parser.add_argument("--cache-dir", default="", metavar="DIR", help="where references are kept")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and prompts")
+    parser.add_argument(
+        "--cache-dir", default="", type=arguments.folder, metavar="DIR", help="where references are kept"
+    )
+    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of random weights and prompts")
     backends.add_arguments(parser)
 
 
@@ -50,8 +82,6 @@ def run(args):
     from bringup.files import PROJECT, plain
 
     quiet_libraries()
-    if args.prefill_len < 1:
-        raise BadInput("--prefill-len must be at least 1", got=args.prefill_len)
     model_py = args.model_py or PROJECT / "models" / args.hf_model / args.system / "functional" / "model.py"
     job = Job(
         hf_only=args.mode == "hf",

@@ -17,6 +17,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from bringup.backends import systems
+from bringup.files import write
 from bringup.planning import roofline
 from bringup.planning.roofline import Rates
 
@@ -185,7 +186,7 @@ def main(argv=None):
     text = json.dumps(rounded(calibrate()), indent=1) + "\n"
     print(text, end="")
     if args.write:
-        roofline.CONSTANTS.write_text(text)
+        write(roofline.CONSTANTS, text)
 
 
 if __name__ == "__main__":

@@ -7,38 +7,55 @@ Bytes are counted from shapes as the chip's allocator deals them; where there is
 and run by shapes alone, and its memory and op log count. Speeds are predicted from the op log, never measured.
 """
 
-import json
-from pathlib import Path
-
+from bringup import arguments
 from bringup.backends import systems
 from bringup.errors import BadInput, shown
-from bringup.files import writable
+from bringup.files import writable, write, write_json
 
 HELP = "does it fit, how long a context, how fast: from a configuration, without weights or a board"
 
 
 def add_arguments(parser):
     parser.add_argument(
-        "model", nargs="?", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json"
+        "model",
+        nargs="?",
+        type=arguments.name,
+        metavar="HF_ID_OR_CONFIG",
+        help="HF id, checkpoint directory or config.json",
     )
     parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
-    parser.add_argument("--model_py", metavar="FILE", help="the model file (default: models/HF_ID/SYSTEM, where it is)")
+    parser.add_argument(
+        "--model_py",
+        type=arguments.name,
+        metavar="FILE",
+        help="the model file (default: models/HF_ID/SYSTEM, where it is)",
+    )
     parser.add_argument(
         "--weights",
+        type=arguments.name,
         metavar="DTYPE",
         help="bf16, bfp8 or bfp4, or attention=..,mlp=..,head=.. (default: the model file's)",
     )
     parser.add_argument("--cache", default="bf16", metavar="DTYPE", help="of keys and values (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=1, metavar="N", help="1 to 32 (default: %(default)s)")
+    parser.add_argument("--users", type=arguments.users, default=1, metavar="N", help="1 to 32 (default: %(default)s)")
     parser.add_argument(
-        "--context", type=int, default=1024, metavar="N", help="positions of each (default: %(default)s)"
+        "--context", type=arguments.positive, default=1024, metavar="N", help="positions of each (default: %(default)s)"
     )
     parser.add_argument(
-        "--prompt", type=int, default=128, metavar="N", help="tokens before the first (default: %(default)s)"
+        "--prompt",
+        type=arguments.positive,
+        default=128,
+        metavar="N",
+        help="tokens before the first (default: %(default)s)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the plan")
+    parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the plan")
     parser.add_argument(
-        "--docs", metavar="FILE", nargs="?", const="docs/planning.md", help="write the plans of all known models"
+        "--docs",
+        type=arguments.name,
+        metavar="FILE",
+        nargs="?",
+        const="docs/planning.md",
+        help="write the plans of all known models",
     )
 
 
@@ -51,7 +68,7 @@ def run(args):
     if args.docs:
         from bringup.planning.docs import render
 
-        Path(args.docs).write_text(render())
+        write(args.docs, render())
         print(f"wrote {shown(args.docs)}")
         return
     if args.model is None:
@@ -64,4 +81,4 @@ def run(args):
     )  # fmt: skip
     show(result)
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+        write_json(args.json, result)

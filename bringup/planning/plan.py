@@ -33,10 +33,11 @@ def plan(
 ):
     """Everything `bringup plan` says, as plain data."""
     from bringup import backends
-    from bringup.planning.formats import Formats
+    from bringup.planning.formats import Formats, dtype_name
     from bringup.planning.memory import Memory, check_longest, smallest_system
     from bringup.planning.wiring import Wiring
 
+    cache = dtype_name(cache)
     backends.activate("emulator")
     system = systems.get(system)
     if not 1 <= users <= 32:

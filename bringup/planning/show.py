@@ -1,19 +1,16 @@
 """A plan for people: tables on a terminal."""
 
 from bringup.backends import systems
+from bringup.console import screen
 
 
 def show(result):
-    from rich.console import Console
-
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 150
-    console.print("\n".join(head(result)), highlight=False)
+    console = screen(150, soft_wrap=True)
+    console.print("\n".join(head(result)))
     for table in (bytes_table(result), context_table(result), split_table(result), systems_table(result)):
         if table is not None:
             console.print(table)
-    console.print("\n".join(notes(result)), highlight=False)
+    console.print("\n".join(notes(result)))
 
 
 def head(result):

@@ -3,12 +3,12 @@
 import json
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
-from bringup import backends
+from bringup import backends, files
 from bringup.backends import systems
+from bringup.console import screen
 from bringup.errors import BadInput
-from bringup.files import writable, written_whole
+from bringup.files import writable
 
 
 @contextmanager
@@ -35,8 +35,7 @@ def write(path, records, system):
     table = summary(records, system)
     peak = {kind: max((getattr(r, f"{kind}_bytes") for r in records), default=0) for kind in ("dram", "l1")}
     found = {"system": system.name, "ops": table, "peak": peak, "calls": [r.as_dict() for r in records]}
-    with written_whole(Path(path)) as partial:
-        partial.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    files.write(path, json.dumps(found, indent=1, default=str) + "\n")
     show(table, peak, len(records))
 
 
@@ -57,10 +56,9 @@ def summary(records, system):
 
 
 def show(table, peak, calls):
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True, file=sys.stderr)
+    console = screen(stderr=True, file=sys.stderr)
     shown = Table(title=f"{calls} calls; predicted, untraced", title_justify="left")
     for name in ("op", "calls", "MB", "GFLOP", "predicted ms"):
         shown.add_column(name, justify="left" if name == "op" else "right")

@@ -16,7 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from bringup import backends
+from bringup import arguments, backends
 from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput
 from bringup.programs import log
@@ -33,7 +33,9 @@ def add_arguments(parser):
 
 def add_shared_arguments(parser):
     """What `run` and `pytest` are told alike."""
-    parser.add_argument("--system", help=f"the machine that the program finds (default: {SYSTEM}, then n150)")
+    parser.add_argument(
+        "--system", type=arguments.name, help=f"the machine that the program finds (default: {SYSTEM}, then n150)"
+    )
     backends.add_arguments(parser)
     parser.add_argument("--log", metavar="FILE", help="write every call: operands, memory, line; show a table")
 

@@ -7,22 +7,32 @@ check is escaped. What a check did not measure is said, not left blank.
 import json
 from pathlib import Path
 
-from bringup.errors import BadInput, shown
+from bringup import arguments, files
+from bringup.errors import BadInput, BringupError, shown
 
 HELP = "the HTML report of a recorded check"
 FORMAT = 1
 
 
 def add_arguments(parser):
-    parser.add_argument("check_json", metavar="CHECK_JSON", help="check.json of `bringup check`, or its folder")
-    parser.add_argument("--out", metavar="FILE", help="default: report.html beside it")
+    parser.add_argument(
+        "check_json", type=arguments.name, metavar="CHECK_JSON", help="check.json of `bringup check`, or its folder"
+    )
+    parser.add_argument("--out", type=arguments.name, metavar="FILE", help="default: report.html beside it")
 
 
 def run(args):
     path = Path(args.check_json)
     path = path / "check.json" if path.is_dir() else path
     out = Path(args.out) if args.out else path.with_name("report.html")
-    write(read(path), out)
+    check = read(path)
+    try:
+        page = render(check)
+    except BringupError:
+        raise
+    except Exception as error:  # the templates raise whatever odd values make them do
+        raise BadInput(f"{shown(path)} is not a whole check", got=f"{type(error).__name__}: {error}") from error
+    files.write(out, page)
     print(f"wrote {shown(out)}")
 
 
@@ -33,21 +43,22 @@ def read(path):
     """
     try:
         check = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"cannot read {shown(path)}", got=f"{type(error).__name__}: {error}") from error
     if not isinstance(check, dict) or check.get("format") != FORMAT:
         got = check.get("format") if isinstance(check, dict) else type(check).__name__
         raise BadInput(
             f"{shown(path)} is not a check", got=f"format {got}", want=f"format {FORMAT}: bringup check --out"
         )
+    items = check.get("items")
+    if not (items and isinstance(items, list) and all(isinstance(i, dict) and "name" in i for i in items)):
+        raise BadInput(f"{shown(path)} is not a whole check", got="no items", want="what bringup check has written")
     return check
 
 
 def write(check, path):
     """Writes the page of a check, and the folder for it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(check), encoding="utf-8")
+    files.write(path, render(check))
 
 
 def render(check):

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from bringup.errors import BadInput, BringupError, shown
+from bringup import arguments, files
+from bringup.errors import BadInput, BringupError, printable, shown
 
 HELP = "write MODELS.md from results/*.json, or --check that it is current"
 
@@ -20,9 +21,13 @@ COLUMNS = ("Model", "System", "Backend", "Checkpoint", "Prompt + new", "Top-1", 
 
 def add_arguments(parser):
     parser.add_argument(
-        "--results", default="results", metavar="DIR", help="folder of result JSON files (default: results)"
+        "--results",
+        type=arguments.name,
+        default="results",
+        metavar="DIR",
+        help="folder of result JSON files (default: results)",
     )
-    parser.add_argument("--out", default="MODELS.md", metavar="FILE", help="default: MODELS.md")
+    parser.add_argument("--out", type=arguments.name, default="MODELS.md", metavar="FILE", help="default: MODELS.md")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the file is not current")
 
 
@@ -30,7 +35,7 @@ def run(args):
     text = render(read(Path(args.results)))
     out = Path(args.out)
     if not args.check:
-        out.write_text(text)
+        files.write(out, text)
         print(f"wrote {shown(out)}")
     elif not out.is_file() or out.read_text() != text:
         raise BringupError(f"{shown(out)} is not what {args.results} says", hint="bringup models")
@@ -50,18 +55,23 @@ def read(folder):
             results.append(
                 (result["hf_id"] or "", result["system"], result["checkpoint"], result["backend"], path, result)
             )
-            row(result)
-        except (ValueError, KeyError, TypeError) as error:
+            " ".join([*row(result), result["command"]])
+        except Exception as error:  # whatever odd values make the table's arithmetic raise
             raise BadInput(f"not a result of eval.py: {shown(path)}", got=f"{type(error).__name__}: {error}") from error
     return [r[-1] for r in sorted(results, key=lambda r: r[:5])]
 
 
 def render(results):
     lines = [HEAD, "| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(row(r)) + " |" for r in results]
+    lines += ["| " + " | ".join(map(_cell, row(r))) + " |" for r in results]
     lines += ["", "Commands, in the order of the rows:", "", "```bash"]
-    lines += [r["command"] for r in results]
+    lines += [printable(" ".join(r["command"].split())).replace("```", "") for r in results]
     return "\n".join([*lines, "```", ""])
+
+
+def _cell(text):
+    """Text that neither ends a cell nor a row."""
+    return printable(" ".join(text.split())).replace("|", "\\|")
 
 
 def row(result):
@@ -84,4 +94,6 @@ def row(result):
 
 def rate(result, name):
     low, high = result[f"{name}_interval"]
+    if not 0 <= low <= result[name] <= high <= 1:
+        raise ValueError(f"{name} = {result[name]}, in {low} to {high}")
     return f"{100 * result[name]:.1f} % ({100 * low:.0f} to {100 * high:.0f})"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bringup.backends import systems
 from bringup.errors import BadInput, shown
+from bringup.files import write_json, written_whole
 
 SCHEMA_VERSION = "3.5"
 #: (x, y) of the core behind each bank of L1.
@@ -52,17 +53,14 @@ def write(records, folder, system, seconds=None):
     if seconds is not None and len(seconds) != len(records):
         raise BadInput("a duration for each call", got=f"{len(seconds)}", want=f"{len(records)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "db.sqlite"
-    path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with written_whole(folder / "db.sqlite") as path, closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript((Path(__file__).parent / "visualizer.sql").read_text())
         for table, rows in _tables(records, phases, seconds, systems.get(system)).items():
             if rows:
                 marks = ", ".join("?" * len(rows[0]))
                 connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
     config = {"report_name": folder.name, "enable_detailed_buffer_report": True}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config, indent=2)
     return folder
 
 

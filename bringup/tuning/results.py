@@ -1,5 +1,7 @@
 """Results of a sweep: which points nothing beats, as a table and as a picture."""
 
+from bringup.console import screen
+from bringup.files import written_whole
 from bringup.report import plots
 
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE)  # of fidelities
@@ -23,7 +25,6 @@ def coordinates(row):
 
 
 def show(rows, axes):
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="* nothing is both faster (predicted) and closer", title_justify="left")
@@ -44,9 +45,7 @@ def show(rows, axes):
             f"{100 * a['top5']:.1f} %",
             "*" if row["pareto"] else "",
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
+    console = screen(140)
     console.print(table)
     for text in dict.fromkeys(text for row in done for text in row.get("warnings", ())):
         of = ["-".join(row[axis] for axis in axes) for row in done if text in row.get("warnings", ())]
@@ -55,7 +54,7 @@ def show(rows, axes):
         if "refused" in row:
             lines = row["refused"].splitlines()
             why = " ".join(line.strip() for line in lines[:2])
-            console.print(f"refused: {' '.join(row[axis] for axis in axes)}: {why}", highlight=False, soft_wrap=True)
+            console.print(f"refused: {' '.join(row[axis] for axis in axes)}: {why}", soft_wrap=True)
 
 
 def draw(rows, out, title):
@@ -82,5 +81,6 @@ def draw(rows, out, title):
     figure.axes[0].grid(color="0.9")
     pictures = [out / "sweep.svg", out / "sweep.png"]
     for path in pictures:
-        figure.savefig(path, dpi=150)
+        with written_whole(path) as partial:
+            figure.savefig(partial, dpi=150, format=path.suffix[1:])
     return pictures

@@ -15,10 +15,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bringup import backends
+from bringup import arguments, backends
 from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput, BringupError, shown
-from bringup.files import PACKAGES, writable, written_whole
+from bringup.files import PACKAGES, writable, write_json
 from bringup.planning import roofline
 from bringup.tuning import results as sweep_results
 
@@ -35,23 +35,41 @@ CONTEXT, PROMPT = 256, 128  # of the run by shapes
 
 
 def add_arguments(parser):
-    parser.add_argument("model_py", metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py")
-    parser.add_argument("--model", metavar="DIR_OR_ID", help="checkpoint for the accuracy (default: as the path says)")
+    parser.add_argument(
+        "model_py", type=arguments.name, metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py"
+    )
+    parser.add_argument(
+        "--model",
+        type=arguments.name,
+        metavar="DIR_OR_ID",
+        help="checkpoint for the accuracy (default: as the path says)",
+    )
     parser.add_argument(
         "--config",
+        type=arguments.name,
         metavar="HF_ID_OR_CONFIG",
         help="for speed and memory (default: the path's, where it is known; else the checkpoint's)",
     )
     parser.add_argument("--system", choices=systems.NAMES, help="default: as the path says")
     backends.add_arguments(parser)
     for axis, values in AXES.items():
-        parser.add_argument(f"--{axis}", default=values, metavar="A,B", help="default: %(default)s")
-    parser.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
-    parser.add_argument("--max_new_tokens", type=int, default=64, metavar="N", help="tokens compared (default: 64)")
-    parser.add_argument("--cache_dir", default="", metavar="DIR", help="where references are kept")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="points at a time (default: 1)")
+        parser.add_argument(
+            f"--{axis}", type=arguments.name, default=values, metavar="A,B", help="default: %(default)s"
+        )
+    parser.add_argument(
+        "--prompt_file", type=arguments.name, metavar="FILE", help="a text file (default: prompts/long.txt)"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=arguments.positive, default=64, metavar="N", help="tokens compared (default: 64)"
+    )
+    parser.add_argument(
+        "--cache_dir", default="", type=arguments.folder, metavar="DIR", help="where references are kept"
+    )
+    parser.add_argument(
+        "--jobs", type=arguments.whole(-1, 1024), default=1, metavar="N", help="points at a time (default: 1)"
+    )
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="default: processes")
-    parser.add_argument("--out", metavar="DIR", help="default: sweeps/<model>-<system>")
+    parser.add_argument("--out", type=arguments.name, metavar="DIR", help="default: sweeps/<model>-<system>")
 
 
 @dataclass(frozen=True)
@@ -110,18 +128,16 @@ def run(args):
     print(job.activation)
     print(f"{len(points)} points of {shown(common.model_py)} on {job.system}; results in {shown(out)}", flush=True)
     writable(out, folder=True)
-    job.reference()  # once, before the points need it
     digest = common.digest(job)
     files = {point: out / "points" / f"{point.name}-{digest}.json" for point in points}
     todo = [point for point in points if not files[point].is_file()]
     if len(todo) < len(points):
         print(f"{len(points) - len(todo)} points are there already")
-    (out / "points").mkdir(parents=True, exist_ok=True)
     evaluate(common, {point: files[point] for point in todo}, args.jobs, args.engine)
     rows = [asdict(point) | json.loads(files[point].read_text()) for point in points]
     sweep_results.mark_pareto(rows)
     result = {"format": 1, "common": asdict(common) | {"model_py": shown(common.model_py)}, "rows": rows}
-    (out / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_json(out / "sweep.json", result)
     sweep_results.show(rows, AXES)
     pictures = sweep_results.draw(rows, out, f"{_model_name(job)} on {job.system.name}")
     print(" ".join(["wrote", shown(out / "sweep.json"), *map(shown, pictures)]))
@@ -150,6 +166,7 @@ def prepare(args):
     names = Common.__dataclass_fields__
     common = Common(**{n: v for n, v in vars(args).items() if n in names})
     job = _job(common)
+    job.reference()  # once, before the points need it, and before the model file is loaded
     precision_option(job.model_file, None, {"exact_exp": True})  # raises where the file has one precision
     path = str(job.model_file.path.resolve())
     return job, Common(**asdict(common) | {"model_py": path, "system": job.system.name})
@@ -217,7 +234,7 @@ def evaluate(common, files, jobs, engine, write=None):
                 try:
                     Parallel(n_jobs=2)([delayed(write)(common, point, str(path))])  # 2: in a process of its own
                 except TerminatedWorkerError:
-                    _write(path, {"refused": "its process died, perhaps out of memory"})
+                    write_json(path, {"refused": "its process died, perhaps out of memory"})
                 advance()
 
 
@@ -230,12 +247,7 @@ def _register_ray():
 
 
 def write_point(common, point, path):
-    _write(Path(path), measure(common, point))
-
-
-def _write(path, result):
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(path, measure(common, point))
 
 
 def measure(common, point):

@@ -3,11 +3,9 @@
 bringup layers models/meta-llama/Llama-3.2-1B/n150/functional/model.py --model checkpoints/tiny-llama
 """
 
-import json
-from pathlib import Path
-
+from bringup import arguments
+from bringup.console import screen
 from bringup.evaluation.command import add_model_arguments, add_trace_arguments
-from bringup.files import plain
 
 HELP = "where a model.py first leaves its HF model: the layer and the point, and why"
 COLUMNS = ("layer", "point", "phase", "rel. L2", "HF bf16", "PCC", "own", "bound")
@@ -17,23 +15,29 @@ def add_arguments(parser):
     add_model_arguments(parser)
     add_trace_arguments(parser)
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="the text itself")
-    prompt.add_argument("--prompt_file", metavar="FILE", help="a text file (default: prompts/long.txt)")
-    prompt.add_argument("--prompt_ids_file", metavar="FILE", help="token ids, separated by spaces or commas")
-    parser.add_argument("--tokens", type=int, default=70, metavar="N", help="tokens of the prompt (default: 70)")
-    parser.add_argument("--decode", type=int, default=8, metavar="N", help="tokens after it, one by one (default: 8)")
+    prompt.add_argument("--prompt", type=arguments.text, metavar="TEXT", help="the text itself")
+    prompt.add_argument(
+        "--prompt_file", type=arguments.name, metavar="FILE", help="a text file (default: prompts/long.txt)"
+    )
+    prompt.add_argument(
+        "--prompt_ids_file", type=arguments.name, metavar="FILE", help="token ids, separated by spaces or commas"
+    )
+    parser.add_argument(
+        "--tokens", type=arguments.positive, default=70, metavar="N", help="tokens of the prompt (default: 70)"
+    )
+    parser.add_argument(
+        "--decode", type=arguments.natural, default=8, metavar="N", help="tokens after it, one by one (default: 8)"
+    )
     parser.add_argument("--all", action="store_true", help="every point, not only the worst of each layer")
-    parser.add_argument("--json", metavar="FILE", help="write the profile")
+    parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the profile")
 
 
 def run(args):
     from bringup.console import quiet_libraries
     from bringup.errors import BadInput
     from bringup.evaluation.run import Job, Settings
-    from bringup.files import writable
+    from bringup.files import writable, write_json
 
-    if args.tokens < 1 or args.decode < 0:
-        raise BadInput("nothing to run", got=f"--tokens {args.tokens} --decode {args.decode}", want="N >= 1 and N >= 0")
     quiet_libraries()
     writable(args.json)
     given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
@@ -45,7 +49,7 @@ def run(args):
     found = of_job(job, args.tokens)
     print_profile(found, every_point=args.all)
     if args.json:
-        Path(args.json).write_text(json.dumps(plain(found.as_dict()), indent=1) + "\n")
+        write_json(args.json, found.as_dict())
     return 1 if found.first else 0
 
 
@@ -54,19 +58,17 @@ def of_job(job, decode_from):
     from bringup.errors import blame
     from bringup.evaluation import layers
 
-    hf_model = job.hf_model()
-    with job.open_model() as (model, _):
+    with job.open_model(keep_hf=True) as (model, _):
         with blame(job.model_file.path, "running the model"):
             device = layers.record_device(model, job.prompt_ids, decode_from)
-        return layers.judge(hf_model, device, layers.precision_of(job.model_file.module), model)
+        return layers.judge(job.hf_model(), device, layers.precision_of(job.model_file.module), model)
 
 
 def print_profile(profile, every_point=False, console=None):
     """The profile as a table and a verdict, for a terminal or a file."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = console or Console()
+    console = console or screen()
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in COLUMNS:
         text = name in ("layer", "point", "phase")
@@ -76,7 +78,7 @@ def print_profile(profile, every_point=False, console=None):
         table.add_row(*cells(row), style=style)
     console.print(table)
     for line in lines(profile):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def shortened(profile):
