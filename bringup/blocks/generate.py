@@ -15,6 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from bringup.blocks import hf
 from bringup.blocks.cache import Pages
+from bringup.blocks.config import check_window
 from bringup.blocks.memory import check_fits
 from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
 from bringup.blocks.precision import Precision
@@ -83,6 +84,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         super().__init__()
         if max_seq_len < 1:
             raise ValueError(f"max_seq_len must be at least 1, not {max_seq_len}")
+        check_window(hf_model.config, max_seq_len)
         self.config = hf_model.config
         self.generation_config = hf_model.generation_config
         self.device = torch.device("cpu")  # of input_ids and logits

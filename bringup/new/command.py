@@ -10,25 +10,33 @@ value, HF's module that has it, and what would be needed. What is written has ru
 """
 
 import json
-import pprint
 import re
+import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 
+from bringup import arguments
 from bringup.backends import systems
 from bringup.errors import BadInput, shown
+from bringup.files import write as write_file
+from bringup.files import write_all
+from bringup.new.literal import WIDTH, literal
 
 HELP = "write a model file, its notes and a test from an HF configuration"
 HERE = Path(__file__).parent
-WIDTH = 120
 
 
 def add_arguments(parser):
-    parser.add_argument("model", metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json")
+    parser.add_argument(
+        "model", type=arguments.name, metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json"
+    )
     parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
     id_help = "the model's HF id; needed where a directory or config.json does not say it in _name_or_path"
-    parser.add_argument("--id", metavar="ORG/NAME", help=id_help)
-    parser.add_argument("--out", metavar="DIR", default=".", help="where models/ and tests/ are (default: here)")
+    parser.add_argument("--id", type=arguments.name, metavar="ORG/NAME", help=id_help)
+    parser.add_argument(
+        "--out", type=arguments.name, metavar="DIR", default=".", help="where models/ and tests/ are (default: here)"
+    )
     parser.add_argument("--force", action="store_true", help="write over files that are there")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
 
@@ -85,23 +93,19 @@ def write(found, root, force=False):
     found.test_path = str(files["test"].relative_to(root))
     found.small = small.fields(found.config)
     _words(found)
-    files["model.py"].parent.mkdir(parents=True, exist_ok=True)
-    before = files["model.py"].read_text() if files["model.py"].exists() else None
-    if full:
-        files["model.py"].write_text(_delegate(found, full))
-    else:
-        files["model.py"].write_text(_render("model.py.j2", found))
-    try:
-        facts.run_by_shapes(files["model.py"], found)
-    except BaseException:
-        files["model.py"].unlink() if before is None else files["model.py"].write_text(before)
-        raise
+    texts = {"model.py": _delegate(found, full) if full else _render("model.py.j2", found)}
+    with tempfile.TemporaryDirectory(prefix="bringup-new-") as place:  # tried there before anything is written here
+        tried = Path(place) / "models" / found.hf_id / found.system.name / "functional" / "model.py"
+        write_file(tried, texts["model.py"])
+        if full:
+            beside = tried.parents[2] / full / "functional"
+            shutil.copytree(folder.parents[1] / full / "functional", beside)
+        facts.run_by_shapes(tried, found)
     found.padded_heads = found.heads.n_query * found.system.chips - found.config.num_attention_heads
     if "notes" in files:
-        files["notes"].write_text(_render("MODEL_BRINGUP.md.j2", found))
-    files["test"].parent.mkdir(parents=True, exist_ok=True)
-    files["test"].write_text(_render("test_model.py.j2", found))
-    return list(files.values())
+        texts["notes"] = _render("MODEL_BRINGUP.md.j2", found)
+    texts["test"] = _render("test_model.py.j2", found)
+    return write_all({path: texts[name] for name, path in files.items()})
 
 
 def _full_file(folder):
@@ -157,9 +161,4 @@ def _render(template, found):
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(vars(found), quoted=_quoted)
-
-
-def _quoted(value):
-    """A value as this project writes it in code."""
-    return pprint.pformat(value, width=WIDTH - 8, sort_dicts=False).replace("'", '"')
+    return environment.get_template(template).render(vars(found), literal=literal)

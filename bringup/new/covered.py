@@ -8,9 +8,11 @@ nor a field gave away, such as a scaled residual, is found so.
 import copy
 from dataclasses import dataclass
 
-from bringup.new import small
+from bringup.checkpoints import configuration
+from bringup.new import effects, small
 
 TILE = 32
+MAX_SEQ_LEN = 1024  # of the files that are written, where the caller names none
 PERIOD = 8  # layers: what is done in every fourth or sixth shows in as many
 SAME = 1e-4  # relative L2 of two fp32 computations of the same thing
 
@@ -55,17 +57,25 @@ def gaps(config):
         needed = "an encoder of images and its projector; or the configuration of the text model alone"
         found.append(Gap(f"model_type = {config.model_type!r} is multimodal", type(config).__name__, needed))
         config = text
+    if getattr(config, "quantization_config", None):
+        needed = "weights in float32, float16 or bfloat16, which the device then has in formats of its own"
+        found.append(Gap(configuration.quantised_by(config.quantization_config), type(config).__name__, needed))
+        config = copy.deepcopy(config)
+        del config.quantization_config
     try:
         model = two_layers(config)
-    except (KeyError, TypeError) as error:
+    except (ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        return found + [Gap(f"model_type = {config.model_type!r}", "AutoModelForCausalLM", f"a causal model: {reason}")]
+    except Exception as error:  # HF's classes raise whatever their arithmetic does on values that they do not know
         needed = f"a configuration that HF's model takes; it raised {type(error).__name__}: {error}"
         return found + [Gap(f"model_type = {config.model_type!r}, with a value it does not know", "HF", needed)]
-    except (ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        return found + [Gap(f"model_type = {config.model_type!r}", "AutoModelForCausalLM", f"a causal model: {reason}")]
-    found += _structure(config, model)
-    if not found:
-        found += _arithmetic(config)
+    for look in (_structure, _effects, _arithmetic):
+        try:
+            found += look(config, model, found)
+        except Exception as error:  # fields of a kind that nobody looked for, such as sizes by layer
+            what = f"{look.__name__[1:]} of a kind that was not looked into ({type(error).__name__}: {error})"
+            found.append(Gap(" ".join(what.split())[:300], _of(model), "a model file of its own"))
     return found
 
 
@@ -77,15 +87,28 @@ def two_layers(config):
     short = copy.deepcopy(config)
     types = getattr(config, "layer_types", None)
     if types:
-        short.layer_types = list(dict.fromkeys(types)) * (1 if len(set(types)) > 1 else 2)
-        short.num_hidden_layers = len(short.layer_types)
+        kinds = list(dict.fromkeys(types)) * (1 if len(set(types)) > 1 else 2)
+        try:
+            short.layer_types = kinds
+        except AttributeError:  # it follows from other fields: every layer may be of its own kind
+            kinds = types
+        short.num_hidden_layers = len(kinds)
     else:
         short.num_hidden_layers = min(2, config.num_hidden_layers)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(short, dtype=torch.float32).eval()
 
 
-def _structure(config, model):
+def _effects(config, model, known):
+    """Fields that HF computes with and that no module shows."""
+    found = []
+    for name, value, moved in effects.unread(config, "\n".join(map(str, known))):
+        how = "" if moved is None else f": HF's logits move by {moved:.1e} (relative L2) with 1 in its place"
+        found.append(Gap(f"{name} = {value}{how}", f"{_of(model)}.forward", "a block that computes with it"))
+    return found
+
+
+def _structure(config, model, known):
     found = []
     decoder = getattr(model, "model", None)
     if decoder is None or not {"layers", "embed_tokens"} <= _children(decoder):
@@ -94,6 +117,9 @@ def _structure(config, model):
     found += _unknown(decoder, DECODER, "model") + _unknown(model, {"model", "lm_head"}, "")
     layer = decoder.layers[0]
     found += _unknown(layer, LAYER, "model.layers.N")
+    for name in () if found else sorted(LAYER - _children(layer)):
+        needed = "a DecoderLayer wired without it: what is normed, and added to what, is another"
+        found.append(Gap(f"model.layers.N has no {name}", _of(layer), needed))
     if "pre_feedforward_layernorm" in _children(layer):
         needed = "a DecoderLayer that norms what attention returns before it is added"
         found.append(Gap("post_attention_layernorm comes after attention, not before the MLP", _of(layer), needed))
@@ -184,7 +210,8 @@ def _attention(config, decoder, attention):
         if norm is not None and getattr(norm, "weight", None) is not None and len(norm.weight) != head_dim:
             what = f"{name} is over {len(norm.weight)} values, not over each head of {head_dim}"
             found.append(Gap(what, _of(norm), "a norm over all heads: on several chips a sum of squares over them"))
-    if any(getattr(layer.self_attn, "sliding_window", None) for layer in decoder.layers) or _windowed(config):
+    windows = [getattr(layer, "self_attn", None) for layer in decoder.layers]
+    if (any(getattr(a, "sliding_window", None) for a in windows) or _windowed(config)) and _bites(config):
         size, types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
         which = f", in {types.count('sliding_attention')} of {len(types)} layers" if types else ""
         needed = "sliding_window_size in the attention of prompts and of decode, chosen by layer"
@@ -200,6 +227,12 @@ def _attention(config, decoder, attention):
 def _windowed(config):
     """Does HF mask with a window that no attention module shows?"""
     return getattr(config, "sliding_window", None) is not None and not getattr(config, "layer_types", None)
+
+
+def _bites(config):
+    """Is the window shorter than the longest cache that a model file written here has?"""
+    size = getattr(config, "sliding_window", None)
+    return not isinstance(size, int) or size < min(MAX_SEQ_LEN, config.max_position_embeddings)
 
 
 def _mlp(config, mlp):
@@ -258,13 +291,19 @@ def _sizes(config, layer):
         padded = -(-head_dim // TILE) * TILE
         needed = f"heads padded to {padded} in the weights of q, k, v and o, in RoPE and in the cache"
         found.append(Gap(f"head_dim = {head_dim} is no multiple of {TILE}", _of(layer.self_attn), needed))
+    elif head_dim != TILE and head_dim % (2 * TILE):  # ttnn 0.81.1, rotary_embedding: a half is whole tiles
+        padded = -(-head_dim // (2 * TILE)) * 2 * TILE
+        needed = f"each half of a head padded to {padded // 2} columns in q, k, v and o, in RoPE and in the cache"
+        found.append(Gap(f"head_dim = {head_dim} has no halves of whole tiles", _of(layer.self_attn), needed))
     if config.hidden_size % TILE:
         found.append(Gap(f"hidden_size = {config.hidden_size} is no multiple of {TILE}", _of(layer), "padded rows"))
     return found
 
 
-def _arithmetic(config):
-    """Does a small random model compute what the blocks do?"""
+def _arithmetic(config, model, known):
+    """Does a small random model compute what the blocks do? Asked where nothing else was found."""
+    if known:
+        return []
     import torch
 
     fields = small.fields(config, min(PERIOD, config.num_hidden_layers))

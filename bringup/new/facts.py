@@ -1,12 +1,13 @@
 """What the templates say of a model: its sizes, its parallel plan, and the weight dtype that fits."""
 
+import re
 import sys
 from types import SimpleNamespace
 
 from bringup.backends import systems
 from bringup.errors import BadInput
+from bringup.new.covered import MAX_SEQ_LEN, two_layers
 
-MAX_SEQ_LEN = 1024
 DTYPES = ("bfloat16", "bfloat8_b")  # in order of preference
 CHIPS = {1: "one Wormhole", 2: "two Wormholes", 8: "eight Wormholes"}
 ROPE = {
@@ -30,7 +31,8 @@ def gather(config, hf_id, system):
     found.requires = _requires(config)
     found.mlp = "gated SiLU" if found.gated else "squared ReLU, no gate"
     found.mlp_block = "GatedMLP" if found.gated else "Relu2MLP"
-    found.rope = ROPE.get(config.rope_parameters["rope_type"], f"{config.rope_parameters['rope_type']} RoPE")
+    kind = config.rope_parameters["rope_type"]
+    found.rope = ROPE.get(kind, re.sub(r"[^a-z0-9_]", "?", kind) + " RoPE")  # goes into a docstring
     found.max_seq_len = min(MAX_SEQ_LEN, config.max_position_embeddings)
     found.chips = CHIPS.get(system.chips, f"{system.chips} Wormholes")
     return found
@@ -38,8 +40,6 @@ def gather(config, hf_id, system):
 
 def _of_hf(config):
     """(class name, "bias" and "norm" as attention has them, is the MLP gated)."""
-    from bringup.new.covered import two_layers
-
     model = two_layers(config)
     layer = model.model.layers[0]
     attention = {"bias": layer.self_attn.q_proj.bias is not None, "norm": hasattr(layer.self_attn, "q_norm")}

@@ -6,13 +6,14 @@ of the size that HF's own bfloat16 has.
 
 import copy
 import math
+from contextlib import suppress
 
 USERS, PROMPT, STEPS = 2, 33, 3  # past one tile, and decoded past it
 HEAD_DIM, VOCAB = 32, 500
 # Fields that say nothing of what is computed, or follow from others.
 NO_PART = {
     "_name_or_path", "architectures", "attention_dropout", "dtype", "layer_types", "max_window_layers",
-    "pretraining_tp", "torch_dtype", "transformers_version", "use_cache",
+    "pretraining_tp", "quantization_config", "torch_dtype", "transformers_version", "use_cache",
 }  # fmt: skip
 # Decode attention of up to 16 query heads a chip takes an approximate exp, whatever is asked for: its output is 2.0e-2
 # from fp32 attention (relative rms, ttnn 0.81.1 on the functional simulator).
@@ -35,11 +36,13 @@ def fields(config, layers=2):
     if own_head_dim:
         small.head_dim = HEAD_DIM
     if getattr(config, "layer_types", None):
-        small.layer_types = config.layer_types[:layers]
+        with suppress(AttributeError):  # it follows from other fields
+            small.layer_types = config.layer_types[:layers]
     small.max_position_embeddings, small.initializer_range = 4096, 0.08
     for token, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0)):
         setattr(small, token, value)
-    found = {k: v for k, v in small.to_diff_dict().items() if k not in NO_PART}
+    known = type(config)().to_dict()  # what else a config.json holds is not HF's, and says nothing
+    found = {k: v for k, v in small.to_diff_dict().items() if k in known and k not in NO_PART and k[0] != "_"}
     return {"model_type": config.model_type} | dict(sorted(found.items()))
 
 
