@@ -1,37 +1,50 @@
 """Model files: what a path says, the module behind it, and the model that its `build_model` makes."""
 
-import functools
+import ast
 import hashlib
 import importlib.util
 import inspect
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
 from bringup import files
 from bringup.backends import systems
 from bringup.checkpoints import old_names
-from bringup.errors import BadInput, ModelFailed, blame, indent, shown, where
+from bringup.errors import BadInput, ModelFailed, blame, failed, shown
 
 PATH_RULE = "models/<org>/<model>/<system>/functional/model.py"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model.py: where it is, what its path says (None where it says nothing), and its module once loaded."""
+    """A model.py: where it is, and what its path says (None where it says nothing).
+
+    Its module is loaded when it is first asked for: what the HF model says is made before that, so that a file that
+    patches torch or transformers has no part in what it is compared with. `given` stands in for the module.
+    """
 
     path: Path
     hf_id: str | None
     system: str | None
-    module: Any = None
-    old_names: tuple = ()  # names of transformers 4 that it reads
+    given: Any = None
 
-    @property
-    def mesh_shape(self):
-        shape = getattr(self.module, "MESH_SHAPE", None)
-        return None if shape is None else tuple(shape)
+    @cached_property
+    def module(self):
+        module = self.given or import_file(self.path)
+        if not callable(getattr(module, "build_model", None)):
+            own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", 0) == module.__name__]
+            raise _no_build_model(self.path, own)
+        return module
+
+    @cached_property
+    def old_names(self):
+        """Names of transformers 4 that it reads."""
+        return tuple(old_names.read_by(self.path))
 
     @property
     def build_model(self):
@@ -40,7 +53,7 @@ class ModelFile:
         if not self.old_names:
             return build
 
-        @functools.wraps(build)
+        @wraps(build)
         def with_old_names(hf_model, *args, **kwargs):
             names = ", ".join(self.old_names)
             print(f"{shown(self.path)} is written for transformers 4: {names} answered as there", file=sys.stderr)
@@ -65,26 +78,85 @@ def describe(path):
 def load_model_file(path, system=None):
     """Import a model.py (after `backends.activate`) and check that it has `build_model` and fits `system`'s mesh."""
     found = describe(path)
-    module = import_file(found.path)
-    if not callable(getattr(module, "build_model", None)):
-        raise BadInput(
-            f"{shown(found.path)} has no build_model",
-            want="build_model(hf_model, tt_device, max_seq_len)",
-            hint=_close_names(module),
-        )
-    found = ModelFile(found.path, found.hf_id, found.system, module, tuple(old_names.read_by(found.path)))
     check_mesh(found, system or found.system or "n150")
     return found
 
 
+def look_over(model_file, system):
+    """Refuses, without running it, a file that cannot be loaded or is for another mesh, as far as its text says so.
+
+    What only running it shows comes when the module is loaded.
+    """
+    path = model_file.path
+    try:
+        source = path.read_bytes()
+        tree = ast.parse(source, filename=str(path.resolve()))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise failed(error, path, "loading it") from error
+    names = {}
+    for node in _at_import(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names[node.name] = None
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name: None for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names[node.id] = None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "MESH_SHAPE":
+            with suppress(ValueError):
+                _check_shape(path, ast.literal_eval(node.value), system)
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and b"sys.path" not in source:
+            _look_for(node, path)
+    if not {"build_model", "*"} & set(names) and b"globals()" not in source:
+        raise _no_build_model(path, names)
+
+
+def _at_import(tree):
+    """The nodes that run when the file is loaded."""
+    for child in ast.iter_child_nodes(tree):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from _at_import(child)
+
+
+def _look_for(node, path):
+    """Raises for an imported package that is nowhere: said before the reference has taken its time."""
+    names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+    for name in names:
+        top = (name or "ttnn").partition(".")[0]
+        if getattr(node, "level", 0) or top in {"ttnn", *sys.modules} or list(path.parent.glob(f"{top}*")):
+            continue
+        with suppress(ValueError, ImportError):
+            if importlib.util.find_spec(top) is None:
+                raise ModelFailed(
+                    f"{shown(path)}:{node.lineno}: ModuleNotFoundError while loading it\n  No module named {top!r}"
+                )
+
+
+def _no_build_model(path, names):
+    near = [n for n in names if re.search("build|model", n, re.I)]
+    return BadInput(
+        f"{shown(path)} has no build_model",
+        want="build_model(hf_model, tt_device, max_seq_len)",
+        hint=f"it has {', '.join(near)}" if near else None,
+    )
+
+
 def check_mesh(model_file, system):
     """Refuse a file that names another mesh than the system has. A file that names none runs anywhere."""
+    _check_shape(model_file.path, getattr(model_file.module, "MESH_SHAPE", None), system)
+
+
+def _check_shape(path, shape, system):
     system = systems.get(system)
-    shape = model_file.mesh_shape
+    try:
+        shape = None if shape is None else tuple(shape)
+    except TypeError:
+        raise BadInput(f"{shown(path)}: MESH_SHAPE is no shape", got=repr(shape), want="(rows, columns)") from None
     if shape is not None and shape != system.mesh_shape:
         fits = [s.name for s in systems.SYSTEMS.values() if s.mesh_shape == shape]
         raise BadInput(
-            f"{shown(model_file.path)} is for another mesh",
+            f"{shown(path)} is for another mesh",
             got=f"MESH_SHAPE = {shape}, and {system}",
             want=f"MESH_SHAPE = {system.mesh_shape}",
             hint=f"--system {fits[0]}" if fits else None,
@@ -111,12 +183,9 @@ def import_file(path):
     except BadInput:
         del sys.modules[name]
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ModelFailed(
-            f"{where(error, path)}: {type(error).__name__} while loading it\n{indent(error)}",
-            hint=_written_for_4(error),
-        ) from error
+        raise failed(error, path, "loading it", hint=_written_for_4(error)) from error
     return module
 
 
@@ -124,15 +193,6 @@ def _written_for_4(error):
     """A hint where what is missing is transformers' own: a name, or a module, that version 5 dropped."""
     name = getattr(error, "name", None) or ""
     return old_names.HINT if isinstance(error, ImportError) and name.partition(".")[0] == "transformers" else None
-
-
-def _close_names(module):
-    near = [
-        n
-        for n, v in vars(module).items()
-        if callable(v) and re.search("build|model", n, re.I) and v.__module__ == module.__name__
-    ]
-    return f"it has {', '.join(near)}" if near else None
 
 
 # What generate() of transformers 5.23 asks of `self` and version 4 did not: a GenerationMixin written for 4 lacks it.

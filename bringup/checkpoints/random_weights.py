@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from bringup import arguments, files
 from bringup.checkpoints import configuration, known
 from bringup.console import gib, progress
 from bringup.errors import BadInput, shown
-from bringup.files import written_whole
 
 HELP = "write random weights of a true configuration as a checkpoint directory"
 RULE = "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms 1, biases 0"
@@ -26,10 +26,15 @@ SPARE_DISK_BYTES = 1 << 30
 
 def add_arguments(parser):
     parser.add_argument(
-        "config", metavar="ID_OR_CONFIG", help="a known model's id, or a config.json (or its directory)"
+        "config",
+        type=arguments.name,
+        metavar="ID_OR_CONFIG",
+        help="a known model's id, or a config.json (or its directory)",
     )
-    parser.add_argument("directory", metavar="DIR", help="where to write; must be empty, or an interrupted run's")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "directory", type=arguments.name, metavar="DIR", help="where to write; must be empty, or an interrupted run's"
+    )
+    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="default: 0")
 
 
 def run(args):
@@ -122,18 +127,18 @@ def write(config, directory, seed=0):
             hint="another directory: --cache_dir or BRINGUP_CACHE where weights are cached",
         )
     print(f"writing {gib(left)} of random weights to {shown(directory)}", flush=True)
-    seed_file.write_text(json.dumps(about, indent=1) + "\n")
+    files.write_json(seed_file, about)
     with progress("random weights, shards", len(shards)) as advance, ThreadPoolExecutor() as pool:
         for name, shard in zip(names, shards, strict=True):
             if not (directory / name).is_file():
                 values = pool.map(lambda item: _value(item[0], item[1].shape, config, seed).to(item[1].dtype), shard)
-                with written_whole(directory / name) as partial:
+                with files.written_whole(directory / name) as partial:
                     save_file(dict(zip((n for n, _ in shard), values, strict=True)), partial, metadata={"format": "pt"})
             advance()
     where = {n: name for name, shard in zip(names, shards, strict=True) for n, _ in shard}
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
-    config.save_pretrained(directory)
+    files.write_json(directory / "model.safetensors.index.json", index)
+    files.write(directory / "config.json", config.to_json_string())
 
 
 def _facts(config):

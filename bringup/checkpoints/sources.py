@@ -1,19 +1,23 @@
 """HF checkpoints: where they are, and what they hold: configuration, weights, tokenizer."""
 
 import hashlib
-import json
+import math
 import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bringup.checkpoints import configuration, hub, random_weights
+from bringup import files
+from bringup.checkpoints import configuration, hub, mapped, random_weights, stored
 from bringup.checkpoints.known import known_config, known_config_path
 from bringup.console import progress
-from bringup.errors import BadInput, shown
-from bringup.files import located, written_whole
+from bringup.errors import BadInput, BringupError, shown
+from bringup.files import located
 
+HALF = 65504.0  # the largest float16
+RELEASE_BYTES = 1 << 30  # mapped weights that are looked through before their pages are given back
+SHOWN = 8  # names of tensors in a message
 IN_MEMORY_BYTES = 4 << 30  # larger random weights are written to the cache directory, and mapped from there
 
 
@@ -30,17 +34,21 @@ class Source:
         if self.random_seed is not None:
             text = known_config_path(self.name).read_text() + f" seed {self.random_seed} {random_weights.RULE}"
             return hashlib.sha256(text.encode()).hexdigest()
-        return _directory_fingerprint(self.directory, Path(cache_dir).expanduser())
+        return stored.identity(self.directory, cache_dir)
 
     def weight_files(self, cache_dir=None):
         """The files that hold the weights; none for random weights in memory."""
         directory = self.directory or random_directory(self, cache_dir)
-        return sorted(p for p in directory.glob("*") if p.suffix in (".safetensors", ".bin"))
+        return stored.weight_files(directory) if self.directory or directory.is_dir() else []
 
 
 def default_cache_dir():
     """Where references and large random weights are kept."""
-    return os.environ.get("BRINGUP_CACHE", "~/.cache/ttnn-bringup")
+    named = os.environ.get("BRINGUP_CACHE") or "~/.cache/ttnn-bringup"
+    try:
+        return str(Path(named).expanduser())
+    except RuntimeError as error:  # ~ of somebody who is not here
+        raise BadInput("there is no place for the cache", got=f"{named}: {error}", hint="BRINGUP_CACHE=DIR") from None
 
 
 def random_directory(source, cache_dir=None):
@@ -72,7 +80,9 @@ def load_config(source):
     """The HF configuration."""
     if source.random_seed is not None:
         return known_config(source.name)
-    return configuration.read(source.directory)
+    config = configuration.read(source.directory)
+    configuration.check_tokens(config, source.name)
+    return config
 
 
 def load_hf_model(source, dtype="auto", cache_dir=None, layers=None):
@@ -83,7 +93,6 @@ def load_hf_model(source, dtype="auto", cache_dir=None, layers=None):
     `checkpoints.mapped.release` gives it back. Random weights of more than IN_MEMORY_BYTES are written to disk first.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     if dtype != "auto":
         dtype = getattr(torch, dtype)
@@ -98,8 +107,96 @@ def load_hf_model(source, dtype="auto", cache_dir=None, layers=None):
             return _fold_head(random_weights.model(config, source.random_seed, None if dtype == "auto" else dtype))
         directory = random_directory(source, cache_dir)
         random_weights.write(config, directory, source.random_seed)
+    return _fold_head(_whole(source, directory, dtype, cache_dir or default_cache_dir()))
+
+
+def _whole(source, directory, dtype, cache_dir):
+    """The model of a directory with every weight from its files; what transformers would fill in or leave out is named.
+
+    Raises    BadInput
+    """
+    from transformers import AutoModelForCausalLM
+
+    shapes = stored.check(directory)
     with _reading(source):
-        return _fold_head(AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval())
+        if shapes:
+            _plausible(source, random_weights.hollow(load_config(Source(source.name, directory))), shapes)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+        )
+    _complete(source, report)
+    _finite(source, model, cache_dir)
+    return model.eval()
+
+
+def _plausible(source, made, shapes):
+    """Refuses a configuration that wants much more than the files hold, before transformers fills memory with it."""
+    wanted = {name: tuple(p.shape) for name, p in made.named_parameters()}
+    if sum(map(math.prod, wanted.values())) <= 2 * sum(map(math.prod, shapes.values())) + (1 << 22):
+        return
+    bad = [
+        f"{n} {list(shape)}, stored {list(shapes.get(n, ()))}" for n, shape in wanted.items() if shapes.get(n) != shape
+    ]
+    raise _not_of_this_model(source, "missing or of another shape", bad)
+
+
+def _complete(source, report):
+    """Raises for what the loading report names: a model that is filled up with random numbers proves nothing."""
+    misshapen = [f"{name} {list(got)}, wanted {list(want)}" for name, got, want in report["mismatched_keys"]]
+    for what, names in (
+        ("of another shape than the configuration's", misshapen),
+        ("missing", report["missing_keys"]),
+        ("no part of the model", report["unexpected_keys"]),
+        ("not readable", report["error_msgs"]),
+    ):
+        if names:
+            raise _not_of_this_model(source, what, names)
+
+
+def _not_of_this_model(source, what, names):
+    names = sorted(map(str, names))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return BadInput(
+        f"{source.name}: {len(names)} weights are {what}",
+        got=", ".join(names[:SHOWN]) + more,
+        want="the weights of config.json's model, each once",
+        hint="fetch the checkpoint again, or the config.json that belongs to it",
+    )
+
+
+def _finite(source, model, cache_dir):
+    """Refuses weights that are not finite, or that half precision does not hold; read once for each content."""
+    import torch
+
+    if source.random_seed is not None:
+        return
+    files_of, note = source.weight_files(cache_dir), Path(cache_dir) / "finite" / source.fingerprint(cache_dir)
+    if note.is_file():
+        return
+    parameters, since = list(model.named_parameters()), 0
+    with progress("weights, are they finite", len(parameters)) as advance:
+        for name, parameter in parameters:
+            low, high = (0.0, 0.0) if not parameter.numel() else map(float, torch.aminmax(parameter.detach()))
+            if not -HALF <= low <= high <= HALF:
+                kind = "values that are not finite" if not math.isfinite(low + high) else f"{max(-low, high):.4g}"
+                raise BadInput(
+                    f"{source.name}: {name} holds {kind}",
+                    want=f"finite weights, at most {HALF:.0f} in size: float16 holds no more, and no model has more",
+                    hint="the checkpoint is damaged, or was cast to a format that it does not fit",
+                )
+            advance()
+            since += parameter.nbytes
+            if since >= RELEASE_BYTES:
+                mapped.release(files_of)
+                since = 0
+    mapped.release(files_of)
+    files.write(note, "")
 
 
 def _fold_head(model):
@@ -123,32 +220,14 @@ def load_tokenizer(source):
     from transformers import AutoTokenizer
 
     with _reading(source):
-        return AutoTokenizer.from_pretrained(source.directory)
+        return AutoTokenizer.from_pretrained(source.directory, local_files_only=True, trust_remote_code=False)
 
 
 @contextmanager
 def _reading(source):
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"cannot read the checkpoint {source.name}: {error}") from error
-
-
-def _directory_fingerprint(directory, cache_dir):
-    """sha256 of config.json and the weight files, remembered by their sizes and times: 15 GB are read once."""
-    files = sorted(p for p in directory.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin"))
-    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    note = cache_dir / "fingerprints" / hashlib.sha256(json.dumps(stats).encode()).hexdigest()
-    if note.is_file():
-        return note.read_text()
-    digest, gibibytes = hashlib.sha256(), sum(size for _, size, _ in stats) >> 30
-    with progress("fingerprint of the weights, GiB", gibibytes) as advance:
-        for path in files:
-            digest.update(path.name.encode())
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 24):
-                    digest.update(block)
-                    advance(len(block) / 2**30)
-    with written_whole(note) as partial:  # half a note would be the fingerprint of other weights too
-        partial.write_text(digest.hexdigest())
-    return digest.hexdigest()
+    except BringupError:
+        raise
+    except Exception as error:  # the loaders raise whatever a broken file makes them do
+        raise BadInput(f"cannot read the checkpoint {source.name}: {type(error).__name__}: {error}") from error

@@ -100,10 +100,15 @@ def _answer(item, context):
     if context.broken is not None and item.name != "baseline":
         return Outcome(SKIPPED, f"{NOT_BUILT}: {context.broken}")
     try:
+        context.hf_alone()
         return item.ask(context)
+    except BadInput as error:
+        if "reference" not in vars(context):  # HF itself cannot be run: there is nothing to hold a model against
+            raise
+        first, *rest = str(error).splitlines()
     except BringupError as error:
         first, *rest = str(error).splitlines()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message, *rest = indent(error).splitlines()
         first = f"{where(error, context.job.model_file.path)}: {type(error).__name__}: {message.strip()}"
     return Outcome(FAIL, first, rest + _divergence(item, context))
@@ -115,6 +120,6 @@ def _divergence(item, context):
         return []
     try:
         place, why = layers.first_divergence(context)
-    except Exception:  # the same failure, most likely
+    except (Exception, SystemExit):  # the same failure, most likely
         return []
     return [f"{place}: {why}"] if place else []

@@ -24,7 +24,7 @@ class Context:
         if build is not None:
             file = self.job.model_file
             module = SimpleNamespace(**{**vars(file.module), "build_model": build})
-            self.job.model_file = dataclasses.replace(file, module=module)
+            self.job.model_file = dataclasses.replace(file, given=module)
         self.given_build = build
         self.quick, self.items = quick, items
         self.broken = None  # why there is no model, once that is known
@@ -43,7 +43,7 @@ class Context:
 
     # HF
 
-    @cached_property
+    @property
     def hf(self):
         """The HF model in its checkpoint's dtype."""
         return self.job.hf_model()
@@ -52,6 +52,20 @@ class Context:
     def reference(self):
         """The HF model's own greedy tokens, and their logits in float32."""
         return self.job.reference()
+
+    @cached_property
+    def reference_on_text(self):
+        """The same of a given text; None where there is no tokenizer for it, or no item that asks."""
+        from bringup.evaluation.texts import DEFAULT_PROMPT
+
+        asked = self.items is None or "teacher_forcing" in self.items
+        if self.job.tokenizer is None or not self.values or not asked:
+            return None
+        return self.job.reference(text_file=DEFAULT_PROMPT)
+
+    def hf_alone(self):
+        """What HF says is made before the model file is loaded, whichever item asks first."""
+        return self.reference, self.reference_on_text
 
     @cached_property
     def in_bf16(self):
@@ -117,11 +131,8 @@ class Context:
     @cached_property
     def measured_on_text(self):
         """The same over a given text, the harder test; None where there is no tokenizer for it."""
-        from bringup.evaluation.texts import DEFAULT_PROMPT
-
-        if self.job.tokenizer is None or not self.values:
-            return None
-        return self.job.measure(self.model, self.device, self.job.reference(text_file=DEFAULT_PROMPT))
+        reference = self.reference_on_text
+        return reference and self.job.measure(self.model, self.device, reference)
 
     @cached_property
     def profile(self):

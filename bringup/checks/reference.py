@@ -2,6 +2,7 @@
 
 import math
 
+from bringup.checks import exchanged
 from bringup.checks.outcome import verdict
 
 REPEATED = 0.5  # the most common token's share of a text that is no text
@@ -21,6 +22,12 @@ def baseline(context):
         problems.append(f"one token is {100 * share:.0f} % of the {len(tokens)} that HF generates")
     if bf16.top1.value < BF16_TOP1 and not random:
         problems.append(f"HF in bfloat16 has a top-1 of only {bf16.top1} against itself in float32")
+    if swapped := exchanged.find(context):
+        (a, b), place, mended = swapped
+        told = (
+            f"HF has the tokens of a text at place {place:.0f} of its guesses, at {mended:.0f} with each in the other's"
+        )
+        problems.insert(0, f"the checkpoint's {a} and {b} look exchanged: {told}")
     text = job.tokenizer.decode(tokens) if job.tokenizer else " ".join(map(str, tokens))
     evidence = [
         f"text: {' '.join(text.split())[:200]}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from bringup import backends
 from bringup.backends import model_files, systems
 from bringup.checkpoints import mapped, sources
-from bringup.errors import BadInput, blame, shown
+from bringup.errors import BadInput, ModelFailed, blame, shown
 from bringup.evaluation import texts
 from bringup.evaluation.lines import lines, memory_line  # noqa: F401  (of this module for its users)
 
@@ -20,6 +20,7 @@ from bringup.evaluation.lines import lines, memory_line  # noqa: F401  (of this 
 # largest step here launches 693 programs a chip (AFM-4.5B on t3000, counted on the emulator), so that each has 95 KiB,
 # and it is 0.5 % of a chip's DRAM. A region that is too small is refused with the size that was needed.
 TRACE_REGION_BYTES = 64 << 20
+WITNESS_TOKENS = 8  # of the prompt, to see that the HF model is still the one that was loaded
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Job:
             self.activation = backends.Activation("none", "mode hf", "the HF model on this machine")
         else:
             self.activation = backends.activate(s.backend, self.system, s.numerics)
-            self.model_file = model_files.load_model_file(s.model_py, self.system)
+            model_files.look_over(self.model_file, self.system)
 
     def _choose_threads(self):
         """One thread for a tiny model: its products take less time than threads need to meet on a busy PC."""
@@ -142,7 +143,7 @@ class Job:
     def given_text(self, path):
         """The text of a file as (prompt ids, the tokens that follow), cut to what the model and its cache can hold."""
         s, longest = self.settings, getattr(self, "max_seq_len", self.config.max_position_embeddings)
-        return texts.given_text(path, self.tokenizer, s.max_new_tokens, s.prompt_tokens, longest)
+        return texts.given_text(path, self.tokenizer, s.max_new_tokens, s.prompt_tokens, longest, self.config)
 
     def describe(self):
         """What is about to run, in two lines."""
@@ -215,9 +216,13 @@ class Job:
                 raise BadInput("the library cannot capture a trace on its mock cluster", hint="leave --trace out")
         with backends.open_system(self.system, s.device_id, **options) as device:
             start = time.perf_counter()
+            before = self._witness() if keep_hf else None
+            model_files.check_mesh(self.model_file, self.system)
             with watched(self.hf_model(), self.source.weight_files(self.cache_dir)):
                 model = model_files.build(self.model_file, self.hf_model(), device, self.max_seq_len)
-            if not keep_hf:
+            if keep_hf:
+                self._hf_is_as_before(before)
+            else:
                 self._hf_model = None
             gc.collect()
             self.seconds_build = time.perf_counter() - start
@@ -228,6 +233,28 @@ class Job:
             yield model, device
             del model  # before the device closes
             gc.collect()
+
+    def _witness(self):
+        """The HF model's logits of the first tokens: the same as long as nobody changes it, or what it is run by."""
+        import torch
+
+        ids = torch.tensor([self.prompt_ids[:WITNESS_TOKENS]])
+        with torch.inference_mode():
+            return self.hf_model()(input_ids=ids, use_cache=False).logits
+
+    def _hf_is_as_before(self, before):
+        """HF runs on beside the model. Weights that build_model changed in place are read again; more it may not."""
+        import torch
+
+        if torch.equal(self._witness(), before):
+            return
+        self._hf_model = None
+        if not torch.equal(self._witness(), before):
+            raise ModelFailed(
+                f"{shown(self.model_file.path)} changes what HF computes in this process: it patches torch or "
+                "transformers, and would be compared with itself",
+                hint="a model file leaves them as they are; eval.py runs HF before it loads the file, and can be used",
+            )
 
     def measure(self, model, device, reference):
         """Lead the model through the reference's tokens and compare; the result as plain data."""

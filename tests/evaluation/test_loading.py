@@ -119,7 +119,7 @@ def test_a_directory_that_is_no_checkpoint(tmp_path):
         sources.find_source(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     source = sources.find_source(str(tmp_path))
-    with pytest.raises(BadInput, match="cannot read the checkpoint"):
+    with pytest.raises(BadInput, match="the checkpoint has no weights"):
         sources.load_hf_model(source)
 
 
