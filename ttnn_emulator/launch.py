@@ -11,7 +11,7 @@ import torch
 
 from .device import MeshDevice
 from .dtypes import cpp
-from .errors import DeviceRejects
+from .errors import DeviceRejects, NotEmulated
 from .memory import Buffer, BufferType, MemoryConfig
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
 from .oplog import Launch, state
@@ -325,3 +325,13 @@ def unmodelled(inputs, specs):
     device, topology = inputs[0].buffer.device, merge_topology(inputs)
     outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
     return outputs if several else outputs[0]
+
+
+def check_places(name: str, places: torch.Tensor, size: int, what: str) -> None:
+    """Refuses indices beyond what they pick from: the device reads, or writes, what lies there."""
+    if places.numel() and not 0 <= int(places.min()) <= int(places.max()) < size:
+        beyond = places[(places < 0) | (places >= size)].flatten()
+        raise NotEmulated(
+            f"{name}: index {int(beyond[0])} is beyond the {what} of {size} ({beyond.numel()} of {places.numel()} "
+            "indices are); the device takes what lies there in memory, which has no model in the emulator"
+        )

@@ -29,7 +29,7 @@ def test_memory_and_refusals():
     ]:
         with pytest.raises(ttnn.DeviceRejects, match=words):
             ttnn.create_global_semaphore(device, *given)
-    with pytest.raises(TypeError, match="incompatible"):
+    with pytest.raises(TypeError):
         ttnn.create_global_semaphore(device, cores(0, 0))
     ttnn.close_device(device)
 

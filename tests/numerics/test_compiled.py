@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from ttnn_emulator.numerics import ComputeConfig, common, default_config, exact, flash, flash_kernel, fpu, vector
+from ttnn_emulator.numerics import (
+    ComputeConfig,
+    common,
+    default_config,
+    exact,
+    flash,
+    flash_kernel,
+    fpu,
+    norms,
+    rounding,
+    vector,
+)
 
 
 def values(*shape, seed=0, wide=6):
@@ -55,10 +66,10 @@ def test_rms_norm(fidelity, fp32):
     x, w = values(19, 96, wide=12).bfloat16(), values(1, 96, seed=3).bfloat16()
     eps = torch.tensor(1e-5).bfloat16()
     square = fpu.row_sum(fpu.mul(x, x, fidelity, fp32), fidelity, fp32).float() * vector.f32(1 / 96)
-    mean = square if fp32 else common.to_bf16_truncated(square)
+    mean = square if fp32 else rounding.to_bf16_truncated(square)
     r = fpu.add(mean, eps, fp32).double().rsqrt().float()
     y = fpu.mul(fpu.mul(x, r if fp32 else r.to(torch.bfloat16), fidelity, fp32), w, fidelity, fp32)
-    got = common.rms_norm(x, w, None, 1e-5, ComputeConfig(fidelity, False, fp32, False), "bfloat16")
+    got = norms.rms_norm(x, w, None, 1e-5, ComputeConfig(fidelity, False, fp32, False), "bfloat16")
     assert same(got, common.stored(y, "bfloat16"))
 
 

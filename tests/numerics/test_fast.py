@@ -29,7 +29,7 @@ def test_error_is_the_devices(file):
     wrong = []
     for case in cases:
         ideal = case.ideal()
-        (device, gain), (ours, our_gain) = error(case.recorded(), ideal), error(case.run(), ideal)
+        (device, gain), (ours, our_gain) = error(case.recorded()[0], ideal), error(case.results()[0], ideal)
         if not (SIZE[0] <= ours / device <= SIZE[1] and abs(our_gain - gain) <= GAIN):
             wrong.append(f"{case}: rms {ours:.2e}, device {device:.2e}; gain {our_gain:.4f}, device {gain:.4f}")
     assert not wrong, "\n".join(wrong)
@@ -40,8 +40,7 @@ def test_error_is_the_devices(file):
 )
 def test_bits_where_fast_is_exact(file):
     for case in recorded.cases(file):
-        got, want = case.run().flatten().view(torch.int16), case.recorded().flatten().view(torch.int16)
-        assert torch.equal(got, want), case
+        assert case.differing()[0] == 0, case
 
 
 @pytest.mark.parametrize("fidelity", ["LoFi", "HiFi2", "HiFi3", "HiFi4"])

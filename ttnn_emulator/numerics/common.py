@@ -11,9 +11,7 @@ import torch
 
 from . import ComputeConfig, fpu
 from .rounding import (
-    BLOCK_FORMATS,
     FLOATS,
-    HELD_AS,
     cast_integer,
     pack,
     scalar,
@@ -40,10 +38,6 @@ def auto_block_w(m: int, k: int, n: int) -> int:
     return kt // MATMUL_GRID if kt % MATMUL_GRID == 0 else 1
 
 
-def on_fpu(a, b) -> bool:
-    return a.dtype == torch.bfloat16 and (not torch.is_tensor(b) or b.dtype == torch.bfloat16)
-
-
 def operand(a, b):
     """b as a tensor: a number is first rounded to bfloat16."""
     return b if torch.is_tensor(b) else torch.tensor(scalar(b), dtype=torch.bfloat16, device=a.device)
@@ -61,50 +55,6 @@ def activated(y, activation):
     if callable(activation):
         return activation(y)
     return unary(activation, y, "float32" if y.dtype == torch.float32 else "bfloat16")
-
-
-# ---------------------------------------------------------------- element-wise
-
-
-def _binary(op, a, b, dtype):
-    if not torch.is_tensor(b):
-        if a.is_floating_point():
-            b = scalar(b) if a.dtype == torch.bfloat16 else float(b)
-        else:
-            b = int(b) if float(b).is_integer() and op is not torch.true_divide else float(b)
-    if not a.is_floating_point() and (not torch.is_tensor(b) or not b.is_floating_point()):
-        y = op(a.to(torch.int64), b)
-        return y.to(HELD_AS[dtype]) if dtype in FLOATS else cast_integer(y, dtype)
-    if on_fpu(a, b):
-        y = op(a, b)
-        if dtype == "bfloat16":
-            return y
-    else:
-        y = op(a.to(torch.float32), b.to(torch.float32) if torch.is_tensor(b) else b)
-    return pack(y, dtype) if dtype in FLOATS else cast_integer(y, dtype)
-
-
-def add(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a + b; b a tensor or a number (rounded to bfloat16). bfloat16 and block formats: the FPU's add, bit for bit."""
-    return stored(fpu.add(a, operand(a, b)), dtype) if on_fpu(a, b) else _binary(torch.add, a, b, dtype)
-
-
-def sub(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a - b, as `add`."""
-    return stored(fpu.sub(a, operand(a, b)), dtype) if on_fpu(a, b) else _binary(torch.sub, a, b, dtype)
-
-
-def mul(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a * b; bfloat16 by bfloat16 or a number: one RNE; with a block-format tensor: the FPU's four phases. Bit for
-    bit."""
-    if on_fpu(a, b) and torch.is_tensor(b) and {a_dtype, b_dtype} & set(BLOCK_FORMATS):
-        return stored(fpu.mul(a, b, "HiFi4"), dtype)
-    return _binary(torch.mul, a, b, dtype)
-
-
-def div(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a / b; b a tensor or a number (rounded to bfloat16). bfloat16: one RNE of the quotient, bit for bit."""
-    return _binary(torch.true_divide, a, b, dtype)
 
 
 # ---------------------------------------------------------------- rotary

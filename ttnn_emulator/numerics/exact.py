@@ -8,25 +8,19 @@ Source    ttnn 0.81.1: kernel sources in the wheel; all recorded vectors of matm
 """
 
 from . import ComputeConfig, fpu
-from .common import (
-    activated,
-    add,
-    auto_block_w,
-    div,
-    mul,
-    rotary,
-    sub,
-)
+from .binary import add, div, div_fast, ldexp, mul, mul_on_fpu, rsub, squared_difference, sub
+from .common import activated, auto_block_w, rotary
 from .flash import attention
 from .flash_decode import attention_decode
-from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax
+from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax, weights
 from .reductions import max, mean, min, prod, sum
 from .rounding import pack, typecast
 from .unary import unary
 
 __all__ = [
-    "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "norm_from_sums", "norm_sums", "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "add", "attention", "attention_decode", "auto_block_w", "div", "div_fast", "layer_norm", "ldexp", "matmul", "max",
+    "mean", "min", "mul", "mul_on_fpu", "norm_from_sums", "norm_sums", "pack", "prod", "rms_norm", "rotary", "rsub",
+    "softmax", "squared_difference", "sub", "sum", "typecast", "unary", "weights",
 ]  # fmt: skip
 
 

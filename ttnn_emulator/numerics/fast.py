@@ -11,27 +11,19 @@ import math
 import torch
 
 from . import ComputeConfig, exact, flash, fpu, vector
-from .common import (
-    TILE,
-    activated,
-    add,
-    auto_block_w,
-    div,
-    mul,
-    rotary,
-    stored,
-    sub,
-)
+from .binary import add, div, div_fast, ldexp, mul, mul_on_fpu, rsub, squared_difference, sub
+from .common import TILE, activated, auto_block_w, rotary, stored
 from .destination import Sum, in_bf16
-from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax
+from .norms import layer_norm, norm_from_sums, norm_sums, rms_norm, softmax, weights
 from .product import product
 from .reductions import max, mean, min, prod, sum
 from .rounding import BLOCK_FORMATS, HELD_AS, pack, to_bf16_truncated, truncate, truncate_fp32, typecast
 from .unary import unary
 
 __all__ = [
-    "add", "attention", "attention_decode", "auto_block_w", "div", "layer_norm", "matmul", "max", "mean", "min", "mul",
-    "norm_from_sums", "norm_sums", "pack", "prod", "rms_norm", "rotary", "softmax", "sub", "sum", "typecast", "unary",
+    "add", "attention", "attention_decode", "auto_block_w", "div", "div_fast", "layer_norm", "ldexp", "matmul", "max",
+    "mean", "min", "mul", "mul_on_fpu", "norm_from_sums", "norm_sums", "pack", "prod", "rms_norm", "rotary", "rsub",
+    "softmax", "squared_difference", "sub", "sum", "typecast", "unary", "weights",
 ]  # fmt: skip
 
 # ---------------------------------------------------------------- matmul

@@ -144,3 +144,10 @@ def softmax(
         r = (1 / total.double()).float()
     y = fpu.mul(e, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)
     return stored(y, dtype).transpose(dim, -1)
+
+
+def weights(x):
+    """The softmax of bfloat16 that `ttnn.moe` has in its own kernel, every step in bfloat16."""
+    e = to_bf16_truncated(vector.exp_approx(fpu.sub(x, x.amax(-1, keepdim=True))))
+    total = fpu.row_sum(e, "HiFi4")
+    return fpu.mul(e, (1 / total.double()).float().to(torch.bfloat16), "HiFi4")

@@ -83,21 +83,42 @@ def cast_integer(x: torch.Tensor, dtype: str) -> torch.Tensor:
     return x.to(HELD_AS[dtype])
 
 
+def to_integer(x: torch.Tensor, dtype: str) -> torch.Tensor:
+    """ttnn.typecast to an integer dtype.
+
+    Numerics  Floats go towards zero (to uint16 half away from zero) and saturate, but to uint8 keep the low 8 bits and
+              are 0 from 2^31 on; a nan counts as its infinity. Integers wrap, but saturate to uint16.
+    """
+    if not x.is_floating_point():
+        return x.to(torch.int64).clamp(0, 65535).to(HELD_AS[dtype]) if dtype == "uint16" else cast_integer(x, dtype)
+    v = x.to(torch.float64)
+    v = torch.where(torch.isnan(v), torch.copysign(torch.full_like(v, torch.inf), v), v)
+    if dtype == "uint8":
+        return cast_integer(torch.where(v.abs() < 2.0**31, v, 0.0), dtype)
+    if dtype == "uint16":
+        v = (v + 0.5).floor()
+    low, high = {"int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1), "uint16": (0, 65535)}[dtype]
+    return v.trunc().clamp(low, high).to(torch.int64).to(HELD_AS[dtype])
+
+
 def typecast(x: torch.Tensor, from_dtype: str, to_dtype: str) -> torch.Tensor:
     """ttnn.typecast on the device.
 
     Numerics  float32 -> bfloat16 RNE; -> bfloat8_b one RNA to the shared grid; -> bfloat4_b RNA to 7 significand
-              bits, RNA to the bfloat8_b grid, then the low four bits are dropped. Floats to integers truncate
-              towards zero.
+              bits, RNA to the bfloat8_b grid, then the low four bits are dropped. Integers -> bfloat16 RNA, and from
+              there to block formats. Denormals become zero. To integers: `to_integer`.
     """
     if to_dtype not in FLOATS:
-        return cast_integer(x, to_dtype)
-    if to_dtype in ("bfloat16", "float32"):
-        return x.to(HELD_AS[to_dtype])
+        return to_integer(x, to_dtype)
     if from_dtype == to_dtype:
         return x
-    x = x if x.is_floating_point() else x.to(torch.float32)
-    return blockfloat.quantise(x, "bfloat8_b", "rna") if to_dtype == "bfloat8_b" else pack(x, to_dtype)
+    if not x.is_floating_point():
+        x = x.to(torch.float32)
+        x = x if to_dtype == "float32" else to_bf16_rna(x)
+    if to_dtype in BLOCK_FORMATS:
+        return blockfloat.quantise(x, "bfloat8_b", "rna") if to_dtype == "bfloat8_b" else pack(x, to_dtype)
+    y = x.to(HELD_AS[to_dtype])
+    return torch.where(y.abs() < 2.0**-126, torch.zeros_like(y), y)
 
 
 def scalar(value: float) -> float:

@@ -5,11 +5,12 @@ Source    `tables.npz`: exhaustive recordings, ttnn 0.81.1 on the functional sim
 """
 
 import functools
+import math
 import pathlib
 
 import torch
 
-from . import rounding
+from . import rounding, vector
 
 TABLES = pathlib.Path(__file__).with_name("tables.npz")
 
@@ -26,6 +27,17 @@ def _gelu(x, fast_and_approximate_mode=False):
     piece = torch.bucketize(size, torch.tensor([0.5, 1, 1.5, 2, 3], device=x.device), right=True)
     a, b = (torch.tensor(t, dtype=torch.float16, device=x.device).double()[piece] for t in (_GELU_A, _GELU_B))
     return (0.5 * x.double() + (a * size + b).float()).float()
+
+
+def _pow(x, exponent):
+    """Whole exponents by float32 products, as `POWER_ITERATIVE`; others as they are."""
+    if exponent < 0 or exponent != int(exponent) or not x.is_floating_point():
+        return torch.pow(x, exponent)
+    result, exponent = torch.ones_like(x), int(exponent)
+    while exponent:
+        result = result * x if exponent & 1 else result
+        x, exponent = x * x, exponent >> 1
+    return result
 
 
 def _silu(x):
@@ -50,14 +62,16 @@ FORMULAS = {
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     "sigmoid": lambda x, **_: torch.sigmoid(x),
     "log_sigmoid": torch.nn.functional.logsigmoid,
-    "hardsigmoid": torch.nn.functional.hardsigmoid,
+    "hardsigmoid": lambda x: (x.double() * 0.1666666716337204 + 0.5).float().clamp(0, 1),  # float32(1 / 6)
     "hardswish": torch.nn.functional.hardswish,
     "hardmish": lambda x: x * (x + 2.8).clamp(0, 5) / 5,
     "hardtanh": lambda x, min_val=-1.0, max_val=1.0: x.clamp(min_val, max_val),
     "softplus": lambda x, beta=1.0, threshold=20.0: torch.nn.functional.softplus(x, beta, threshold),
     "softsign": torch.nn.functional.softsign,
     "tanh": lambda x, fast_and_approximate_mode=False: torch.tanh(x),
-    "exp": lambda x, fast_and_approximate_mode=False: torch.exp(x),
+    "exp": lambda x, fast_and_approximate_mode=False: (vector.exp_approx if fast_and_approximate_mode else torch.exp)(
+        x
+    ),
     "exp2": torch.exp2,
     "expm1": torch.expm1,
     "log": lambda x, **_: torch.log(x),
@@ -94,7 +108,7 @@ FORMULAS = {
     "erfinv": torch.erfinv,
     "deg2rad": torch.deg2rad,
     "rad2deg": torch.rad2deg,
-    "logical_not": lambda x: (x == 0).to(x.dtype),
+    "logical_not": lambda x: ((x == 0) & ~torch.signbit(x)).to(x.dtype),  # of -0 it is 0 (recorded)
     "isnan": lambda x: torch.isnan(x).to(x.dtype),
     "isinf": lambda x: torch.isinf(x).to(x.dtype),
     "isposinf": lambda x: torch.isposinf(x).to(x.dtype),
@@ -107,8 +121,8 @@ FORMULAS = {
     "gez": lambda x: (x >= 0).to(x.dtype),
     "lez": lambda x: (x <= 0).to(x.dtype),
     "clamp": lambda x, min=None, max=None: torch.clamp(x, min, max),
-    "pow": lambda x, exponent: torch.pow(x, exponent),
-    "power": lambda x, exponent: torch.pow(x, exponent),
+    "pow": lambda x, exponent: _pow(x, exponent),
+    "power": lambda x, exponent: _pow(x, exponent),
     "fill": lambda x, fill_value: torch.full_like(x, fill_value),
     "threshold": lambda x, threshold, value: torch.where(x > threshold, x, torch.full_like(x, value)),
     "rpow": lambda x, exponent: torch.pow(exponent, x),
@@ -123,6 +137,10 @@ FORMULAS = {
     "lgamma": torch.lgamma,
     "digamma": torch.digamma,
 }
+
+
+#: Functions whose kernel stores into a bf16 destination without rounding.
+CUT = {"pow", "power", "leaky_relu", "deg2rad", "rad2deg", "hardsigmoid"}
 
 
 @functools.cache
@@ -177,14 +195,30 @@ def tabulate(function, *args, device: str = "cpu") -> torch.Tensor:
     return function(x, *args).to(device)
 
 
+def _without_nan(y, x):
+    """y with infinities of x's sign for nans: what a nan is to the vector unit."""
+    return torch.where(torch.isnan(y), torch.copysign(torch.full_like(y, math.inf), x.to(y.dtype)), y)
+
+
+def _power_of_two(value: float) -> bool:
+    return value > 0 and math.frexp(value)[0] == 0.5
+
+
 def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
     """A unary function by its ttnn name.
 
     Dtypes    bfloat16 and block formats by table where recorded; float32 by formula; integers: relu, abs, neg,
               square, ...
-    Numerics  With a table the bits are the device's. Without one: the float32 function, one RNE; its last bit may
-              differ. Results in a block format go through the packer.
+    Numerics  With a table the bits are the device's. Without one: the float32 function, one RNE (or cut, `CUT`); its
+              last bit may differ; nan is an infinity. Results in a block format go through the
+              packer.
     """
+    if name == "softplus" and x.dtype == torch.bfloat16 and _power_of_two(params.get("beta", 1.0)):
+        beta, threshold = params.get("beta", 1.0), params.get("threshold", 20.0)
+        x = _without_nan(x, x)
+        scaled = x * beta
+        y = torch.where(scaled > threshold, x, look_up(scaled, name) / beta)
+        return rounding.pack(y, dtype)
     if name not in FORMULAS:
         raise NotImplementedError(f"unary {name!r} has neither a table nor a formula")
     if not x.is_floating_point():
@@ -192,9 +226,13 @@ def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
     if x.dtype == torch.bfloat16 and (found := table_name(name, params)):
         y = look_up(x, found)
     else:
-        y = FORMULAS[name](x.to(torch.float32), **params)
+        wide = x.to(torch.float32)
         if x.dtype == torch.bfloat16 or dtype == "bfloat16":
-            y = y.to(torch.bfloat16)
+            y = FORMULAS[name](wide if name.startswith("is") else _without_nan(wide, wide), **params)
+            y = rounding.to_bf16_truncated(y) if name in CUT else y.to(torch.bfloat16)
+            y = rounding.pack(_without_nan(y, x), "bfloat16")
+        else:
+            y = FORMULAS[name](wide, **params)
     if dtype in rounding.BLOCK_FORMATS:
         return rounding.pack(y, dtype)
     return y.to(rounding.HELD_AS[dtype]) if dtype in rounding.FLOATS else rounding.cast_integer(y, dtype)

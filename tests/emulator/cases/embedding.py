@@ -24,6 +24,10 @@ CASES = {
         Case((T((1, 1, 1, 32), ttnn.uint32, RM, high=64), TABLE), {"padding_idx": 0}, lambda i, t, **_: rows(i[0, 0],
         t), 0),
         Case((IDS, TABLE), {"layout": ttnn.TILE_LAYOUT, "dtype": ttnn.float32}, rows, 0),
+        Refused(
+            (T((1, 2), ttnn.uint32, RM, values=torch.tensor([[1, 64]])), TABLE), {},
+            r"index 64 is beyond the table of 64 \(1 of 2 indices are\)", ttnn.NotEmulated,
+        ),
         Refused((T((1, 32), ttnn.int32, RM), TABLE), {}, "Input must be UINT32 or BFLOAT16"),
         Refused((IDS, T((64, 128), ttnn.float32)), {}, "Weights tensor must have BFLOAT16 dtype"),
         Refused(

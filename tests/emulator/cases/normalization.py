@@ -122,7 +122,8 @@ MASKED = [
 INTEGERS = "Input tensor must be FLOAT32, BFLOAT16, or BFLOAT8_B, got: DataType::INT32"
 
 ONCE = 3e-3  # one rounding to bfloat16
-#: Squares and their running sum in a bfloat16 destination, the default of norms over chips: two roundings a tile.
+#: Squares and their running sum in a bfloat16 destination, the default of norms over chips: two roundings a tile;
+#: recorded 6.1e-3 to 7.9e-3.
 SUMMED = 1e-2
 SUMS, MEANS = torch.full((1, 1, 32), 256.0), torch.full((1, 1, 32), 16.0)
 

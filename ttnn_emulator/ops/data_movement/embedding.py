@@ -7,7 +7,7 @@ import torch
 from ...config import EmbeddingsType
 from ...dtypes import NAME, DataType, Layout, bfloat4_b, bfloat8_b, bfloat16, uint32
 from ...errors import DeviceRejects
-from ...launch import finish, on_device
+from ...launch import check_places, finish, on_device
 from ...memory import MemoryConfig
 from ...numerics import rounding
 from ...numerics.rows import FEW, MANY, Repeated, numbered
@@ -31,8 +31,7 @@ def embedding(
     Dtypes    indices uint32 or bfloat16, weight bfloat16 or bfloat8_b; bfloat16 comes out, another dtype only in TILE
     Layout    as asked, else the weight's
     Numerics  values move
-    Differs   padding_idx changes nothing here; an index beyond the table is an IndexError, the device reads what is
-              there
+    Differs   padding_idx changes nothing here; an index beyond the table is refused, the device reads what is there
     Source    recorded contract, op `ttnn.embedding`
     """
     ids, table = on_device(input_tensor), on_device(weight)
@@ -63,6 +62,7 @@ def embedding(
         if len(shape) == 2 and shape[0] == 1 and FEW <= shape[1] <= MANY:  # of a decode step most are padding
             index, first = numbered(i[0].tolist())
             i = i[:, first]
+        check_places("ttnn.embedding", i, w.shape[-2], "table")
         y = torch.nn.functional.embedding(i, w.reshape(-1, w.shape[-1]))
         y = y if out.dtype is bfloat16 else rounding.typecast(y, "bfloat16", made)
         return y if index is None else Repeated(y, index, -2)

@@ -21,7 +21,7 @@ from ...dtypes import (
 )
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import num_cores_to_corerangeset
-from ...launch import launch, output_memory, same
+from ...launch import check_places, launch, output_memory, same
 from ...memory import MemoryConfig, ShardSpec, TensorMemoryLayout, extent
 from ...numerics import rounding
 from ...op import described, op, refuse_unmodelled
@@ -164,7 +164,12 @@ def gather(
         if d != at and n > of:
             raise DeviceRejects(f"Ends {n} must be less than or equal to the shape of the tensor {of}")
     made = spec(index.spec.shape, x.dtype, x.layout, output_memory(x, memory_config))
-    return launch("ttnn.gather", (x, index), made, moving(lambda v, i: torch.gather(v, at, i.long()), x.dtype))
+
+    def pick(v, i):
+        check_places("ttnn.gather", i, v.shape[at], "dim")
+        return torch.gather(v, at, i.long())
+
+    return launch("ttnn.gather", (x, index), made, moving(pick, x.dtype))
 
 
 #: What scatter does with values for one place: what comes last, their sum, their product.
@@ -245,6 +250,7 @@ def _scattered(name, x: Tensor, dim: int, index: Tensor, src: Tensor, memory_con
     size = tuple(map(builtins.slice, index.spec.shape))
 
     def compute(v, i, s):
+        check_places(name, i, v.shape[at], "dim")
         i = i.long()
         if how is None:
             return v.scatter(at, i, s[size].to(v.dtype))

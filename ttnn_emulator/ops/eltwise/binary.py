@@ -214,16 +214,12 @@ def from_numerics(name):
     return lambda x, y, dtype, a_dtype=None, b_dtype=None: getattr(numerics.now(), name)(x, y, dtype, a_dtype, b_dtype)
 
 
-def _on_matrix_unit(x, y, dtype, a_dtype=None, b_dtype=None):
-    """x * y on the matrix unit, as the numerics multiply block formats."""
-    y = y if torch.is_tensor(y) else torch.full_like(x, y)
-    return numerics.now().mul(x, y, dtype, "bfloat8_b", b_dtype)
-
-
 #: What `fast_and_approximate_mode` chooses where it is not the default: (op, mode) -> computation.
 #: Source: ttnn 0.81.1, BINARY_OP and BINARY_SFPU_OP of the kernels that it builds.
 OTHER_UNIT = {
-    ("add", False): plain(torch.add), ("subtract", False): plain(torch.sub), ("multiply", True): _on_matrix_unit,
+    ("add", False): plain(torch.add), ("subtract", False): plain(torch.sub),
+    ("multiply", True): from_numerics("mul_on_fpu"), ("div", True): from_numerics("div_fast"),
+    ("divide", True): from_numerics("div_fast"),
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ... import numerics
 from ...dtypes import FLOATS, INTEGERS, DataType, Layout, cpp, int32, uint8, uint16, uint32
 from ...errors import DeviceRejects, NotEmulated
 from ...memory import MemoryConfig
@@ -104,9 +105,28 @@ def in_integers(kind, a, b):
     return natural
 
 
+def compared(function):
+    """The computation of an op of the table below: by the numerics' name, or a torch function of two values, which of a
+    float32 and a bfloat16 sees what the FPU subtracts."""
+    if isinstance(function, str):
+        return from_numerics(function)
+    one_rounding = plain(function)
+
+    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
+        mixed = torch.is_tensor(y) and {x.dtype, y.dtype} == {torch.float32, torch.bfloat16}
+        if mixed and function in _OF_DIFFERENCES:
+            x, y = numerics.now().sub(x, y, "float32", a_dtype, b_dtype), 0
+        return one_rounding(x, y, dtype, a_dtype, b_dtype)
+
+    return compute
+
+
+_OF_DIFFERENCES = (torch.eq, torch.ne, torch.gt, torch.ge, torch.lt, torch.le)
+
+
 def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dtype=wide_flag):
     """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and in place."""
-    full, compute = f"ttnn.{name}", plain(function)
+    full, compute = f"ttnn.{name}", compared(function)
 
     @op(full)
     def call(
@@ -135,7 +155,7 @@ subtract = arithmetic("subtract", "SUB", "a - b.", "sub", compute=from_numerics(
 multiply = arithmetic(
     "multiply", "MUL", "a * b.", "mul", compute=from_numerics("mul"), mixed=floats_mix_with_all, out_dtype=float_of_two
 )
-rsub = comparison("rsub", "RSUB", "b - a.", lambda a, b: b - a, **FLAGS)
+rsub = comparison("rsub", "RSUB", "b - a.", "rsub", **FLAGS)
 eq = comparison("eq", "EQ", "1 where a == b.", torch.eq)
 ne = comparison("ne", "NE", "1 where a != b.", torch.ne)
 gt = comparison("gt", "GT", "1 where a > b.", torch.gt)
@@ -145,13 +165,21 @@ le = comparison("le", "LE", "1 where a <= b.", torch.le)
 logical_and = comparison("logical_and", "LOGICAL_AND", "1 where both are not 0.", torch.logical_and, **FLAGS)
 logical_or = comparison("logical_or", "LOGICAL_OR", "1 where one is not 0.", torch.logical_or, **FLAGS)
 logical_xor = comparison("logical_xor", "LOGICAL_XOR", "1 where exactly one is not 0.", torch.logical_xor, **FLAGS)
-squared_difference = comparison(
-    "squared_difference", "SQUARED_DIFFERENCE", "(a - b)^2.", lambda a, b: (a - b).square(), **FLAGS
-)
+squared_difference = comparison("squared_difference", "SQUARED_DIFFERENCE", "(a - b)^2.", "squared_difference", **FLAGS)
 logaddexp = comparison("logaddexp", "LOGADDEXP", "log(exp(a) + exp(b)).", torch.logaddexp, **FLOAT_PAIRS)
 logaddexp2 = comparison("logaddexp2", "LOGADDEXP2", "log2(2 ** a + 2 ** b).", torch.logaddexp2, **FLOAT_PAIRS)
-ldexp = comparison("ldexp", "LDEXP", "a * 2 ** b.", lambda a, b: a * torch.exp2(b), **FLOAT_PAIRS)
+ldexp = comparison("ldexp", "LDEXP", "a * 2 ** b.", "ldexp", **FLOAT_PAIRS)
 xlogy = comparison("xlogy", "XLOGY", "a * log(b).", torch.xlogy, **FLOAT_PAIRS)
+
+
+def rounded_quotient(mode: str):
+    """The quotient as `div` leaves it, then an op of its own that rounds it to a whole number."""
+
+    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
+        n, between = numerics.now(), "float32" if dtype == "float32" else "bfloat16"
+        return n.unary(mode, n.div(x, y, between, a_dtype, b_dtype), dtype)
+
+    return compute
 
 
 @op("ttnn.div", "ttnn.divide")
@@ -175,7 +203,9 @@ def div(
     if rounding_mode is not None:
         if any(isinstance(v, Tensor) and v.dtype in INTEGERS for v in (input_tensor_a, b)):
             raise NotEmulated(f"ttnn.div of integers with rounding_mode={rounding_mode!r} has no model in the emulator")
-        function = plain(lambda x, y: torch.div(x, y, rounding_mode=rounding_mode))
+        function = rounded_quotient(rounding_mode)
+    else:
+        function = OTHER_UNIT.get(("div", fast_and_approximate_mode), function)
     return run(
         "ttnn.div", "DIV", function, WIDE, floats_mix_with_all, quotient, input_tensor_a, b, dtype, memory_config,
         output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations, integral=False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ...dtypes import INTEGERS, NAME, Layout, bfloat4_b, cpp, float32, int32, uint8, uint16
+from ...dtypes import FLOATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, float32, int32, uint8, uint16
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import finish
 from ...memory import MemoryConfig
-from ...numerics import rounding
+from ...numerics import rounding, vector
 from ...op import op
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result
@@ -34,6 +34,11 @@ def _broadcast_three(name: str, a: Tensor, b: Tensor, c: Tensor):
             f"{name}: shapes {a.spec.shape}, {b.spec.shape} and {c.spec.shape} do not broadcast in a pattern the "
             "ternary kernel supports"
         ) from None
+
+
+def _cut(value, dtype: str):
+    """A number as these kernels take it: in a bfloat16 destination without its lower half."""
+    return vector.bf16_scale(value) if dtype in rounding.FLOATS and dtype != "float32" else value
 
 
 def _packed(values: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -71,7 +76,7 @@ def where(
         shape, dtype = _broadcast_three("ttnn.where", p, t, f), t.dtype
     out = result(shape, dtype, p.layout, binary_memory(p, None, shape, memory_config))
     made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
-    numbers = [None if isinstance(v, Tensor) else number("ttnn.where", v) for v in (t, f)]
+    numbers = [None if isinstance(v, Tensor) else _cut(number("ttnn.where", v), made) for v in (t, f)]
 
     def compute(cond, *values):
         given = iter(values)
@@ -84,7 +89,7 @@ def where(
     return finish("ttnn.where", (p, *tensors), out, compute, output_tensor, flops=out.shape.volume())
 
 
-def _ternary(name, function, a, b, c, value, memory_config, output_tensor) -> Tensor:
+def _ternary(name, function, a, b, c, value, memory_config, output_tensor, packed=_packed) -> Tensor:
     for t, label in ((a, "A"), (b, "B"), (c, "C")):
         operand(t, label)
     shape = _broadcast_three(name, a, b, c)
@@ -93,7 +98,7 @@ def _ternary(name, function, a, b, c, value, memory_config, output_tensor) -> Te
 
     def compute(x, y, z):
         wide = torch.float32 if made in rounding.FLOATS else torch.int64
-        return _packed(function(x.to(wide), y.to(wide), z.to(wide), value), made)
+        return packed(function(x.to(wide), y.to(wide), z.to(wide), value), made)
 
     return finish(name, (a, b, c), out, compute, output_tensor, flops=3 * out.shape.volume())
 
@@ -122,8 +127,7 @@ def addcmul(
         )
     return _ternary(
         "ttnn.addcmul", lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, input_a, input_b,
-        input_c, value,
-        memory_config, output_tensor,
+        input_c, value, memory_config, output_tensor, rounding.pack,  # half away from zero (recorded)
     )  # fmt: skip
 
 
@@ -168,6 +172,7 @@ def lerp(
         return _ternary(
             "ttnn.lerp", lambda a, b, w, _: a + w * (b - a), input, end, weight, 1.0, memory_config, output_tensor
         )
+    weight = _cut(weight, NAME[input.dtype])
     return _ternary(
         "ttnn.lerp", lambda a, b, _, w: a + w * (b - a), input, end, input, weight, memory_config, output_tensor
     )
@@ -179,8 +184,12 @@ def mac(input_tensor_a: Tensor, input_tensor_b, input_tensor_c, *, memory_config
 
     Shapes    three that broadcast
     Dtypes    floats, uint32, int32, uint16; the first's comes out
+    Numerics  of three tensors of one float dtype the vector unit's multiply-add, rounded once; else a product and a sum
     Source    ttnn 0.81.1: asked dtype by dtype
     """
+    given = (input_tensor_a, input_tensor_b, input_tensor_c)
+    if all(isinstance(t, Tensor) and t.dtype is input_tensor_a.dtype for t in given) and input_tensor_a.dtype in FLOATS:
+        return _ternary("ttnn.mac", lambda a, b, c, _: vector.fma(a, b, c), *given, None, memory_config, None)
     return add(multiply(input_tensor_a, input_tensor_b, memory_config=memory_config), input_tensor_c)
 
 
@@ -231,6 +240,6 @@ def _clamp(name, x, low, high, memory_config, output_tensor) -> Tensor:
         x,
         memory_config,
         output_tensor,
-        {"min": low, "max": high},
+        {n: v if v is None else _cut(v, NAME[x.dtype]) for n, v in (("min", low), ("max", high))},
         dtype,
     )

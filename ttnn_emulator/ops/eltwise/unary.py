@@ -9,7 +9,20 @@ from typing import NamedTuple
 
 from ... import numerics
 from ...config import GeluVariant, SigmoidMode
-from ...dtypes import BLOCK_FORMATS, FLOATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, int32, listed, uint16, uint32
+from ...dtypes import (
+    BLOCK_FORMATS,
+    FLOATS,
+    INTEGERS,
+    NAME,
+    Layout,
+    bfloat4_b,
+    cpp,
+    float32,
+    int32,
+    listed,
+    uint16,
+    uint32,
+)  # fmt: skip
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import finish, on_device, same, update
 from ...memory import MemoryConfig
@@ -363,10 +376,13 @@ def sigmoid(
 
     Shapes    any; kept
     Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
+    Numerics  in the fast form of bfloat16 and the block formats by a look-up table
     Source    recorded contract, op `ttnn.sigmoid`
     """
-    refuse_unmodelled("ttnn.sigmoid", mode=None if mode is SigmoidMode.Accurate else mode)
-    return apply_unary("ttnn.sigmoid", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor)
+    fast = mode is SigmoidMode.FastApproximate and input_tensor.dtype is not float32
+    refuse_unmodelled("ttnn.sigmoid", mode=None if fast or mode is SigmoidMode.Accurate else mode)
+    params = {"fast_and_approximate_mode": True} if fast else None
+    return apply_unary("ttnn.sigmoid", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor, params)
 
 
 @op("ttnn.sigmoid_accurate")

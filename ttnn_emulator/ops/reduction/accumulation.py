@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from ...dtypes import (
     NAME,
     DataType,
     Layout,
+    float32,
 )
 from ...errors import DeviceRejects
 from ...launch import finish, on_device
@@ -16,6 +19,28 @@ from ...numerics import rounding
 from ...op import described, op
 from ...tensor import Tensor
 from ..core.sharding import result
+
+
+def _one_by_one(function):
+    """Running results in the values' own precision, one after the other."""
+
+    def run(v, dim):
+        parts = v.unbind(dim)
+        return torch.stack(list(itertools.accumulate(parts, function)), dim)
+
+    return run
+
+
+def _compensated(v, dim):
+    """Kahan's sum of float32."""
+    total = lost = torch.zeros_like(v.select(dim, 0))
+    sums = []
+    for part in v.unbind(dim):
+        y = part - lost
+        t = total + y
+        lost, total = (t - total) - y, t
+        sums.append(t)
+    return torch.stack(sums, dim)
 
 
 def accumulated(name: str, doc: str, function):
@@ -35,9 +60,13 @@ def accumulated(name: str, doc: str, function):
         made = result(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
         kind = NAME[made.dtype if out is None else out.dtype]
 
+        step = function
+        if x.dtype is float32 and name == "cumsum" and not disable_compensated_sum:
+            step = _compensated
+
         def compute(v):
             v = v.to(torch.float32 if v.is_floating_point() else torch.int64)
-            v = function(v.flip(dim), dim).flip(dim) if reverse_order else function(v, dim)
+            v = step(v.flip(dim), dim).flip(dim) if reverse_order else step(v, dim)
             return (
                 rounding.pack(v.to(torch.float32), kind) if kind in rounding.FLOATS else rounding.cast_integer(v, kind)
             )
@@ -51,5 +80,7 @@ def accumulated(name: str, doc: str, function):
     return call
 
 
-cumsum = accumulated("cumsum", "The running sum along `dim`.", torch.cumsum)
-cumprod = accumulated("cumprod", "The running product along `dim`.", torch.cumprod)
+cumsum = accumulated("cumsum", "The running sum along `dim`; of float32 compensated.", _one_by_one(torch.add))
+
+
+cumprod = accumulated("cumprod", "The running product along `dim`.", _one_by_one(torch.mul))

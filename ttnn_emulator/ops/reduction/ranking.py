@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from ... import numerics
 from ...dtypes import (
     BLOCK_FORMATS,
     NAME,
@@ -212,6 +213,7 @@ def moe(
 
     Shapes    input [1, 1, S, E], expert_mask [1, 1, 1, E], topk_mask [1, 1, 1, k] -> [1, 1, S, 1]
     Dtypes    bfloat16 (recorded)
+    Numerics  FPU sums; a softmax in bfloat16 with the approximate exponential
     Source    recorded contract, op `ttnn.moe`
     """
     x = on_device(input_tensor)
@@ -229,9 +231,10 @@ def moe(
     )
 
     def compute(v, experts, top):
-        v = v.float() + experts.float()
-        at = torch.argsort(v, dim=-1, descending=True, stable=True)[..., :k]
-        weights = torch.softmax(v.gather(-1, at) + top.float(), -1)
+        n = numerics.now()
+        v = n.add(v, experts, dtype, dtype, dtype)
+        at = torch.argsort(v.float(), dim=-1, descending=True, stable=True)[..., :k]
+        weights = n.weights(n.add(v.gather(-1, at), top, dtype, dtype, dtype))
         return rounding.pack((weights * (at == 0)).sum(-1, keepdim=True), dtype)
 
     inputs = (x, expert_mask_tensor, topk_mask_tensor)

@@ -7,6 +7,7 @@ import torch
 from ...chips import Chip
 from ...dtypes import TILE_BYTES, bfloat4_b, bfloat8_b, bfloat16
 from ...errors import DeviceRejects
+from ...launch import check_places
 from ...shape import TILE, round_up
 
 DTYPES = (bfloat16, bfloat8_b, bfloat4_b)
@@ -77,6 +78,8 @@ def decode_bytes(q, k, v, n_kv: int, k_chunk: int, cores: int, most: int) -> int
 
 def gathered(pool: torch.Tensor, table: torch.Tensor, blocks: int) -> torch.Tensor:
     """The first `blocks` pages of every user side by side: [users, n, blocks * block, hd]."""
-    pages = pool[table[:, :blocks].clamp(min=0).long()]  # [users, blocks, n, block, hd]
+    places = table[:, :blocks].clamp(min=0).long()
+    check_places("paged attention", places, len(pool), "pool")
+    pages = pool[places]  # [users, blocks, n, block, hd]
     u, b, n, block, hd = pages.shape
     return pages.transpose(1, 2).reshape(u, n, b * block, hd)
