@@ -67,6 +67,11 @@ def _column(x, scale: float, config: ComputeConfig):
     return fpu.matmul(row.expand(*x.shape[:-2], 1, -1), x, config.math_fidelity, config.fp32_dest_acc_en)
 
 
+def column_sum(x, config: ComputeConfig):
+    """The sum of [..., n, m] over n -> [..., 1, m] as the destination holds it."""
+    return _column(x, 1.0, config)
+
+
 def leading_sum(x, dim: int, fp32: bool):
     """The sum over a leading dim, tile by tile in the destination."""
     if fp32:
