@@ -10,6 +10,8 @@ import ast
 import builtins
 import copy
 import functools
+import importlib.abc
+import importlib.machinery
 import types
 from pathlib import Path
 
@@ -17,6 +19,11 @@ HINT = "it is written for transformers < 5: an environment of its own with `pip 
 
 
 # ---------------------------------------------------------------- does a file need it?
+#: What is imported by files for version 5 as well.
+BOTH = {"AutoConfig", "AutoModelForCausalLM", "AutoModelForImageTextToText"}
+
+
+@functools.cache
 def read_by(path):
     """The old names that a model file and the files beside it that it imports read, sorted."""
     found, seen, files = set(), set(), [Path(path)]
@@ -35,7 +42,7 @@ def read_by(path):
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= {node.value} & CONFIG.keys()
             elif isinstance(node, ast.ImportFrom):
-                found |= {a.name for a in node.names} & IMPORTED.get(node.module, {}).keys()
+                found |= {a.name for a in node.names} & IMPORTED.get(node.module, {}).keys() - BOTH
                 files += _beside(file, [node.module or a.name for a in node.names])
             elif isinstance(node, ast.Import):
                 files += _beside(file, [a.name for a in node.names])
@@ -90,7 +97,15 @@ def _config_class(kind):
         value = object.__getattribute__(self, name)
         return _old_config(value) if name.endswith("_config") and hasattr(value, "to_dict") else value
 
-    return type(kind.__name__, (kind,), {"__getattribute__": __getattribute__, "__module__": kind.__module__})
+    def to_dict(self):
+        fields = kind.to_dict(self)
+        for name in CONFIG:
+            if (value := getattr(self, name, fields)) is not fields:
+                fields[name] = value
+        return fields
+
+    body = {"__getattribute__": __getattribute__, "to_dict": to_dict, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), body)
 
 
 class _AsNew:
@@ -227,16 +242,74 @@ def _rope_functions():
 
 
 def _image_text_model():
-    from transformers import AutoModelForImageTextToText
+    return _auto("AutoModelForImageTextToText", stand_in)
 
-    return AutoModelForImageTextToText
+
+def _auto(name, made):
+    """The Auto class of that name; what it loads or makes answers to its old names."""
+    import transformers
+
+    kind = getattr(transformers, name)
+
+    def answering(method):
+        def call(*args, **kwargs):
+            given = [_new_config(a) for a in args], {k: _new_config(v) for k, v in kwargs.items()}
+            return made(getattr(kind, method)(*given[0], **given[1]))
+
+        return staticmethod(call)
+
+    body = {method: answering(method) for method in ("from_pretrained", "from_config") if hasattr(kind, method)}
+    return type(name, (kind,), body | {"__module__": kind.__module__})
+
+
+def _new_config(value):
+    """A configuration that answers to old names as transformers made it; other things as they are."""
+    if not hasattr(type(value), "to_dict") or type(value).__getattribute__ is object.__getattribute__:
+        return value
+    made = copy.copy(value)
+    made.__class__ = next(k for k in type(value).__mro__[1:] if k.__getattribute__ is object.__getattribute__)
+    return made
 
 
 #: Module -> name that version 5 does not have, or has with another meaning -> what makes it.
 IMPORTED = {
-    "transformers": {"AutoModelForVision2Seq": _image_text_model},
+    "transformers": {
+        "AutoModelForVision2Seq": _image_text_model,
+        "AutoConfig": lambda: _auto("AutoConfig", _old_config),
+        "AutoModelForCausalLM": lambda: _auto("AutoModelForCausalLM", stand_in),
+        "AutoModelForImageTextToText": lambda: _auto("AutoModelForImageTextToText", stand_in),
+    },
     "transformers.modeling_rope_utils": {"ROPE_INIT_FUNCTIONS": _rope_functions},
 }
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Gives the files of a program that were written for transformers 4 imports of their own, and tells `said` of them.
+
+    Files of installed packages are left as they are.
+    """
+
+    def __init__(self, said):
+        self.said = said
+
+    def find_spec(self, fullname, path=None, target=None):
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            return None
+        if INSTALLED & set(Path(spec.origin).parts) or not (names := read_by(spec.origin)):
+            return None
+        self.said(spec.origin, names)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            module.__builtins__ = own_imports()
+            execute(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+INSTALLED = {"site-packages", "dist-packages", Path(ast.__file__).parent.name}
 
 
 def own_imports():

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from bringup import arguments, backends
 from bringup.backends import library_warnings, systems
-from bringup.errors import BadInput
+from bringup.checkpoints import old_names
+from bringup.errors import BadInput, shown
 from bringup.programs import log
 
 HELP = "run any program that says `import ttnn`, unmodified"
@@ -62,9 +63,13 @@ def execute(program, arguments):
         raise BadInput("no such program", got=program, want="a Python file, or the name of a module")
     sys.argv = [program, *arguments]
     sys.path[0] = str(path.resolve().parent if is_file and not path.is_dir() else Path.cwd())
+    sys.meta_path.insert(0, old_names.Finder(_say_old))
     try:
         if is_file:
-            runpy.run_path(program, run_name="__main__")
+            names = old_names.read_by(path) if path.is_file() else ()
+            if names:
+                _say_old(path, names)
+            runpy.run_path(program, {"__builtins__": old_names.own_imports()} if names else None, run_name="__main__")
         else:
             runpy.run_module(program, run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -76,6 +81,10 @@ def execute(program, arguments):
     except BaseException as error:
         return _print_own(error)
     return 0
+
+
+def _say_old(path, names):
+    print(f"{shown(path)} is written for transformers 4: {', '.join(names)} answered as there", file=sys.stderr)
 
 
 def _code(end):
