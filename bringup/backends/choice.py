@@ -309,9 +309,8 @@ class _TorchDevice(argparse.Action):
 
 def add_arguments(parser):
     """--backend, --numerics and --torch-device, the same on every command that runs a model."""
-    parser.add_argument(
-        "--backend", choices=NAMES, help="which ttnn (default: BRINGUP_BACKEND, then a board, then emulator)"
-    )
+    parser.add_argument("--backend", choices=NAMES,
+                        help="which ttnn (default: BRINGUP_BACKEND, then a board, then emulator)")  # fmt: skip
     parser.add_argument("--numerics", choices=("fast", "exact"), help="the emulator's numerics (default: fast)")
     parser.add_argument(
         "--torch-device",

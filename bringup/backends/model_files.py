@@ -93,7 +93,7 @@ def look_over(model_file, system):
         tree = ast.parse(source, filename=str(path.resolve()))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise failed(error, path, "loading it") from error
-    names = {}
+    names: dict[str, None] = {}
     for node in _at_import(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names[node.name] = None

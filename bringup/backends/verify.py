@@ -41,25 +41,19 @@ def add_arguments(parser):
         help="HF id or directory whose configuration is used (default: what the path says)",
     )
     parser.add_argument("--system", choices=systems.NAMES, help="default: what the path says, then n150")
-    parser.add_argument(
-        "--layers", type=arguments.natural, default=LAYERS, help=f"layers of the model; 0: all (default: {LAYERS})"
-    )
-    parser.add_argument(
-        "--lengths",
-        default=",".join(map(str, LENGTHS)),
-        help="prompt lengths, each followed by decoding (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--steps", type=arguments.natural, default=STEPS, help="tokens decoded after each prompt (default: %(default)s)"
-    )
+    parser.add_argument("--layers", type=arguments.natural, default=LAYERS,
+                        help=f"layers of the model; 0: all (default: {LAYERS})")  # fmt: skip
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)),
+                        help="prompt lengths, each followed by decoding (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--steps", type=arguments.natural, default=STEPS,
+                        help="tokens decoded after each prompt (default: %(default)s)")  # fmt: skip
     parser.add_argument("--max_seq_len", type=arguments.positive, default=MAX_SEQ_LEN, help="default: %(default)s")
     parser.add_argument("--only", choices=("mock", "emulator"), help="run one side alone, without a comparison")
     parser.add_argument(
         "--python", help="the Python that has the ttnn wheel (default: this one, else that of `make test-ttnn`)"
     )
-    parser.add_argument(
-        "--timeout", type=arguments.positive, default=1800, help="seconds for each side (default: %(default)s)"
-    )
+    parser.add_argument("--timeout", type=arguments.positive, default=1800,
+                        help="seconds for each side (default: %(default)s)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
 
 

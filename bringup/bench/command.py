@@ -64,19 +64,12 @@ LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "--groups",
-        type=arguments.name,
-        default=",".join(GROUPS),
-        metavar="LIST",
-        help=f"of {','.join(GROUPS)} (default: all)",
-    )
-    parser.add_argument(
-        "--layers", type=arguments.positive, metavar="N", help="only so many of each model's layers: less memory"
-    )
-    parser.add_argument(
-        "--repeats", type=arguments.whole(1, 1000), default=3, metavar="N", help="turns after a warm-up (default: 3)"
-    )
+    parser.add_argument("--groups", type=arguments.name, default=",".join(GROUPS), metavar="LIST",
+                        help=f"of {','.join(GROUPS)} (default: all)")  # fmt: skip
+    parser.add_argument("--layers", type=arguments.positive, metavar="N",
+                        help="only so many of each model's layers: less memory")  # fmt: skip
+    parser.add_argument("--repeats", type=arguments.whole(1, 1000), default=3, metavar="N",
+                        help="turns after a warm-up (default: 3)")  # fmt: skip
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall",
         help="cpu: seconds computed, not passed, for a machine that others use; with OMP_NUM_THREADS=1 and "
@@ -85,9 +78,8 @@ def add_arguments(parser):
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the weights and the prompts")
     parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the figures")
     parser.add_argument("--document", type=arguments.name, metavar="FILE", help="write them as a page (docs/speed.md)")
-    parser.add_argument(
-        "--runs", nargs="+", type=arguments.name, metavar="JSON", help="only write the page, from runs kept with --json"
-    )
+    parser.add_argument("--runs", nargs="+", type=arguments.name, metavar="JSON",
+                        help="only write the page, from runs kept with --json")  # fmt: skip
 
 
 def run(args):

@@ -8,15 +8,29 @@ from bringup.blocks.parallel import Mesh
 from bringup.blocks.precision import Precision
 
 
-class GatedMLP(torch.nn.Module):
-    """down(silu(gate(x)) * up(x)), x [1, 1, rows, hidden]; gate and up are column-parallel, down is row-parallel."""
+class MLP(torch.nn.Module):
+    """What the two share: up is column-parallel, down row-parallel."""
 
     def __init__(self, hf_mlp: torch.nn.Module, mesh: Mesh, precision: Precision):
         super().__init__()
         self.mesh, self.compute = mesh, precision.linear
-        self.gate_proj = weights.column(hf_mlp.gate_proj.weight, mesh, precision.mlp)
         self.up_proj = weights.column(hf_mlp.up_proj.weight, mesh, precision.mlp)
         self.down_proj = weights.row(hf_mlp.down_proj.weight, mesh, precision.mlp)
+
+    def down(self, inner: ttnn.Tensor) -> ttnn.Tensor:
+        """The down projection, summed over the chips; frees inner."""
+        place = inner.memory_config()
+        out = ttnn.linear(inner, self.down_proj, memory_config=place, compute_kernel_config=self.compute)
+        ttnn.deallocate(inner)
+        return self.mesh.all_reduce(out)
+
+
+class GatedMLP(MLP):
+    """down(silu(gate(x)) * up(x)), x [1, 1, rows, hidden]; gate is column-parallel too."""
+
+    def __init__(self, hf_mlp: torch.nn.Module, mesh: Mesh, precision: Precision):
+        super().__init__(hf_mlp, mesh, precision)
+        self.gate_proj = weights.column(hf_mlp.gate_proj.weight, mesh, precision.mlp)
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
         place = x.memory_config()
@@ -25,27 +39,15 @@ class GatedMLP(torch.nn.Module):
         inner = ttnn.mul(gate, up, input_tensor_a_activations=[ttnn.UnaryOpType.SILU])
         ttnn.deallocate(gate)
         ttnn.deallocate(up)
-        return _down(inner, self.down_proj, self.mesh, self.compute)
+        return self.down(inner)
 
 
-class Relu2MLP(torch.nn.Module):
-    """down(relu(up(x)) ** 2), x [1, 1, rows, hidden]; up is column-parallel, down is row-parallel."""
-
-    def __init__(self, hf_mlp: torch.nn.Module, mesh: Mesh, precision: Precision):
-        super().__init__()
-        self.mesh, self.compute = mesh, precision.linear
-        self.up_proj = weights.column(hf_mlp.up_proj.weight, mesh, precision.mlp)
-        self.down_proj = weights.row(hf_mlp.down_proj.weight, mesh, precision.mlp)
+class Relu2MLP(MLP):
+    """down(relu(up(x)) ** 2), x [1, 1, rows, hidden]."""
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
         place = x.memory_config()
         up = ttnn.linear(x, self.up_proj, activation="relu", memory_config=place, compute_kernel_config=self.compute)
         inner = ttnn.mul(up, up)
         ttnn.deallocate(up)
-        return _down(inner, self.down_proj, self.mesh, self.compute)
-
-
-def _down(inner: ttnn.Tensor, weight: ttnn.Tensor, mesh: Mesh, compute) -> ttnn.Tensor:
-    out = ttnn.linear(inner, weight, memory_config=inner.memory_config(), compute_kernel_config=compute)
-    ttnn.deallocate(inner)
-    return mesh.all_reduce(out)
+        return self.down(inner)

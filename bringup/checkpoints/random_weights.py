@@ -25,15 +25,10 @@ SPARE_DISK_BYTES = 1 << 30
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "config",
-        type=arguments.name,
-        metavar="ID_OR_CONFIG",
-        help="a known model's id, or a config.json (or its directory)",
-    )
-    parser.add_argument(
-        "directory", type=arguments.name, metavar="DIR", help="where to write; must be empty, or an interrupted run's"
-    )
+    parser.add_argument("config", type=arguments.name, metavar="ID_OR_CONFIG",
+                        help="a known model's id, or a config.json (or its directory)")  # fmt: skip
+    parser.add_argument("directory", type=arguments.name, metavar="DIR",
+                        help="where to write; must be empty, or an interrupted run's")  # fmt: skip
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="default: 0")
 
 

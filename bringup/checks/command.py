@@ -32,9 +32,8 @@ def add_arguments(parser):
         metavar="DIR",
         help="the report's folder (default: reports/<model>-<system>, with --items reports/<model>-<system>-items)",
     )
-    parser.add_argument(
-        "--write", action="store_true", help="write the results into MODEL_BRINGUP.md, results/ and MODELS.md"
-    )
+    parser.add_argument("--write", action="store_true",
+                        help="write the results into MODEL_BRINGUP.md, results/ and MODELS.md")  # fmt: skip
 
 
 def run(args):

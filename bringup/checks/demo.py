@@ -34,27 +34,16 @@ def add_arguments(parser):
     command.add_model_arguments(parser, nargs="?")
     command.add_trace_arguments(parser)
     command.add_prompt_arguments(parser)
-    parser.add_argument(
-        "--temperature", type=arguments.number(0, 1000), default=None, metavar="T", help="sample; 0 is greedy (default)"
-    )
-    parser.add_argument(
-        "--top_p",
-        type=arguments.number(0, 1, low_itself=False),
-        default=1.0,
-        metavar="P",
-        help="sample from the best P of the probability",
-    )
+    parser.add_argument("--temperature", type=arguments.number(0, 1000), default=None, metavar="T",
+                        help="sample; 0 is greedy (default)")  # fmt: skip
+    parser.add_argument("--top_p", type=arguments.number(0, 1, low_itself=False), default=1.0, metavar="P",
+                        help="sample from the best P of the probability")  # fmt: skip
     parser.add_argument("--eval", action="store_true", help="then compare with the HF model, and write a report")
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
     parser.add_argument("--three_way", action=argparse.BooleanOptionalAction, default=True,
                         help="with --eval: HF in bf16 beside the device (default: on)")  # fmt: skip
-    parser.add_argument(
-        "--out",
-        type=arguments.name,
-        default="reports/demo",
-        metavar="DIR",
-        help="with --eval: its report (%(default)s)",
-    )
+    parser.add_argument("--out", type=arguments.name, default="reports/demo", metavar="DIR",
+                        help="with --eval: its report (%(default)s)")  # fmt: skip
     parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the figures")
 
 

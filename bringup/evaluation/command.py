@@ -12,64 +12,37 @@ def add_arguments(parser):
     add_model_arguments(parser)
     add_trace_arguments(parser)
     add_prompt_arguments(parser)
-    parser.add_argument(
-        "--text_file",
-        type=arguments.name,
-        metavar="FILE",
-        help="lead both through this text (default: their own words)",
-    )
-    parser.add_argument(
-        "--min_new_tokens", type=arguments.natural, default=0, metavar="N", help="no end of text before N tokens"
-    )
+    parser.add_argument("--text_file", type=arguments.name, metavar="FILE",
+                        help="lead both through this text (default: their own words)")  # fmt: skip
+    parser.add_argument("--min_new_tokens", type=arguments.natural, default=0, metavar="N",
+                        help="no end of text before N tokens")  # fmt: skip
     parser.add_argument("--prefill_decode", action="store_true", help="run the prompt token by token through decode")
-    parser.add_argument(
-        "--batch", type=arguments.users, default=1, metavar="B", help="users (1 to 32), all with the same prompt"
-    )
+    parser.add_argument("--batch", type=arguments.users, default=1, metavar="B",
+                        help="users (1 to 32), all with the same prompt")  # fmt: skip
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
     parser.add_argument("--three_way", action=argparse.BooleanOptionalAction, default=True,
                         help="HF in bf16 beside the device: what the format costs (default: on)")  # fmt: skip
-    parser.add_argument(
-        "--json", type=arguments.name, metavar="FILE", help="write the result, with one record per position"
-    )
+    parser.add_argument("--json", type=arguments.name, metavar="FILE",
+                        help="write the result, with one record per position")  # fmt: skip
 
 
 def add_model_arguments(parser, nargs=None):
     """What to run, on what; `nargs` of MODEL_PY."""
-    parser.add_argument(
-        "model_py",
-        nargs=nargs,
-        type=arguments.name,
-        metavar="MODEL_PY",
-        help="models/<org>/<model>/<system>/functional/model.py",
-    )
-    parser.add_argument(
-        "--model",
-        type=arguments.name,
-        metavar="DIR_OR_ID",
-        help="HF checkpoint directory or hub id (default: as the path says)",
-    )
+    parser.add_argument("model_py", nargs=nargs, type=arguments.name, metavar="MODEL_PY",
+                        help="models/<org>/<model>/<system>/functional/model.py")  # fmt: skip
+    parser.add_argument("--model", type=arguments.name, metavar="DIR_OR_ID",
+                        help="HF checkpoint directory or hub id (default: as the path says)")  # fmt: skip
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
-    parser.add_argument(
-        "--system", type=arguments.name, help="n150, n300, t3000 or t3000_1x8 (default: as the path says)"
-    )
+    parser.add_argument("--system", type=arguments.name,
+                        help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")  # fmt: skip
     backends.add_arguments(parser)
     parser.add_argument("--device_id", type=arguments.board, default=0, metavar="N", help="which board, on one chip")
-    parser.add_argument(
-        "--max_seq_len",
-        type=arguments.positive,
-        metavar="N",
-        help="cache length (default: a power of two, at least 256)",
-    )
-    parser.add_argument(
-        "--cache_dir",
-        default="",
-        type=arguments.folder,
-        metavar="DIR",
-        help="of references and large random weights (default: ~/.cache/ttnn-bringup)",
-    )
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=0, metavar="N", help="of random weights, random prompts and sampling"
-    )
+    parser.add_argument("--max_seq_len", type=arguments.positive, metavar="N",
+                        help="cache length (default: a power of two, at least 256)")  # fmt: skip
+    parser.add_argument("--cache_dir", default="", type=arguments.folder, metavar="DIR",
+                        help="of references and large random weights (default: ~/.cache/ttnn-bringup)")  # fmt: skip
+    parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N",
+                        help="of random weights, random prompts and sampling")  # fmt: skip
 
 
 def add_trace_arguments(parser):
@@ -82,16 +55,13 @@ def add_trace_arguments(parser):
 
 def add_prompt_arguments(parser):
     parser.add_argument("--prompt", type=arguments.text, metavar="TEXT", help="the prompt itself")
-    parser.add_argument(
-        "--prompt_file", type=arguments.name, metavar="FILE", help="a text file (default: prompts/long.txt)"
-    )
-    parser.add_argument(
-        "--prompt_ids_file", type=arguments.name, metavar="FILE", help="token ids, separated by spaces or commas"
-    )
+    parser.add_argument("--prompt_file", type=arguments.name, metavar="FILE",
+                        help="a text file (default: prompts/long.txt)")  # fmt: skip
+    parser.add_argument("--prompt_ids_file", type=arguments.name, metavar="FILE",
+                        help="token ids, separated by spaces or commas")  # fmt: skip
     parser.add_argument("--chat", action="store_true", help="the prompt is a user's message in the chat template")
-    parser.add_argument(
-        "--max_new_tokens", type=arguments.positive, default=100, metavar="N", help="tokens to compare (default: 100)"
-    )
+    parser.add_argument("--max_new_tokens", type=arguments.positive, default=100, metavar="N",
+                        help="tokens to compare (default: 100)")  # fmt: skip
 
 
 def run(args):

@@ -16,62 +16,36 @@ def switch(text):
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "--mode", required=True, choices=("hf", "tt"), help="the HF model in its own dtype, or the device"
-    )
-    parser.add_argument(
-        "--hf-model",
-        required=True,
-        type=arguments.name,
-        metavar="ID",
-        help="hub id; with --system it names the model.py",
-    )
-    parser.add_argument(
-        "--system", type=arguments.name, default=os.environ.get("YT_SYSTEM", "n150"), help="default: YT_SYSTEM, or n150"
-    )
-    parser.add_argument(
-        "--prefill-len", type=arguments.positive, default=128, metavar="N", help="prompt tokens (default: 128)"
-    )
-    parser.add_argument(
-        "--decode-len", type=arguments.positive, default=100, metavar="N", help="tokens to compare (default: 100)"
-    )
-    parser.add_argument(
-        "--max-seq-len",
-        type=arguments.positive,
-        metavar="N",
-        help="cache length (default: a power of two, at least 256)",
-    )
-    parser.add_argument(
-        "--batch", type=arguments.users, default=1, metavar="B", help="users (1 to 32), all with the same prompt"
-    )
-    parser.add_argument(
-        "--trace", type=switch, nargs="?", const=True, default=False, metavar="0|1", help="traced decode"
-    )
+    parser.add_argument("--mode", required=True, choices=("hf", "tt"),
+                        help="the HF model in its own dtype, or the device")  # fmt: skip
+    parser.add_argument("--hf-model", required=True, type=arguments.name, metavar="ID",
+                        help="hub id; with --system it names the model.py")  # fmt: skip
+    parser.add_argument("--system", type=arguments.name, default=os.environ.get("YT_SYSTEM", "n150"),
+                        help="default: YT_SYSTEM, or n150")  # fmt: skip
+    parser.add_argument("--prefill-len", type=arguments.positive, default=128, metavar="N",
+                        help="prompt tokens (default: 128)")  # fmt: skip
+    parser.add_argument("--decode-len", type=arguments.positive, default=100, metavar="N",
+                        help="tokens to compare (default: 100)")  # fmt: skip
+    parser.add_argument("--max-seq-len", type=arguments.positive, metavar="N",
+                        help="cache length (default: a power of two, at least 256)")  # fmt: skip
+    parser.add_argument("--batch", type=arguments.users, default=1, metavar="B",
+                        help="users (1 to 32), all with the same prompt")  # fmt: skip
+    parser.add_argument("--trace", type=switch, nargs="?", const=True, default=False, metavar="0|1",
+                        help="traced decode")  # fmt: skip
     parser.add_argument("--prefill-decode", type=switch, nargs="?", const=True, default=False, metavar="0|1",
                         help="run the prompt token by token through decode")  # fmt: skip
-    parser.add_argument(
-        "--model-dir", type=arguments.name, metavar="DIR", help="a local checkpoint instead of the hub's"
-    )
-    parser.add_argument(
-        "--model-py",
-        type=arguments.name,
-        metavar="FILE",
-        help="another model.py than models/ID/SYSTEM/functional/model.py",
-    )
+    parser.add_argument("--model-dir", type=arguments.name, metavar="DIR",
+                        help="a local checkpoint instead of the hub's")  # fmt: skip
+    parser.add_argument("--model-py", type=arguments.name, metavar="FILE",
+                        help="another model.py than models/ID/SYSTEM/functional/model.py")  # fmt: skip
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
-    parser.add_argument(
-        "--text-file",
-        type=arguments.name,
-        metavar="FILE",
-        help="lead both through this text instead of their own words",
-    )
-    parser.add_argument(
-        "--prompt-file", type=arguments.name, metavar="FILE", help="text, cut or repeated (default: prompts/long.txt)"
-    )
+    parser.add_argument("--text-file", type=arguments.name, metavar="FILE",
+                        help="lead both through this text instead of their own words")  # fmt: skip
+    parser.add_argument("--prompt-file", type=arguments.name, metavar="FILE",
+                        help="text, cut or repeated (default: prompts/long.txt)")  # fmt: skip
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")
-    parser.add_argument(
-        "--cache-dir", default="", type=arguments.folder, metavar="DIR", help="where references are kept"
-    )
+    parser.add_argument("--cache-dir", default="", type=arguments.folder, metavar="DIR",
+                        help="where references are kept")  # fmt: skip
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of random weights and prompts")
     backends.add_arguments(parser)
 

@@ -28,15 +28,13 @@ HERE = Path(__file__).parent
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "model", type=arguments.name, metavar="HF_ID_OR_CONFIG", help="HF id, checkpoint directory or config.json"
-    )
+    parser.add_argument("model", type=arguments.name, metavar="HF_ID_OR_CONFIG",
+                        help="HF id, checkpoint directory or config.json")  # fmt: skip
     parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
     id_help = "the model's HF id; needed where a directory or config.json does not say it in _name_or_path"
     parser.add_argument("--id", type=arguments.name, metavar="ORG/NAME", help=id_help)
-    parser.add_argument(
-        "--out", type=arguments.name, metavar="DIR", default=".", help="where models/ and tests/ are (default: here)"
-    )
+    parser.add_argument("--out", type=arguments.name, metavar="DIR", default=".",
+                        help="where models/ and tests/ are (default: here)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="write over files that are there")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line instead")
 

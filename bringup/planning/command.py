@@ -16,20 +16,11 @@ HELP = "does it fit, how long a context, how fast: from a configuration, without
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "model",
-        nargs="?",
-        type=arguments.name,
-        metavar="HF_ID_OR_CONFIG",
-        help="HF id, checkpoint directory or config.json",
-    )
+    parser.add_argument("model", nargs="?", type=arguments.name, metavar="HF_ID_OR_CONFIG",
+                        help="HF id, checkpoint directory or config.json")  # fmt: skip
     parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
-    parser.add_argument(
-        "--model_py",
-        type=arguments.name,
-        metavar="FILE",
-        help="the model file (default: models/HF_ID/SYSTEM, where it is)",
-    )
+    parser.add_argument("--model_py", type=arguments.name, metavar="FILE",
+                        help="the model file (default: models/HF_ID/SYSTEM, where it is)")  # fmt: skip
     parser.add_argument(
         "--weights",
         type=arguments.name,
@@ -38,25 +29,13 @@ def add_arguments(parser):
     )
     parser.add_argument("--cache", default="bf16", metavar="DTYPE", help="of keys and values (default: %(default)s)")
     parser.add_argument("--users", type=arguments.users, default=1, metavar="N", help="1 to 32 (default: %(default)s)")
-    parser.add_argument(
-        "--context", type=arguments.positive, default=1024, metavar="N", help="positions of each (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--prompt",
-        type=arguments.positive,
-        default=128,
-        metavar="N",
-        help="tokens before the first (default: %(default)s)",
-    )
+    parser.add_argument("--context", type=arguments.positive, default=1024, metavar="N",
+                        help="positions of each (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--prompt", type=arguments.positive, default=128, metavar="N",
+                        help="tokens before the first (default: %(default)s)")  # fmt: skip
     parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the plan")
-    parser.add_argument(
-        "--docs",
-        type=arguments.name,
-        metavar="FILE",
-        nargs="?",
-        const="docs/planning.md",
-        help="write the plans of all known models",
-    )
+    parser.add_argument("--docs", type=arguments.name, metavar="FILE", nargs="?", const="docs/planning.md",
+                        help="write the plans of all known models")  # fmt: skip
 
 
 def run(args):

@@ -34,9 +34,8 @@ def add_arguments(parser):
 
 def add_shared_arguments(parser):
     """What `run` and `pytest` are told alike."""
-    parser.add_argument(
-        "--system", type=arguments.name, help=f"the machine that the program finds (default: {SYSTEM}, then n150)"
-    )
+    parser.add_argument("--system", type=arguments.name,
+                        help=f"the machine that the program finds (default: {SYSTEM}, then n150)")  # fmt: skip
     backends.add_arguments(parser)
     parser.add_argument("--log", metavar="FILE", help="write every call: operands, memory, line; show a table")
 

@@ -15,9 +15,8 @@ FORMAT = 1
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "check_json", type=arguments.name, metavar="CHECK_JSON", help="check.json of `bringup check`, or its folder"
-    )
+    parser.add_argument("check_json", type=arguments.name, metavar="CHECK_JSON",
+                        help="check.json of `bringup check`, or its folder")  # fmt: skip
     parser.add_argument("--out", type=arguments.name, metavar="FILE", help="default: report.html beside it")
 
 

@@ -20,13 +20,8 @@ COLUMNS = ("Model", "System", "Backend", "Checkpoint", "Prompt + new", "Top-1", 
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "--results",
-        type=arguments.name,
-        default="results",
-        metavar="DIR",
-        help="folder of result JSON files (default: results)",
-    )
+    parser.add_argument("--results", type=arguments.name, default="results", metavar="DIR",
+                        help="folder of result JSON files (default: results)")  # fmt: skip
     parser.add_argument("--out", type=arguments.name, default="MODELS.md", metavar="FILE", help="default: MODELS.md")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the file is not current")
 

@@ -35,15 +35,10 @@ CONTEXT, PROMPT = 256, 128  # of the run by shapes
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "model_py", type=arguments.name, metavar="MODEL_PY", help="models/<org>/<model>/<system>/functional/model.py"
-    )
-    parser.add_argument(
-        "--model",
-        type=arguments.name,
-        metavar="DIR_OR_ID",
-        help="checkpoint for the accuracy (default: as the path says)",
-    )
+    parser.add_argument("model_py", type=arguments.name, metavar="MODEL_PY",
+                        help="models/<org>/<model>/<system>/functional/model.py")  # fmt: skip
+    parser.add_argument("--model", type=arguments.name, metavar="DIR_OR_ID",
+                        help="checkpoint for the accuracy (default: as the path says)")  # fmt: skip
     parser.add_argument(
         "--config",
         type=arguments.name,
@@ -53,21 +48,16 @@ def add_arguments(parser):
     parser.add_argument("--system", choices=systems.NAMES, help="default: as the path says")
     backends.add_arguments(parser)
     for axis, values in AXES.items():
-        parser.add_argument(
-            f"--{axis}", type=arguments.name, default=values, metavar="A,B", help="default: %(default)s"
-        )
-    parser.add_argument(
-        "--prompt_file", type=arguments.name, metavar="FILE", help="a text file (default: prompts/long.txt)"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=arguments.positive, default=64, metavar="N", help="tokens compared (default: 64)"
-    )
-    parser.add_argument(
-        "--cache_dir", default="", type=arguments.folder, metavar="DIR", help="where references are kept"
-    )
-    parser.add_argument(
-        "--jobs", type=arguments.whole(-1, 1024), default=1, metavar="N", help="points at a time (default: 1)"
-    )
+        parser.add_argument(f"--{axis}", type=arguments.name, default=values, metavar="A,B",
+                            help="default: %(default)s")  # fmt: skip
+    parser.add_argument("--prompt_file", type=arguments.name, metavar="FILE",
+                        help="a text file (default: prompts/long.txt)")  # fmt: skip
+    parser.add_argument("--max_new_tokens", type=arguments.positive, default=64, metavar="N",
+                        help="tokens compared (default: 64)")  # fmt: skip
+    parser.add_argument("--cache_dir", default="", type=arguments.folder, metavar="DIR",
+                        help="where references are kept")  # fmt: skip
+    parser.add_argument("--jobs", type=arguments.whole(-1, 1024), default=1, metavar="N",
+                        help="points at a time (default: 1)")  # fmt: skip
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="default: processes")
     parser.add_argument("--out", type=arguments.name, metavar="DIR", help="default: sweeps/<model>-<system>")
 

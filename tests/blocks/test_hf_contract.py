@@ -7,30 +7,10 @@ import re
 
 import pytest
 import torch
-import ttnn
 from transformers import DynamicCache, StoppingCriteriaList
 
-from bringup import backends
-from tests.blocks.common import APPROXIMATE_EXP, as_stored, load_model_file, relative_l2, small_hf_model
-
-# As in test_generate: logits and hidden states against HF in fp32, and what the decode kernel's exp adds.
-TOLERANCE, MAX = 0.027, 128
-DECODE = TOLERANCE + APPROXIMATE_EXP
-
-
-@pytest.fixture(scope="module")
-def hf():
-    return as_stored(small_hf_model("Llama-3.2-1B"), ttnn.bfloat16)
-
-
-@pytest.fixture(scope="module")
-def model(hf):
-    with backends.open_system("n150") as device:
-        yield load_model_file("meta-llama/Llama-3.2-1B/n150").build_model(hf, device, MAX)
-
-
-def prompt(tokens, users=1, seed=0):
-    return torch.randint(3, 500, (users, tokens), generator=torch.Generator().manual_seed(seed))
+from tests.blocks.common import relative_l2
+from tests.blocks.small_llama import DECODE, MAX, TOLERANCE, prompt
 
 
 def batch(lengths, side):

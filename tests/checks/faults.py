@@ -205,11 +205,13 @@ def attention_without_scale(build):
         yield build
 
 
-def _decode_mask_moved(build, by):
+def _decode_mask_moved(build, change):
+    """Attention up to the positions `change(at, last of a row)`; the device would read what lies behind a row."""
+
     def make(original):
         def attend(q, k, v, *, cur_pos_tensor, **kwargs):
-            last = k.shape[-2] - 1  # of a row; the device would read what lies behind it
-            moved = on_host(cur_pos_tensor, lambda at: torch.where(at < 0, at, (at + by).clamp(0, last)))
+            last = k.shape[-2] - 1
+            moved = on_host(cur_pos_tensor, lambda at: torch.where(at < 0, at, change(at, last)))
             return original(q, k, v, cur_pos_tensor=moved, **kwargs)
 
         return attend
@@ -220,12 +222,12 @@ def _decode_mask_moved(build, by):
 
 @fault("layer 0, self_attn", "misses a token's own key", phase="decode")
 def decode_mask_one_short(build):
-    yield from _decode_mask_moved(build, -1)
+    yield from _decode_mask_moved(build, lambda at, last: (at - 1).clamp(0, last))
 
 
 @fault("layer 0, self_attn", "one position too many", phase="decode", checkpoint="tiny-allam", item=None)
 def decode_mask_one_long(build):
-    yield from _decode_mask_moved(build, 1)
+    yield from _decode_mask_moved(build, lambda at, last: (at + 1).clamp(0, last))
 
 
 @fault(
@@ -258,17 +260,12 @@ def stale_cache_after_reset(build):
     """A decode step attends to all that was ever written, not to what the present prompt has written."""
     longest = 0
 
-    def make(original):
-        def attend(q, k, v, *, cur_pos_tensor, **kwargs):
-            nonlocal longest
-            longest = max(longest, int(ttnn.to_torch(cur_pos_tensor).max()))
-            stale = on_host(cur_pos_tensor, lambda at: torch.where(at < 0, at, torch.full_like(at, longest)))
-            return original(q, k, v, cur_pos_tensor=stale, **kwargs)
+    def to_the_longest(at, last):
+        nonlocal longest
+        longest = max(longest, int(at.max()))
+        return torch.full_like(at, longest)
 
-        return attend
-
-    with replaced(ttnn.transformer, "scaled_dot_product_attention_decode", make):
-        yield build
+    yield from _decode_mask_moved(build, to_the_longest)
 
 
 # -- several chips ----------------------------------------------------------------------------------------------------

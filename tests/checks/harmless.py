@@ -40,6 +40,11 @@ def _metas_order(weight, head_dim):
     return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
+def each_attention(change):
+    """`change` of the attention of every layer, as a change of the whole HF model."""
+    return lambda hf_model: [change(layer.self_attn) for layer in hf_model.model.layers]
+
+
 @harmless("tiny-llama")
 def metas_order_throughout(build):
     """q and k, rotation and tables are all in Meta's order, with rotary_embedding_llama."""
@@ -143,17 +148,13 @@ def prompt_attention_in_separate_ops(build):
 def scale_in_the_weights_of_q(build):
     """q is 1 / sqrt(64) as large, exactly, and attention has a scale of 1."""
 
-    def change(hf_model):
-        for layer in hf_model.model.layers:
-            layer.self_attn.q_proj.weight.mul_(64**-0.5)
-
     def make(original):
         return lambda *args, **kwargs: original(*args, **kwargs, scale=1.0)
 
     with ExitStack() as stack:
         for name in ("scaled_dot_product_attention", "scaled_dot_product_attention_decode"):
             stack.enter_context(replaced(ttnn.transformer, name, make))
-        yield of_hf(build, change)
+        yield of_hf(build, each_attention(lambda attention: attention.q_proj.weight.mul_(64**-0.5)))
 
 
 @harmless("tiny-afm")
@@ -171,14 +172,12 @@ def norms_in_separate_ops(build):
 def heads_in_another_order_throughout(build):
     """KV heads in reverse, each with its query heads; o_proj takes them as they come."""
 
-    def change(hf_model):
-        for layer in hf_model.model.layers:
-            attention = layer.self_attn
-            for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-                linear.weight.copy_(linear.weight.unflatten(0, (8, -1)).flip(0).flatten(0, 1))
-            attention.o_proj.weight.copy_(attention.o_proj.weight.unflatten(1, (8, -1)).flip(1).flatten(1))
+    def change(attention):
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+            linear.weight.copy_(linear.weight.unflatten(0, (8, -1)).flip(0).flatten(0, 1))
+        attention.o_proj.weight.copy_(attention.o_proj.weight.unflatten(1, (8, -1)).flip(1).flatten(1))
 
-    yield of_hf(build, change)
+    yield of_hf(build, each_attention(change))
 
 
 @harmless("tiny-llama", system="n300")

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.emulator.opened import device  # noqa: F401
 from ttnn_emulator import chips
 
 

@@ -15,13 +15,6 @@ b16, b8, f32, u32 = ttnn.bfloat16, ttnn.bfloat8_b, ttnn.float32, ttnn.uint32
 
 
 @pytest.fixture
-def device():
-    opened = ttnn.open_device(device_id=0)
-    yield opened
-    ttnn.close_device(opened)
-
-
-@pytest.fixture
 def mesh(request):
     ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D)
     opened = ttnn.open_mesh_device(ttnn.MeshShape(*request.param))

@@ -65,15 +65,9 @@ def test_llamas_weights_cache_and_rope_by_hand():
 
 @pytest.mark.parametrize(
     ("hf_id", "system", "weights"),
-    [
-        (LLAMA, "n150", "bf16"),
-        (LLAMA, "t3000", "attention=bfp8,mlp=bfp4"),
-        (AFM, "n300", "bfp8"),
-        (AFM, "t3000", "bf16"),
-        (MISTRAL, "n150", "bfp8"),
-        (ALLAM, "t3000", "bfp4"),
-    ],
-)
+    [(LLAMA, "n150", "bf16"), (LLAMA, "t3000", "attention=bfp8,mlp=bfp4"), (AFM, "n300", "bfp8"),
+     (AFM, "t3000", "bf16"), (MISTRAL, "n150", "bfp8"), (ALLAM, "t3000", "bfp4")],
+)  # fmt: skip
 def test_the_count_is_the_allocators(hf_id, system, weights):
     m = memory(hf_id, system, weights)
     file = find_model_file(hf_id, system)

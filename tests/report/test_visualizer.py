@@ -40,13 +40,6 @@ def sequence(ttnn, device):
 
 
 @pytest.fixture
-def device():
-    device = ttnn.open_device(device_id=0)
-    yield device
-    ttnn.close_device(device)
-
-
-@pytest.fixture
 def log(device):
     with op.record(buffers=True) as records:
         kept = sequence(ttnn, device)

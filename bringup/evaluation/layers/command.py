@@ -16,18 +16,14 @@ def add_arguments(parser):
     add_trace_arguments(parser)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", type=arguments.text, metavar="TEXT", help="the text itself")
-    prompt.add_argument(
-        "--prompt_file", type=arguments.name, metavar="FILE", help="a text file (default: prompts/long.txt)"
-    )
-    prompt.add_argument(
-        "--prompt_ids_file", type=arguments.name, metavar="FILE", help="token ids, separated by spaces or commas"
-    )
-    parser.add_argument(
-        "--tokens", type=arguments.positive, default=70, metavar="N", help="tokens of the prompt (default: 70)"
-    )
-    parser.add_argument(
-        "--decode", type=arguments.natural, default=8, metavar="N", help="tokens after it, one by one (default: 8)"
-    )
+    prompt.add_argument("--prompt_file", type=arguments.name, metavar="FILE",
+                        help="a text file (default: prompts/long.txt)")  # fmt: skip
+    prompt.add_argument("--prompt_ids_file", type=arguments.name, metavar="FILE",
+                        help="token ids, separated by spaces or commas")  # fmt: skip
+    parser.add_argument("--tokens", type=arguments.positive, default=70, metavar="N",
+                        help="tokens of the prompt (default: 70)")  # fmt: skip
+    parser.add_argument("--decode", type=arguments.natural, default=8, metavar="N",
+                        help="tokens after it, one by one (default: 8)")  # fmt: skip
     parser.add_argument("--all", action="store_true", help="every point, not only the worst of each layer")
     parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the profile")
 
