@@ -21,12 +21,8 @@ def add_arguments(parser):
     parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
     parser.add_argument("--model_py", type=arguments.name, metavar="FILE",
                         help="the model file (default: models/HF_ID/SYSTEM, where it is)")  # fmt: skip
-    parser.add_argument(
-        "--weights",
-        type=arguments.name,
-        metavar="DTYPE",
-        help="bf16, bfp8 or bfp4, or attention=..,mlp=..,head=.. (default: the model file's)",
-    )
+    weights_help = "bf16, bfp8 or bfp4, or attention=..,mlp=..,head=.. (default: the model file's)"
+    parser.add_argument("--weights", type=arguments.name, metavar="DTYPE", help=weights_help)
     parser.add_argument("--cache", default="bf16", metavar="DTYPE", help="of keys and values (default: %(default)s)")
     parser.add_argument("--users", type=arguments.users, default=1, metavar="N", help="1 to 32 (default: %(default)s)")
     parser.add_argument("--context", type=arguments.positive, default=1024, metavar="N",
