@@ -38,7 +38,6 @@ def test_infinities_and_nans_stay():
 @pytest.mark.parametrize(
     ("x", "w"),
     [
-        (torch.zeros(3, 1024).bfloat16(), weights(1024, 1024)),  # more rows: torch's blocked product
         (torch.zeros(1, 1024).bfloat16(), weights(1024, 1024).contiguous()),  # held the other way round
         (torch.zeros(1, 32).bfloat16(), weights(32, 32)),  # small
         (torch.zeros(1, 1024), weights(1024, 1024)),  # float32

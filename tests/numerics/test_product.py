@@ -8,6 +8,8 @@ from ttnn_emulator.numerics.product import MOST, PART, WAYS, product
 
 SHAPES = {
     "one row": ((1, 512), (512, 640)),
+    "three rows": ((3, 512), (512, 1030)),
+    "rows behind a band": ((70, 4096), (4096, 129)),
     "two rows, odd sizes": ((2, 33), (33, 65)),
     "several parts": ((5, 4096), (4096, PART // 4096 * 2 + 40)),
     "folded batch": ((2, 3, 64), (64, 96)),
@@ -81,7 +83,7 @@ def test_the_variable_overrides(monkeypatch):
         assert room.choice() == (name, "TTNN_EMULATOR_PRODUCT says so")
         room.choice.cache_clear()
     monkeypatch.setenv(room.VARIABLE, "int4")
-    with pytest.raises(ValueError, match=r"'int4' is not one of bf16, fp32"):
+    with pytest.raises(ValueError, match=r"'int4' is not one of bf16, rows, fp32"):
         room.choice()
     monkeypatch.delenv(room.VARIABLE)
     assert room.choice()[0] in WAYS
@@ -95,6 +97,7 @@ def test_an_unknown_processor_is_measured_once(monkeypatch, tmp_path):
         way, why = room.choice()
         assert way in WAYS
         assert why.startswith("measured: bf16 ")
+        assert "rows" in why
         kept = (tmp_path / "product.json").read_text()
         room.choice.cache_clear()
         assert room.choice() == (way, why)

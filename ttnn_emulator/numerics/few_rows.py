@@ -1,7 +1,8 @@
-"""One or two rows times a large bfloat16 matrix, as in decode: the time is that of reading the matrix once.
+"""Rows times a large bfloat16 matrix, which is read as it is: fp32 sums, one rounding at the end.
 
-torch's own product of this size reaches two thirds of the memory's speed on the CPU tried (AMD EPYC, AVX-512), and
-computes in the same way: fp32 sums, one rounding at the end.
+One or two rows, as in decode, take the time of reading the matrix once: torch's own product of this size reaches two
+thirds of the memory's speed on the CPU tried (AMD EPYC, AVX-512). More rows go in tiles of 4 by 4 sums, and nothing is
+opened to float32 beforehand: with AVX2 that is faster than torch's fp32 product of up to some hundred rows.
 """
 
 import numpy as np
@@ -12,6 +13,8 @@ from . import compiling  # noqa: F401  says when kernels are compiled
 
 #: Smaller matrices are not worth waking other threads for; torch has them.
 WORTH = 1 << 18
+BAND = 64  # columns of the result that a thread takes at a time
+CACHED = 1 << 18  # elements of x beside them: 1 MiB in float32
 #: The order of a sum is free, infinities and nans are kept.
 REORDER = {"reassoc", "contract", "nsz"}
 
@@ -87,11 +90,62 @@ def _two(x, words, mask, out):
         out[1, n], out[1, n + 1], out[1, n + 2], out[1, n + 3] = _rounded(b0), _rounded(b1), _rounded(b2), _rounded(b3)
 
 
+@njit(inline="always")
+def _put(out, m, n, a, b, c, d):
+    """Four neighbours of a row of the result; rows behind it are padding."""
+    if m < out.shape[0]:
+        out[m, n], out[m, n + 1], out[m, n + 2], out[m, n + 3] = _rounded(a), _rounded(b), _rounded(c), _rounded(d)
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
+def _many(even, odd, words, mask, rows, out):
+    """even, odd [M, K / 2], M a multiple of 4; `rows` of them stay in the cache while BAND columns are computed."""
+    for band in prange((words.shape[0] + BAND - 1) // BAND):
+        zero = np.float32(0)
+        first, end = BAND * band, min(BAND * band + BAND, words.shape[0])
+        for start in range(0, even.shape[0], rows):
+            for column in range(first, end, 4):
+                n = min(column, words.shape[0] - 4)
+                for m in range(start, min(start + rows, even.shape[0]), 4):
+                    a0, a1, a2, a3 = zero, zero, zero, zero
+                    b0, b1, b2, b3 = zero, zero, zero, zero
+                    c0, c1, c2, c3 = zero, zero, zero, zero
+                    d0, d1, d2, d3 = zero, zero, zero, zero
+                    for k in range(words.shape[1]):
+                        w0, v0 = _pair(words[n, k], mask)
+                        w1, v1 = _pair(words[n + 1, k], mask)
+                        w2, v2 = _pair(words[n + 2, k], mask)
+                        w3, v3 = _pair(words[n + 3, k], mask)
+                        e, o = even[m + 0, k], odd[m + 0, k]
+                        a0 += e * w0 + o * v0
+                        a1 += e * w1 + o * v1
+                        a2 += e * w2 + o * v2
+                        a3 += e * w3 + o * v3
+                        e, o = even[m + 1, k], odd[m + 1, k]
+                        b0 += e * w0 + o * v0
+                        b1 += e * w1 + o * v1
+                        b2 += e * w2 + o * v2
+                        b3 += e * w3 + o * v3
+                        e, o = even[m + 2, k], odd[m + 2, k]
+                        c0 += e * w0 + o * v0
+                        c1 += e * w1 + o * v1
+                        c2 += e * w2 + o * v2
+                        c3 += e * w3 + o * v3
+                        e, o = even[m + 3, k], odd[m + 3, k]
+                        d0 += e * w0 + o * v0
+                        d1 += e * w1 + o * v1
+                        d2 += e * w2 + o * v2
+                        d3 += e * w3 + o * v3
+                    _put(out, m + 0, n, a0, a1, a2, a3)
+                    _put(out, m + 1, n, b0, b1, b2, b3)
+                    _put(out, m + 2, n, c0, c1, c2, c3)
+                    _put(out, m + 3, n, d0, d1, d2, d3)
+
+
 def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
     """Whether x [M, K] @ w [K, N] is a case for `product`: w a large transposed view, as weights are held."""
     return (
-        x.shape[0] <= 2
-        and w.numel() >= WORTH
+        w.numel() >= WORTH
         and w.shape[1] >= 4
         and w.stride(0) == 1
         and w.stride(1) == w.shape[0]
@@ -103,10 +157,15 @@ def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
 
 
 def product(x: torch.Tensor, w: torch.Tensor, drop: int = 0) -> torch.Tensor:
-    """x [1 or 2, K] @ w [K, N] in fp32, rounded once to bfloat16; `drop` low bits of w count as zeros."""
+    """x [M, K] @ w [K, N] in fp32, rounded once to bfloat16; `drop` low bits of w count as zeros."""
     out = torch.empty(x.shape[0], w.shape[1], dtype=torch.int16)
     half = 0x10000 - (1 << drop)  # the bits that count, of both neighbours
     words, mask = w.T.view(torch.int32).numpy(), np.int32((half << 16 | half) - (1 << 32))
-    patterns = x.contiguous().view(torch.int16).numpy()
-    (_one if x.shape[0] == 1 else _two)(patterns, words, mask, out.numpy())
+    if x.shape[0] <= 2:
+        patterns = x.contiguous().view(torch.int16).numpy()
+        (_one if x.shape[0] == 1 else _two)(patterns, words, mask, out.numpy())
+    else:
+        x = torch.nn.functional.pad(x, (0, 0, 0, -x.shape[0] % 4))
+        even, odd = (x[:, i::2].to(torch.float32).contiguous().numpy() for i in (0, 1))
+        _many(even, odd, words, mask, max(4, CACHED // x.shape[1] // 4 * 4), out.numpy())
     return out.view(torch.bfloat16)

@@ -1,16 +1,18 @@
 """How `fast` multiplies matrices on this machine: all of its products, one place.
 
     bf16   torch's bfloat16 product: processors that multiply bfloat16 (AMX, AVX-512 BF16)
-    fp32   torch's float32 product, a large second operand in parts that stay in the cache: all others, which torch's
-           bfloat16 product costs 3 to 150 times as much
+    rows   a large weight by the own kernel (`few_rows`) up to MANY rows; all else as fp32
+    fp32   by the own kernel up to TILE rows; else torch's float32 product, a large operand in parts that stay in the
+           cache
 
-One or two rows against a large weight go by `few_rows` on every CPU; on another torch device the product is its own.
+Without bf16 units torch's bfloat16 product costs 3 to 150 times the float32 one. One or two rows against a large weight
+go by `few_rows` on every CPU; on another torch device the product is its own.
 The result is the same whatever the way: products of bfloat16 are exact in fp32, sums are fp32 in an order of the
 library's own, and one rounding ends it; so two ways differ where a sum falls beside a rounding boundary, by an ulp of
 bfloat16 (`tests/numerics/test_product.py`).
 
-The way is chosen once, by what the processor has; where that does not decide (other than x86) by a measurement of some
-milliseconds, which the cache folder keeps. `TTNN_EMULATOR_PRODUCT` (bf16, fp32) overrides it.
+The way is chosen once: bf16 where the processor has units for it, else by a measurement of some milliseconds, which the
+cache folder keeps. `TTNN_EMULATOR_PRODUCT` (bf16, rows, fp32) overrides it.
 """
 
 import functools
@@ -26,9 +28,10 @@ import torch
 
 from .rounding import truncate
 
-WAYS = ("bf16", "fp32")
+WAYS = ("bf16", "rows", "fp32")
 VARIABLE = "TTNN_EMULATOR_PRODUCT"
 PART = 1 << 20  # elements of an operand that are opened at a time: 4 MiB in float32
+TILE, MANY = 32, 384  # rows up to which the own kernel is taken: always, and where it was faster with 128
 MOST = 1 << 26  # elements of a batched result that is computed at once
 
 
@@ -49,27 +52,31 @@ def choice() -> tuple[str, str]:
         level = torch.backends.cpu.get_cpu_capability()
         if units and "AVX512" in level and torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return "bf16", f"the processor has {units[0]}"
-        return "fp32", f"{level} without bf16 units"
-    return _measured()
+        return _measured(("rows", "fp32"), f"{level} without bf16 units, ")
+    return _measured(WAYS, "")
 
 
-def _measured() -> tuple[str, str]:
-    """By the time of a product of 32 rows, kept in the cache folder."""
+def _measured(ways: tuple, reason: str) -> tuple[str, str]:
+    """By the time of a product of 128 rows, kept in the cache folder."""
     folder = Path(os.environ.get("BRINGUP_CACHE") or "~/.cache/ttnn-bringup").expanduser()
     kept = folder / "product.json"
-    key = f"{platform.machine()} {platform.processor()} torch {torch.__version__} {torch.get_num_threads()} threads"
+    key = f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()} "
+    key += f"torch {torch.__version__} {torch.get_num_threads()} threads"
     try:
-        times = json.loads(kept.read_text())[key]
-    except (OSError, ValueError, KeyError):
-        x, w = torch.ones(32, 1024, dtype=torch.bfloat16), torch.ones(1024, 1024, dtype=torch.bfloat16).T
-        times = {way: min(_seconds(multiply, x, w) for _ in range(3)) for way, multiply in _MULTIPLY.items()}
+        known = json.loads(kept.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        x, w = torch.ones(128, 1024, dtype=torch.bfloat16), torch.ones(1024, 1024, dtype=torch.bfloat16).T
+        known[key] = {way: min(_seconds(_MULTIPLY[way], x, w) for _ in range(5)) for way in ways}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps({key: times}))
+            kept.write_text(json.dumps(known))
         except OSError:
             pass  # measured again in the next process
+    times = known[key]
     way = min(times, key=times.get)
-    return way, "measured: " + ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in times.items())
+    return way, f"{reason}measured: " + ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in times.items())
 
 
 def _seconds(multiply, x, w):
@@ -90,14 +97,9 @@ def product(x: torch.Tensor, w: torch.Tensor, drop: int = 0, wide: bool = False)
     Speed     w is best a transposed view of a contiguous [N, K], as HF stores it
     """
     if wide:
-        return _fp32(x, w, drop, wide=True)
+        return _in_parts(x, w, drop, wide=True)
     if x.device.type != "cpu":
         return x @ _cut(w, drop)
-    if x.dim() == 2 and x.shape[0] <= 2 and w.dim() == 2:
-        from . import few_rows  # numba and its compiler: imported when first needed
-
-        if few_rows.fits(x, w):
-            return few_rows.product(x, w, drop)
     return _MULTIPLY[choice()[0]](x, w, drop)
 
 
@@ -105,14 +107,36 @@ def _cut(w, drop):
     return truncate(w, 8 - drop) if drop else w
 
 
+def _by_rows(x, w, drop, most):
+    """The own kernel's product of up to `most` rows, or None where it does not fit."""
+    if x.dim() == w.dim() == 2 and x.shape[0] <= most:
+        from . import few_rows  # numba and its compiler: imported when first needed
+
+        if few_rows.fits(x, w):
+            return few_rows.product(x, w, drop)
+    return None
+
+
 def _bf16(x, w, drop):
+    y = _by_rows(x, w, drop, 2)
+    if y is not None:
+        return y
     if not drop or w.dim() > 2:
         return x @ _cut(w, drop)
     columns = max(32, PART // w.shape[0])
     return torch.cat([x @ _cut(part, drop) for part in w.split(columns, -1)], -1)
 
 
-def _fp32(x, w, drop, wide=False):
+def _rows(x, w, drop, most=MANY):
+    y = _by_rows(x, w, drop, most)
+    return _in_parts(x, w, drop) if y is None else y
+
+
+def _fp32(x, w, drop):
+    return _rows(x, w, drop, TILE)
+
+
+def _in_parts(x, w, drop, wide=False):
     dtype = torch.float32 if wide else torch.bfloat16
     x = x.to(torch.float32)
     if w.dim() > 2:
@@ -159,4 +183,4 @@ def _batched(x, w, dtype):
     return out
 
 
-_MULTIPLY = {"bf16": _bf16, "fp32": _fp32}
+_MULTIPLY = {"bf16": _bf16, "rows": _rows, "fp32": _fp32}
