@@ -64,6 +64,16 @@ def config(fidelity="HiFi4", fp32=True):
     )
 
 
+def sparse(x, w, how):
+    program = ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
+        compute_with_storage_grid_size=(2, 1), in0_block_w=1, out_subblock_h=1, out_subblock_w=1, per_core_M=1,
+        per_core_N=1, fuse_batch=True, mcast_in0=True,
+    )  # fmt: skip
+    experts = ttnn.reshape(w, (1, 1, 64, 64))
+    marks = ttnn.to_layout(ttnn.slice(experts, [0, 0, 0, 0], [1, 1, 1, 1]), ttnn.ROW_MAJOR_LAYOUT)
+    return ttnn.sparse_matmul(x, experts, sparsity=marks, program_config=program, **how)
+
+
 # ttnn 0.81.1 on a mock n150, each in a process of its own: which ops look for HiFi4 with an fp32 destination.
 LOOKS = {
     "linear": lambda x, w, k: ttnn.linear(x, w, **k),
@@ -74,11 +84,15 @@ LOOKS = {
     "sum": lambda x, w, k: ttnn.sum(x, dim=-1, **k),
     "mean": lambda x, w, k: ttnn.mean(x, dim=-1, **k),
     "max": lambda x, w, k: ttnn.max(x, dim=-1, **k),
+    "minimal_matmul": lambda x, w, k: ttnn.experimental.minimal_matmul(x, w, **k),
+    "sparse_matmul": sparse,
 }
 DOES_NOT = {
     "rms_norm": lambda x, w, k: ttnn.rms_norm(x, **k),
     "layer_norm": lambda x, w, k: ttnn.layer_norm(x, **k),
     "std": lambda x, w, k: ttnn.std(x, dim=-1, **k),
+    "fast_reduce_nc": lambda x, w, k: ttnn.experimental.fast_reduce_nc(x, dims=[1], **k),
+    "ema": lambda x, w, k: ttnn.ema(x, 0.5, **k),
     "attention": lambda x, w, k: ttnn.transformer.scaled_dot_product_attention(x, x, x, is_causal=True, **k),
 }
 

@@ -19,6 +19,7 @@ from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
+from ...warning import check_fidelity
 from ..core.buffers import buffers_end, check_room
 from ..eltwise.fused import activation, fuse
 
@@ -155,6 +156,7 @@ def sparse_matmul(
         _check_bias(on_device(bias), experts, b.spec.padded_shape[-1])
     if not isinstance(program_config, MatmulMultiCoreReuseMultiCast1DProgramConfig):
         raise DeviceRejects("std::get: wrong index for variant", "it takes a 1D multicast program config")
+    check_fidelity(compute_kernel_config, a.buffer.device.chip)
     how = resolve(compute_kernel_config, _DEFAULT)
     dtype = dtype or a.dtype
     out = spec(shape, dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
