@@ -135,10 +135,13 @@ def _parts():
 def compete(name, args):
     """{job: {contender: {prefill, decode: seconds of every turn}}}, and what each contender took."""
     group = GROUPS[name]
+    jobs = {k: job for k, job in group.jobs.items() if not args.jobs or k in args.jobs.split(",")}
+    if not jobs:
+        return {"jobs": {}}
     layers = min((n for n in (args.layers, group.layers) if n is not None), default=None)
     of = "" if layers is None else f", {layers} layers"
     print(f"\n{group.model}, random weights{of}: {', '.join(group.contenders)}", flush=True)
-    room = max(256, *(1 << (job.prefill + (args.repeats + 2) * job.decode).bit_length() for job in group.jobs.values()))
+    room = max(256, *(1 << (job.prefill + (args.repeats + 2) * job.decode).bit_length() for job in jobs.values()))
     contenders = []
     for kind in group.contenders:
         system, numerics = EMULATED.get(kind, ("n150", "fast"))
@@ -147,7 +150,7 @@ def compete(name, args):
             Contender(Order(kind, group.model, str(model_py), system, numerics, layers, args.seed, room, args.clock))
         )
     found = {"model": group.model, "layers": layers, "jobs": {}, "contenders": {}}
-    for job_name, job in group.jobs.items():
+    for job_name, job in jobs.items():
         times = {c.kind: {"prefill": [], "decode": []} for c in contenders}
         for turn in range(args.repeats + 1):  # the first one warms up
             for contender in contenders:

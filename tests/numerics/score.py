@@ -27,10 +27,19 @@ functional simulator v1.10 (one Wormhole B0 chip), which are in `tests/data/nume
 emulator's own op.
 
 `exact` follows the hardware's rules: integers of the matrix unit and the packer, the steps of each kernel, tables of
-unary functions. `fast`, the default, is torch on the CPU's bf16 units where a product or a prompt's attention is
-computed, and the same code as `exact` for all else. Its products drop the operand bits that the fidelity drops; with
-an fp32 destination the sum is torch's fp32 one; the roundings of a bf16 destination are replaced by one pseudo-random
-error, made from the result's own bits, with the measured size, gain and dependence on the element.
+unary functions. `fast`, the default, computes products with the machine's own arithmetic, and all else with the code of
+`exact`. Its products drop the operand bits that the fidelity drops; with an fp32 destination the sum is an fp32 one,
+rounded once; the roundings of a bf16 destination are replaced by one pseudo-random error, made from the result's own
+bits, with the measured size, gain and dependence on the element. That holds for sums of mixed signs. A result greater
+than six standard deviations of such a sum (averages, sums by ones, logits of a trained head) loses whole addends as the
+running sum grows past them: it is computed by the matrix unit's rule, and so is a product of operands that are mostly
+zeros. An outlier moves what it is multiplied into, nothing else. Attention of prompts goes through the device's chunks;
+with a bf16 destination it is `exact`'s.
+
+How `fast` multiplies is chosen once for the processor (`numerics/product.py`, `bringup doctor`): torch's bfloat16
+product where there are units for it, else an own kernel or torch's fp32 product over parts of the weight. All sum in
+fp32 and round once; the order of a sum differs, so that results differ by an ulp of bfloat16 where a sum falls beside a
+rounding boundary, and with a bf16 destination by that error's hash.
 
 Bit-equal: cases whose every element is the recorded one. Error: relative rms distance from the operation in float64
 on the device's operands; ours over the device's, the least and the greatest of the group. Gain: the greatest
@@ -60,7 +69,6 @@ Not the device's bits, because no rule for them is known:
 - Norms of shards on more than one row of cores: as on one row.
 - Sums over chips: each step of the sum is rounded to the tensor's dtype, rows of the mesh first, then columns; the
   order inside a device's own slices is not known.
-- `fast` in prefill attention takes all keys at once, not in the device's chunks.
 - Padding is not held: where an op lets padding be seen it reads as zero.
 - `sampling` draws from torch's generator, not the device's.
 - Not covered by any recorded result: stochastic rounding, several chips.
@@ -68,8 +76,8 @@ Not the device's bits, because no rule for them is known:
 {by_hand}## On another torch device
 
 `--torch-device cuda` keeps device tensors on a GPU. The code is the same, except that products are that device's own,
-that decode attention in `fast` takes all keys at once as a prompt's does, and that the integer arithmetic of the matrix
-unit, which is compiled for the CPU, carries its operands there and its results back.
+that attention in `fast` takes all keys at once, not in the device's chunks, and that the integer arithmetic of the
+matrix unit, which is compiled for the CPU, carries its operands there and its results back.
 
 Run: every case of every op in both modes, and a small Llama's prefill and decode, on a pretended GPU: tensors that say
 they are elsewhere, compute on the CPU, and refuse what CUDA refuses (operands on two devices, reading memory from
