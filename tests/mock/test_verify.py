@@ -142,6 +142,24 @@ def test_planted_illegal_calls_are_refused_alike(name, tmp_path, monkeypatch):
 
 
 @needs_wheel
+def test_the_librarys_warnings_are_repeated_from_both_sides(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    body = (
+        "c = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi4, fp32_dest_acc_en=True); "
+        "ttnn.matmul(self.put(32, 32), self.put(32, 32), compute_kernel_config=c)"
+    )
+    path = tmp_path / "model.py"
+    path.write_text(MODEL.replace("{body}", body))
+    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
+    plan |= {"lengths": [17], "steps": 1, "max_seq_len": 128}
+    results = {side: verify.run_side(side, plan, timeout=300) for side in ("mock", "emulator")}
+    library, emulator = (results[side]["warnings"] for side in ("mock", "emulator"))
+    assert library == emulator
+    assert "Prefer using HiFi3 with fp32 accumulation on Wormhole." in library[0]
+    assert sum("warning: On Wormhole" in line for line in verify.report(plan, results, verify.judge(results))) == 2
+
+
+@needs_wheel
 def test_a_shipped_model_builds_prefills_and_decodes_on_the_library(monkeypatch):
     monkeypatch.chdir(ROOT)
     path = ROOT / "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
