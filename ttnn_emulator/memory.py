@@ -337,8 +337,14 @@ class Allocator:
     def release(self, address: int, size: int) -> None:
         """Gives memory back: at once, or when whoever is at it is done (another thread, or this one: the garbage
         collector may free a tensor at any moment)."""
-        if size:
+        if not size:
+            return
+        if self._lock.acquire(blocking=False):
+            self._release(address, size)
+            self._lock.release()
+        else:
             self._returned.append((address, size))
+        if self._returned:
             self._settle()
 
     def _settle(self) -> None:

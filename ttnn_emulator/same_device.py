@@ -35,12 +35,18 @@ def one_device(name: str, tensors) -> MeshDevice:
               first operand's device has at the other's address
     """
     device = tensors[0].buffer.device
-    for i, t in enumerate(tensors):
+    for t in tensors:
         if t.buffer.device is not device:
-            if i == 1 and name in _APART:
-                raise DeviceRejects(_APART[name])
-            raise NotEmulated(
-                f"{name}: {t.spec} is on {t.buffer.device} {t.buffer.device.id()}, the first operand on device "
-                f"{device.id()}; ttnn 0.81.1 does not look, and reads what lies at that address"
-            )
+            _refuse(name, tensors, device)
     return device
+
+
+def _refuse(name: str, tensors, device: MeshDevice):
+    i = next(i for i, t in enumerate(tensors) if t.buffer.device is not device)
+    if i == 1 and name in _APART:
+        raise DeviceRejects(_APART[name])
+    other = tensors[i].buffer.device
+    raise NotEmulated(
+        f"{name}: {tensors[i].spec} is on {other} {other.id()}, the first operand on device {device.id()}; ttnn 0.81.1 "
+        "does not look, and reads what lies at that address"
+    )
