@@ -11,7 +11,7 @@ from bringup.evaluation.consistency import OF_BF16, UNDECIDED
 def full_decode(context):
     """A text token by token through the whole model, past every boundary, to the end of the cache."""
     results = context.ask("decode", "cache_end")
-    return layers.judge(context, _asked(context, results), "decode")
+    return layers.judge(context, _asked(context, results), "decode", results)
 
 
 def teacher_forcing(context):
@@ -109,7 +109,7 @@ def prefill(context):
         outcome = Outcome(FAIL, blocks.summary, [outcome.summary, *blocks.evidence, *outcome.evidence], blocks.hint)
     else:
         outcome = dataclasses.replace(outcome, evidence=evidence)
-    return layers.judge(context, outcome, "prefill")
+    return layers.judge(context, outcome, "prefill", results)
 
 
 def end_to_end(context):
@@ -140,7 +140,7 @@ def end_to_end(context):
     finally:
         contract.remove()
     if not context.values:
-        context.ask("batch", "same_seed")
+        context.ask("batch", "users", "same_seed")
         return skipped(f"generate() ran; {context.no_values}")
     tokens, problems = out[ids.shape[1] :], []
     if out[: ids.shape[1]] != job.prompt_ids:
@@ -149,11 +149,12 @@ def end_to_end(context):
     if own and tokens != own:
         problems.append(f"generate() and the same steps one by one differ from token {common_prefix(tokens, own)} on")
     agreeing = common_prefix(tokens, reference.tokens)
-    results = context.ask("batch", "same_seed")
+    results = context.ask("batch", "users", "same_seed")
     problems += [f"{r.name}: {r.detail}" for r in results if r.ok is False]
     evidence = [("warning: " if r.ok is None else "") + f"{r.name}: {r.detail}" for r in results if r.ok is not False]
     same = "all HF's" if agreeing == len(tokens) == n else "whose text is judged in generation"
-    return verdict(problems, f"generate() drives it: {len(tokens)} tokens, {same}", evidence)
+    outcome = verdict(problems, f"generate() drives it: {len(tokens)} tokens, {same}", evidence)
+    return layers.lead(context, outcome, results) if any(r.figures.get("users") for r in results) else outcome
 
 
 def _asked(context, results):

@@ -29,6 +29,7 @@ class Context:
         self.quick, self.items = quick, items
         self.broken = None  # why there is no model, once that is known
         self.sections = {"consistency": []}
+        self.profiles = {}  # of other tokens, or of another user, than those which are always watched
         self.records = {}  # the op log of a prompt and of a decode step, where the backend keeps one
         self._open = ExitStack()
 
@@ -149,6 +150,26 @@ class Context:
         self.sections["layers"] = found.as_dict()
         return found
 
+    def profile_at(self, tokens, prompt=False, user=0):
+        """The same around a token: decode steps there, or a prompt of so many tokens; as `user` of many."""
+        import torch
+
+        from bringup.errors import blame
+        from bringup.evaluation import layers
+
+        key = tokens, prompt, user
+        if key in self.profiles:
+            return self.profiles[key]
+        precision = layers.precision_of(self.job.model_file.module)
+        ids = self.text.ids[: tokens + PROFILE_STEPS // 4]
+        before = tokens if prompt else max(1, tokens - PROFILE_STEPS // 2)
+        before = min(before, len(ids) - 1)
+        with blame(self.job.model_file.path, "running it layer by layer"), torch.inference_mode():
+            found = self.profiles[key] = layers.profile(self.model, self.hf, ids, before, precision, user)
+        if found.first is not None:
+            self.sections["layers"] = found.as_dict()
+        return found
+
     @cached_property
     def modules(self):
         """Every block against HF's: a list of `ModuleResult`."""
@@ -203,6 +224,7 @@ class Context:
             "prompt_lengths": 2 * sum(n < length for n in LENGTHS),
             "second_prompt": 8,
             "batch": 12,
+            "users": 4,
             "same_seed": 16,
         }[name]
         with progress(f"{name.replace('_', ' ')}, passes", total) as advance:

@@ -3,6 +3,11 @@
 import dataclasses
 
 from bringup.checks.outcome import FAIL, PASS, Outcome
+from bringup.evaluation.consistency import USERS
+from bringup.evaluation.layers.suspects.reading import ranges
+
+PROFILE_TOKENS = 24  # of the text that is watched as another user
+DECODED = ("decode, token by token", "the end of the cache")  # questions whose positions are reached in decode
 
 
 def first_divergence(context, phase=None):
@@ -19,20 +24,44 @@ def first_divergence(context, phase=None):
     return str(first), f"{first.why} ({first.phase})"
 
 
-def lead(context, outcome):
-    """The outcome; where it is a fail, its summary becomes the first place that diverges from HF."""
+def lead(context, outcome, results=()):
+    """The outcome; where it is a fail, its summary becomes the first place that diverges from HF. Where none does in
+    the tokens that are watched, those are watched at which the questions of `results` fail."""
     if outcome.status != FAIL:
         return outcome
     place, why = first_divergence(context)
+    if place is None:
+        place, why = _farther(context, results)
     if place is None:
         return outcome
     return dataclasses.replace(outcome, summary=f"{place}: {why}", evidence=[outcome.summary, *outcome.evidence])
 
 
-def judge(context, outcome, phase):
+def _farther(context, results):
+    """The first divergence where a consistency question fails: after more tokens, or as another user."""
+    for result in results if context.values else ():
+        if result.ok is not False:
+            continue
+        figures = result.figures
+        if figures.get("users"):
+            user = figures["users"][0]
+            found = context.profile_at(PROFILE_TOKENS, user=user).first
+            who = f", seen by {ranges(figures['users'], 'user')}" if len(figures["users"]) < USERS else ""
+            if found is not None:
+                return str(found), f"{found.why} ({found.phase}){who}"
+        each = zip(figures.get("positions", ()), figures.get("rel_l2_each", ()), strict=True)
+        far = [tokens for tokens, error in each if not error <= figures["bound_each"]]
+        if far:
+            found = context.profile_at(far[0], prompt=not result.name.startswith(DECODED)).first
+            if found is not None:
+                return str(found), f"{found.why} ({found.phase}, after {far[0]} tokens)"
+    return None, None
+
+
+def judge(context, outcome, phase, results=()):
     """The same, and a pass becomes a fail where a point diverges in `phase`."""
     if outcome.status != PASS:
-        return lead(context, outcome)
+        return lead(context, outcome, results)
     place, why = first_divergence(context, phase)
     evidence = outcome.evidence + looked_at(context.profile)
     if place is None:
@@ -46,7 +75,13 @@ def looked_at(profile):
         return ["the file's parts have no names: only its logits were compared, position by position"]
     if profile.first is not None:
         return []
-    judged = [p for p in profile.points if p["own"]["explained"]]
+    if profile.notes:
+        return [*profile.notes, *_nearest(profile)]
+    return _nearest(profile)
+
+
+def _nearest(profile):
+    judged = [p for p in profile.points if p["own"]["explained"] and not p["own"].get("compensated")]
     worst = max(judged, key=lambda p: p["own"]["rel_l2"] / p["own"]["bound"])
     where = worst["point"] if worst["layer"] is None else f"layer {worst['layer']}, {worst['point']}"
     return [

@@ -31,7 +31,8 @@ def _judged(context, wanted, what):
     if not context.values:
         return skipped(f"{len(found)} {what} were called; {context.no_values}")
     bad = [r for r in found if not r.ok]
-    worst = min(found, key=lambda r: (1 - r.bound) / max(1 - r.pcc, 1e-12))
+    own = [r for r in found if not r.compensated] or found
+    worst = min(own, key=lambda r: (1 - r.bound) / max(1 - r.pcc, 1e-12))
     good = f"{len(found)} {what}; nearest to its bar: {worst.name}, PCC {worst.pcc:.6f} (bar {worst.bound})"
     hint = bad[0].hint if bad else None
     return verdict(map(str, bad), good, [str(r) for r in found if r.ok], hint)

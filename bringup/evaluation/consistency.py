@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bringup.checkpoints.session import Session
 from bringup.errors import BadInput, BringupError
+from bringup.evaluation.layers.suspects.reading import ranges
 from bringup.evaluation.pcc import rel_l2
 
 BOUNDARIES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129)
@@ -22,6 +23,7 @@ OF_MEDIAN = 4.0
 # ...or than HF's own worst position in bfloat16, whose outliers are the text's and not the device's.
 OF_WORST_BF16 = 2.0
 UNDECIDED = 4.0  # times what is explained of a logit: where HF's lead is smaller, another prediction is no error
+USERS, USER_TOKENS, USER_STEPS = 32, 9, 3  # of the batch: users, tokens of the longest prompt, steps after it
 ASSUMED_BF16 = 0.0067  # where HF in float32 does not fit into memory
 
 
@@ -44,6 +46,7 @@ class Text:
     logits: object
     bf16: float  # relative L2, over all positions
     bf16_worst: float  # of one position
+    hf: object = field(default=None, repr=False)  # the model, for the questions about many users
 
     @classmethod
     def through(cls, hf_model, ids, length):
@@ -66,8 +69,37 @@ class Text:
         try:
             wide = logits(torch.float32)
         except BadInput:
-            return cls(ids, positions, narrow, ASSUMED_BF16, 2 * ASSUMED_BF16)
-        return cls(ids, positions, wide, rel_l2(wide, narrow), float(distances(wide, narrow).max()))
+            return cls(ids, positions, narrow, ASSUMED_BF16, 2 * ASSUMED_BF16, hf_model)
+        return cls(ids, positions, wide, rel_l2(wide, narrow), float(distances(wide, narrow).max()), hf_model)
+
+    def crowd(self, masked):
+        """32 users with texts of their own, of different lengths where `masked`: their tokens [32, n], the mask of the
+        prompts [32, USER_TOKENS], HF's logits [32, 1 + USER_STEPS, vocabulary] after the prompt and each step, and how
+        far HF in bfloat16 is from them at the worst."""
+        import torch
+
+        from bringup.checkpoints.compute_dtype import computing_in
+
+        whole = USER_TOKENS + USER_STEPS
+        ids = torch.tensor(self.ids * (1 + (USERS + whole) // len(self.ids)))
+        ids = torch.stack([ids[user : user + whole] for user in range(USERS)])
+        mask = torch.ones(USERS, USER_TOKENS, dtype=torch.int64)
+        for user in range(USERS) if masked else ():
+            mask[user, : user % (USER_TOKENS - 2)] = 0  # padding on the left; 7 divides no power of two
+        seen = torch.cat([mask, torch.ones(USERS, USER_STEPS, dtype=torch.int64)], dim=1)
+        kept = {"logits_to_keep": 1 + USER_STEPS, "use_cache": False}
+        positions = (seen.cumsum(1) - 1).clamp(min=0)
+
+        def logits(dtype):
+            with computing_in(self.hf, dtype), torch.inference_mode():
+                return self.hf(ids, attention_mask=seen, position_ids=positions, **kept).logits.float()
+
+        narrow = logits(torch.bfloat16)
+        try:
+            wide = logits(torch.float32)
+        except BadInput:
+            return ids, mask, narrow, 2 * ASSUMED_BF16
+        return ids, mask, wide, float(distances(wide, narrow).max())
 
     def after(self, positions):
         """HF's logits after each of these many tokens."""
@@ -266,6 +298,48 @@ class Probe:
         detail = "; ".join([*wrong, f"prompts of {lengths}: logits at most {worst:.4f} apart"])
         return ConsistencyResult(name, not wrong, detail, {"lengths": lengths, "rel_l2": worst})
 
+    def users(self):
+        """32 users at once, each with its own text: none has what another should have."""
+        import torch
+
+        name, room = f"{USERS} users at once", USER_TOKENS + USER_STEPS
+        if self.max_seq_len < room or self.text.hf is None:
+            return ConsistencyResult(name, None, f"a cache of {self.max_seq_len} positions has no room for {room}")
+        masked = bool(mask_for(self.model, None))
+        ids, mask, want, bf16 = self.text.crowd(masked)
+        given = {"attention_mask": mask} if masked else {}
+        try:
+            with torch.inference_mode():
+                out = self.model(input_ids=ids[:, :USER_TOKENS], past_key_values=None, **given)
+                found = [out.logits[:, -1]]
+                for step in range(USER_STEPS):
+                    at = USER_TOKENS + step
+                    if masked:
+                        given["attention_mask"] = torch.cat([mask, torch.ones(USERS, step + 1, dtype=mask.dtype)], 1)
+                    out = self.model(input_ids=ids[:, at : at + 1], past_key_values=out.past_key_values, **given)
+                    found.append(out.logits[:, -1])
+        except BringupError:
+            raise
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return ConsistencyResult(name, None, f"the file takes no {USERS} users: {type(error).__name__}: {first}")
+        if not self.values:
+            return ConsistencyResult(name, None, "the calls were accepted; there are no values to compare")
+        got = torch.stack(found, 1).float()
+        bound = OF_BF16 * max(bf16, self.text.bf16_worst)
+        apart = distances(want.flatten(0, 1), got.flatten(0, 1)).unflatten(0, want.shape[:2])
+        bad = ~(apart <= bound)
+        figures = {"rel_l2": float(apart.max()), "bf16": bf16, "bound_each": bound}
+        detail = f"at most {float(apart.max()):.4f} from HF (HF in bfloat16 {bf16:.4f})"
+        if bool(bad.any()):
+            who = bad.any(1).nonzero().flatten().tolist()
+            step = int(bad.any(0).nonzero()[0])
+            figures |= {"users": who, "step": step}
+            when = "already after its prompt" if step == 0 else f"from decode step {step} on"
+            all_of = f"all {USERS} users differ" if len(who) == USERS else f"{ranges(who, 'user')} of {USERS} differ"
+            detail = f"{all_of} from HF {when}; {detail}, {bound:.4f} are explained"
+        return ConsistencyResult(name, not bool(bad.any()), detail, figures)
+
     def _steps(self, ids, mask, steps):
         """Greedy tokens and logits [users, steps, vocabulary] through HF's generate()."""
         import torch
@@ -306,6 +380,7 @@ CHECKS = {
     "prompt_lengths": Probe.prompt_lengths,
     "second_prompt": Probe.second_prompt,
     "batch": Probe.batch,
+    "users": Probe.users,
     "same_seed": Probe.same_seed,
 }
 

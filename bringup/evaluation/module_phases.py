@@ -1,7 +1,10 @@
 """The two phases in which `modules` runs a block: the step that the device gets, and HF's side of it."""
 
+import re
 import sys
 from contextlib import contextmanager
+
+from bringup.evaluation.layers.suspects.reading import described, ranges
 
 USERS = 32
 PROMPT = 128
@@ -37,6 +40,35 @@ class Phase:
         """HF's own rotation of heads [batch, n, length, head_dim]."""
         return _rotation(hf)(x, x, *self.rotary(self.positions))[0]
 
+    def users(self, text):
+        """The same words, with what is known of whom they are about."""
+        return text
+
+    def rotated_for(self, hf, before, after):
+        """For which positions q or k was rotated, in words; None where that is no position."""
+        import torch
+
+        length = self.model.cache_len
+        x, y = (t.transpose(1, 2).reshape(-1, t.shape[1], t.shape[3])[:, :1] for t in (before, after))  # [rows, 1, hd]
+        tables = self.rotary(torch.arange(length)[None])
+        rotate, best = _rotation(hf), []
+        for row, want in zip(x, y, strict=True):
+            tried = rotate(row[None].expand(1, 1, -1)[:, :, None], row[None, :, None], *tables)[0]  # [1, 1, length, hd]
+            apart = (tried[0, 0] - want).norm(dim=-1) / want.norm()
+            best.append((int(apart.argmin()), float(apart.min())))
+        at = self.positions.flatten()
+        found = torch.tensor([p for p, _ in best])
+        if max(a for _, a in best) > 0.05 or torch.equal(found, at):
+            return None
+        return self.of_rows("rotated", at, found)
+
+    def of_rows(self, done, at, found):
+        return f"{done} {described(at, found, 0)}"
+
+    def written_at(self, block, part, want):
+        """Where in the cache keys or values were written instead; None where they are nowhere."""
+        return None
+
     def of_hf(self, x, which):
         """HF's heads [batch, n, length, head_dim] in the order in which the chips hold them, copies and all."""
         return x[:, [h for chip in which for h in chip if h is not None]]
@@ -64,13 +96,54 @@ class Decode(Phase):
         places = list(dict.fromkeys([*near, *spread]))[:USERS]
         self.positions = torch.tensor(places + [length - 1] * (USERS - len(places)))[:, None]  # [32, 1]
 
+    def names(self, dims):
+        return {2: ("user", "column"), 4: ("user", "head", "position", "dim")}.get(dims, ())
+
+    def users(self, text):
+        """Users of the hint who are just those from a position on are said to be."""
+        if not text or not (found := re.search(r"in users? ([\d, -]+) \(of", text)):
+            return text
+        spans = [part.split("-") for part in found[1].split(", ")]
+        these = {u for span in spans for u in range(int(span[0]), int(span[-1]) + 1)}
+        at = self.positions.flatten().tolist()
+        first = min(at[u] for u in these)
+        if these != {u for u, p in enumerate(at) if p >= first}:
+            return text
+        return f"{text}: those at positions from {first} on"
+
+    def of_rows(self, done, at, found):
+        wrong = (at != found).nonzero().flatten()
+        who, verb = ranges(wrong.tolist(), "user"), "is" if len(wrong) == 1 else "are"
+        if len(set(found[wrong].tolist())) == 1:
+            of = "of user 0, " if found[wrong][0] == at[0] else ""
+            return f"{who} {verb} {done} for the position {of}{int(found[wrong][0])}"
+        said = described(at, found, 0)
+        if said.startswith("for other") or " at position" in said:
+            said = described(at[wrong], found[wrong], 0)
+        return f"{who} {verb} {done} {said}"
+
+    def written_at(self, block, part, want):
+        import torch
+
+        chips = self.test.chips(getattr(block.cache, part))  # [32, heads, length, hd]
+        cache = chips[0][:, 0]
+        first = next(h for h in block.heads.kv[0] if h is not None)
+        mine = want[:, block.heads.kv[0].index(first), 0]  # [32, hd]
+        apart = (cache - mine[:, None]).norm(dim=-1) / mine.norm(dim=-1)[:, None]
+        at = self.positions.flatten()
+        if float(apart.min(dim=1).values.max()) > 0.05:
+            return None
+        found = apart.argmin(dim=1)
+        return None if torch.equal(found, at) else self.of_rows("written", at, found)
+
     def prepare(self, block, hf):
         """Fills the cache, in the device and for HF, and gives the step."""
         import torch
         import ttnn
 
         length = self.model.cache_len
-        x = hf_norm_input(self.test, length)
+        raw = self.test.random(USERS, length, self.test.config.hidden_size)
+        x = self.test.hf.input_layernorm(raw)  # of the tokens that the cache already holds
         tables = self.rotary(torch.arange(length)[None])
         shape = (USERS, length, -1, block.head_dim)
         with hf_rotation(hf) as seen:
@@ -78,8 +151,14 @@ class Decode(Phase):
         self.keys = _rotation(hf)(seen["k"], seen["k"], *tables)[0].bfloat16().float()
         self.cached_values = hf.v_proj(x).view(shape).transpose(1, 2).bfloat16().float()
         kept = block.cache  # [32, heads of a chip, length, head_dim] each
-        put_cache(self.test.mesh, block.heads, kept.keys, self.keys)
-        put_cache(self.test.mesh, block.heads, kept.values, self.cached_values)
+        if self.test.own_cache:
+            prompt = Prefill(self.test)
+            for user in range(USERS):
+                step = prompt.prepare(block, hf, user)
+                block(self.test.layer.input_layernorm(self.test.put(raw[user])), step)
+        else:
+            put_cache(self.test.mesh, block.heads, kept.keys, self.keys)
+            put_cache(self.test.mesh, block.heads, kept.values, self.cached_values)
         at = self.positions.flatten().to(torch.int32)
         positions = self.test.mesh.put(at, ttnn.int32)
         cos, sin = self.model.rope.look_up(self.test.mesh.put(at[None], ttnn.uint32))
@@ -131,9 +210,12 @@ class Prefill(Phase):
         self.rows = min(PROMPT, test.model.cache_len)
         self.positions = torch.arange(self.rows)[None]
 
-    def prepare(self, block, hf):
+    def names(self, dims):
+        return {2: ("position", "column"), 4: ("prompt", "head", "position", "dim")}.get(dims, ())
+
+    def prepare(self, block, hf, row=PROMPT_ROW):
         cos, sin = self.model.rope.prompt
-        return new_step(is_decode=False, cos=cos, sin=sin, row=PROMPT_ROW)
+        return new_step(is_decode=False, cos=cos, sin=sin, row=row)
 
     def batch(self, x):
         return x[None]
@@ -156,11 +238,6 @@ class Prefill(Phase):
     def written(self, block, part):
         chips = [c[PROMPT_ROW : PROMPT_ROW + 1, :, : self.rows] for c in self.test.chips(getattr(block.cache, part))]
         return self.by_head(chips, block.heads.kv)
-
-
-def hf_norm_input(test, length):
-    """Inputs [32, length, hidden] of the tokens that the cache already holds."""
-    return test.hf.input_layernorm(test.random(USERS, length, test.config.hidden_size))
 
 
 def put_cache(mesh, heads, kept, value):

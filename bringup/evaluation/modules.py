@@ -2,6 +2,9 @@
 
 Decode is 32 users, one token each, at positions around every boundary, with a filled cache; prefill is one user's
 prompt. HF computes in float32. For models of `bringup.blocks`, whose parts have HF's names; others are not opened up.
+
+A part that is not HF's does no harm where what follows makes up for it: rows of q and k in another order, a norm's
+weight in the next product. What counts then is the branch, norm and all, and the cache is the model's own.
 """
 
 import copy
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from bringup.evaluation.module_phases import USERS, Decode, Prefill, hf_rotation
 from bringup.evaluation.pcc import explain, pcc, rel_l2, rel_l2_for
 
+LARGE = 3.0  # times the bound of a branch: what a part must be off by to be seen there, if nothing made up for it
 TIGHT, WIDE = 0.999, 0.99  # norm, RoPE, products and what they put into the cache; attention, MLP, a whole layer
 
 
@@ -30,6 +34,7 @@ class ModuleResult:
     ok: bool | None
     shape: list
     hint: str | None = None
+    compensated: bool = False  # it is not HF's, and what follows makes up for it
 
     def as_dict(self):
         return dataclasses.asdict(self)
@@ -70,18 +75,20 @@ def run(model, hf_model, *, layer=0, seed=0, values=True):
 
     with torch.inference_mode():
         test = _Test(model, hf_model, layer, seed, values)
-        for phase in (Decode(test), Prefill(test)):
-            test.norm(
-                phase, f"model.layers.{layer}.input_layernorm", test.layer.input_layernorm, test.hf.input_layernorm
-            )
-            test.attention(phase)
-            name = "post_attention_layernorm"
-            test.norm(phase, f"model.layers.{layer}.{name}", getattr(test.layer, name), getattr(test.hf, name))
-            test.mlp(phase)
+        for phase in (Prefill(test), Decode(test)):  # a prompt shows whether the cache must be the model's own
+            with test.made_up_for(phase, test.attention_branch):
+                name = "input_layernorm"
+                test.norm(phase, f"{test.prefix}.{name}", getattr(test.layer, name), getattr(test.hf, name))
+                test.attention(phase)
+            with test.made_up_for(phase, test.mlp_branch):
+                name = "post_attention_layernorm"
+                test.norm(phase, f"{test.prefix}.{name}", getattr(test.layer, name), getattr(test.hf, name))
+                test.mlp(phase)
             test.whole_layer(phase)
-            test.norm(phase, "model.norm", model.model.norm, test.hf_norm)
-            test.head(phase)
-    return test.results
+            with test.made_up_for(phase, test.head_branch):
+                test.norm(phase, "model.norm", model.model.norm, test.hf_norm)
+                test.head(phase)
+    return sorted(test.results, key=lambda r: r.phase != "decode")
 
 
 class _Test:
@@ -100,6 +107,7 @@ class _Test:
         self.rotary, self.config = hf_model.model.rotary_emb, hf_model.config
         self.generator = torch.Generator().manual_seed(seed)
         self.results = []
+        self.own_cache = False  # the model's keys and values are in a basis of its own
 
     # input and output
 
@@ -108,6 +116,12 @@ class _Test:
         import torch
 
         return torch.randn(*shape, generator=self.generator).bfloat16().float()
+
+    def stream(self, rows):
+        """Rows of sizes from 0.01 to 10, as a residual stream has: the small ones see epsilon."""
+        import torch
+
+        return (self.random(rows, self.config.hidden_size) * torch.logspace(-2, 1, rows)[:, None]).bfloat16().float()
 
     def put(self, x):
         """Rows [rows, width] on every chip, as [1, 1, rows, width]; those of a decode step in L1."""
@@ -122,15 +136,13 @@ class _Test:
 
         return [ttnn.to_torch(t).float() for t in ttnn.get_device_tensors(x)] if self.values else None
 
-    def compare(self, name, phase, expected, actual, bound):
-        """Keeps a result. `actual` is a list with what each chip has, which must all be `expected`, or one tensor."""
-        import torch
-
+    def compare(self, name, phase, expected, actual, bound, hint=None):
+        """Keeps a result. `actual` is a list with what each chip has, which must all be `expected`, or one tensor.
+        `hint()` may say what is wrong, where something is."""
+        names = phase.names(expected.dim())
         if isinstance(actual, list):
-            expected, actual = (
-                torch.stack([expected] * len(actual)),
-                torch.stack([a.reshape(expected.shape) for a in actual]),
-            )
+            names = ("chip", *names)
+            expected, actual = _stacked(expected, actual)
         shape = list(expected.shape)
         if not self.values:
             self.results.append(ModuleResult(name, phase.name, None, None, bound, None, shape))
@@ -138,17 +150,36 @@ class _Test:
         result = ModuleResult(name, phase.name, pcc(expected, actual), rel_l2(expected, actual), bound, True, shape)
         result.ok = result.pcc >= bound and result.rel_l2 <= rel_l2_for(bound)
         if not result.ok:
-            result.hint = explain(expected, actual)
+            result.hint = phase.users((hint and hint()) or explain(expected, actual, names))
         self.results.append(result)
+
+    @contextmanager
+    def made_up_for(self, phase, branch):
+        """Excuses the results of the block that are far off, where the branch that they are of is HF's as a whole."""
+        start = len(self.results)
+        yield
+        bad = [r for r in self.results[start:] if r.ok is False]
+        if not bad:
+            return
+        bar = LARGE * rel_l2_for(TIGHT)
+        if any(r.rel_l2 is None or not r.rel_l2 > bar for r in bad):
+            return
+        if phase.name == "decode" and branch == self.attention_branch and not self.own_cache:
+            return
+        before, self.own_cache = self.own_cache, self.own_cache or branch == self.attention_branch
+        expected, actual = branch(phase)
+        got = _stacked(expected, actual)
+        if rel_l2(*got) > rel_l2_for(TIGHT):
+            self.own_cache = before
+            return
+        for r in bad:
+            r.ok, r.compensated = True, True
+            r.hint = f"made up for: {branch.__doc__.strip()} is HF's (PCC {pcc(*got):.6f})"
 
     # the blocks
 
     def norm(self, phase, name, block, hf_norm):
-        """Rows of sizes from 0.01 to 10, as a residual stream has: the small ones see epsilon."""
-        import torch
-
-        x = self.random(phase.rows, self.config.hidden_size) * torch.logspace(-2, 1, phase.rows)[:, None]
-        x = x.bfloat16().float()
+        x = self.stream(phase.rows)
         got = self.chips(block(self.put(x)))
         self.compare(name, phase, hf_norm(x), got, TIGHT)
 
@@ -170,10 +201,24 @@ class _Test:
             want = phase.of_hf(hf_seen[part], which[part])
             self.compare(f"{name}.{part}_proj", phase, want, before, TIGHT)
             rotated = phase.rotate(hf, before)
-            self.compare(f"{name}.{part}_rope", phase, rotated, after, TIGHT)
+            self.compare(
+                f"{name}.{part}_rope",
+                phase,
+                rotated,
+                after,
+                TIGHT,
+                lambda before=before, after=after: phase.rotated_for(hf, before, after),
+            )
         for part in ("keys", "values"):
             want = phase.of_hf(phase.hf_written[part], which["k"])
-            self.compare(f"{name}.{part}", phase, want, phase.written(block, part), TIGHT)
+            self.compare(
+                f"{name}.{part}",
+                phase,
+                want,
+                phase.written(block, part),
+                TIGHT,
+                lambda part=part, want=want: phase.written_at(block, part, want),
+            )
         self.compare(name, phase, expected, out, WIDE)
 
     def mlp(self, phase):
@@ -192,6 +237,35 @@ class _Test:
         out = self.model.lm_head(self.put(x))
         got = self.mesh.get(out)[0, :, : self.config.vocab_size].float() if self.values else None
         self.compare("lm_head", phase, x @ self.hf_head.float().T, got, TIGHT)
+
+    # a branch as a whole: what it adds to the residual stream; (expected, what each chip has)
+
+    def attention_branch(self, phase):
+        """attention on the normalised stream"""
+        x, block, hf = self.stream(phase.rows), self.layer, self.hf
+        step = phase.prepare(block.self_attn, hf.self_attn)
+        out = self.chips(block.self_attn(block.input_layernorm(self.put(x)), step))
+        return phase.hf_attention(hf.self_attn, hf.input_layernorm(x)), out
+
+    def mlp_branch(self, phase):
+        """the MLP on the normalised stream"""
+        x, block, hf = self.stream(phase.rows), self.layer, self.hf
+        out = self.chips(block.mlp(block.post_attention_layernorm(self.put(x))))
+        return hf.mlp(hf.post_attention_layernorm(x)), out
+
+    def head_branch(self, phase):
+        """the head on the normalised stream"""
+        x = self.stream(USERS)
+        out = self.model.lm_head(self.model.model.norm(self.put(x)))
+        got = self.mesh.get(out)[0, :, : self.config.vocab_size].float()
+        return self.hf_norm(x) @ self.hf_head.float().T, [got]
+
+
+def _stacked(expected, actual):
+    """The same for every chip, as one pair of tensors."""
+    import torch
+
+    return torch.stack([expected] * len(actual)), torch.stack([a.reshape(expected.shape) for a in actual])
 
 
 @contextmanager

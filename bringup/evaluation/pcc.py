@@ -76,8 +76,11 @@ def largest_error(expected, actual):
     return f"max error {float(error.flatten()[flat]):.4g} at {where}: {y:.6g} instead of {x:.6g}"
 
 
-def explain(expected, actual):
-    """What turns `expected` into `actual` in a few words, or None where nothing simple does."""
+def explain(expected, actual, names=()):
+    """What turns `expected` into `actual` in a few words, or None where nothing simple does.
+
+    `names` says what the dims are, one word each ("user", "head", ...): a slice of one is then called that.
+    """
     import torch
 
     x, y = expected.detach().double().cpu(), actual.detach().double().cpu()
@@ -85,10 +88,10 @@ def explain(expected, actual):
         return bad
     if float(y.norm()) == 0.0:
         return "actual is all zeros"
-    for text, candidate in _rearranged(x):
+    for text, candidate in _rearranged(x, names):
         if candidate.shape == y.shape and not torch.equal(candidate, x) and _pcc(candidate, y) > EXPLAINED:
             return text
-    return _factor(x, y) or _permuted(x, y) or _partly(x, y)
+    return _factor(x, y) or _permuted(x, y, names) or _partly(x, y, names)
 
 
 def _not_finite(y):
@@ -101,7 +104,7 @@ def _not_finite(y):
     return f"{int(bad.sum())} of {y.numel()} elements are NaN or infinite, the first at {first}"
 
 
-def _rearranged(x):
+def _rearranged(x, names=()):
     """(what it is called, expected so rearranged) for the mistakes that are easily made."""
     import torch
 
@@ -122,9 +125,10 @@ def _rearranged(x):
         )
     for dim in range(x.dim()):
         if x.shape[dim] > 2:
-            yield f"dim {dim} is shifted by one (later)", x.roll(1, dim)
-            yield f"dim {dim} is shifted by one (earlier)", x.roll(-1, dim)
-            yield f"dim {dim} is reversed", x.flip(dim)
+            what = f"{names[dim]}s are" if dim < len(names) else f"dim {dim} is"
+            yield f"{what} shifted by one (later)", x.roll(1, dim)
+            yield f"{what} shifted by one (earlier)", x.roll(-1, dim)
+            yield f"{what} reversed", x.flip(dim)
 
 
 def _factor(x, y):
@@ -140,7 +144,7 @@ def _factor(x, y):
     return None
 
 
-def _permuted(x, y):
+def _permuted(x, y, names=()):
     """A dim whose slices are all there, in another order."""
     import torch
 
@@ -153,13 +157,17 @@ def _permuted(x, y):
         likeness, source = (b @ a.T).max(1)
         order = source.tolist()
         if float(likeness.min()) > EXPLAINED and order != list(range(n)):
-            names = ", ".join(map(str, order[:8])) + (", ..." if n > 8 else "")
             kind = "in another order" if sorted(order) == list(range(n)) else "mixed up"
-            return f"the slices of dim {dim} are {kind}: actual has [{names}] of expected"
+            if dim < len(names):
+                other = [(i, j) for i, j in enumerate(order) if i != j]
+                said = ", ".join(f"{names[dim]} {i} has what is {names[dim]} {j}'s" for i, j in other[:4])
+                return f"{names[dim]}s are {kind}: {said}{', ...' if len(other) > 4 else ''}"
+            shown = ", ".join(map(str, order[:8])) + (", ..." if n > 8 else "")
+            return f"the slices of dim {dim} are {kind}: actual has [{shown}] of expected"
     return None
 
 
-def _partly(x, y):
+def _partly(x, y, names=()):
     """A few slices of a dim that hold nearly all of the error."""
     for dim in range(x.dim()):
         n = x.shape[dim]
@@ -170,6 +178,9 @@ def _partly(x, y):
         few = order[: max(1, n // 4)]
         if float(share[few].sum()) > 0.98 * float(share.sum()) > 0.0:
             kept = sorted(int(i) for i in few if float(share[i]) > 0.01 * float(share.sum()))
+            if dim < len(names):
+                one = names[dim] if len(kept) == 1 else names[dim] + "s"
+                return f"nearly all of the error is in {one} {_ranges(kept)} (of {n})"
             return f"nearly all of the error is in {_ranges(kept)} of dim {dim} (of {n})"
     return None
 

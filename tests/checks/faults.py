@@ -183,7 +183,7 @@ def rotated_one_position_on_in_decode(build):
 # -- attention --------------------------------------------------------------------------------------------------------
 
 
-@fault("layer 0, self_attn.k_rope", "keys and values are swapped", checkpoint="tiny-mistral")
+@fault("layer 0, self_attn.k_rope", "v_proj in the place of k_proj", checkpoint="tiny-mistral")
 def keys_and_values_swapped(build):
     def change(hf_model):
         for layer in hf_model.model.layers:
@@ -287,7 +287,7 @@ def query_heads_dealt_out_in_turn(build):
         yield build
 
 
-@fault("layer 0, self_attn.q_rope", "heads in another order", system="n300", item=None)
+@fault("layer 0, self_attn.q_rope", "each in the place of the other", system="n300", item=None)
 def query_heads_of_the_other_chip(build):
     """The rows of q_proj are cut for the chips in the wrong order."""
 

@@ -89,7 +89,7 @@ def test_the_record_is_whole_and_plain_json(clean):
     for phase in ("prefill", "decode"):
         assert sum(row["share"] for row in check["ops"] if row["phase"] == phase) == pytest.approx(1)
     assert check["predicted"]["label"] == "predicted"
-    assert len(check["consistency"]) == 7
+    assert len(check["consistency"]) == 8
     assert {m["phase"] for m in check["modules"]} == {"decode", "prefill"}
 
 
@@ -176,7 +176,7 @@ def test_formats_are_those_that_the_file_declares_in_either_way(job, monkeypatch
 
     context, given = Context(job(ALLAM)), []
     module = SimpleNamespace(WEIGHT_DTYPE=ttnn.bfloat8_b)
-    context.job.model_file = dataclasses.replace(context.job.model_file, module=module)
+    context.job.model_file = dataclasses.replace(context.job.model_file, given=module)
     context.__dict__ |= {"built": (None, None), "hf": None, "reference": SimpleNamespace(tokens=[1, 2])}
     profile = layers.Profile([], "submodules")
     monkeypatch.setattr(layers, "profile", lambda *arguments: given.append(arguments[-1]) or profile)

@@ -3,7 +3,7 @@
 First by the first-divergence finder on its own, then by the checklist: the item that fails says which fault it is.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -17,12 +17,32 @@ from bringup.evaluation.run import Job, Settings
 
 backends.activate("emulator")
 
-from bringup.evaluation import layers  # noqa: E402  (needs ttnn)
+from bringup.evaluation import consistency, layers  # noqa: E402  (needs ttnn)
+from bringup.evaluation.layers.suspects import mechanisms  # noqa: E402
+from tests.checks import kinds  # noqa: E402
 from tests.checks.faults import CHECKPOINTS, FAULTS  # noqa: E402
+from tests.checks.harmless import HARMLESS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CACHE_LENGTH = 128
 STEPS = 7  # tokens after the prompt
+QUICK = {  # of kinds.KINDS and HARMLESS: one of each mechanism that is not in FAULTS
+    "keys_of_another_layer",
+    "values_of_one_head_negative",
+    "positions_wrap",
+    "heads_reshaped",
+    "half_of_attention",
+    "hidden_state_in_bfloat4_b",
+    "epsilon_left_out",
+    "metas_order_throughout",
+    "norm_weights_in_the_next_product",
+}
+
+
+def quick_first(cases):
+    """The cases as parameters, those that are not QUICK marked slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(case, id=case.name, marks=() if case.name in QUICK else slow) for case in cases]
 
 
 @cache
@@ -41,6 +61,41 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_passed_over(monkeypatch):
+    """What a mechanism raises is a fault of its own."""
+    monkeypatch.setattr(mechanisms, "DOES_NOT_APPLY", ())
+
+
+@pytest.mark.parametrize("fault", quick_first(kinds.KINDS))
+def test_the_finder_names_what_it_reads_off(fault):
+    test_the_finder_names_it(fault)
+
+
+@pytest.mark.parametrize("change", quick_first(HARMLESS))
+def test_what_is_made_up_for_is_no_divergence(change):
+    file, hf_model, ids = files(change.checkpoint, change.system)
+    with backends.open_system(change.system) as device, change.plant(file.module.build_model) as build:
+        model = build(hf_model, device, CACHE_LENGTH)
+        found = layers.profile(model, hf_model, ids[: 45 + STEPS], 45, file.module.PRECISION)
+    assert found.first is None, f"{found.first}: {found.first.why}"
+
+
+def test_a_fault_that_some_users_alone_see_is_found_and_placed():
+    file, hf_model, ids = files("tiny-llama", "n150")
+    late = contextmanager(kinds.users_16_to_31_at_others_positions)
+    with backends.open_system("n150") as device, late(file.module.build_model) as build:
+        model = build(hf_model, device, CACHE_LENGTH)
+        text = consistency.Text.through(hf_model, ids[:90], CACHE_LENGTH)
+        asked = consistency.Probe(model, text, CACHE_LENGTH).users()
+        assert asked.ok is False
+        assert asked.detail.startswith("users 16 to 31 of 32 differ from HF from decode step 1 on")
+        assert layers.profile(model, hf_model, ids[:28], 24, file.module.PRECISION).first is None
+        found = layers.profile(model, hf_model, ids[:28], 24, file.module.PRECISION, user=16).first
+    assert (str(found), found.phase) == ("layer 0, self_attn.q_rope", "decode")
+    assert "rotated for position p -" in found.why
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -342,7 +342,7 @@ def test_a_moved_vocabulary_is_said(hf_model):
 
     found = with_logits(hf_model, moved)
     assert str(found.first) == "lm_head"
-    assert "the vocabulary is shifted by one (later)" in found.first.why
+    assert "the vocabulary shifted by +1" in found.first.why
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -415,7 +415,10 @@ def test_an_attention_with_other_parts_is_named_without_a_reason():
     )  # fmt: skip
     torch.manual_seed(0)
     hf = with_weights_in(AutoModelForCausalLM.from_config(config).eval(), torch.bfloat16)
-    device = as_device(in_dtype(hf, torch.bfloat16), "model.layers.1.self_attn", torch.negative)
+    name = "model.layers.1.self_attn"
+    wrong = as_device(in_dtype(hf, torch.bfloat16), name, torch.negative)
+    device = in_dtype(hf, torch.bfloat16, given=SimpleNamespace(points={name: wrong.points[name]}, known={}))
+    device.points[name] = wrong.points[name]
     found = layers.judge(hf, device)
     assert str(found.first) == "layer 1, self_attn"
 

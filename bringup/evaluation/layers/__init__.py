@@ -4,7 +4,9 @@ activations          what every named point computes; HF's values, recorded and 
 device_activations   the device's values at the same points
 declared             the formats that a model file declares
 divergence           the comparison, and the first point that is off by its own doing
+compensated          differences that are made up for in the same block: another basis, no fault
 left_out             what did not run on the device
+facts                what the op log says against the configuration
 suspects             what a wrong value would be right for
 command              `bringup layers`
 """

@@ -46,6 +46,8 @@ class Activations:
     extras: dict = field(default_factory=dict)
     modules: frozenset = frozenset()
     ran: set = field(default_factory=set)
+    earlier: list = field(default_factory=list)  # tokens of the text that ran before, and is to leave nothing behind
+    calls: dict = field(default_factory=dict)  # (module, phase): the calls that it made, where the backend logs them
 
     def names(self):
         """The points in the order in which they are computed."""
@@ -71,12 +73,12 @@ def place(name):
 # -- HF ---------------------------------------------------------------------------------------------------------------
 
 
-def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, without=()):
+def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, without=(), only=None):
     """The HF model's activations for one sequence, in the dtype that its parameters have.
 
     With `given`, a device's activations, every module gets the device's own input: each output is recorded and then
     replaced by the device's, where that was seen and is finite. What differs then is the module's own doing and nothing
-    inherited.
+    inherited. With `only`, names of points, no others are replaced.
     `cache_format(x)` rounds keys and values as the device's cache does. The modules named in `without` are left out: a
     norm or a layer gives back its input, attention and MLP give zeros.
     """
@@ -87,7 +89,7 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
     def take(name, value):
         """Record value [1, positions, width] and return what the model shall go on with."""
         out.points[name] = value[0].detach().float()
-        if given is None or name not in given.points:
+        if given is None or name not in given.points or (only is not None and name not in only):
             return value
         device = given.points[name].to(value.dtype)
         if device.shape != value.shape[1:]:

@@ -124,6 +124,7 @@ def lines(profile):
         out.append("The file has no submodules of HF's names: its hidden states were compared, layer by layer.")
     if profile.depth == "logits":
         out.append("The file has no submodules of HF's names and returns no hidden states: only logits were compared.")
+    out += [f"No fault: {note}" for note in profile.notes]
     first = profile.first
     out.append(f"First divergence: {first} ({first.phase}): {first.why}" if first else "No point diverges.")
     return out

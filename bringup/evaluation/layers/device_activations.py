@@ -5,34 +5,42 @@ The device goes through the sequence as in use: the first tokens as a prompt, th
 
 import inspect
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from bringup.checkpoints.session import answered
 from bringup.console import progress
 from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, first_of, hooks
 from bringup.evaluation.pcc import rel_l2
 
+USERS = 32
 
-def record_device(model, ids, decode_from):
-    """The device's activations for one sequence: `decode_from` tokens as a prompt, then one by one.
+
+def record_device(model, ids, decode_from, user=0):
+    """The device's activations for one sequence: `decode_from` tokens as a prompt, then one by one; as one of 32 users
+    of a batch, where `user` is not the first.
 
     By hooks on submodules that carry HF's names; else what `output_hidden_states=True` returns; else logits only.
+    Another text runs before, a longer one where it fits: what it leaves in the cache must not be taken for this one's.
     """
     import torch
+
+    from bringup.evaluation.layers import facts
 
     modules = dict(model.named_modules())
     named = [n for n in modules if n in ("model.embed_tokens", "model.norm") or _is_point(n)]
     names = inspect.signature(model.forward).parameters
     states = not any(_is_point(n) for n in named) and "output_hidden_states" in names
     out = Activations(list(ids), decode_from, "submodules" if any(map(_is_point, named)) else "logits")
-    recorder = _Recorder(out, model)
+    recorder = _Recorder(out, model, user)
 
     passes = [(0, decode_from)] + [(i, i + 1) for i in range(decode_from, len(ids))]
     with _untraced(model), hooks() as hook, torch.no_grad(), progress("layer by layer, passes", len(passes)) as advance:
         if out.depth == "submodules":
+            out.earlier = _earlier(model, names, ids)
             out.modules = frozenset(modules)
             for name, module in modules.items():
                 hook(module, lambda *_, name=name: recorder.ran(name))
+            hook(modules[named[0]], lambda x: recorder.next_prompt() or x, before=True)
             for name in named:
                 hook(modules[name], lambda _, o, name=name: recorder.module(name, first_of(o)))
             for name, module in modules.items():
@@ -42,11 +50,12 @@ def record_device(model, ids, decode_from):
                 if re.fullmatch(r"model\.layers\.\d+", name):
                     hook(module, lambda _, o, name=name: recorder.hidden(name + ".mlp.residual", first_of(o)))
         past = None
-        for start, stop in passes:
-            recorder.start, recorder.stop = start, stop
-            result = answered(_call(model, names, ids, start, stop, past, states))
+        for n, (start, stop) in enumerate(passes):
+            recorder.start, recorder.stop, recorder.prompts = start, stop, 0
+            with facts.logged(modules, recorder.phase, out.calls) if n in (0, 1) else nullcontext():
+                result = answered(_call(model, names, ids, start, stop, past, states, user))
             past = result.past_key_values
-            recorder.put("lm_head", _rows(result.logits, stop - start))
+            recorder.put("lm_head", _rows(result.logits[user:] if user else result.logits, stop - start))
             if states and result.hidden_states is not None:
                 out.depth = "hidden_states"
                 recorder.hidden_states(result.hidden_states)
@@ -54,7 +63,7 @@ def record_device(model, ids, decode_from):
     if out.depth == "submodules":
         for name in named:
             if name.endswith(".self_attn") and any(n.startswith(name) for n, _ in out.ran):  # else nobody wrote it
-                recorder.stop = len(ids)
+                recorder.start, recorder.stop = decode_from, len(ids)
                 for kind, rows in recorder.cached(name, len(ids)).items():
                     recorder.put(f"{name}.{kind}", rows)
     return out
@@ -74,13 +83,27 @@ def _untraced(model):
             model.traced = True
 
 
+def _earlier(model, names, ids):
+    """Runs another text, the same tokens from the end and a tile more where the model takes them, the last of them as
+    a step; gives its tokens."""
+    room = getattr(model, "max_seq_len", len(ids))
+    text = list(ids)[::-1] + list(ids)[: max(0, min(32, room - len(ids)))]
+    last = len(text) - 1
+    past = answered(_call(model, names, text, 0, last, None, False)).past_key_values if last else None
+    if past is None:
+        return []
+    _call(model, names, text, last, last + 1, past, False)
+    return text
+
+
 def _is_point(name):
     inside = LAYER.fullmatch(name)
     return bool(inside) and inside[2] in ORDER
 
 
-def _call(model, names, ids, start, stop, past, states):
-    """One forward as generate() would make it, asking for the logits of all positions where that can be asked."""
+def _call(model, names, ids, start, stop, past, states, user=0):
+    """One forward as generate() would make it, asking for the logits of all positions where that can be asked. With
+    `user` 32 users run, the others with the same text less some tokens at its beginning."""
     import torch
 
     positions = torch.arange(start, stop)
@@ -95,6 +118,13 @@ def _call(model, names, ids, start, stop, past, states):
     given = {name: value for name, value in given.items() if name in names}
     if states:
         given["output_hidden_states"] = True
+    if user:
+        mask = torch.ones(USERS, stop, dtype=torch.int64)
+        for other in range(USERS):
+            mask[other, : 1 + other % 4 if other != user else 0] = 0
+        given |= {"attention_mask": mask} if "attention_mask" in names else {}
+        tokens = torch.tensor([list(ids[start:stop])] * USERS)
+        return model(input_ids=tokens, past_key_values=past, **{k: v for k, v in given.items() if k != "position_ids"})
     return model(input_ids=torch.tensor([list(ids[start:stop])]), past_key_values=past, **given)
 
 
@@ -106,8 +136,9 @@ def device_cache(model, layer):
 class _Recorder:
     """Reads ttnn tensors back, at the positions of the pass that runs now."""
 
-    def __init__(self, out, model):
-        self.out, self.start, self.stop = out, 0, 0
+    def __init__(self, out, model, user=0):
+        self.out, self.start, self.stop, self.user = out, 0, 0, user
+        self.prompts = 0  # of this pass so far: users' prompts run one after the other
         mesh = getattr(model, "mesh", None)
         self.one_chip = getattr(mesh, "data_ways", 1) > 1  # user 0 lives on the first chip
         self.hidden_size = getattr(getattr(model, "config", None), "hidden_size", None)
@@ -127,14 +158,28 @@ class _Recorder:
         """rows [n, width]: the last n positions of this pass; fewer than all where the model gives fewer."""
         import torch
 
+        if self.user and self.another and name != "lm_head":
+            return
         if name not in self.out.points:
             self.out.points[name] = torch.zeros(len(self.out.ids), rows.shape[-1])
             self.out.known[name] = torch.zeros(len(self.out.ids), dtype=torch.bool)
         at = slice(self.stop - len(rows), self.stop)
         self.out.points[name][at], self.out.known[name][at] = rows.float(), True
 
+    def next_prompt(self):
+        self.prompts += 1
+
+    @property
+    def another(self):
+        """Is this the prompt of another user?"""
+        return not self.start and self.prompts - 1 != self.user
+
+    @property
+    def phase(self):
+        return "decode" if self.start else "prefill"
+
     def ran(self, name):
-        self.out.ran.add((name, "decode" if self.start else "prefill"))
+        self.out.ran.add((name, self.phase))
 
     def module(self, name, output):
         if name.endswith("_rope"):
@@ -149,7 +194,10 @@ class _Recorder:
         """
         import torch
 
-        chips = [_rows(chip, self.stop - self.start) for chip in self.chips(x)]
+        if self.user and self.another:
+            return
+        first = self.user if self.start else 0
+        chips = [_rows(chip, self.stop - self.start, first) for chip in self.chips(x)]
         if len(chips) > 1 and chips[0].shape[-1] * len(chips) == self.hidden_size:
             chips = [torch.cat(chips, dim=-1)]
         finite = [chip for chip in chips if bool(chip.isfinite().all())]
@@ -162,7 +210,7 @@ class _Recorder:
     def heads(self, name, x):
         """Per chip [1, heads, rows, head_dim], or in decode [1, users, heads, head_dim], in the order of the heads."""
         n, chips = self.stop - self.start, [chip.float() for chip in self.chips(x)]
-        chips = [chip[0, :1] if self.start else chip[0, :, :n].transpose(0, 1) for chip in chips]
+        chips = [chip[0, self.user : self.user + 1] if self.start else chip[0, :, :n].transpose(0, 1) for chip in chips]
         if len(chips[0]) == n:
             self.put(name, self.collect(name.rpartition(".")[0], name.endswith("q_rope"), chips))
 
@@ -179,7 +227,18 @@ class _Recorder:
             for slot, head in enumerate(share):
                 where.setdefault(head, (chip, slot))
         where.pop(None, None)
-        return torch.stack([chips[c][:, s] for _, (c, s) in sorted(where.items())], dim=1).flatten(1)
+        places = [at for _, at in sorted(where.items())]
+        held = enumerate(shares[: len(chips)])
+        slots = [(c, s) for c, share in held for s, head in enumerate(share) if head is not None]
+        count = self.head_count(query)
+        if len(places) != count and len(slots) % count == 0:  # a head that no chip has: each slot for what it should be
+            places = slots[:: len(slots) // count]
+        return torch.stack([chips[c][:, s] for c, s in places], dim=1).flatten(1)
+
+    def head_count(self, query):
+        config = self.model.config
+        heads = config.num_attention_heads
+        return heads if query else getattr(config, "num_key_value_heads", heads)
 
     def cached(self, name, n=None):
         """The first user's keys and values, [n, all heads * head_dim] each, as the device holds them now: in its row,
@@ -195,7 +254,7 @@ class _Recorder:
                 continue
             _, heads, length, head_dim = tensor.shape
             end = length if n is None else n
-            blocks = [0] if table is None else table[0, : -(-end // length)].tolist()
+            blocks = [self.user] if table is None else table[self.user, : -(-end // length)].tolist()
             parts = []
             for block in blocks:
                 part = ttnn.slice(tensor, (block, 0, 0, 0), (block + 1, heads, min(length, end + -end % 32), head_dim))
@@ -211,6 +270,6 @@ class _Recorder:
             self.hidden(name, x)
 
 
-def _rows(x, n):
-    """[..., rows, width] -> the first n rows [n, width], or as many as there are."""
-    return x.reshape(-1, x.shape[-1])[:n]
+def _rows(x, n, first=0):
+    """[..., rows, width] -> n rows [n, width], or as many as there are."""
+    return x.reshape(-1, x.shape[-1])[first : first + n]

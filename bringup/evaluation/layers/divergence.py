@@ -37,6 +37,7 @@ class Profile:
     first: "Divergence | None" = None
     ids: list = field(default_factory=list)
     decode_from: int = 0
+    notes: list = field(default_factory=list)  # differences that are made up for, and do no harm
 
     def as_dict(self):
         return {
@@ -45,6 +46,7 @@ class Profile:
             "depth": self.depth,
             "prefill_tokens": self.decode_from,
             "decode_tokens": len(self.ids) - self.decode_from,
+            "notes": self.notes,
         }
 
 
@@ -56,6 +58,7 @@ class Divergence:
     point: str
     phase: str
     why: str
+    verdict: dict | None = None  # the point's own error and its bounds
 
     def __str__(self):
         return ", ".join(filter(None, ("" if self.layer is None else f"layer {self.layer}", self.point)))
@@ -64,12 +67,13 @@ class Divergence:
         return {"layer": self.layer, "point": self.point, "phase": self.phase, "why": self.why}
 
 
-def profile(model, hf_model, ids, decode_from, precision=None):
+def profile(model, hf_model, ids, decode_from, precision=None, user=0):
     """Run the device and the HF model over one sequence of token ids, `decode_from` of them as a prompt.
 
-    `precision` is what the model file declares (bringup.blocks.Precision): the formats of its weights and cache.
+    `precision` is what the model file declares (bringup.blocks.Precision): the formats of its weights and cache. With
+    `user` the device runs as many users as it takes to see that one, each at another position.
     """
-    return judge(hf_model, record_device(model, ids, decode_from), precision, model)
+    return judge(hf_model, record_device(model, ids, decode_from, user), precision, model)
 
 
 def judge(hf_model, device, precision=None, model=None):
@@ -77,23 +81,35 @@ def judge(hf_model, device, precision=None, model=None):
     import torch
 
     from bringup.checkpoints.compute_dtype import computing_in
-    from bringup.evaluation.layers import left_out, suspects
+    from bringup.evaluation.layers import compensated, facts, left_out, suspects
 
     run = (device.ids, device.decode_from)
+
+    def in_formats(only=None):
+        with computing_in(hf_model, torch.bfloat16), weights_as(hf_model, precision):
+            return record_reference(hf_model, *run, given=device, cache_format=cache_format(precision), only=only)
+
+    explained = in_formats()
     with computing_in(hf_model, torch.bfloat16):
         bf16 = record_reference(hf_model, *run)
-        with weights_as(hf_model, precision):
-            explained = record_reference(hf_model, *run, given=device, cache_format=cache_format(precision))
     with computing_in(hf_model, torch.float32):
         fp32 = record_reference(hf_model, *run)
         own = record_reference(hf_model, *run, given=device)
-        found = compare(fp32, bf16, device, own=(own, explained), floor=floor(precision))
+    found = compare(fp32, bf16, device, own=(own, explained), floor=floor(precision))
+    anchored = in_formats(compensated.ANCHORS) if found.first else None
+    with computing_in(hf_model, torch.float32):
+        if anchored:
+            compensated.sift(found, hf_model, device, anchored, floor(precision))
+        stated = facts.differing(hf_model, device, model, precision)
         if found.first and (place := left_out.find(hf_model, device, own, found.first)):
             found.first = place
         elif found.first:
             formats = suspects.formats(model, found.first.layer, found.first.point, precision)
             reason = suspects.explain(hf_model, device, own, found.first, model)
-            found.first.why = "; ".join(filter(None, (found.first.why, reason, formats)))
+            said = {fact.rule: fact.words for fact in reversed(stated) if fact.at(found.first)}.values()
+            found.first.why = "; ".join(filter(None, (found.first.why, reason, formats, *said)))
+        else:
+            found.first = next((fact.divergence() for fact in stated if fact.wrong), None)
     return found
 
 
@@ -122,14 +138,14 @@ def compare(fp32, bf16, device, own=None, floor=COARSE_FLOOR):
             row["ratio"] = _ratio(row["rel_l2"], row["bf16"]["rel_l2"])
             approximation = APPROXIMATE_EXP if point == "self_attn" or device.depth != "submodules" else 0.0
             exact_values, explained_values = exact.points[name][rows], explained.points[name][rows]
-            row["own"] = verdict = _own(
+            row["own"] = verdict = own_error(
                 values, exact_values, explained_values, rows, MARGIN[device.depth], floor, approximation
             )
             verdict["chips_apart"] = apart = device.spread.get(name)
             verdict["ok"] = verdict["ok"] and (apart or 0.0) <= verdict["bound"]
             points.append(row)
             if not verdict["ok"] and first is None:
-                first = Divergence(layer, point, phase, _why(verdict))
+                first = Divergence(layer, point, phase, why(verdict), verdict)
     return Profile(points, device.depth, first, device.ids, device.decode_from)
 
 
@@ -159,7 +175,7 @@ def _ratio(error, yardstick):
     return error / yardstick
 
 
-def _own(device, exact, explained, rows, margin, floor, approximation):
+def own_error(device, exact, explained, rows, margin, floor, approximation):
     """A point's own error over all positions and at its worst one, against what the format explains of each.
 
     Every position is judged by itself too, so that one wrong token among many shows.
@@ -182,7 +198,7 @@ def _own(device, exact, explained, rows, margin, floor, approximation):
     }
 
 
-def _why(own):
+def why(own):
     """The numbers that decided."""
     if own["rel_l2"] is None:
         return f"the values are not finite, first at position {own['worst_position']}"

@@ -1,0 +1,184 @@
+"""What the op log says of each module, against the model's configuration and what the file declares.
+
+Some of it no value shows: an epsilon that is smaller than any activation, a window that the text does not fill.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from bringup.evaluation.layers.activations import MODULES, ORDER, place, split
+
+NORMS = ("ttnn.rms_norm", "ttnn.layer_norm")
+PRODUCTS = ("ttnn.linear", "ttnn.matmul")
+SLACK = 0.02  # of an epsilon or a scale: they are passed as float32
+
+
+class Call(NamedTuple):
+    """One call: the op, its arguments that are no tensors as text, the fidelity it ran at."""
+
+    op: str
+    arguments: dict
+    fidelity: str | None
+
+
+class Fact(NamedTuple):
+    """Something that is not as configured. `wrong`: it is a fault whatever the values say."""
+
+    module: str
+    phase: str
+    words: str
+    rule: "Rule"
+
+    @property
+    def wrong(self):
+        return self.rule.wrong
+
+    def at(self, divergence):
+        """Does it speak of the module at whose point the divergence is?"""
+        layer, point = split(self.module)
+        return layer == divergence.layer and divergence.point.split(".")[0] == point.split(".")[0]
+
+    def divergence(self):
+        from bringup.evaluation.layers.divergence import Divergence
+
+        layer, point = split(self.module)
+        return Divergence(layer, point, self.phase, f"{self.words}; no value of this text shows it")
+
+
+@contextmanager
+def logged(modules, phase, calls):
+    """Inside, the calls that each of `modules` makes are noted in calls[name, phase]; nothing where no log is kept."""
+    import ttnn
+
+    if not hasattr(ttnn, "record"):  # the library keeps no such log
+        yield
+        return
+    handles, open_at = [], []
+    with ttnn.record(buffers=True) as log:
+
+        def enter(*_):
+            open_at.append(len(log))
+
+        def leave(name):
+            start = open_at.pop()
+            calls[name, phase] = [call for record in log[start:] if (call := _call(record)) is not None]
+
+        for name, module in modules.items():
+            if name:
+                handles.append(module.register_forward_pre_hook(enter, prepend=True))
+                handles.append(module.register_forward_hook(lambda *_, name=name: leave(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _call(record):
+    if record.held is None or not record.launches:
+        return None
+    fidelity = next((f for launch in record.launches if (f := launch.attrs.get("math_fidelity"))), None)
+    return Call(record.op, dict(record.held.arguments), fidelity)
+
+
+def differing(hf_model, device, model, precision):
+    """A list of `Fact`, in the order of the modules."""
+    found = []
+    modules = dict(hf_model.named_modules())
+    judged = [key for key in device.calls if key[0] in modules and _is_judged(key[0], modules)]
+    for name, phase in sorted(judged, key=lambda key: (key[1] != "prefill", _order(key[0]))):
+        for rule in RULES:
+            for call in device.calls[name, phase]:
+                said = rule.check(call, modules[name], model, precision) if call.op in rule.ops else None
+                if said and not any(f.module == name and f.words == said for f in found):
+                    found.append(Fact(name, phase, said, rule))
+    return found
+
+
+def _is_judged(name, modules):
+    """Modules that have a point, and norms inside them."""
+    return split(name)[1] in (*MODULES, "norm", "lm_head") or hasattr(modules[name], "variance_epsilon")
+
+
+def _order(name):
+    layer, part = split(name)
+    if layer is None:
+        return place(name)
+    return (layer, ORDER.index(part.split(".")[0]))
+
+
+class Rule(NamedTuple):
+    """`check(call, hf_module, model, precision)` gives words, or None."""
+
+    ops: tuple
+    check: Callable
+    wrong: bool
+
+
+def _number(call, argument):
+    """An argument's value; the op's default where it was not given; None where there is none."""
+    if argument in call.arguments:
+        try:
+            return ast.literal_eval(call.arguments[argument])
+        except (SyntaxError, ValueError):
+            return None
+    import ttnn
+
+    function = ttnn
+    for part in call.op.split(".")[1:]:
+        function = getattr(function, part, None)
+    try:
+        default = inspect.signature(function).parameters[argument].default
+    except (KeyError, TypeError, ValueError):
+        return None
+    return default if isinstance(default, (int, float)) else None
+
+
+def _epsilon(call, module, model, precision):
+    want = getattr(module, "variance_epsilon", None)
+    got = _number(call, "epsilon")
+    if want is None or got is None or abs(got - want) <= SLACK * want:
+        return None
+    how = "" if "epsilon" in call.arguments else ", the op's default"
+    return f"the op log: {call.op} runs with epsilon {got:g}{how}, HF has {want:g}"
+
+
+def _window(call, module, model, precision):
+    got, want = _number(call, "sliding_window_size"), getattr(module, "sliding_window", None)
+    if not got or got == want or got >= getattr(model, "max_seq_len", got + 1):
+        return None
+    has = f"a window of {want}" if want else "no window"
+    return f"the op log: {call.op} sees a window of the last {got} positions, HF has {has}"
+
+
+def _fidelity(call, module, model, precision):
+    kind = {"ttnn.linear": "linear", "ttnn.matmul": "linear"}.get(call.op, "norm" if call.op in NORMS else "sdpa")
+    config = getattr(precision, kind, None)
+    want = str(getattr(config, "math_fidelity", "")).rpartition(".")[2]
+    if not want or call.fidelity in (None, want):
+        return None
+    return f"the op log: {call.op} runs in {call.fidelity}, the model file declares {want}"
+
+
+def _scale(call, module, model, precision):
+    got, want = _number(call, "scale"), getattr(module, "scaling", None)
+    if got is None or want is None or abs(got - want) <= SLACK * want:
+        return None
+    return f"the op log: {call.op} has the scale {got:.4g}, HF {want:.4g}"
+
+
+ATTENTION = (
+    "ttnn.transformer.scaled_dot_product_attention",
+    "ttnn.transformer.scaled_dot_product_attention_decode",
+    "ttnn.transformer.paged_scaled_dot_product_attention_decode",
+    "ttnn.transformer.chunked_scaled_dot_product_attention",
+)
+RULES = (
+    Rule(NORMS, _epsilon, wrong=True),
+    Rule(ATTENTION, _window, wrong=True),
+    Rule(ATTENTION, _scale, wrong=False),
+    Rule((*PRODUCTS, *NORMS, *ATTENTION), _fidelity, wrong=False),
+)

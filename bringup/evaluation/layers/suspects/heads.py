@@ -1,0 +1,74 @@
+"""Keys and values as the cache has them, and heads in another order."""
+
+import torch
+
+from bringup.evaluation.layers.suspects import reading, weights
+from bringup.evaluation.layers.suspects.ends import what_was_left
+
+MATCH = 0.25  # relative: a head, or a column, that is nearer than this is that one
+
+
+def cache(case):
+    which = case.point[-7]  # k or v
+    right = case.own.points[case.name]
+    keys = case.own.extras[case.layer]["k"].float().transpose(1, 2).flatten(2)[0]
+    values = case.own.points[case.prefix + "self_attn.v_cache"]
+    start = case.device.decode_from if case.decode else 0
+    for by in (1, -1, 2, -2):
+        moved = right.roll(by, 0)
+        edge = slice(start, start + by) if by > 0 else slice(by, None)
+        moved[edge] = case.device.points[case.name][edge]
+        late = "late" if by > 0 else "early"
+        yield f"the cache with every {which} written {'one position' if abs(by) == 1 else '2 positions'} {late}", moved
+    yield from what_was_left(case, "keys" if which == "k" else "values")
+    if which == "k":
+        yield "k before RoPE", keys
+        yield "v: keys and values are swapped", values
+    else:
+        yield "k before RoPE: keys and values are swapped", keys
+        yield "k after RoPE: keys and values are swapped", case.value("self_attn.k_rope")
+        if case.has("self_attn.v_proj"):
+            yield from _value_weights(case)
+
+
+def _value_weights(case):
+    h = case.value("input_layernorm")
+    own = weights.linear(case, "self_attn.v_proj")
+    for words, weight, bias in weights.instead(case, "self_attn.v_proj"):
+        if weight.shape == own.weight.shape:
+            yield words, weights.apply(h, weight, bias)
+    yield "v_proj of the residual stream, not normalised", weights.apply(case.before(), own.weight, own.bias)
+    parts = [weights.linear(case, f"self_attn.{p}_proj") for p in "qkv"]
+    for n in sorted({case.config.num_key_value_heads, case.chips} - {1}):
+        for words, (_, _, v) in weights.fused([p.weight.detach().float() for p in parts], n):
+            yield f"v of {words}", weights.apply(h, v, own.bias)
+    turned = case.own.extras[case.layer]
+    v = case.by_head(case.own.points[case.name])
+    cos, sin = turned["cos"].float()[0], turned["sin"].float()[0]
+    if cos.shape[-1] == v.shape[-1]:
+        a, b = v.chunk(2, dim=-1)
+        yield "v rotated as q and k are", (v * cos + torch.cat([-b, a], -1) * sin).transpose(0, 1).flatten(1)
+
+
+def order(case):
+    """The heads, then a head's dims, in another order: which of HF's each of the device's is nearest to."""
+    got, want = case.by_head(case.got), case.by_head(case.want)
+    if case.got.shape != case.want.shape:
+        return
+    index, _ = reading.nearest_rows(got.flatten(1), want.flatten(1))
+    if index.tolist() != list(range(len(got))):
+        value = want[index].transpose(0, 1).flatten(1)
+        yield f"HF's value with the heads in another order: head {said(index.tolist())}", value
+    columns, apart = reading.nearest_rows(got.transpose(0, 1).flatten(0, 1).T, want.transpose(0, 1).flatten(0, 1).T)
+    if columns.tolist() != list(range(len(columns))) and float(apart.median()) < MATCH:
+        value = want[..., columns].transpose(0, 1).flatten(1)
+        yield f"HF's value with the dims of each head in another order: dim {said(columns.tolist())}", value
+    index, apart = reading.nearest_rows(case.got.T, case.want.T)
+    if index.tolist() != list(range(len(index))) and float(apart.median()) < MATCH:
+        yield f"HF's value with its columns in another order: column {said(index.tolist())}", case.want[:, index]
+
+
+def said(index, limit=4, one="{} is HF's {}"):
+    wrong = [(i, j) for i, j in enumerate(index) if i != j]
+    shown = len(wrong) if len(wrong) <= 16 and len(index) <= 16 else limit
+    return ", ".join(one.format(i, j) for i, j in wrong[:shown]) + (", ..." if len(wrong) > shown else "")

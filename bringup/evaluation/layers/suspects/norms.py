@@ -1,0 +1,107 @@
+"""What a norm may have computed instead: of another input, with another weight, another epsilon, another mean."""
+
+import torch
+
+EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+
+
+def norm(case):
+    module = case.module
+    eps = getattr(module, "variance_epsilon", None)
+    if eps is None:  # not RMSNorm as Llama has it
+        return
+    weight = module.weight.detach().float()
+    x = case.value("self_attn.residual") if case.point == "post_attention_layernorm" else case.before()
+
+    def rms(x, eps=eps):
+        return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+
+    for other in EPSILONS:
+        if other != eps:
+            yield f"the norm with epsilon {other:g} where HF has {eps:g}", rms(x, other) * weight
+    yield "the norm without its weight", rms(x)
+    yield "the norm with weight + 1", rms(x) * (weight + 1)
+    yield "the norm with its weight applied twice", rms(x) * weight.square()
+    yield "the norm divided by its weight", rms(x) / weight
+    yield "LayerNorm, which subtracts the mean", torch.nn.functional.layer_norm(x, x.shape[-1:], weight, None, eps)
+    yield "its input, not normalised", x
+    yield "its input times the weight, not normalised", x * weight
+    yield "the norm of the norm: applied twice", rms(rms(x) * weight) * weight
+    size = x.shape[-1] ** 0.5
+    yield "x / |x| times the weight: the sum of squares in the place of the mean", rms(x) * weight / size
+    yield (
+        "x / mean(x^2) times the weight: the square root is left out",
+        x * rms(x).square() / x.square().clamp(min=1e-30) * weight,
+    )
+    yield "x / mean(|x|) times the weight", x / x.abs().mean(-1, keepdim=True) * weight
+    yield "the norm with epsilon outside the square root", x / (x.square().mean(-1, keepdim=True).sqrt() + eps) * weight
+    yield from _other_weights(case, rms(x))
+    yield from _other_inputs(case, lambda x: rms(x) * weight)
+    for shares in {case.chips, 2, 4, 8} - {1}:
+        if x.shape[-1] % shares == 0:
+            parts = x.unflatten(-1, (shares, -1))
+            yield (
+                f"the norm with the mean square of each of {shares} shares, not of the whole width",
+                rms(parts).flatten(-2) * weight,
+            )
+            yield (
+                f"the norm with the mean square of the first of {shares} shares, not of the whole width",
+                x * (parts[..., :1, :].square().mean(-1) + eps).rsqrt() * weight,
+            )
+
+
+def _other_weights(case, normed):
+    for name, module in case.modules.items():
+        theirs = getattr(module, "weight", None)
+        if "norm" in name and name != case.name and theirs is not None and theirs.shape == normed.shape[-1:]:
+            where = name.removeprefix("model.")
+            if name.startswith(case.prefix):
+                where = name.removeprefix(case.prefix)
+            yield f"the norm with the weight of {where}", normed * theirs.detach().float()
+    for by in (1, -1):
+        yield f"the norm with its weight shifted by {by:+d}", normed * case.module.weight.detach().float().roll(by)
+    yield "the norm with its weight in reverse", normed * case.module.weight.detach().float().flip(0)
+
+
+def _other_inputs(case, norm):
+    before = case.before()
+    if case.point == "post_attention_layernorm":
+        yield "the norm of self_attn's output alone, without the residual", norm(case.value("self_attn"))
+        yield "the norm of the layer's input, without attention", norm(before)
+        yield "the norm of attention's output twice plus the residual", norm(before + 2 * case.value("self_attn"))
+        return
+    layer = case.layer if case.layer is not None else len(case.hf.model.layers)
+    for name, words in (
+        (f"model.layers.{layer - 1}.self_attn.residual", "the stream before the MLP of the layer before"),
+        (f"model.layers.{layer - 1}.mlp", "the MLP's output of the layer before, without the residual"),
+        (f"model.layers.{layer - 2}.mlp.residual", f"the stream before layer {layer - 1}"),
+        ("model.embed_tokens", "the embeddings"),
+    ):
+        if name in case.own.points:
+            yield f"the norm of {words}", norm(case.any(name))
+
+
+def head_norm(case, which, q):
+    """(words, value [heads, n, head_dim]) for q or k before its norm over each head, where HF has one."""
+    module = getattr(case.attention, f"{which}_norm", None)
+    if module is None:
+        return
+    other = getattr(case.attention, f"{'k' if which == 'q' else 'q'}_norm")
+    eps = getattr(module, "variance_epsilon", 1e-6)
+    normed = q * (q.square().mean(-1, keepdim=True) + eps).rsqrt()
+    yield f"{which} without {which}_norm", q
+    yield f"{which} with {which}_norm without its weight", normed
+    weight = module.weight.detach().float()
+    yield f"{which} with {which}_norm's weight + 1", normed * (weight + 1)
+    yield f"{which} with {which}_norm's weight applied twice", normed * weight.square()
+    yield f"{which} with the weight of the other of q_norm and k_norm", normed * other.weight.detach().float()
+    for e in EPSILONS:
+        if e != eps:
+            again = q * (q.square().mean(-1, keepdim=True) + e).rsqrt() * module.weight.detach().float()
+            yield f"{which}_norm with epsilon {e:g} where HF has {eps:g}", again
+    whole = q.transpose(0, 1).flatten(1)
+    whole = whole * (whole.square().mean(-1, keepdim=True) + eps).rsqrt()
+    yield (
+        f"{which}_norm over all heads at once, not over each",
+        whole.unflatten(1, (len(q), -1)).transpose(0, 1) * module.weight.detach().float(),
+    )

@@ -1,0 +1,94 @@
+"""The residual stream as a sum of what the layer has in hand: which terms, how often, read off by least squares."""
+
+import torch
+
+from bringup.evaluation.layers.suspects import reading
+from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, COARSE
+
+SIMPLE = 0.02  # a coefficient is 0, 1, 2, ... within this
+
+
+def residual(case):
+    branch = "self_attn" if case.point == "self_attn.residual" else "mlp"
+    x = case.before() if branch == "self_attn" else case.value("self_attn.residual")
+    y = case.value(branch)
+    terms = {"the residual": x, f"the output of {branch}": y}
+    yield from _sum(case, branch, terms)
+    norm = "input_layernorm" if branch == "self_attn" else "post_attention_layernorm"
+    others = {"the normalised input": case.value(norm), "the embeddings": case.any("model.embed_tokens")}
+    if branch == "mlp":
+        others |= {
+            "the layer's input": case.before(),
+            "the output of self_attn": case.value("self_attn"),
+            "input_layernorm's output": case.value("input_layernorm"),
+        }
+    elif case.layer:
+        others["the output of the MLP before"] = case.any(f"model.layers.{case.layer - 1}.mlp")
+    for name, other in others.items():
+        if other.shape == y.shape:
+            yield from _sum(case, branch, {**terms, name: other})
+    for dtype in BLOCK_FORMATS:
+        for grid in case.grids(dtype):
+            yield f"the sum with the residual rounded to {dtype}", grid(x) + y, COARSE
+            yield f"the sum with the output of {branch} rounded to {dtype}", x + grid(y), COARSE
+    module = case.modules.get(case.prefix + norm)
+    if module is not None:
+        yield f"the sum, normalised: {norm} comes after the residual", module(x + y)
+    for by in (1, -1):
+        yield f"the residual plus the output of {branch} at position p {by:+d}", x + y.roll(-by, 0)
+
+
+def _sum(case, branch, terms):
+    basis = torch.stack([t[case.rows].double().flatten() for t in terms.values()])
+    gram = basis @ basis.T
+    ridge = 1e-9 * gram.diagonal().mean() * torch.eye(len(basis), dtype=torch.double)
+    found = torch.linalg.solve(gram + ridge, basis @ case.got.double().flatten()).tolist()
+    simple = [_simple(case, c) for c in found]
+    if len(found) > 2 and (simple[2] is None or simple[2] == 0):
+        return  # the third term explains nothing, or by an accident
+    used = [c if s is None else s for c, s in zip(found, simple, strict=True)]
+    value = sum(c * t[case.rows] for c, t in zip(used, terms.values(), strict=True))
+    yield _words(case, branch, list(terms), used), value
+
+
+def _simple(case, c):
+    numbers = {0.0, 1.0, 2.0, 3.0, -1.0, 0.5, float(case.chips), 1 / case.chips, 2**-0.5, 2.0**0.5}
+    return next((n for n in sorted(numbers) if abs(c - n) < SIMPLE * max(1.0, abs(n))), None)
+
+
+def _words(case, branch, names, c):
+    a, b, rest = c[0], c[1], c[2:]
+    out = f"the output of {branch}"
+    if not rest:
+        if (a, b) == (0, 1):
+            if _stream_has_it(case):
+                return (
+                    f"{out} alone: post_attention_layernorm takes it without the residual, which the stream does have"
+                )
+            return f"{out} alone: the residual is not added"
+        if (a, b) == (1, 0):
+            return f"the residual alone: {out} is not added"
+        if (a, b) == (1, 2):
+            return f"{out} added twice"
+        if b == 1 and a == case.chips > 1:
+            each = f"the residual is added {a:g} times (not once but twice or more), once on each of {case.chips} chips"
+            return f"{out} plus {a:g} times the residual: {each}"
+        if b == 1 and a == 2:
+            return f"{out} plus the residual twice"
+    elif rest[0] == 1 and a == 0 and b == 1:
+        told = {
+            "the normalised input": "the residual is taken after the norm",
+            "the layer's input": "attention is left out of the residual",
+        }.get(names[2])
+        return f"{names[2]} plus {out}, without the residual" + (f": {told}" if told else "")
+    said = " + ".join(f"{reading.named(case, n)} x {name}" for n, name in zip(c, names, strict=True) if n != 0)
+    return f"{said}, where HF has the residual + {out}"
+
+
+def _stream_has_it(case):
+    """Is the residual missing at the norm's input only, and the layer's output right?"""
+    if case.point != "self_attn.residual" or f"{case.prefix}mlp.residual" not in case.device.points:
+        return False
+    want = (case.before() + case.value("self_attn") + case.value("mlp"))[case.rows]
+    got = case.device.points[f"{case.prefix}mlp.residual"][case.rows]
+    return float((got - want).norm()) < 0.02 * float(got.norm())

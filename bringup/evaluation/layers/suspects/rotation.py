@@ -1,0 +1,271 @@
+"""Queries and keys after RoPE: what was rotated, in which pairs, by which angles, which are read off."""
+
+import math
+
+import torch
+
+from bringup.evaluation.layers.suspects import reading, weights
+from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, on_grid
+from bringup.evaluation.layers.suspects.norms import head_norm
+
+THETAS = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1.5e5, 2.5e5, 5e5, 1e6, 2e6, 5e6, 8e6, 1e7, 1e8)
+FINE = 1 << 15  # frequencies between -pi and pi that are looked at
+
+
+class Rotation:
+    """HF's q or k of a case before rotation, x [heads, n, head_dim], and its tables."""
+
+    def __init__(self, case, which):
+        self.case, self.which = case, which
+        extras = case.own.extras[case.layer]
+        self.x, self.cos, self.sin = extras[which].float()[0], extras["cos"].float()[0], extras["sin"].float()[0]
+        self.n, self.head_dim = self.x.shape[1:]
+        self.width = self.cos.shape[-1]  # of a head, that is rotated: less than head_dim where that is partial
+        rotary = case.hf.model.rotary_emb
+        self.frequencies = rotary.inv_freq.detach().float()
+        self.factor = getattr(rotary, "attention_scaling", 1.0)
+        self.positions = torch.arange(self.n).float()
+
+    def turned(self, x=None, cos=None, sin=None):
+        """HF's layout: dims i and i + width / 2 are a pair; what is beyond the width stays."""
+        x = self.x if x is None else x
+        cos, sin = self.cos if cos is None else cos, self.sin if sin is None else sin
+        part, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+        a, b = part.chunk(2, dim=-1)
+        return torch.cat([part * cos + torch.cat([-b, a], dim=-1) * sin, rest], dim=-1)
+
+    def in_pairs(self, x=None):
+        """Meta's layout: dims 2i and 2i + 1 are a pair."""
+        x = self.x if x is None else x
+        half = self.width // 2
+        cos, sin = self.cos[:, :half], self.sin[:, :half]
+        part, rest = x[..., : self.width], x[..., self.width :]
+        a, b = part[..., 0::2], part[..., 1::2]
+        pairs = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+        return torch.cat([pairs, rest], dim=-1)
+
+    def tables(self, angles):
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos() * self.factor, angles.sin() * self.factor
+
+    def by(self, frequencies, positions=None):
+        positions = self.positions if positions is None else positions
+        return self.turned(None, *self.tables(positions[:, None] * frequencies))
+
+    def pairs(self):
+        """z [rows, pairs] complex, summed over heads: how far the device turned each pair; and the sizes they have."""
+        rows, half = self.case.rows, self.width // 2
+        got = self.case.by_head(self.case.got, self.head_dim)[..., : self.width]
+        x = self.x[:, rows, : self.width]
+        there, here = torch.complex(got[..., :half], got[..., half:]), torch.complex(x[..., :half], x[..., half:])
+        return (there * here.conj()).sum(0), here.abs().square().sum(0)
+
+
+def rotation(case):
+    which = "q" if case.point == "self_attn.q_rope" else "k"
+    r = Rotation(case, which)
+    flat = lambda t: t.transpose(0, 1).flatten(1)  # noqa: E731  [heads, n, head_dim] -> [n, width]
+    for mechanism in (_layouts, _angles, _positions, _frequencies, _tables, _partial):
+        for words, value in mechanism(r):
+            yield f"{which} {words}", flat(value)
+    for words, value in _weights(r):
+        yield words, flat(value)
+
+
+def _layouts(r):
+    yield "without rotation", r.x
+    yield "rotated in adjacent pairs (Meta's layout), where HF pairs the two halves of a head", r.in_pairs()
+    yield "as HF has it, with a head's dims in Meta's order", interleave(r.turned(), r.width)
+    yield (
+        f"rotated as HF does, with the rows of {r.which}_proj in Meta's order",
+        r.turned(interleave(r.x, r.width)),
+    )
+    yield (
+        f"rotated as HF does, with the rows of {r.which}_proj put from Meta's order into HF's though they are HF's",
+        r.turned(halves(r.x, r.width)),
+    )
+    yield "rotated in adjacent pairs, with its rows in Meta's order", r.in_pairs(interleave(r.x, r.width))
+
+
+def _angles(r):
+    yield "rotated backwards: the sign of the sine is wrong", r.turned(sin=-r.sin)
+    yield "rotated with cos and sin in each other's place", r.turned(cos=r.sin, sin=r.cos)
+    yield "times the cosine only: the half with the sine is left out", r.turned(sin=torch.zeros_like(r.sin))
+    yield "times the sine only: the half with the cosine is left out", r.turned(cos=torch.zeros_like(r.cos))
+    yield "rotated twice, as if for position 2 p", r.turned(r.turned())
+    if r.factor != 1.0:
+        kind = r.case.config.rope_parameters["rope_type"]
+        yield f"without the attention factor {r.factor:.4g} of {kind}", r.turned() / r.factor
+        yield f"with the attention factor {r.factor:.4g} of {kind} twice", r.turned() * r.factor
+
+
+def _positions(r):
+    """Which position each row is rotated for: the one that turns it farthest towards the device's."""
+    case = r.case
+    z, _ = r.pairs()
+    length = max(r.n + 64, 2 * r.n)
+    candidates = torch.arange(-64, length).float()
+    angles = candidates[:, None] * r.frequencies
+    score = z.real @ angles.cos().T + z.imag @ angles.sin().T
+    best = candidates[score.argmax(dim=1)]
+    if torch.equal(best.long(), case.rows):
+        return
+    at = r.positions.clone()
+    at[case.rows] = best
+    yield f"rotated {reading.described(case.rows, best, case.device.decode_from)}", r.by(r.frequencies, at)
+
+
+def _frequencies(r):
+    """The frequency of each pair, read off from how it turns from position to position; and which rule has these."""
+    kind = r.case.config.rope_parameters["rope_type"]
+    theta, hd = r.case.config.rope_parameters.get("rope_theta", 1e4), r.width
+    exponent = torch.arange(0, hd, 2).float() / hd
+    if kind != "default":
+        yield f"rotated at plain frequencies: the {kind} scaling is left out", r.by(theta**-exponent)
+        plain = [t / r.factor for t in r.tables(r.positions[:, None] * theta**-exponent)]
+        yield (
+            f"rotated at plain frequencies and without the attention factor: the {kind} scaling is left out",
+            r.turned(None, *plain),
+        )
+    hidden, heads = r.case.config.hidden_size, r.case.config.num_attention_heads
+    for dim in dict.fromkeys((2 * hd, hd // 2, 4 * hd, hidden // heads, hidden, 64, 128, 96, 80, 256)):
+        if dim != hd:
+            other = theta ** (-torch.arange(0, hd, 2).float() / dim)
+            same = f"head_dim is {r.head_dim}; as rope_theta {theta ** (hd / dim):,.4g} would give"
+            yield f"rotated with tables for heads of {dim} ({same})", r.by(other)
+    for other in THETAS:
+        if abs(other - theta) > 1e-3 * theta:
+            yield f"rotated with rope_theta {other:,.0f} where HF has {theta:,.0f}", r.by(other**-exponent)
+    read, sure = _read_frequencies(r)
+    if read is None:
+        return
+    value = r.by(read)
+    ratio = read / r.frequencies
+    visible = sure & (r.frequencies * len(r.case.rows) > 0.3)
+    if bool(visible.any()):
+        common = float(ratio[visible].median())
+        if float((ratio[visible] - common).abs().max()) < 0.03 * abs(common):
+            factor = _nice(common)
+            said = f"1 / {_nice(1 / common):g}" if abs(common) < 1 else f"{factor:g}"
+            yield f"rotated at {said} of HF's frequencies", r.by(r.frequencies * factor)
+            yield f"rotated at {said} of HF's frequencies", r.by(r.frequencies / _nice(1 / common))
+        low = visible & (read > 1e-3)
+        if int(low.sum()) >= 3:
+            y, x = read[low].log(), exponent[low]
+            slope = float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+            other = math.exp(-slope)
+            if abs(math.log(other / theta)) > 0.01 and abs(float(read[0]) - 1) < 0.02:
+                for digits in (1, 2, 3):
+                    near = float(f"{other:.{digits}g}")
+                    yield f"rotated with rope_theta {near:,.0f} where HF has {theta:,.0f}", r.by(near**-exponent)
+        other = [i for i in range(len(ratio)) if bool(visible[i]) and abs(float(ratio[i]) - 1) > 0.05]
+        if other:
+            said = ", ".join(f"pair {i} at {float(ratio[i]):.3g} of HF's frequency" for i in other[:3])
+            yield f"rotated at other frequencies: {said}{', ...' if len(other) > 3 else ''}", value
+
+
+def _nice(x):
+    """A factor as someone would have written it."""
+    rounded = float(f"{x:.2g}")
+    whole = round(x)
+    return float(whole) if whole and abs(x - whole) < 0.02 * abs(whole) else rounded
+
+
+def _read_frequencies(r):
+    """(frequency of each pair, where that is sure); (None, None) where there are too few positions."""
+    rows = r.case.rows
+    if len(rows) < 8 or int(rows[-1] - rows[0]) != len(rows) - 1:
+        return None, None
+    z, size = r.pairs()
+    z = z / size.clamp(min=1e-30)
+    spectrum = torch.fft.fft(z, n=FINE, dim=0)  # [frequencies, pairs]
+    omega = torch.fft.fftfreq(FINE).float() * 2 * math.pi
+    start = torch.polar(torch.ones_like(omega), -omega * float(rows[0]))
+    score = (spectrum * start[:, None]).real / len(rows)
+    best, index = score.max(dim=0)
+    read = omega[index]
+    return read, best > 0.95 * z.abs().mean(0)
+
+
+def _tables(r):
+    """The same angles in a coarser format, or the tables."""
+    f, p = r.frequencies, r.positions
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float16, "float16")):
+        low = lambda t, d=dtype: t.to(d)  # noqa: E731
+        yield (
+            f"rotated by angles that are computed in {name}: positions and frequencies both are {name}",
+            r.turned(None, *r.tables((low(p)[:, None] * low(f)).float())),
+        )
+        yield f"rotated by frequencies in {name}", r.by(low(f).float())
+        yield f"rotated by angles rounded to {name}", r.turned(None, *r.tables(low(p[:, None] * f).float()))
+        yield f"rotated by positions in {name}", r.by(f, low(p).float())
+    for dtype in BLOCK_FORMATS:
+        cos, sin = on_grid(r.cos, dtype), on_grid(r.sin, dtype)
+        yield f"rotated with cos and sin rounded to {dtype}", r.turned(None, cos, sin)
+
+
+def _partial(r):
+    """A part of each head is rotated."""
+    f, theta = r.frequencies, r.case.config.rope_parameters.get("rope_theta", 1e4)
+    for share in (0.25, 0.5, 0.75):
+        width = int(r.head_dim * share) // 2 * 2
+        if not width or width >= r.width:
+            continue
+        own = theta ** (-torch.arange(0, width, 2).float() / width)
+        dims = f"the first {width} of a head's {r.head_dim} dims (partial_rotary_factor {share:g})"
+        said = f"rotated only in part: {dims}"
+        for words, frequencies in ((said, own), (said + ", at the whole head's frequencies", f[: width // 2])):
+            yield words, r.turned(None, *r.tables(r.positions[:, None] * frequencies))
+        first = f.clone()
+        first[width // 2 :] = 0
+        yield f"rotated only in part: the first {width // 2} of {len(f)} pairs", r.by(first)
+        last = f.clone()
+        last[: len(f) - width // 2] = 0
+        yield f"rotated only in part: the last {width // 2} of {len(f)} pairs", r.by(last)
+
+
+def _weights(r):
+    """q_proj or k_proj with other weights, rotated as HF does."""
+    case, which = r.case, r.which
+    name = f"{which}_proj"
+    if not case.has(f"self_attn.{name}"):
+        return
+    h = case.value("input_layernorm")
+    norm = getattr(case.attention, f"{which}_norm", None)
+
+    def heads(flat):
+        x = case.by_head(flat, r.head_dim)
+        return r.turned(x if norm is None else norm(x))
+
+    own = weights.linear(case, f"self_attn.{name}")
+    if norm is not None:
+        plain = case.by_head(weights.apply(h, own.weight.detach(), own.bias), r.head_dim)
+        for words, x in head_norm(case, which, plain):
+            yield words, r.turned(x)
+        yield f"{which} with {which}_norm after the rotation, not before", norm(r.turned(plain))
+    for words, weight, bias in weights.instead(case, f"self_attn.{name}"):
+        if weight.shape == own.weight.shape:
+            yield words, heads(weights.apply(h, weight, bias))
+    yield f"{name} of the residual stream, not normalised", heads(weights.apply(case.before(), own.weight, own.bias))
+    parts = [weights.linear(case, f"self_attn.{p}_proj") for p in "qkv"]
+    groups = {case.config.num_key_value_heads, case.chips} - {1}
+    for n in sorted(groups):
+        for words, (q, k, _) in weights.fused([p.weight.detach().float() for p in parts], n):
+            yield f"{which} of {words}", heads(weights.apply(h, q if which == "q" else k, own.bias))
+    if which == "k" or len(r.x) == case.config.num_key_value_heads:
+        other = weights.linear(case, "self_attn.v_proj")
+        yield "v rotated: keys and values are swapped", heads(weights.apply(h, other.weight.detach(), other.bias))
+
+
+def interleave(x, width=None):
+    """Halves (HF) to pairs (Meta)."""
+    width = width or x.shape[-1]
+    a, b = x[..., :width].chunk(2, dim=-1)
+    return torch.cat([torch.stack([a, b], dim=-1).flatten(-2), x[..., width:]], dim=-1)
+
+
+def halves(x, width=None):
+    """Pairs (Meta) to halves (HF)."""
+    width = width or x.shape[-1]
+    part = x[..., :width]
+    return torch.cat([part[..., 0::2], part[..., 1::2], x[..., width:]], dim=-1)
