@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bringup import arguments
 from bringup.backends import library_warnings, mock, systems
-from bringup.errors import BadInput, BringupError, shown, where
+from bringup.errors import BadInput, BringupError, guarded, indent, shown, where
 from bringup.files import PACKAGES, PROJECT
 
 HELP = "a model file on the vendor's library without a board, and the emulator against it"
@@ -140,8 +140,10 @@ def run_side(side, plan, python=sys.executable, timeout=None):
                 "call": call.get("call"),
                 "op": call.get("op"),
             }
-        elif child.code and not result["failed"]:
-            raise BringupError(f"the {side} side of verify failed\n{_tail(child.output)}")
+        elif not result["failed"] and not result.get("whole"):  # also where it ended without a word
+            _, told, message = child.output.rpartition("error: ")
+            message = message.strip() if told else f"the {side} side of verify failed\n{_tail(child.output)}"
+            raise (BadInput if child.code == BadInput.code else BringupError)(message)
         if side == "mock" and log.is_file():
             result["warnings"] = library_warnings.read(log.read_text(errors="replace").splitlines())
         return result
@@ -180,7 +182,9 @@ def _child(asked, answer):
                     steps = min(plan["steps"], plan["max_seq_len"] - length)
                     stage(f"decode {length + 1} to {length + steps}", _decode, session, steps, steps=steps)
                     del session
-            except Exception as error:
+                result["whole"] = True
+                stage.write()
+            except (Exception, SystemExit) as error:
                 stage.failed(error, plan["path"])
     return 0
 
@@ -212,7 +216,7 @@ class _Stages:
         failed = {
             "stage": self.name,
             "type": type(error).__name__,
-            "error": str(error).strip(),
+            "error": indent(error).strip(),
             "line": where(error, path),
         }
         self.result["failed"] = failed | {k: v for k, v in (self.log.failed or {}).items() if k in ("op", "call")}
@@ -422,4 +426,4 @@ def summary(plan, results, verdict):
 
 
 if __name__ == "__main__":
-    sys.exit(_child(*sys.argv[1:]))
+    sys.exit(guarded(_child, *sys.argv[1:]))
