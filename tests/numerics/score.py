@@ -59,7 +59,7 @@ Not the device's bits, because no rule for them is known:
 
 ## What is approximate
 
-- float32 on the vector unit (functions, quotients, variances): correctly rounded here, one to three units of float32
+- float32 on the vector unit (functions, variances): correctly rounded here, one to three units of float32
   away from the device's polynomials. Unary functions of bfloat16 without a recorded table: the fp32 formula, rounded
   once. Products, sums and norms of float32 operands follow the matrix unit: 11 significand bits of a source, with a
   bf16 destination 8.

@@ -74,6 +74,12 @@ def test_recorded_bits_of_less_common_calls(file):
     assert set(wrong) == {case.id for case in cases} & set(recorded.known()) - lacking, wrong
 
 
+def test_recorded_float32_quotients_and_large_remainders():
+    names = {"div_fp32", "remainder_wide", "fmod_wide"}
+    cases = [case for case in recorded.newer() if case.id in names]
+    assert len(cases) == 3 and differing(cases) == ({}, set())
+
+
 @pytest.mark.slow
 def test_all_recorded_bits_of_less_common_calls():
     wrong, lacking = differing(recorded.newer())

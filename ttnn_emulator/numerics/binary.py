@@ -9,7 +9,7 @@ Source    ttnn 0.81.1, BINARY_OP, BINARY_SFPU_OP and DST_ACCUM_MODE of the kerne
 
 import torch
 
-from . import fpu
+from . import fpu, vector
 from .common import operand, stored
 from .rounding import BLOCK_FORMATS, FLOATS, HELD_AS, cast_integer, pack, scalar
 from .unary import unary
@@ -90,7 +90,11 @@ def mul_on_fpu(a, b, dtype, a_dtype=None, b_dtype=None):
 
 
 def div(a, b, dtype, a_dtype=None, b_dtype=None):
-    """a / b: one rounding; b a tensor or a number (rounded to bfloat16 beside a bfloat16 tensor)."""
+    """a / b: one rounding, of float32 `vector.divide`; b a tensor or a number (rounded to bfloat16 beside a bfloat16
+    tensor)."""
+    if a.is_floating_point() and _wide(a, b, dtype) and dtype in FLOATS:
+        b = b.float() if torch.is_tensor(b) else torch.tensor(float(b), dtype=torch.float32, device=a.device)
+        return pack(vector.divide(a.float(), b), dtype)
     return _on_vector_unit(torch.true_divide, a, b, dtype)
 
 

@@ -24,6 +24,28 @@ def _fma(a, b, c):
     return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
 
 
+@njit
+def _jammed(integer, keep):
+    """`vector._jammed` of one float64."""
+    whole = np.trunc(integer)
+    if whole != integer and (keep or whole != 0) and whole % 2 == 0:
+        return whole + math.copysign(1.0, integer)
+    return whole
+
+
+@njit
+def _partly_fused(a, b, c):
+    """`vector.partly_fused` of three float32."""
+    a, b, c = np.float64(a), np.float64(b), np.float64(c)
+    product = a * b
+    if product == 0 or not np.isfinite(product + c):
+        return np.float32(product + c)
+    at = math.frexp(a)[1] + math.frexp(b)[1] - 2
+    top = at if c == 0 else max(at, math.frexp(c)[1] - 1)
+    p = _jammed(math.ldexp(_jammed(math.ldexp(product, 26 - at), True), at - top), False)
+    return np.float32(math.ldexp(p + _jammed(math.ldexp(c, 26 - top), False), top - 26))
+
+
 @njit(inline="always")
 def _rna(bits):
     """The upper half of an fp32 pattern, rounded half away from zero."""
@@ -62,10 +84,10 @@ def _inverse(x, steps):
     """`vector.reciprocal` of one float32."""
     bits = _bits(x)
     minus = -_float(np.int32((bits & 0x7FFFFF) | 0x3F800000))
-    y = _fma(minus, _R0, _R1)
-    y = _fma(y, minus, _R2)
+    y = _partly_fused(minus, _R0, _R1)
+    y = _partly_fused(y, minus, _R2)
     for _ in range(steps):
-        y = _fma(y, _fma(minus, y, 1.0), y)
+        y = _partly_fused(y, _partly_fused(minus, y, 1.0), y)
     y = np.float32(y * _float(np.int32(max(254 - ((bits >> 23) & 255), 0) << 23)))
     if bits & 0x7F800000 == 0:
         y = np.float32(np.inf)

@@ -1,7 +1,8 @@
 """The vector unit's own functions, float32 in and out on torch tensors of any device, bit for bit.
 
 These are the variants that kernels call with constants or shortcuts of their own; the public unary functions are
-tables. A multiply-add rounds once (it is computed in float64 here, which is exact enough to round the same).
+tables. A multiply-add rounds once (`fma`: it is computed in float64 here, which is exact enough to round the same);
+where sums cancel it is `partly_fused`.
 
 Source    ttnn 0.81.1, the kernels that the wheel ships: `ckernel_sfpu_exp.h`, `ckernel_sfpu_sdpa.h`,
           `ckernel_sfpu_recip.h`, `ckernel_sfpu_sqrt.h` (wormhole_b0); checked against the recorded norms, softmax
@@ -26,6 +27,47 @@ def fma(a, b, c) -> torch.Tensor:
     """a * b + c in float32, rounded once; a a tensor, b and c tensors or numbers that are float32 values."""
     b, c = (t.double() if torch.is_tensor(t) else t for t in (b, c))
     return (a.double() * b + c).float()
+
+
+def _jammed(integer, keep):
+    """Cut to an integer that is odd where something was cut off; `keep`: also where nothing else is left."""
+    whole = integer.trunc()
+    odd = (whole != integer) & (keep | (whole != 0))
+    return torch.where(odd & (whole % 2 == 0), whole + torch.ones_like(whole).copysign(integer), whole)
+
+
+def partly_fused(a, b, c) -> torch.Tensor:
+    """a * b + c as Wormhole adds: of the product, and of the smaller of the two below the last bit of the larger,
+    three more bits than float32 has are kept, the last set where anything behind it was cut; one rounding. It is `fma`
+    except where the sum is much smaller than the product.
+
+    Source    tt-isa-documentation, `SFPMAD` of WormholeB0; the recorded float32 quotients and remainders
+    """
+    a, b, c = (torch.as_tensor(t, dtype=torch.float64, device=a.device) for t in (a, b, c))
+    a, b, c = torch.broadcast_tensors(a, b, c)
+    product = a * b
+    at = torch.where(product == 0, -127, torch.frexp(a).exponent + torch.frexp(b).exponent - 2)
+    other = torch.where(c == 0, -127, torch.frexp(c).exponent - 1)
+    top = torch.maximum(at, other)
+    p = torch.ldexp(_jammed(torch.ldexp(product, 26 - at), True), at - top)
+    total = torch.ldexp(_jammed(p, False) + _jammed(torch.ldexp(c, 26 - top), False), top - 26)
+    return torch.where(product.isfinite() & c.isfinite() & (product != 0), total, product + c).float()
+
+
+def divide(a, b) -> torch.Tensor:
+    """a / b of float32: a quotient of the significands by one Newton step, and one correction.
+
+    Source    ttnn 0.81.1: `calculate_sfpu_binary_div` of `ckernel_sfpu_binary.h` (wormhole_b0)
+    """
+    a, b = torch.broadcast_tensors(a.float(), b.float())
+    (x, up), (y, down) = torch.frexp(a), torch.frexp(b)
+    x, y = 2 * x, 2 * y
+    inverse = reciprocal(y, 1)
+    q = x * inverse
+    q = partly_fused(partly_fused(q, -y, x), inverse, q)
+    q = torch.ldexp(q.double(), up - down).float()
+    usual = a.isfinite() & b.isfinite() & (a != 0) & (b != 0)
+    return torch.where(usual, q, a / b)
 
 
 def f32(value: float) -> float:
@@ -89,10 +131,10 @@ def reciprocal(x, steps: int) -> torch.Tensor:
     """1 / x by Newton steps from a quadratic seed: 1 for a bf16 destination and the approximate mode, 2 for fp32."""
     bits = x.float().contiguous().view(torch.int32)
     minus = -((bits & 0x7FFFFF) | 0x3F800000).view(torch.float32)
-    y = fma(minus, RECIPROCAL[0], RECIPROCAL[1])
-    y = fma(y, minus, RECIPROCAL[2])
+    y = partly_fused(minus, RECIPROCAL[0], RECIPROCAL[1])
+    y = partly_fused(y, minus, RECIPROCAL[2])
     for _ in range(steps):
-        y = fma(y, fma(minus, y, 1.0), y)
+        y = partly_fused(y, partly_fused(minus, y, 1.0), y)
     y = y * ((254 - ((bits >> 23) & 255)).clamp(min=0) << 23).view(torch.float32)
     y = torch.where((bits & 0x7F800000) == 0, math.inf, y)
     return torch.copysign(y, x.float())

@@ -8,7 +8,7 @@ from ... import numerics
 from ...dtypes import INTEGERS, DataType, Layout, cpp, float32, int32, uint8, uint16, uint32
 from ...errors import DeviceRejects, NotEmulated
 from ...memory import MemoryConfig
-from ...numerics import rounding
+from ...numerics import rounding, vector
 from ...op import op
 from ...oplog import describe
 from ...tensor import Tensor
@@ -27,21 +27,27 @@ def _no_integer(kind: str, dtype: DataType) -> DeviceRejects:
     return DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(dtype)}")
 
 
-#: Quotients from which the vector unit's product of one with a bfloat16 divisor is rounded, and with it what is left.
-_LARGE = 1 << 16
-
-
 def _steps(x, y, whole):
-    """x - y * whole(x / y) in float32, every step rounded."""
-    return x - y * whole(x * (1 / y))
+    """x - y * whole(x / y) in float32, every step rounded; of tensors with the vector unit's reciprocal."""
+    return x - y * whole(x * (vector.reciprocal(y, 2) if y.ndim else 1 / y))
 
 
-def _left(x, y, exact, whole):
-    """What is left of bfloat16 values: `exact`, as long as the quotient is no large one."""
-    left = exact(x.double(), y.double()).float()
-    x, y = x.float(), y.float()
-    q = (x / y).abs()
-    return torch.where((q >= _LARGE) & q.isfinite(), _steps(x, y, whole), left)
+def _remainder_of(x, y):
+    """The remainder of float32 tensors in the steps of `_sfpu_binary_remainder_` of the wheel."""
+    left = _steps(x, y, torch.floor)
+    left = torch.where((left != 0) & (left.signbit() != y.signbit()), left + y, left)
+    less = left - y
+    over = ((x > 0) & (y > 0) & (less >= 0)) | ((x < 0) & (y < 0) & (less <= 0))
+    return torch.where(y == 0, torch.nan, torch.where(over, less, left))
+
+
+def _fmod_of(x, y):
+    """The same of `_sfpu_binary_fmod_`."""
+    left, size = _steps(x, y, torch.trunc), y.abs()
+    left = torch.where(left.abs() >= size, torch.where(left >= 0, left - size, left + size), left)
+    short, over = (x >= 0) & (left < 0), (x < 0) & (left > 0)
+    left = torch.where(short, left + size, torch.where(over, left - size, left))
+    return torch.where(y == 0, torch.nan, torch.where(x == y, 0.0, left))
 
 
 def _of_integers(name, exact, x, y, dtype):
@@ -60,9 +66,8 @@ def _remainder(x, y, dtype, a_dtype=None, b_dtype=None):
     if dtype not in rounding.FLOATS:
         return _of_integers("ttnn.remainder", torch.remainder, x, y, dtype)
     if torch.is_tensor(y):
-        if not _narrow(a_dtype):
-            return rounding.pack(_steps(x.float(), y.float(), torch.floor), dtype)
-        return rounding.pack(rounding.to_bf16_rna(_left(x, y, torch.remainder, torch.floor)), dtype)
+        left = _remainder_of(x.float(), y.float())
+        return rounding.pack(rounding.to_bf16_rna(left) if _narrow(a_dtype) else left, dtype)
     y = torch.tensor(y, dtype=torch.float32, device=x.device)
     left = _steps(x.float().abs(), y.abs(), torch.trunc).copysign(x)
     left = torch.where((left != 0) & (left.sign() != y.sign()), left + y, left)
@@ -73,11 +78,8 @@ def _fmod(x, y, dtype, a_dtype=None, b_dtype=None):
     if dtype not in rounding.FLOATS:
         return _of_integers("ttnn.fmod", torch.fmod, x, y, dtype)
     if torch.is_tensor(y):
-        if not _narrow(a_dtype):
-            x, y = x.float(), y.float()
-            return rounding.pack(x - y * torch.trunc(x / y), dtype)
-        left = torch.where(y == 0, torch.inf, _left(x, y, torch.fmod, torch.trunc))
-        return rounding.pack(left.to(torch.bfloat16), dtype)
+        left = _fmod_of(x.float(), y.float())
+        return rounding.pack(rounding.to_bf16_rna(left) if _narrow(a_dtype) else left, dtype)
     left = _steps(x.float(), torch.tensor(y, dtype=torch.float32, device=x.device), torch.trunc)
     return rounding.pack(rounding.to_bf16_truncated(left) if _narrow(a_dtype) else left, dtype)
 
@@ -92,9 +94,8 @@ def remainder(
 
     Shapes    two that broadcast, or a tensor and a number
     Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, uint32, both the same; int32 and a float give float32
-    Numerics  the exact remainder, half away from zero, by a number cut; of float32, and of a quotient of 2^16 or more,
-              a - b * floor(a * (1 / b)), every step rounded
-    Differs   about one in ten of the values whose quotient is 2^17 or more
+    Numerics  a - b * floor(a * (1 / b)) in float32, every step rounded, then corrected; stored half away from zero, by
+              a number cut
     Source    recorded contract, op `ttnn.remainder`; newer vectors `binary`
     """
     a, b = input_tensor_a, input_tensor_b
@@ -121,9 +122,8 @@ def fmod(
 
     Shapes    two that broadcast, or a tensor and a number
     Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, both the same; int32 and a float give float32
-    Numerics  the exact remainder, to nearest, by a number cut; of float32, and of a quotient of 2^16 or more,
-              a - b * trunc(a / b), every step rounded
-    Differs   about one in ten of the values whose quotient is 2^17 or more
+    Numerics  a - b * trunc(a * (1 / b)) in float32, every step rounded, then corrected; stored half away from zero, by
+              a number cut
     Source    recorded contract, op `ttnn.fmod`; newer vectors `binary`
     """
     a, b = input_tensor_a, scalar if input_tensor_b is None else input_tensor_b
