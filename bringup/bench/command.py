@@ -66,6 +66,8 @@ LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
 def add_arguments(parser):
     parser.add_argument("--groups", type=arguments.name, default=",".join(GROUPS), metavar="LIST",
                         help=f"of {','.join(GROUPS)} (default: all)")  # fmt: skip
+    parser.add_argument("--jobs", type=arguments.name, metavar="LIST",
+                        help="of a group's jobs only these, such as 128,1024 (default: all)")  # fmt: skip
     parser.add_argument("--layers", type=arguments.positive, metavar="N",
                         help="only so many of each model's layers: less memory")  # fmt: skip
     parser.add_argument("--repeats", type=arguments.whole(1, 1000), default=3, metavar="N",
@@ -93,6 +95,9 @@ def run(args):
     groups = args.groups.split(",")
     if unknown := set(groups) - set(GROUPS):
         raise BadInput("unknown group", got=", ".join(sorted(unknown)), want="of " + ", ".join(GROUPS))
+    jobs = {job for group in groups for job in GROUPS[group].jobs}
+    if args.jobs and (unknown := set(args.jobs.split(",")) - jobs):
+        raise BadInput("unknown job", got=", ".join(sorted(unknown)), want="of " + ", ".join(sorted(jobs)))
     result = {"machine": machine(), "repeats": args.repeats, "layers": args.layers, "seed": args.seed}
     result |= {"clock": args.clock, "groups": {}}
     print(described(result["machine"]), flush=True)

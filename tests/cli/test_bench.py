@@ -83,7 +83,7 @@ def test_the_page_shows_what_was_measured_and_on_what(result, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--groups", "n150,n1000"], "unknown group"), (["--repeats", "0"], "--repeats"), (["--runs", "x"], "--document")],
+    [(["--groups", "n150,n1000"], "unknown group"), (["--jobs", "5"], "unknown job"), (["--runs", "x"], "--document")],
 )
 def test_bad_arguments_are_refused(arguments, message, capsys):
     assert cli.main(["bench", *arguments]) == 2
