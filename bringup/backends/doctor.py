@@ -205,7 +205,8 @@ def _mesh(backend, boards, system):
     chips = sum(b.chips for b in seen)
     found = f"{chips} chip{'s' * (chips != 1)} on {len(seen)} board{'s' * (len(seen) != 1)}"
     found += f", wanted {system}" if system else ""
-    fits = [s.name for s in systems.SYSTEMS.values() if s.chips <= chips]
+    wanted = (system or systems.get("n150")).chip
+    fits = [s.name for s in systems.SYSTEMS.values() if s.chips <= chips and s.chip is wanted]
     mend = f"--system {fits[-1]}, or TT_VISIBLE_DEVICES with more boards" if fits else "a board that the driver shows"
     return _check("mesh", chips >= (system.chips if system else 1), True, found, found, mend)
 

@@ -33,65 +33,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bringup.backends import systems
+from bringup.backends.clusters import cluster_descriptor
 from bringup.errors import BringupError
 
 PYTHONS = ("3.10", "3.12")  # ttnn 0.81.1 has wheels for these
 _PRIVATE = None  # the folder of this process, removed when it ends
-
-
-# The chips
-
-
-def cluster_descriptor(system):
-    """Which chips there are and how they are linked, as YAML in the form the library's driver reads.
-
-    A T3000 is four n300 boards whose eight chips form a 2x4 mesh. The two chips of an n300 are joined by channels 8 and
-    9 of the left chip and 0 and 1 of the right one; the channels between boards are those of the driver project's
-    public description of a T3000.
-    """
-    system = systems.get(system)
-    grid, links, mmio, boards = _chips(system)
-    place = {chip: (x, y) for y, row in enumerate(grid) for x, chip in enumerate(row)}
-    board = "n150" if system.chips == 1 else "n300"
-    lines = ["arch:"] + [f"  {chip}: wormhole_b0" for chip in sorted(place)]
-    lines += ["chips:"] + [f"  {chip}: [{place[chip][0]}, {place[chip][1]}, 0, 0]" for chip in sorted(place)]
-    if system.chips > 1:
-        lines += ["chip_unique_ids:"] + [f"  {chip}: {0x260 << 24 | chip}" for chip in sorted(place)]
-    lines += ["ethernet_connections:"] + (["  []"] if not links else [])
-    for (a, channels_a), (b, channels_b) in links:
-        for i, j in zip(channels_a, channels_b, strict=True):
-            lines += [f"  - [{{chip: {a}, chan: {i}}}, {{chip: {b}, chan: {j}}}]"]
-    lines += ["ethernet_connections_to_remote_devices:", "  []"]
-    lines += ["chips_with_mmio:"] + [f"  - {chip}: {chip}" for chip in mmio]
-    # One harvested row on an n150, two on each chip of an n300: 8x9 and 8x8 workers (of which programs get 8x8).
-    harvested = 0x40 if system.chips == 1 else 0x201
-    lines += ["harvesting:"]
-    for chip in sorted(place):
-        masks = f"harvest_mask: {harvested}, dram_harvesting_mask: 0, eth_harvesting_mask: 0, pcie_harvesting_mask: 0"
-        lines += [f"  {chip}: {{noc_translation: true, {masks}}}"]
-    lines += ["boards:"]
-    # The upper bits of a board's id tell its type to the driver.
-    type_bits = {"n150": 0x100018, "n300": 0x100014}[board]
-    for k, chips in enumerate(boards):
-        lines += ["  -", f"    - board_id: {type_bits << 36 | 0x619030000 | k}", f"    - board_type: {board}"]
-        lines += ["    - chips: [" + ", ".join(map(str, chips)) + "]"]
-    return "\n".join(lines) + "\n"
-
-
-def _chips(system):
-    """(grid of chip numbers, links, chips on PCIe, chips of each board)."""
-    if system.chips == 1:
-        return [[0]], [], [0], [[0]]
-    if system.chips == 2:
-        return [[0, 1]], [((0, (8, 9)), (1, (0, 1)))], [0], [[0, 1]]
-    if system.chips != 8:
-        raise BringupError(f"no mock description of {system}", want="n150, n300 or a T3000")
-    grid = [[4, 0, 2, 6], [5, 1, 3, 7]]  # 0 to 3 are the left chips of four boards, 4 to 7 their right ones
-    links = [((left, (8, 9)), (left + 4, (0, 1))) for left in range(4)]
-    links += [((0, (6, 7)), (2, (6, 7))), ((1, (0, 1)), (3, (0, 1)))]
-    links += [((a, (14, 15)), (b, (14, 15))) for a, b in ((0, 1), (2, 3))]
-    links += [((a, (6, 7)), (b, (6, 7))) for a, b in ((4, 5), (6, 7))]
-    return grid, links, [0, 1, 2, 3], [[left + 4, left] for left in range(4)]
 
 
 # The stand-in for the kernel compiler
@@ -194,7 +140,8 @@ def wheel():
 def runtime_root():
     """The folder that stands for the library's installation, made on first use."""
     version, package = wheel()
-    recipe = hashlib.sha256(f"{version}\n{package}\n".encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    made_of = [version, str(package), Path(__file__).read_text(), *map(cluster_descriptor, systems.NAMES)]
+    recipe = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
     root = cache_dir() / f"ttnn-{version}-{recipe}"
     if (root / "complete").exists():
         return root
@@ -280,9 +227,15 @@ def _discard_older(folder, package):
 
 # A process on it
 
-# What the library asks for beside the system's name; the wheel ships the mesh graphs.
-_GRAPHS = {(1, 2): "n300_mesh_graph_descriptor.textproto", (2, 4): "t3k_mesh_graph_descriptor.textproto"}
-_GRAPHS[1, 8] = _GRAPHS[2, 4]
+# What the library asks for beside the system's name where there are several chips; the wheel ships the mesh graphs.
+_GRAPHS = {
+    "n300": "n300",
+    "t3000": "t3k",
+    "p300": "p300",
+    "p300x2": "p300_x2",
+    "p150x4": "p150_x4",
+    "p150x8": "p150_x8",
+}
 
 
 def environment(system):
@@ -309,9 +262,9 @@ def environment(system):
             }
         ),
     }
-    if system.mesh_shape in _GRAPHS:
+    if graph := _GRAPHS.get(system.name.split("_")[0]):
         graphs = root / "tt_metal/fabric/mesh_graph_descriptors"
-        variables["TT_MESH_GRAPH_DESC_PATH"] = graphs / _GRAPHS[system.mesh_shape]
+        variables["TT_MESH_GRAPH_DESC_PATH"] = graphs / f"{graph}_mesh_graph_descriptor.textproto"
     return {name: str(value) for name, value in variables.items()}
 
 

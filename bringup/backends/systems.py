@@ -3,7 +3,9 @@
 from bringup.errors import BadInput
 
 #: As `ttnn_emulator.chips.SYSTEMS` has them, here without loading torch: for the arguments of commands.
-NAMES = ("n150", "n300", "t3000", "t3000_1x8")
+NAMES = (
+    "n150", "n300", "t3000", "t3000_1x8", "p100", "p150", "p300", "p300x2", "p300x2_2x2", "p150x4", "p150x8",
+)  # fmt: skip
 
 
 def __getattr__(name):

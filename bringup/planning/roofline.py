@@ -18,10 +18,8 @@ from bringup.backends import systems
 # times as long. Tenstorrent, tt-metal tech_reports/matrix_engine/matrix_engine.md.
 LOFI_FLOPS_PER_CYCLE = 4096
 PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
-# Tenstorrent's published n150 and n300 specifications: AI clock 1 GHz.
-CYCLES_PER_SECOND = 1e9
-# The same: the two chips of an n300 are joined by two 100 Gb/s Ethernet links; each direction of each counts. Taken for
-# every pair of neighbours of a T3000 too.
+# Tenstorrent's published n150 and n300 specifications: the two chips of an n300 are joined by two 100 Gb/s Ethernet
+# links; each direction of each counts. Taken for every pair of neighbours of a T3000 too.
 LINK_BYTES_PER_SECOND, LINKS = 100e9 / 8, 2
 # The same: PCI Express 4.0 x16 to the host; 16 GT/s, 16 lanes, 128b/130b.
 HOST_BYTES_PER_SECOND = 16e9 * 16 / 8 * 128 / 130
@@ -195,7 +193,7 @@ def waits(work, system, traced, rates):
     chip = system.chip
     found = {"dram": work.dram_bytes / (rates.dram_fraction * chip.dram_bytes_per_second)}
     if work.phases:
-        peak = chip.cores * CYCLES_PER_SECOND * LOFI_FLOPS_PER_CYCLE / work.phases
+        peak = chip.cores * chip.cycles_per_second * LOFI_FLOPS_PER_CYCLE / work.phases
         found["compute"] = work.flops / (rates.matrix_fraction * peak)
     if work.axes:
         found["ccl"] = work.axes * rates.collective_seconds + work.link_bytes / (LINKS * LINK_BYTES_PER_SECOND)

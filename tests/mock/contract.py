@@ -1,4 +1,5 @@
-"""Recorded calls of ttnn 0.81.1, made again, on the library or on the emulator. `data/contract.jsonl.gz` is the record.
+"""Recorded calls of ttnn 0.81.1, made again, on the library or on the emulator. `data/contract.jsonl.gz` is the record,
+`data/contract_blackhole.jsonl.gz` that of Blackhole.
 
 A case has `op`, `system`, `args`, `kwargs`, and what came of it: `out` or `error`. Values are JSON; one with a "t" is
 an object of that type. Tensors are given by their specs; their contents were zeros.
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import torch
 
-RECORD = Path(__file__).parents[1] / "data/contract.jsonl.gz"
+RECORDS = [Path(__file__).parents[1] / f"data/{name}.jsonl.gz" for name in ("contract", "contract_blackhole")]
 
 
-def cases(system, path=RECORD):
-    with gzip.open(path, "rt") as file:
-        return [case for case in map(json.loads, file) if case["system"] == system]
+def cases(system, *paths):
+    found = []
+    for path in paths or RECORDS:
+        with gzip.open(path, "rt") as file:
+            found += [case for case in map(json.loads, file) if case["system"] == system]
+    return found
 
 
 def sample(system):

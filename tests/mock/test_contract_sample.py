@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from bringup.backends import mock, systems
+from bringup.backends import mock
 from tests.mock import contract
 from tests.mock.test_mock import ROOT, needs_wheel
 
+SYSTEMS = ("n150", "n300", "t3000", "t3000_1x8", "p150")
 SCRIPT = """
 import json, sys
 from bringup.backends import mock
@@ -32,11 +33,11 @@ def test_every_op_of_the_record_is_in_the_sample():
     sample = contract.sample("n150")
     assert len({c["op"] for c in sample}) > 130
     assert {"out", "error"} <= {key for c in sample for key in c}
-    assert all(contract.sample(system) for system in systems.SYSTEMS)
+    assert all(map(contract.sample, SYSTEMS))
 
 
 @needs_wheel
-@pytest.mark.parametrize("system", systems.SYSTEMS)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_the_library_still_answers_as_recorded(system, tmp_path):
     done = mock.run_child(["-c", SCRIPT, system], timeout=600, variables={"PYTHONPATH": str(ROOT)})
     lines = done.output.splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bringup.backends import mock, systems
+from bringup.backends import clusters, mock, systems
 from bringup.errors import BringupError
 
 ROOT = Path(__file__).parents[2]
@@ -82,10 +82,11 @@ def test_compiler_stand_in_compiles_and_links(compiler, tmp_path):
 
 
 @pytest.mark.parametrize("name", systems.SYSTEMS)
-def test_descriptor_links_every_neighbour_in_the_mesh_twice(name):
+def test_descriptor_links_every_neighbour_in_the_mesh(name):
     system = systems.SYSTEMS[name]
-    grid, links, mmio, boards = mock._chips(system)
-    place = {chip: (x, y) for y, row in enumerate(grid) for x, chip in enumerate(row)}
+    cluster = clusters.cluster_of(system)
+    links, boards = cluster.links, cluster.boards
+    place = {chip: (x, y) for y, row in enumerate(system.chip_ids) for x, chip in enumerate(row)}
     assert len(place) == system.chips
     assert sorted(chip for board in boards for chip in board) == sorted(place)
     used = [(chip, channel) for pair in links for chip, channels in pair for channel in channels]
@@ -93,9 +94,9 @@ def test_descriptor_links_every_neighbour_in_the_mesh_twice(name):
     joined = {frozenset((a, b)) for (a, _), (b, _) in links}
     near = {frozenset((a, b)) for a in place for b in place if _distance(place[a], place[b]) == 1}
     assert joined == near
-    text = mock.cluster_descriptor(name)
-    assert text.count("chan:") == 4 * len(links)  # two links, two ends
-    assert all(f"  - {chip}: {chip}\n" in text for chip in mmio)
+    text = clusters.cluster_descriptor(name)
+    assert text.count("chan:") == 2 * len(links) * (4 if name == "p150x4" else 2)  # of two ends each
+    assert all(f"  - {chip}: {chip}\n" in text for chip in system.pcie_ids)
 
 
 def _distance(a, b):
@@ -190,9 +191,18 @@ def test_ops_and_collectives_run_on_every_system(library, name):
     system = systems.SYSTEMS[name]
     body = "x = made(1, 1, 32, 512)\ny = ttnn.rms_norm(ttnn.silu(x))\n"
     body += "ttnn.all_gather(ttnn.all_reduce(y), 3)\n" if system.chips > 1 else ""
-    body += "result = [device.get_num_devices(), str(device.compute_with_storage_grid_size())]"
+    body += """
+grid = device.compute_with_storage_grid_size()
+views = [ttnn.get_memory_view(device, k) for k in (ttnn.BufferType.DRAM, ttnn.BufferType.L1)]
+result = [list(device.get_device_ids()), str(ttnn.cluster.get_cluster_type()), ttnn.get_arch_name(), grid.x, grid.y]
+result += [n for v in views for n in (v.num_banks, v.total_bytes_per_bank)]
+"""
     found = library(body, name)
-    assert found["result"] == [system.chips, "8-8"]
+    chip = system.chip
+    assert found["result"] == [
+        system.placed(system.mesh_shape), f"ClusterType.{system.cluster}", chip.name, *chip.grid,
+        chip.dram.count, chip.dram.bytes, chip.l1.count, chip.l1.bytes,
+    ]  # fmt: skip
     last = found["records"][-1]
     assert last["chips"] == system.chips
     assert last["outputs"][0]["shape"] == [1, 1, 32, 512 * system.chips]

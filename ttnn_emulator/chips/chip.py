@@ -38,6 +38,7 @@ class Chip:
     buffer_alignment: int  # what a buffer takes in a bank is a multiple of this
     trace_region_step: int  # the trace region is cut off DRAM in steps of so many bytes a bank
     dram_bytes_per_second: float
+    cycles_per_second: float
     missing: frozenset[str]  # kernels that it lacks: unary functions, variants of ops
     errata: dict[str, str]  # confirmed errors of the silicon: when, and what then; docs/numerics.md has the sources
     arithmetic: str  # by whose approximations and tables the numerics compute

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, replace
 
 from ..errors import DeviceRejects
+from .blackhole import BLACKHOLE, P100, P150X8
 from .chip import Chip
 from .wormhole import WORMHOLE
 
@@ -46,11 +47,12 @@ class System:
     def placed(self, shape, offset=(0, 0)) -> list[int]:
         """The physical ids of a mesh of this shape, row by row, as the library lays it on the machine.
 
-        A line goes round the ring of all chips (the first row forth, the next one back) from `offset` on; a rectangle
-        stands at `offset`; one that fits only turned is turned, and begins at the first chip.
+        A line goes round the ring of all chips (the first row forth, the next one back) from `offset` on, and the other
+        way round from the lower left of four; a rectangle stands at `offset`; one that fits only turned is turned, and
+        begins at the first chip.
 
         Raises    DeviceRejects where the machine has no such mesh
-        Source    ttnn 0.81.1 on n300 and T3000, 60 shapes and offsets
+        Source    ttnn 0.81.1 on n300, T3000 and the Blackhole systems, 400 shapes and offsets
         """
         (rows, columns), (height, width), (top, left) = shape, self.machine_shape, offset
         want = rows * columns
@@ -65,13 +67,15 @@ class System:
                 f"available in the system mesh {_mesh(self.machine_shape)}.",
                 f"the machine is {self.name}; {VARIABLE} names another one: {', '.join(SYSTEMS)}",
             )
-        if top >= height or left >= width:
-            raise DeviceRejects(
-                f"The specified offset MeshCoordinate([{top}, {left}]) is out of bounds for the system mesh shape "
-                f"{_mesh(self.machine_shape)}"
-            )
         if 1 in (rows, columns):
+            if top >= height or left >= width:
+                raise DeviceRejects(
+                    f"The specified offset MeshCoordinate([{top}, {left}]) is out of bounds for the system mesh shape "
+                    f"{_mesh(self.machine_shape)}"
+                )
             ring = [c for i, row in enumerate(self.chip_ids) for c in (row if i % 2 == 0 else row[::-1])]
+            if (height, width, top, left) == (2, 2, 1, 0):
+                ring.reverse()
             first = ring.index(self.chip_ids[top][left])
             return (ring[first:] + ring[:first])[:want]
         if top + rows <= height and left + columns <= width:
@@ -93,6 +97,7 @@ def _mesh(shape) -> str:
 _T3000 = System(
     "t3000", "T3K", WORMHOLE, ((4, 0, 2, 6), (5, 1, 3, 7)), (0, 1, 2, 3), mesh_shape=(2, 4), fabric="FABRIC_2D"
 )
+_P300X2 = System("p300x2", "P300_X2", BLACKHOLE, ((0, 1), (2, 3)), (0, 1, 2, 3), mesh_shape=(1, 4), fabric="FABRIC_1D")
 SYSTEMS = {
     s.name: s
     for s in (
@@ -100,6 +105,21 @@ SYSTEMS = {
         System("n300", "N300", WORMHOLE, ((0, 1),), (0,), mesh_shape=(1, 2), fabric="FABRIC_1D"),
         _T3000,
         replace(_T3000, name="t3000_1x8", mesh_shape=(1, 8), fabric="FABRIC_1D"),
+        System("p100", "P100", P100, ((0,),), (0,), mesh_shape=(1, 1), fabric=None),
+        System("p150", "P150", BLACKHOLE, ((0,),), (0,), mesh_shape=(1, 1), fabric=None),
+        System("p300", "P300", BLACKHOLE, ((0, 1),), (0, 1), mesh_shape=(1, 2), fabric="FABRIC_1D"),
+        _P300X2,
+        replace(_P300X2, name="p300x2_2x2", mesh_shape=(2, 2), fabric="FABRIC_2D"),
+        System("p150x4", "P150_X4", BLACKHOLE, ((0, 2), (3, 1)), (0, 1, 2, 3), mesh_shape=(1, 4), fabric="FABRIC_1D"),
+        System(
+            "p150x8",
+            "P150_X8",
+            P150X8,
+            ((1, 0, 4, 5), (3, 2, 6, 7)),
+            tuple(range(8)),
+            mesh_shape=(1, 8),
+            fabric="FABRIC_1D",
+        ),
     )
 }
 

@@ -22,6 +22,8 @@ WORMHOLE = Chip(
     trace_region_step=8192,
     # Tenstorrent's published n150 specification: 12 GB of GDDR6 at 12 GT/s on 192 bits.
     dram_bytes_per_second=288e9,
+    # The same: AI clock 1 GHz.
+    cycles_per_second=1e9,
     # ttnn 0.81.1: "Unary: SOFTCAP is implemented for Blackhole only"; "chunk_gdn: the SFPU WY-inverse solve
     # (wy_inverse=FORWARD_SUBSTITUTION) is Blackhole-only".
     missing=frozenset({"SOFTCAP", "chunk_gdn FORWARD_SUBSTITUTION"}),

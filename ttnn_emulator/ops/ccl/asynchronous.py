@@ -71,7 +71,7 @@ def _gather(
     if dim is None:
         raise TypeError(f"{GATHER}(): incompatible function arguments.\n  missing dim: int")
     device, rank = fabric_of(x), len(x.spec.shape)
-    _check_group(device, cluster_axis, "" if of_mesh else "all_gather_async", of_mesh and topology is Topology.Ring)
+    _check_group(device, cluster_axis, "" if of_mesh else "all_gather_async", topology is Topology.Ring)
     dim = dim + rank if dim < 0 else dim
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension input should be in between -{rank} and {rank - 1}, but has {dim}")

@@ -55,13 +55,13 @@ def all_gather(
     if use_l1_small_for_semaphores or any(each is not None for each in tuning):
         warn(GATHER_DEPRECATED)
     x = on_device(input_tensor)
-    device = fabric_of(x)
-    refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)
-    rank = len(x.spec.shape)
+    rank, axes = len(x.spec.shape), len(x.buffer.device.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Invalid gather dim {dim} for {rank}D input tensor")
-    if cluster_axis is not None and cluster_axis >= len(device.shape):
-        raise DeviceRejects(f"ShapeBase[] index out of range. {cluster_axis} not in [-4, {len(device.shape)})")
+    if cluster_axis is not None and cluster_axis >= axes:
+        raise DeviceRejects(f"ShapeBase[] index out of range. {cluster_axis} not in [-4, {axes})")
+    device = fabric_of(x)
+    refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)
     ways, dim = ways_of(device, cluster_axis), dim % rank
     if ways == 1:
         if dim >= rank - 2 and x.spec.shape[dim] != x.spec.padded_shape[dim]:
@@ -116,12 +116,15 @@ def all_reduce(
     """
     unsigned_axis("ttnn.all_reduce", cluster_axis)
     x = on_device(input_tensor)
-    device = fabric_of(x, topology, num_links)
+    whole = x.spec.shape[-1] == x.spec.padded_shape[-1]
+    # Padded columns are gathered, which asks the fabric first but for a ring along no axis of the mesh.
+    asks = not whole and (topology is not Topology.Ring or cluster_axis in (0, 1))
+    device = fabric_of(x, topology, None if asks else num_links, cluster_axis)
     refuse_unmodelled("ttnn.all_reduce", subdevice_id=subdevice_id)
     check_axis(device, cluster_axis, num_links, topology)
     ways = ways_of(device, cluster_axis)
     if ways == 1:
-        if x.spec.shape[-1] != x.spec.padded_shape[-1]:
+        if not whole:
             raise DeviceRejects(
                 "all_broadcast op will only work for num_devices > 1, but has 1, shape: "
                 f"{x.topology.distribution_shape()}"
@@ -187,11 +190,11 @@ def reduce_scatter(
     """
     unsigned_axis("ttnn.reduce_scatter", cluster_axis)
     x = on_device(input_tensor)
-    device = fabric_of(x, topology, num_links)
-    refuse_unmodelled("ttnn.reduce_scatter", output_tensor=output_tensor, subdevice_id=subdevice_id)
     rank = len(x.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Index is out of bounds for the rank, should be between 0 and {rank - 1} however is {dim}")
+    device = fabric_of(x, topology, num_links, cluster_axis)
+    refuse_unmodelled("ttnn.reduce_scatter", output_tensor=output_tensor, subdevice_id=subdevice_id)
     check_axis(device, cluster_axis, num_links, topology)
     ways, dim = ways_of(device, cluster_axis), dim % rank
     if ways == 1:

@@ -95,7 +95,7 @@ def scattered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorT
 
 
 # ---------------------------------------------------------------- checks
-def fabric_of(t: Tensor, topology: Topology | None = None, num_links: int | None = None):
+def fabric_of(t: Tensor, topology: Topology | None = None, num_links: int | None = None, axis: int | None = None):
     """The device of a collective's operand; without a fabric there is nothing to send over.
 
     Where topology and links are both given, the library does not ask the fabric, and meets the single chip first.
@@ -103,7 +103,8 @@ def fabric_of(t: Tensor, topology: Topology | None = None, num_links: int | None
     device = on_device(t).buffer.device
     if device.fabric is FabricConfig.DISABLED:
         if device.chips == 1 and topology is not None and num_links is not None:
-            if topology is Topology.Ring:
+            check_axis(device, axis, num_links, topology)
+            if topology is Topology.Ring and axis is None:
                 raise DeviceRejects("reduce_scatter_minimal_async ring implementation doesn't support odd ring size")
             raise DeviceRejects(
                 "DEBUG: forward_coord or backward_coord is null", "a collective needs more than one chip"

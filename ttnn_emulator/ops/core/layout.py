@@ -100,7 +100,7 @@ def _unpadded_shards(x: Tensor) -> MemoryConfig:
     memory = x.spec.memory_config
     if memory.memory_layout is not TensorMemoryLayout.WIDTH_SHARDED:
         return memory
-    return with_shards(memory, (min(extent(x.shape)[0], memory.shard_spec.shape[0]), memory.shard_spec.shape[1]))
+    return with_shards(memory, (min(extent(x.spec.shape)[0], memory.shard_spec.shape[0]), memory.shard_spec.shape[1]))
 
 
 def _untilized(name: str, x: Tensor, shape, memory_config) -> Tensor:
@@ -202,7 +202,7 @@ def untilize(
 
 def _cut_shards(x: Tensor, shape: Shape) -> MemoryConfig:
     """Height shards with their share of the rows that are left; width shards with all of them."""
-    memory, (before, _), (rows, columns) = x.spec.memory_config, extent(x.padded_shape), extent(shape)
+    memory, (before, _), (rows, columns) = x.spec.memory_config, extent(x.spec.padded_shape), extent(shape)
     shard = memory.shard_spec.shape
     if memory.memory_layout is TensorMemoryLayout.WIDTH_SHARDED:
         return with_shards(memory, (rows, shard[1]))

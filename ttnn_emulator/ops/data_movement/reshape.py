@@ -64,6 +64,8 @@ def reshaped(name: str, x: Tensor, shape: Shape, memory_config: MemoryConfig | N
             return view(x, spec(shape, x.dtype, x.layout, old))
     if x.dtype not in RESHAPED and x.dtype not in BLOCK_FORMATS:
         raise DeviceRejects(RESHAPE_DTYPES)
+    if memory_config is None and old.shard_spec and len(old.shard_spec.grid.ranges()) > 1:
+        memory = MemoryConfig(buffer_type=old.buffer_type)  # ttnn 0.81.1, over cores that are no rectangle
     if memory.is_sharded():
         if 0 in shape:
             raise NotEmulated(f"a reshape of {x.spec}, which has no elements, is not modelled for sharded tensors")

@@ -48,6 +48,12 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
                 "Batch size between page_table and input_tensor must match",
                 f"{page_table.spec.padded_shape[0]} and {users}",
             )
+        blocks, most = page_table.spec.padded_shape[1], cache.spec.padded_shape[0]
+        if blocks > most:
+            raise DeviceRejects(
+                "max_num_blocks_per_seq must be less than max_num_blocks: "
+                f"max_num_blocks_per_seq={blocks}, max_num_blocks={most}"
+            )
         own = cache.spec.padded_shape[1:]
         block, view = own[0] * own[1] * own[2], own[0] * own[1] * x.spec.padded_shape[-1]
         if view != block:

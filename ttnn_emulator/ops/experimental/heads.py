@@ -35,13 +35,10 @@ def row_wise(cores: int, grid: tuple[int, int], start: int = 0) -> CoreRangeSet:
         return CoreRangeSet(
             [CoreRange((r.start.x, r.start.y + first), (r.end.x, r.end.y + first)) for r in whole.ranges()]
         )
-    ranges, at_core, left = [], start, cores
-    while left:
-        x, y = at_core % columns, at_core // columns
-        n = min(columns - x, left)
-        ranges.append(CoreRange(CoreCoord(x, y), CoreCoord(x + n - 1, y)))
-        at_core, left = at_core + n, left - n
-    return CoreRangeSet(ranges)
+    x, y = start % columns, start // columns
+    n = min(columns - x, cores)
+    rest = row_wise(cores - n, grid, start + n).ranges() if cores > n else []
+    return CoreRangeSet([CoreRange(CoreCoord(x, y), CoreCoord(x + n - 1, y)), *rest])
 
 
 @lru_cache(maxsize=1024)
@@ -303,7 +300,7 @@ def nlp_concat_heads_decode(
     Dtypes    bfloat16, float32; kept
     Layout    HEIGHT_SHARDED TILE -> WIDTH_SHARDED in L1 over num_heads cores with shards [32, hd]
     Numerics  moves values
-    Raises    an operand that is not sharded
+    Raises    an operand that is not sharded, or not over one rectangle of cores from the first on
     Differs   rows beyond B hold whatever was in L1 on the device
     Source    recorded contract, op `ttnn.experimental.nlp_concat_heads_decode`
     """
@@ -311,6 +308,13 @@ def nlp_concat_heads_decode(
     refuse_unmodelled(
         "ttnn.experimental.nlp_concat_heads_decode", output_tensor=output_tensor, sub_core_grids=sub_core_grids
     )
+    cores = x.spec.memory_config.shard_spec.grid.ranges() if x.is_sharded() else []
+    if len(cores) > 1 or any(tuple(r.start) != (0, 0) for r in cores):
+        raise DeviceRejects(
+            "bad optional access",
+            f"the users are on {x.spec.memory_config.shard_spec.grid}: the op wants them in one rectangle from core "
+            "(0, 0) on, or sub_core_grids",
+        )
     if x.dtype not in (float32, bfloat16):
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is neither float32 nor bfloat16")
     if x.layout is not Layout.TILE:

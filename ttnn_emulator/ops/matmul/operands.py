@@ -63,12 +63,19 @@ class Operands(NamedTuple):
     named: tuple | None
 
 
+def check_held(t: Tensor) -> None:
+    """Refuses a tensor on the host, or one that was freed, in the words of a launch."""
+    if t.buffer is None:
+        raise DeviceRejects("Device Operations expect device tensors as inputs")
+    if not t.buffer.alive:
+        raise DeviceRejects("Input Tensor is not allocated", "it was deallocated")
+
+
 def check_on_device(a: Tensor, b: Tensor) -> None:
     """Refuses operands by place, in the library's order."""
     if a.buffer is None or not a.buffer.alive:
         raise DeviceRejects("Operand to matmul must be on device", "it is on the host, or was deallocated")
-    if b.buffer is None or not b.buffer.alive:
-        raise DeviceRejects("Device Operations expect device tensors as inputs")
+    check_held(b)
 
 
 def checked(c: Call) -> Operands:

@@ -10,7 +10,7 @@ from ...errors import DeviceRejects
 from ...grid import num_cores_to_corerangeset
 from ...launch import allocate, launch, on_device, run_into
 from ...op import op
-from ...shape import TILE
+from ...shape import TILE, round_up
 from ...tensor import PlacementReplicate, Tensor, TensorTopology, spec
 from ..core.buffers import buffers_end, check_room
 
@@ -22,13 +22,13 @@ def _want(holds: bool, reason: str, hint: str | None = None) -> None:
         raise DeviceRejects(reason, hint)
 
 
-def _buffer_bytes(users: int, width: int) -> int:
-    """What a draw takes of a core's L1.
+def _buffer_bytes(users: int, width: int, cores: int, alignment: int) -> int:
+    """What a draw takes of a core's L1: the buffers of all `cores` of the first range lie in each of them.
 
-    Source    ttnn 0.81.1, the refusals of 8,192 to 32,768 values for 1 to 16 and 32 users
+    Source    ttnn 0.81.1, the refusals of 8,192 to 32,768 values for 1 to 32 users, on Wormhole and Blackhole
     """
-    per_user = 194 * users + 64 * (64 if users == USERS else max(0, users - 8))
-    return width // TILE * 8192 + 23 * 2048 + per_user
+    of_a_core = round_up(4 * users, alignment) + round_up(2 * users, alignment) + 128
+    return width // TILE * 8192 + 23 * 2048 + cores * of_a_core + 2 * users
 
 
 @op("ttnn.sampling")
@@ -96,7 +96,8 @@ def sampling(
         _want(tuple(t.spec.shape) == (users,), f"{name} must have shape [{users}] (one per user)!")
     device, hint = v.buffer.device, "take the top-k of parts first"
     where = (sub_core_grids or num_cores_to_corerangeset(users, device.chip.grid, row_wise=True)).ranges()[0]
-    check_room(device, buffers_end(device.chip, _buffer_bytes(users, width), where, hint), where, hint)
+    size = _buffer_bytes(users, width, where.size, device.chip.dram.page_alignment)
+    check_room(device, buffers_end(device.chip, size, where, hint), where, hint)
     out = spec((1, 1, 1, users), uint32, Layout.ROW_MAJOR, v.spec.memory_config)
 
     def compute(values, indices, most, mass, inverse):

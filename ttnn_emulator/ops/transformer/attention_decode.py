@@ -19,6 +19,8 @@ from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, de
 
 _DEFAULT_DECODE = numerics.default_config("attention_decode")
 
+_TREE = 64  # cores that reduce one head's parts (ttnn 0.81.1, refusals on Blackhole)
+
 
 def _automatic_chunk(length: int) -> int:
     """The chunk of keys that decode chooses: the largest power of two that divides the length, at most 512."""
@@ -125,6 +127,14 @@ def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -
     if cores < users:
         raise DeviceRejects(f"Cores available ({cores}) must be >= batch size ({users})")
     most = 16 if program is None else program.max_cores_per_head_batch
+    heads = k.spec.shape[1]
+    each = (cores if program is None else min(cores, most * users * heads)) // users // heads
+    if each > _TREE:
+        raise DeviceRejects(
+            f"Tree reduction max {_TREE.bit_length() - 1} rounds ({_TREE} cores/head), got {each} cores/head",
+            "program_config=ttnn.SDPAProgramConfig(compute_with_storage_grid_size=(8, 8), q_chunk_size=0, "
+            "k_chunk_size=0)",
+        )
     check_working_memory(decode_bytes(q, k, v, k.spec.padded_shape[1], k_chunk, cores, most), program, chip)
 
 

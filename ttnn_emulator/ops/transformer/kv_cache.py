@@ -129,6 +129,10 @@ def update_cache(
             "Input tensor memory layout must not be WIDTH_SHARDED but got TensorMemoryLayout::WIDTH_SHARDED"
         )
     users, length = kept.spec.shape[0], kept.spec.shape[2]
+    if users > x.spec.padded_shape[-2]:
+        raise DeviceRejects(
+            f"Cache tensor batch size ({users}) must be <= input tensor height ({x.spec.padded_shape[-2]})"
+        )
     if x.spec.padded_shape[-2] != round_up(users, TILE):
         raise DeviceRejects(
             f"Input batch height ({x.spec.padded_shape[-2]}) must equal cache batch ({users}) rounded up to a tile"
