@@ -4,8 +4,8 @@ python scripts/fast.py                 # the change against main, with what is n
 python scripts/fast.py --base HEAD     # only what is not committed
 python scripts/fast.py --list          # names the test files, and runs none
 
-A test file counts where it imports a changed Python file over any number of steps, nearer ones first; a changed file of
-another kind stands for the Python files that name it. After --seconds no further test begins: what is left is
+A test file counts where it imports a changed Python file over any number of steps, nearer ones first; a changed file
+that nothing imports stands for the Python files that name it. After --seconds no further test begins: what is left is
 said, and `make test` runs it.
 """
 
@@ -63,7 +63,8 @@ def changes(base):
     """The files that differ from `base`, or are new, relative to the root."""
 
     def git(*words):
-        return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.split() if done.returncode == 0 else sys.exit(f"fast: {done.stderr.strip()} (--base REV)")
 
     (begin,) = git("merge-base", base, "HEAD")
     return sorted({*git("diff", "--name-only", begin), *git("ls-files", "--others", "--exclude-standard")})
@@ -79,7 +80,7 @@ def chosen(changed, known):
             importers["ttnn_emulator"].add(name)
     named = {str(path.relative_to(ROOT)): name for name, path in known.items()}
     front = {named[file] for file in changed if file in named}
-    others = [Path(file).name for file in changed if not file.endswith(".py")]
+    others = [Path(file).name for file in changed if not importers.get(named.get(file))]
     front |= {name for name, path in known.items() if any(other in path.read_text() for other in others)}
     found = {}
     while front:
