@@ -1,3 +1,3 @@
 """Sums, extremes, top-k and cumulative sums."""
 
-from . import accumulation, outer, ranking, reduction, sampling, state_space
+from . import accumulation, outer, ranking, reduction, router, sampling, state_space
