@@ -46,7 +46,7 @@ def chunked(q, k, v, g, beta, state, size: int):
     q, k, v, g, beta = (t.reshape(h, n, size, *t.shape[2:]) for t in (q, k, v, g, beta))
     decay = g.cumsum(-1)  # [H, n, size], log
     between = (decay[..., :, None] - decay[..., None, :]).exp().tril()
-    strict = (beta[..., None] * (k @ k.mT) * between).tril(-1) + torch.eye(size)
+    strict = (beta[..., None] * (k @ k.mT) * between).tril(-1) + torch.eye(size, device=q.device)
     rights = torch.cat([beta[..., None] * v, (beta * decay.exp())[..., None] * k], -1)
     solved = torch.linalg.solve_triangular(strict, rights, upper=False, unitriangular=True)
     values, keys = solved.split([v.shape[-1], k.shape[-1]], -1)

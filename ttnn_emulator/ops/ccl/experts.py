@@ -179,7 +179,7 @@ def all_to_all_combine(
                         mine = home[chosen[0, ..., k]] == other
                         parts = torch.chunk(values[other], ways, output_shard_dim)[group.index(chip)]
                         where = number[chosen[0, ..., k]] * mine
-                        b, s = torch.meshgrid(*(torch.arange(n) for n in mine.shape), indexing="ij")
+                        b, s = torch.meshgrid(*(torch.arange(n, device=mine.device) for n in mine.shape), indexing="ij")
                         out[chip][k] = torch.where(mine[..., None], parts[where, b, s], out[chip][k])
         return out
 

@@ -12,6 +12,7 @@ from ...launch import allocate, launch, on_device, run_into
 from ...op import op
 from ...shape import TILE, round_up
 from ...tensor import PlacementReplicate, Tensor, TensorTopology, spec
+from ...torch_device import chosen
 from ..core.buffers import buffers_end, check_room
 
 USERS = 32  # one core draws for one user
@@ -145,7 +146,7 @@ def manual_seed(seeds=0, *, device: MeshDevice | None = None, user_ids=None, sub
     def compute():
         for user in range(USERS) if user_ids is None else [user_ids]:
             device.generators[user] = torch.Generator().manual_seed(seeds)
-        return torch.zeros(1, dtype=torch.int64)
+        return torch.zeros(1, dtype=torch.int64, device=chosen())
 
     whole = [PlacementReplicate()] * len(device.shape)
     out = allocate(_MADE, device, TensorTopology(device.shape, whole))
@@ -176,6 +177,6 @@ def _seeded(seeds: Tensor | None, users, seed: int | None = None) -> Tensor:
         values = [seed] * n if values is None else values.flatten().tolist()
         for user, value in zip(range(n) if ids is None else ids.flatten().tolist(), values):
             device.generators[user] = torch.Generator().manual_seed(value)
-        return torch.zeros(1, dtype=torch.int64)
+        return torch.zeros(1, dtype=torch.int64, device=chosen())
 
     return launch("ttnn.manual_seed", (seeds, users), _MADE, compute)
