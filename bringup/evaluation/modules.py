@@ -46,7 +46,7 @@ class ModuleResult:
         bar = rel_l2_for(self.bound)
         far = "" if self.rel_l2 <= bar else f", more than the {bar:.3f} of that PCC"
         line = f"{self.name} {self.phase} {self.shape}: PCC {self.pcc:.6f} {sign} {self.bound}"
-        return f"{line}, relative L2 {self.rel_l2:.4f}{far}" + (f": {self.hint}" if self.hint else "")
+        return f"{line}, relative L2 {self.rel_l2:.4f}{far}" + (f"; {self.hint}" if self.hint else "")
 
 
 def made_of_blocks(model):

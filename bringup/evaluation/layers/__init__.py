@@ -3,6 +3,7 @@
 activations          what every named point computes; HF's values, recorded and replaced
 device_activations   the device's values at the same points
 declared             the formats that a model file declares
+verdict              one point: its own error against what the formats explain
 divergence           the comparison, and the first point that is off by its own doing
 compensated          differences that are made up for in the same block: another basis, no fault
 left_out             what did not run on the device
@@ -14,7 +15,8 @@ command              `bringup layers`
 from bringup.evaluation.layers.activations import Activations, record_reference
 from bringup.evaluation.layers.declared import precision_of
 from bringup.evaluation.layers.device_activations import record_device
-from bringup.evaluation.layers.divergence import Profile, compare, figures, judge, profile
+from bringup.evaluation.layers.divergence import Profile, compare, judge, profile
+from bringup.evaluation.layers.verdict import figures
 
 __all__ = [
     "Activations",

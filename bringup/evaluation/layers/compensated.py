@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from bringup.evaluation.layers.activations import record_reference
+from bringup.evaluation.layers.verdict import APPROXIMATE_EXP, MARGIN, PHASES, Divergence, own_error, why
 
 HARM = 3.0  # times the bound of the block: what the point alone would have to do to it for the rest to make up for it
 
@@ -50,8 +51,6 @@ class _Verdict(NamedTuple):
 def sift(profile, hf_model, device, anchored, floor):
     """Takes what is made up for out of the profile's failures, with a note for each block; `anchored` is HF in the
     declared formats, given the device's residual stream alone. HF computes in float32."""
-    from bringup.evaluation.layers.divergence import PHASES, Divergence
-
     blocks = _failing(profile)
     if not blocks:
         return
@@ -77,8 +76,6 @@ def sift(profile, hf_model, device, anchored, floor):
     if failing is None:
         profile.first = None
     elif (failing["layer"], failing["point"], failing["phase"]) != (first.layer, first.point, first.phase):
-        from bringup.evaluation.layers.divergence import why
-
         own = failing["own"]
         profile.first = Divergence(failing["layer"], failing["point"], failing["phase"], why(own), own)
 
@@ -133,8 +130,6 @@ class _Union:
 
 def _block(device, right, anchored, wrong, layer, end, phase, floor):
     """Whether the block's own part is HF's in a phase; None where nothing was seen of it."""
-    from bringup.evaluation.layers.divergence import APPROXIMATE_EXP, MARGIN, own_error
-
     name = _name(layer, end)
     if name not in device.points or name not in right.points:
         return None

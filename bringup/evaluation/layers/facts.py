@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from bringup.evaluation.layers.activations import MODULES, ORDER, place, split
+from bringup.evaluation.layers.verdict import Divergence
 
 NORMS = ("ttnn.rms_norm", "ttnn.layer_norm")
 PRODUCTS = ("ttnn.linear", "ttnn.matmul")
@@ -42,8 +43,6 @@ class Fact(NamedTuple):
         return layer == divergence.layer and divergence.point.split(".")[0] == point.split(".")[0]
 
     def divergence(self):
-        from bringup.evaluation.layers.divergence import Divergence
-
         layer, point = split(self.module)
         return Divergence(layer, point, self.phase, f"{self.words}; no value of this text shows it")
 
