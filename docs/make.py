@@ -19,7 +19,8 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 #: Left out: what is printed while one waits, if one waits; and the warnings of the library's log, with their times.
 LEFT_OUT = re.compile(
-    r"^(loading PyTorch|comparing with|ttnn_emulator: compiling|.*, about .* left$|\d{4}-\d\d-\d\d .* \| warning ).*\n",
+    r"^(loading PyTorch|comparing with|ttnn_emulator: compiling|warning from the library|.*, about .* left$"
+    r"|\d{4}-\d\d-\d\d .* \| warning ).*\n",
     re.M,
 )
 #: picture -> (page whose commands write the report, report, where in it, height)

@@ -5,7 +5,6 @@ bringup demo MODEL_PY --model DIR --prompt "A list is" --eval
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from bringup import arguments, backends
@@ -55,7 +54,6 @@ def run(args):
     from bringup.evaluation.run import Job, Settings
 
     quiet_libraries()
-    os.environ.setdefault("TT_METAL_LOGGER_LEVEL", "error")  # a warning would stand in the middle of the text
     _first_run(args)
     writable(args.json)
     names = Settings.__dataclass_fields__
