@@ -52,7 +52,7 @@ from .dtypes import (
     uint16,
     uint32,
 )
-from .errors import DeviceRejects, NotEmulated
+from .errors import DeviceRejects, NotEmulated, Untested
 from .fabric import FabricConfig, FabricReliabilityMode, FabricTensixConfig, get_fabric_config, set_fabric_config
 from .grid import (
     CoreCoord,

@@ -6,8 +6,8 @@ import itertools
 import weakref
 from typing import NamedTuple
 
-from .chips import Arch, Chip
-from .errors import DeviceRejects, NotEmulated
+from .chips import Arch, Chip, machine
+from .errors import DeviceRejects, NotEmulated, untested
 from .fabric import FabricConfig, get_fabric_config
 from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet
 from .memory import Allocator, BufferType
@@ -132,6 +132,8 @@ class MeshDevice(SubDevices):
         # As it was when the mesh was opened.
         self.fabric = get_fabric_config() if self.chips > 1 else FabricConfig.DISABLED
         self.is_open = True
+        if not machine().recorded:
+            untested(f"calls on {machine().name}: recorded on other {chip.family} systems")
         trace_bytes = round_up(-(-trace_region_size // self.chip.dram.count), self.chip.trace_region_step)
         small_bytes = round_up(l1_small_size, self.chip.buffer_alignment)
         self.allocators = {

@@ -1,6 +1,8 @@
-"""The two exceptions of the emulator, and how a message is laid out."""
+"""The two exceptions of the emulator, its notice of what is untested, and how a message is laid out."""
 
 from __future__ import annotations
+
+import warnings
 
 
 class DeviceRejects(RuntimeError):
@@ -30,6 +32,20 @@ class NotEmulated(NotImplementedError, AttributeError):
 
     Also an AttributeError, so that `hasattr(ttnn, name)` answers instead of raising.
     """
+
+
+class Untested(UserWarning):
+    """An answer by a rule that no recording of the library or the chip confirms; said once for each kind of answer."""
+
+
+_said: set[str] = set()
+
+
+def untested(what: str) -> None:
+    """Warns, the first time, that `what` is answered untested."""
+    if what not in _said:
+        _said.add(what)
+        warnings.warn(f"untested: {what}", Untested, stacklevel=3)
 
 
 def check(condition: bool, reason: str, hint: str | None = None) -> None:

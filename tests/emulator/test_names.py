@@ -14,7 +14,7 @@ from ttnn_emulator.names import library_names
 
 backends.activate("emulator")
 #: What the emulator offers beside the library's names, for the tools around it. A model file has no use for them.
-OURS = {"DeviceRejects", "NotEmulated", "record", "spec_only"}
+OURS = {"DeviceRejects", "NotEmulated", "Untested", "record", "spec_only"}
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import ttnn_emulator as ttnn
 from tests.numerics import fpu_reference as oracle
 from tests.numerics import recorded
-from ttnn_emulator import numerics
-from ttnn_emulator.numerics import exact, fpu, matrix_unit, rounding, rules, unary
+from ttnn_emulator import chips, errors, numerics
+from ttnn_emulator.numerics import exact, flash_kernel, fpu, matrix_unit, rounding, rules, unary, vector
 
 FILES = (
     "matmul.npz", "eltwise.npz", "unary.npz", "cast.npz", "move.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa.npz",
@@ -42,6 +42,44 @@ def test_recorded_bits(file):
 def test_all_recorded_cases_are_counted():
     assert len(recorded.cases(*FILES)) == 278
     assert len(recorded.newer()) == 739
+
+
+@pytest.fixture
+def on_blackhole():
+    before = chips.machine().name
+    yield chips.use("p150")
+    chips.use(before)
+
+
+def test_blackhole_bits(on_blackhole):
+    """Every recorded case of Blackhole, every output bit; where its reciprocals are estimates, not Wormhole's."""
+    cases = recorded.blackhole()
+    assert len(cases) == 286
+    counts = {case.id: case.differing() for case in cases}
+    wrong = {name: f"{n} of {of}" for name, (n, of) in counts.items() if n}
+    assert not wrong, f"bits differ in {len(wrong)} of {len(cases)} cases: {wrong}"
+
+
+def test_the_estimate_of_a_reciprocal():
+    """All 7-bit significands: within the published bounds, of x alone, and compiled alike."""
+    x = (torch.arange(0x7F80, dtype=torch.int32) << 16 | 0x1234).view(torch.float32)
+    y = vector.reciprocal(x, 0)
+    usual = (x >= 2.0**-126) & (x < 2.0**126)
+    ratio = (y.double() * x.double())[usual]
+    assert ratio.min() > 0.9944
+    assert ratio.max() < 1.0054
+    assert bool((y[~usual & (x < 1)] == torch.inf).all())
+    assert bool((y[x >= 2.0**126] == 0).all())
+    assert vector.reciprocal(torch.tensor([1.0, -1.0]), 0).tolist() == [0.99609375, -0.99609375]
+    compiled = torch.empty_like(x)
+    flash_kernel.reciprocal(x.numpy(), 0, compiled.numpy())
+    assert torch.equal(compiled, y)
+
+
+def test_a_function_that_blackhole_was_not_asked_says_so(on_blackhole, monkeypatch):
+    monkeypatch.setattr(errors, "_said", set())
+    with pytest.warns(ttnn.Untested, match=r"ttnn.erfc by another chip's table"):
+        unary.look_up(torch.ones(1, dtype=torch.bfloat16), "erfc")
 
 
 LESS_COMMON = sorted({case.file for case in recorded.newer()})

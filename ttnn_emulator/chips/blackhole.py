@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .chip import Arch, Banks, Chip
+from .chip import Arch, Arithmetic, Banks, Chip
 
 BLACKHOLE = Chip(
     name="blackhole",
@@ -27,8 +27,31 @@ BLACKHOLE = Chip(
     cycles_per_second=1.35e9,
     missing=frozenset(),
     errata={},
-    # The official functional simulator v1.10, Blackhole: recorded vectors and tables.
-    arithmetic="blackhole",
+    # The official functional simulator v1.10, Blackhole: recorded vectors and tables. HiFi4 is the fidelity that gives
+    # the recorded bits of softmax.
+    arithmetic=Arithmetic(
+        tables=("tables", "blackhole"),
+        estimates_reciprocals=True,
+        fp32_fidelity="HiFi4",
+        unrecorded=frozenset(
+            (
+                "softplus",
+                "erfc",
+                "expm1",
+                "log2",
+                "log1p",
+                "hardsigmoid",
+                "sqrt_fast",
+                "sigmoid_fast",
+                "acos",
+                "cbrt",
+                "erfinv",
+                "atanh",
+                "acosh",
+                "i0",
+            )
+        ),
+    ),
 )
 
 # p100: one DRAM bank less (memory view at open); docs.tenstorrent.com, p100a: 28 GB at 448 GB/s.

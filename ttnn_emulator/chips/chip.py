@@ -23,6 +23,16 @@ class Banks:
     page_alignment: int
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """By whose approximations and tables the numerics compute."""
+
+    tables: tuple[str, ...]  # files of recorded unary functions; a later one has what differs from those before it
+    estimates_reciprocals: bool  # an instruction estimates 1 / x: what approximate modes take as it is
+    fp32_fidelity: str  # of softmax and reductions where the caller says none
+    unrecorded: frozenset[str] = frozenset()  # tables of `tables` that were recorded on another chip only
+
+
 @dataclass(frozen=True, eq=False)
 class Chip:
     """One chip as the library offers it to programs. Two chips are the same if they are one object."""
@@ -41,7 +51,7 @@ class Chip:
     cycles_per_second: float
     missing: frozenset[str]  # kernels that it lacks: unary functions, variants of ops
     errata: dict[str, str]  # confirmed errors of the silicon: when, and what then; docs/numerics.md has the sources
-    arithmetic: str  # by whose approximations and tables the numerics compute
+    arithmetic: Arithmetic
 
     @property
     def cores(self) -> int:

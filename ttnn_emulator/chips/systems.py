@@ -31,6 +31,7 @@ class System:
     pcie_ids: tuple[int, ...]
     mesh_shape: tuple[int, int]
     fabric: str | None
+    recorded: bool = True  # whether calls of the library were recorded on it
 
     @property
     def chips(self) -> int:
@@ -105,12 +106,21 @@ SYSTEMS = {
         System("n300", "N300", WORMHOLE, ((0, 1),), (0,), mesh_shape=(1, 2), fabric="FABRIC_1D"),
         _T3000,
         replace(_T3000, name="t3000_1x8", mesh_shape=(1, 8), fabric="FABRIC_1D"),
-        System("p100", "P100", P100, ((0,),), (0,), mesh_shape=(1, 1), fabric=None),
+        System("p100", "P100", P100, ((0,),), (0,), mesh_shape=(1, 1), fabric=None, recorded=False),
         System("p150", "P150", BLACKHOLE, ((0,),), (0,), mesh_shape=(1, 1), fabric=None),
         System("p300", "P300", BLACKHOLE, ((0, 1),), (0, 1), mesh_shape=(1, 2), fabric="FABRIC_1D"),
         _P300X2,
         replace(_P300X2, name="p300x2_2x2", mesh_shape=(2, 2), fabric="FABRIC_2D"),
-        System("p150x4", "P150_X4", BLACKHOLE, ((0, 2), (3, 1)), (0, 1, 2, 3), mesh_shape=(1, 4), fabric="FABRIC_1D"),
+        System(
+            "p150x4",
+            "P150_X4",
+            BLACKHOLE,
+            ((0, 2), (3, 1)),
+            (0, 1, 2, 3),
+            mesh_shape=(1, 4),
+            fabric="FABRIC_1D",
+            recorded=False,
+        ),
         System(
             "p150x8",
             "P150_X8",
@@ -119,6 +129,7 @@ SYSTEMS = {
             tuple(range(8)),
             mesh_shape=(1, 8),
             fabric="FABRIC_1D",
+            recorded=False,
         ),
     )
 }

@@ -1,6 +1,6 @@
 """Wormhole as ttnn 0.81.1 offers it on every system, whatever cores dispatch."""
 
-from .chip import Arch, Banks, Chip
+from .chip import Arch, Arithmetic, Banks, Chip
 
 WORMHOLE = Chip(
     name="wormhole_b0",
@@ -30,5 +30,5 @@ WORMHOLE = Chip(
     # tt-metal issue 38306, confirmed there as an error of the hardware; ttnn 0.81.1 warns of it.
     errata={"HiFi4 with an fp32 destination": "single elements of a product are off by powers of two; use HiFi3"},
     # The official functional simulator v1.10, Wormhole B0: recorded vectors and tables.
-    arithmetic="wormhole_b0",
+    arithmetic=Arithmetic(tables=("tables",), estimates_reciprocals=False, fp32_fidelity="HiFi3"),
 )

@@ -21,6 +21,8 @@ import importlib
 import os
 from typing import NamedTuple
 
+from ..chips import Arithmetic, machine
+
 MODES = ("fast", "exact")
 
 
@@ -53,7 +55,18 @@ DEFAULTS: dict[str, ComputeConfig] = {
 
 def default_config(op: str, *dtypes: str) -> ComputeConfig:
     """The default of an operation of `DEFAULTS` for operands of these dtypes."""
-    return DEFAULTS.get(f"{op}({', '.join(dtypes)})", DEFAULTS[op])
+    found = DEFAULTS.get(f"{op}({', '.join(dtypes)})", DEFAULTS[op])
+    return found._replace(math_fidelity=arithmetic().fp32_fidelity) if op in ("softmax", "reduce") else found
+
+
+def arithmetic() -> Arithmetic:
+    """By whose approximations and tables is computed: those of the machine's chip."""
+    return machine().chip.arithmetic
+
+
+def approximate_steps() -> int:
+    """Newton steps of a reciprocal in approximate modes."""
+    return 0 if arithmetic().estimates_reciprocals else 1
 
 
 def _checked(mode: str) -> str:

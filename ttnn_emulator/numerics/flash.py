@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy
 import torch
 
-from . import ComputeConfig, fpu, vector
+from . import ComputeConfig, approximate_steps, fpu, vector
 from .common import TILE, stored
 from .rounding import HELD_AS, to_bf16_truncated, truncate_fp32
 from .unary import tabulate, take
@@ -35,8 +35,8 @@ def _correction_polynomial(v, scale):
     return vector.exp_polynomial(v.float() * vector.bf16_scale(scale), 2).to(torch.bfloat16)
 
 
-def _reciprocal_cut(x):
-    return to_bf16_truncated(vector.reciprocal(x, 1))
+def _reciprocal_cut(x, steps):
+    return to_bf16_truncated(vector.reciprocal(x, steps))
 
 
 def _reciprocal(x):
@@ -81,6 +81,7 @@ class _Flash:
             config.math_approx_mode,
         )
         self.scale, self.exp_approx, self.wide = scale, exp_approx, wide
+        self.steps = approximate_steps() if self.approx_recip else 2
         self.correction_scale = vector.bf16_scale(scale)
 
     def packed(self, y):
@@ -150,12 +151,11 @@ class _Flash:
         tables = [_NO_TABLE] * 3
         if not self.fp32:
             correction = _correction_approx if self.exp_approx else _correction_polynomial
-            reciprocal = _reciprocal_cut if self.approx_recip else _reciprocal
-            tables = [tabulate(_exp_cut, self.scale), tabulate(correction, self.scale), tabulate(reciprocal)]
+            tables = [tabulate(_exp_cut, self.scale), tabulate(correction, self.scale), self.inverses()]
         out = _loops().decode(
             *(_patterns(t) for t in (q[0, every], k[every], v[every])),
             numpy.array([position for _, position in group]), chunk, (self.scale, self.correction_scale),
-            (self.exp_approx, 1 if self.approx_recip else 2), [_patterns(t) for t in tables], self.fidelity, self.fp32,
+            (self.exp_approx, self.steps), [_patterns(t) for t in tables], self.fidelity, self.fp32,
         )  # fmt: skip
         if out is None:
             return None
@@ -164,8 +164,14 @@ class _Flash:
 
     def inverse(self, total):
         if self.fp32:
-            return _compiled("reciprocal", truncate_fp32(total), 1 if self.approx_recip else 2)
-        return take(tabulate(_reciprocal_cut if self.approx_recip else _reciprocal, device=str(total.device)), total)
+            return _compiled("reciprocal", truncate_fp32(total), self.steps)
+        return take(self.inverses(str(total.device)), total)
+
+    def inverses(self, device="cpu"):
+        """The table of reciprocals of a bf16 destination."""
+        if self.approx_recip:
+            return tabulate(_reciprocal_cut, self.steps, device=device)
+        return tabulate(_reciprocal, device=device)
 
 
 #: Blocks of tiles (rows, columns) that fit a bf16 destination, in the order in which attention tries them.

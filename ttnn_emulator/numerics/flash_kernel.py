@@ -83,6 +83,16 @@ def _polynomial(v):
 def _inverse(x, steps):
     """`vector.reciprocal` of one float32."""
     bits = _bits(x)
+    if steps == 0:
+        size = bits & 0x7FFFFFFF
+        if size < 0x00800000:
+            size = 0x7F800000
+        elif size < 0x7E800000:
+            y = np.int64(np.rint(128 * 256 / ((size >> 16 & 0x7F) + 128.5))) - 128
+            size = (253 - (size >> 23)) << 23 | y << 16
+        else:
+            size = 0
+        return _float(np.int32(size | (bits & np.int32(-0x80000000))))
     minus = -_float(np.int32((bits & 0x7FFFFF) | 0x3F800000))
     y = _partly_fused(minus, _R0, _R1)
     y = _partly_fused(y, minus, _R2)

@@ -8,7 +8,7 @@ Source    ttnn 0.81.1: `layernorm*.cpp`, `rmsnorm*.cpp` and `softmax.cpp` of the
 
 import torch
 
-from . import ComputeConfig, fpu, vector
+from . import ComputeConfig, approximate_steps, fpu, vector
 from .common import TILE, operand, stored
 from .rounding import pack, to_bf16_truncated
 from .unary import look_up
@@ -139,7 +139,7 @@ def softmax(
         e = vector.exp_accurate(v) if fp32 else pack(look_up(v, "exp"), "bfloat16")
     total = fpu.row_sum(e, fidelity, fp32)
     if approximate and not fp32:
-        r = to_bf16_truncated(vector.reciprocal(total, 1))
+        r = to_bf16_truncated(vector.reciprocal(total, approximate_steps()))
     else:
         r = (1 / total.double()).float()
     y = fpu.mul(e, r if fp32 else r.to(torch.bfloat16), fidelity, fp32)

@@ -10,9 +10,11 @@ import pathlib
 
 import torch
 
-from . import rounding, vector
+from ..chips import machine
+from ..errors import untested
+from . import arithmetic, rounding, vector
 
-TABLES = pathlib.Path(__file__).with_name("tables.npz")
+TABLES = pathlib.Path(__file__).parent
 
 
 #: The vector unit's look-up table of gelu: x / 2 + a |x| + b, by where |x| is (0.5, 1, 1.5, 2, 3), float16.
@@ -144,37 +146,52 @@ CUT = {"pow", "power", "leaky_relu", "deg2rad", "rad2deg", "hardsigmoid"}
 
 
 @functools.cache
-def _archive() -> dict:
+def _archive(files: tuple[str, ...]) -> dict:
     import numpy as np
 
-    with np.load(TABLES) as z:
-        return {name: z[name] for name in z.files}
+    found: dict = {}
+    for file in files:
+        with np.load(TABLES / f"{file}.npz") as z:
+            for name in (n for n in z.files if not n.endswith(".at")):
+                at = f"{name}.at"
+                found[name] = found[name].copy() if at in z.files else z[name]
+                if at in z.files:  # where it differs from the table before
+                    found[name][z[at]] = z[name]
+    return found
+
+
+def table(name: str, device: str = "cpu") -> torch.Tensor:
+    """`_table` of this machine's chip."""
+    own = arithmetic()
+    if name in own.unrecorded:
+        untested(f"ttnn.{name.split('_')[0]} by another chip's table: not recorded on {machine().chip.family}")
+    return _table(name, device, own.tables)
 
 
 @functools.cache
-def table(name: str, device: str = "cpu") -> torch.Tensor:
+def _table(name: str, device: str, files: tuple[str, ...]) -> torch.Tensor:
     """The recorded function as bfloat16 [65536], indexed by bit pattern + 32768 (so that int16 indices need one
     addition)."""
-    array = _archive()[name].view("int16")
+    array = _archive(files)[name].view("int16")
     return torch.from_numpy(array).view(torch.bfloat16).roll(32768).to(device)
 
 
 def recorded() -> list[str]:
     """The names that have a table; `_fast` and `_accurate` stand for fast_and_approximate_mode True and False."""
-    return sorted(_archive())
+    return sorted(_archive(arithmetic().tables))
 
 
 def table_name(name: str, params: dict) -> str | None:
     """The table that answers this call, or None."""
     name = {"swish": "silu"}.get(name, name)
-    rest = dict(params)
+    rest, held = dict(params), _archive(arithmetic().tables)
     approximate = rest.pop("fast_and_approximate_mode", None)
     if any(v is not None for v in rest.values()):
         return None
     for suffix in ("_fast",) if approximate else ("_accurate", "") if approximate is False else ("",):
-        if name + suffix in _archive():
+        if name + suffix in held:
             return name + suffix
-    return name if name in _archive() and name in ("tanh", "sigmoid", "log", "sqrt", "reciprocal") else None
+    return name if name in held and name in ("tanh", "sigmoid", "log", "sqrt", "reciprocal") else None
 
 
 def take(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -128,8 +128,20 @@ def exp_polynomial(v, degree: int) -> torch.Tensor:
 
 
 def reciprocal(x, steps: int) -> torch.Tensor:
-    """1 / x by Newton steps from a quadratic seed: 1 for a bf16 destination and the approximate mode, 2 for fp32."""
+    """1 / x by Newton steps from a quadratic seed: 1 for a bf16 destination and the approximate mode, 2 for fp32; with
+    none, the estimate by an instruction that Blackhole has: 8 bits, of the middle of the inputs that share 7 bits.
+
+    Source    also tt-isa-documentation, `SFPARECIP` of BlackholeA0
+    """
     bits = x.float().contiguous().view(torch.int32)
+    if not steps:
+        size = bits & 0x7FFFFFFF
+        y = 256 / ((size >> 16 & 0x7F) + 128.5)  # of a significand in [1, 2), doubled
+        y = ((253 - (size >> 23)).clamp(min=0) << 23 | (128 * y).round().to(torch.int32) - 128 << 16).view(
+            torch.float32
+        )
+        y = torch.where(size < 0x00800000, math.inf, torch.where(size < 0x7E800000, y, 0.0))
+        return torch.copysign(y, x.float())
     minus = -((bits & 0x7FFFFF) | 0x3F800000).view(torch.float32)
     y = partly_fused(minus, RECIPROCAL[0], RECIPROCAL[1])
     y = partly_fused(y, minus, RECIPROCAL[2])
