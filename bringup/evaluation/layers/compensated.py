@@ -18,6 +18,9 @@ HARM = 3.0  # times the bound of the block: what the point alone would have to d
 MARGIN_OF_SCORES, FLOOR_OF_SCORES = 2.0, 0.005  # of q times k, as for the points: times what the format explains
 
 
+SUM = "mlp.residual"
+
+
 class _Anchors:
     """The residual stream: all points between which a block computes by itself."""
 
@@ -65,6 +68,9 @@ def sift(profile, hf_model, device, anchored, floor):
             after = [row for row in profile.points if (row["layer"], row["point"]) == (layer, end)]
             for row in rows + [row for row in after if not row["own"]["ok"]]:
                 row["own"]["ok"], row["own"]["compensated"] = True, True
+            _excuse_the_sum(
+                profile, layer, lambda phase, at=layer: _block(device, right, anchored, wrong, at, SUM, phase, floor)
+            )
             where = "" if layer is None else f"layer {layer}, "
             names = ", ".join(dict.fromkeys(row["point"] for row in rows))
             profile.notes.append(
@@ -78,6 +84,16 @@ def sift(profile, hf_model, device, anchored, floor):
     elif (failing["layer"], failing["point"], failing["phase"]) != (first.layer, first.point, first.phase):
         own = failing["own"]
         profile.first = Divergence(failing["layer"], failing["point"], failing["phase"], why(own), own)
+
+
+def _excuse_the_sum(profile, layer, verdict):
+    """The layer's output has HF's sum of what the device's attention gave; where that was made up for, it is judged as
+    what the MLP adds is."""
+    for row in profile.points:
+        if (row["layer"], row["point"]) == (layer, SUM) and not row["own"]["ok"] and layer is not None:
+            found = verdict(row["phase"])
+            if found is not None and found.agrees:
+                row["own"]["ok"], row["own"]["compensated"] = True, True
 
 
 def _same_scores(device, right, anchored, layer, points):

@@ -47,6 +47,8 @@ def _sum(case, branch, terms):
     if len(found) > 2 and (simple[2] is None or simple[2] == 0):
         return  # the third term explains nothing, or by an accident
     used = [c if s is None else s for c, s in zip(found, simple, strict=True)]
+    if used == [1, 1]:
+        return  # that is HF's sum
     value = sum(c * t[case.rows] for c, t in zip(used, terms.values(), strict=True))
     yield _words(case, branch, list(terms), used), value
 
