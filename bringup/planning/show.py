@@ -3,6 +3,8 @@
 from bringup.backends import systems
 from bringup.console import screen
 
+CALIBRATED = "n150"  # a system of the chip on whose published speeds the rates are fitted
+
 
 def show(result):
     console = screen(150, soft_wrap=True)
@@ -114,6 +116,12 @@ def systems_row(r):
 
 def notes(result):
     out = []
+    family = systems.get(result["system"]).chip.family
+    if result["predicted"] and family != systems.get(CALIBRATED).chip.family:
+        out.append(
+            f"Speeds on {family} are untested: memory rate and clock are its data sheet's, but links, PCIe and what is "
+            f"fitted are those of {CALIBRATED}, n300 and T3000."
+        )
     if result["chips"] > 1:
         for r in result["tensor_parallel"]:
             cost = f", padding and copies {gb(r['padding_bytes'])} a chip" if r["padding_bytes"] else ""

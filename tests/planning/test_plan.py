@@ -101,3 +101,12 @@ def test_the_document_is_current():
     assert docs.rows_table(stored()) in text
     assert all(str(figure) in text for figure in docs.figures(stored()).values())
     assert docs.model_section(LLAMA) in text
+
+
+def test_speeds_of_a_chip_without_published_rows_are_untested():
+    from bringup.planning import show
+
+    result = {"system": "p150", "predicted": {"untraced": {}}, "chips": 1, "wiring": "blocks", "run": None, "gaps": []}
+    result |= {"longest_context": {}, "uncounted": []}
+    assert "Speeds on Blackhole are untested" in show.notes(result)[0]
+    assert not any("untested" in line for line in show.notes(result | {"system": "n150"}))
