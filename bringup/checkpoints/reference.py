@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bringup.checkpoints import mapped, session
 from bringup.checkpoints.compute_dtype import computing_in
-from bringup.errors import BadInput, shown
+from bringup.errors import BadInput, BringupError, shown
 from bringup.files import written_whole
 
 RULE = 3  # counts up when the same inputs shall give another reference
@@ -105,8 +105,13 @@ def _computing(source, dtype, cache_dir, load):
 
     model = load()
     layers = session.layers_of(model, model.config.num_hidden_layers)
-    with computing_in(model, getattr(torch, dtype)):
-        yield model, session.Watch(f"HF model in {dtype}", layers)
+    try:
+        with computing_in(model, getattr(torch, dtype)):
+            yield model, session.Watch(f"HF model in {dtype}", layers)
+    except BringupError:
+        raise
+    except Exception as error:  # of HF's own modules: the configuration asks for what they have not
+        raise BadInput(f"HF itself cannot run {source.name}", got=f"{type(error).__name__}: {error}") from error
     mapped.release(source.weight_files(cache_dir))
 
 

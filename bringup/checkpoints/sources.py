@@ -230,4 +230,5 @@ def _reading(source):
     except BringupError:
         raise
     except Exception as error:  # the loaders raise whatever a broken file makes them do
-        raise BadInput(f"cannot read the checkpoint {source.name}: {type(error).__name__}: {error}") from error
+        said = " ".join(str(error).split())[:400]
+        raise BadInput(f"cannot read the checkpoint {source.name}: {type(error).__name__}: {said}") from error

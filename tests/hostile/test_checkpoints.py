@@ -228,6 +228,11 @@ def test_a_reference_that_is_not_finite_names_the_module(refused, checkpoint, tm
     assert "model.layers.0.input_layernorm (LlamaRMSNorm)" in message
 
 
+def test_a_configuration_that_hf_itself_cannot_run_is_said(refused, checkpoint, tmp_path):
+    config(layer_types=["sliding_attention"] * 2)(checkpoint)
+    assert "HF itself cannot run" in refused(lambda: job(checkpoint, tmp_path).reference())
+
+
 def test_the_identity_is_of_the_content(checkpoint, tmp_path):
     """Same size, same times, same names: another reference all the same; also of a shard elsewhere, and the index."""
     sharded()(checkpoint)
