@@ -35,7 +35,9 @@ class ModelFile:
 
     @cached_property
     def module(self):
-        module = self.given or import_file(self.path)
+        if self.given is not None:
+            return self.given
+        module = import_file(self.path)
         if not callable(getattr(module, "build_model", None)):
             own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", 0) == module.__name__]
             raise _no_build_model(self.path, own)
