@@ -150,7 +150,7 @@ def test_run_eval_takes_its_system_from_the_environment(folder):
 BAD = [
     # what is wrong, the arguments of eval.py, the exit code, the message
     ("missing file", ["nowhere/model.py"], 2, "no such model file"),
-    ("unknown system", [WRAPPED, "--system", "p150"], 2, "unknown system.*'p150'.*n150, n300, t3000"),
+    ("unknown system", [WRAPPED, "--system", "p250"], 2, "unknown system.*'p250'.*n150, n300, t3000"),
     ("no checkpoint named", [WRAPPED], 2, "which checkpoint"),
     ("no such checkpoint", [WRAPPED, "--model", "./nowhere"], 2, "no such checkpoint directory"),
     ("hub is away", [WRAPPED, "--model", "org/name"], 2, "cannot get org/name.*--model DIR"),

@@ -43,3 +43,10 @@ def agree(path, model, system):
     verdict = verify.judge(results)
     assert verdict["passed"], "\n".join(verify.report(plan, results, verdict))
     assert len(results["mock"]["stages"]) == 1 + 2 * len(verify.LENGTHS)
+
+
+@needs_wheel
+@pytest.mark.parametrize(("system", "on"), [("n150", "p150"), ("n300", "p300")])
+def test_a_shipped_file_on_blackhole(system, on, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    agree(ROOT / f"models/meta-llama/Llama-3.2-1B/{system}/functional/model.py", "checkpoints/tiny-llama", on)
