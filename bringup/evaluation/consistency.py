@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from bringup.checkpoints.session import Session
 from bringup.errors import BadInput, BringupError
-from bringup.evaluation.layers.suspects.reading import ranges
 from bringup.evaluation.pcc import rel_l2
 
 BOUNDARIES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129)
@@ -336,6 +335,8 @@ class Probe:
             step = int(bad.any(0).nonzero()[0])
             figures |= {"users": who, "step": step}
             when = "already after its prompt" if step == 0 else f"from decode step {step} on"
+            from bringup.evaluation.layers.suspects.reading import ranges
+
             all_of = f"all {USERS} users differ" if len(who) == USERS else f"{ranges(who, 'user')} of {USERS} differ"
             detail = f"{all_of} from HF {when}; {detail}, {bound:.4f} are explained"
         return ConsistencyResult(name, not bool(bad.any()), detail, figures)

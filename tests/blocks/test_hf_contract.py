@@ -183,14 +183,16 @@ def test_a_second_turn_with_a_kept_cache(model, users, new_only):
         conversation = torch.cat([conversation, prompt(4, users=users, seed=turn + 5)], 1)
         given = conversation[:, cache.get_seq_length() :] if new_only else conversation
         mask = torch.ones_like(conversation)
-        out = greedy(model, given, past_key_values=cache, attention_mask=mask, return_dict_in_generate=True)
+        asked = {"return_dict_in_generate": True, "output_logits": True}
+        out = greedy(model, given, past_key_values=cache, attention_mask=mask, **asked)
         got, cache = out.sequences[:, given.shape[1] :], out.past_key_values
         conversation = torch.cat([conversation, got], 1)
         held = conversation.shape[1] - 1
         assert cache.get_seq_length() == held
-    fresh = greedy(model, conversation[:, :-6])[:, -6:]
-    # Decoded and prefilled keys differ by the kernels' exp; argmax of a random model may turn on that.
-    assert (fresh == got).float().mean() > 0.6
+    # Decoded and prefilled keys differ by the kernels' exp: logits by about 2 % (rel. L2), on which argmax may turn.
+    fresh = model(conversation).logits[:, -7:-1]
+    kept = torch.stack(out.logits, 1)
+    assert (kept - fresh).norm() < 0.05 * fresh.norm()
 
 
 def test_a_second_turn_of_padded_prompts(model):

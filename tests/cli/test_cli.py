@@ -285,6 +285,6 @@ def test_models_table(folder):
 
 
 def test_bench_refuses_before_it_loads_anything():
-    done = call("-m", "bringup.cli", "bench", "--contenders", "hf_fp8")
+    done = call("-m", "bringup.cli", "bench", "--groups", "hf_fp8")
     assert done.returncode == 2
-    assert "unknown contender" in done.stderr
+    assert "hf_fp8" in done.stderr

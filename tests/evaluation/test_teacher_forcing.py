@@ -133,7 +133,7 @@ def test_other_weights_are_another_reference(checkpoint, tmp_path):
 
 
 def test_an_interrupted_reference_leaves_nothing(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, path: (path.write_bytes(b"half"), 1 / 0))
+    monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, path, **_: (path.write_bytes(b"half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         get(checkpoint, tmp_path, lambda: sources.load_hf_model(checkpoint))
     monkeypatch.undo()

@@ -148,7 +148,7 @@ CASES = {
         Refused((SHARED,), dict(dim=3, **TWO, num_links=0), "num_links should be more than 0", system="n300"),
         Refused((SHARED,), dict(dim=4, **TWO), "in between -4 and 3, but has 4", system="n300"),
         Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=0), "num_devices > 1, but has 1", system="n300"),
-        Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=2), "out of range for mesh shape rank 2", system="n300"),
+        Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=2), "index out of range. 2", system="n300"),
         Refused((SHARED,), dict(dim=3), "incompatible", TypeError, "n300"),
         Refused((SHARED, 3, [Semaphore] * 2), dict(cluster_axis=1), "incompatible", TypeError, "n300"),
         Refused(
