@@ -4,7 +4,7 @@ import dataclasses
 
 from bringup.checks.outcome import FAIL, PASS, Outcome
 from bringup.evaluation.consistency import USERS
-from bringup.evaluation.layers.suspects.reading import ranges
+from bringup.evaluation.lines import ranges
 
 PROFILE_TOKENS = 24  # of the text that is watched as another user
 DECODED = ("decode, token by token", "the end of the cache")  # questions whose positions are reached in decode

@@ -335,7 +335,7 @@ class Probe:
             step = int(bad.any(0).nonzero()[0])
             figures |= {"users": who, "step": step}
             when = "already after its prompt" if step == 0 else f"from decode step {step} on"
-            from bringup.evaluation.layers.suspects.reading import ranges
+            from bringup.evaluation.lines import ranges
 
             all_of = f"all {USERS} users differ" if len(who) == USERS else f"{ranges(who, 'user')} of {USERS} differ"
             detail = f"{all_of} from HF {when}; {detail}, {bound:.4f} are explained"

@@ -58,3 +58,16 @@ def memory_line(memory):
     dram = memory["dram"]
     peak = f", peak {mib(dram['peak'])}" if "peak" in dram else ""
     return f"DRAM per chip: {mib(dram['allocated'])}{peak} of {mib(dram['total'])}"
+
+
+def ranges(indices, one, many=None, limit=6):
+    """[1, 2, 3, 7] -> "positions 1 to 3, 7"."""
+    spans = []
+    for i in sorted(indices):
+        if spans and spans[-1][1] == i - 1:
+            spans[-1][1] = i
+        else:
+            spans.append([i, i])
+    said = [f"{a}" if a == b else f"{a} and {b}" if b == a + 1 else f"{a} to {b}" for a, b in spans[:limit]]
+    word = one if len(indices) == 1 else many or one + "s"
+    return f"{word} {', '.join(said)}{', ...' if len(spans) > limit else ''}"

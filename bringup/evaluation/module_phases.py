@@ -4,7 +4,8 @@ import re
 import sys
 from contextlib import contextmanager
 
-from bringup.evaluation.layers.suspects.reading import described, ranges
+from bringup.evaluation.layers.suspects.reading import described
+from bringup.evaluation.lines import ranges
 
 USERS = 32
 PROMPT = 128

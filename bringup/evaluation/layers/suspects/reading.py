@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from bringup.evaluation.lines import ranges
+
 NEAR = 0.012  # relative: a factor that was read off and what in the model is that large
 
 
@@ -88,16 +90,3 @@ def described(positions, instead, decode_from):
         return f"for position p {int(shift[wrong][0]):+d} at {ranges(p[wrong].tolist(), 'position')}"
     shown = ", ".join(f"{int(a)} as {int(b)}" for a, b in list(zip(p[wrong], q[wrong], strict=True))[:4])
     return f"for other positions: {shown}{', ...' if int(wrong.sum()) > 4 else ''}"
-
-
-def ranges(indices, one, many=None, limit=6):
-    """[1, 2, 3, 7] -> "positions 1 to 3, 7"."""
-    spans = []
-    for i in sorted(indices):
-        if spans and spans[-1][1] == i - 1:
-            spans[-1][1] = i
-        else:
-            spans.append([i, i])
-    said = [f"{a}" if a == b else f"{a} and {b}" if b == a + 1 else f"{a} to {b}" for a, b in spans[:limit]]
-    word = one if len(indices) == 1 else many or one + "s"
-    return f"{word} {', '.join(said)}{', ...' if len(spans) > limit else ''}"
