@@ -27,13 +27,13 @@ def test_every_call_is_made_and_no_accuracy_is_claimed(script, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     words = [MODEL, "--model", "checkpoints/tiny-llama", "--backend", "mock", "--max_new_tokens", "3"]
-    done = call(script, *words, HOME=str(home))
+    done = call(script, *words, "--json", str(tmp_path / "result.json"), HOME=str(home))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ttnn: mock (as asked; ttnn 0.81.1 on a mock n150, no values)")
     assert "holds no values, so" in done.stdout
     assert "accuracy:" not in done.stdout
     assert "DRAM per chip: " in done.stdout
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads((tmp_path / "result.json").read_text())
     assert result["backend"] == "mock"
     assert result["memory"]["dram"]["allocated"] > 0
     assert "top1" not in result
