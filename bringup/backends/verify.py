@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bringup import arguments
 from bringup.backends import library_warnings, mock, systems
+from bringup.checkpoints.mapped import peak_rss_bytes
 from bringup.errors import BadInput, BringupError, guarded, indent, shown, where
 from bringup.files import PACKAGES, PROJECT
 
@@ -223,7 +224,7 @@ class _Stages:
         self.write()
 
     def write(self):
-        self.result["records"] = self.log.as_dicts()
+        self.result |= {"records": self.log.as_dicts(), "peak_rss_bytes": peak_rss_bytes()}
         Path(self.answer).write_text(json.dumps(self.result))
 
 

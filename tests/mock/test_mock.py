@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bringup.backends import clusters, mock, systems
+from bringup.backends import clusters, mock, systems, verify
 from bringup.errors import BringupError
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +28,13 @@ needs_wheel = pytest.mark.skipif(
     not has_wheel() and not os.environ.get("BRINGUP_REQUIRE_TTNN"),
     reason="this Python has no ttnn wheel; `make test-ttnn` finds one that may",
 )
+
+
+def both_sides(plan, timeout=300):
+    """The plan of `verify` on the library and on the emulator; neither holds a model's memory for it."""
+    results = {side: verify.run_side(side, plan, timeout=timeout) for side in ("mock", "emulator")}
+    assert {side: r["peak_rss_bytes"] for side, r in results.items() if r["peak_rss_bytes"] > 4 << 30} == {}
+    return results
 
 
 # What is made, on any Python

@@ -4,7 +4,7 @@ import pytest
 
 from bringup.backends import model_files, verify
 from bringup.checkpoints import known
-from tests.mock.test_mock import ROOT, needs_wheel
+from tests.mock.test_mock import ROOT, both_sides, needs_wheel
 
 # Of models whose true configuration is known: the library is shown each at its true width.
 FILES = [
@@ -39,7 +39,7 @@ def test_files_written_straight_against_ttnn_agree_too(path, monkeypatch):
 def agree(path, model, system):
     plan = {"path": str(path), "model": model, "system": system, "layers": verify.LAYERS}
     plan |= {"lengths": verify.LENGTHS, "steps": verify.STEPS, "max_seq_len": verify.MAX_SEQ_LEN}
-    results = {side: verify.run_side(side, plan, timeout=900) for side in ("mock", "emulator")}
+    results = both_sides(plan, timeout=900)
     verdict = verify.judge(results)
     assert verdict["passed"], "\n".join(verify.report(plan, results, verdict))
     assert len(results["mock"]["stages"]) == 1 + 2 * len(verify.LENGTHS)
