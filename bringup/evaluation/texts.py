@@ -2,6 +2,7 @@
 
 from bringup.checkpoints import random_weights
 from bringup.errors import BadInput, shown
+from bringup.evaluation.chat import chat_ids
 from bringup.files import PROJECT, located
 
 DEFAULT_PROMPT = PROJECT / "prompts" / "long.txt"
@@ -36,23 +37,6 @@ def prompt_ids(settings, config, source, tokenizer):
     if s.prompt_tokens is not None:
         ids = (ids * (s.prompt_tokens // len(ids) + 1))[: s.prompt_tokens]
     return ids
-
-
-def chat_ids(text, tokenizer, source):
-    """A user's message in the checkpoint's chat template, up to where the answer begins, as token ids.
-
-    transformers renders it, in its own sandbox.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise BadInput(
-            f"{source.name} has no chat template: it was not made for --chat",
-            hint="leave --chat out; or the checkpoint of the model's instruct version",
-        )
-    message = [{"role": "user", "content": text}]
-    try:
-        return tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
-    except Exception as error:  # a template raises whatever it likes
-        raise BadInput(f"the chat template of {source.name} fails: {error}") from error
 
 
 def check_ids(ids, config):

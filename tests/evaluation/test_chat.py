@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from bringup.errors import BadInput
+from bringup.evaluation import chat
 from bringup.evaluation.run import Job, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +47,30 @@ REFUSED = {
     "a template that refuses": ("{{ raise_exception('only system messages') }}", {}, "fails: only system messages"),
     "a template that reaches out": ("{{ messages.__class__.__mro__ }}", {}, "fails: access to attribute '__class__'"),
     "a broken template": ("{% for m in messages %}", {}, "chat template of .* fails"),
+    "loops in loops": (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        {},
+        "fails: it does not end in 1 s",
+    ),
+    "a text that doubles": (
+        "{% set s = namespace(t='ab') %}{% for i in range(64) %}{% set s.t = s.t ~ s.t %}{% endfor %}",
+        {},
+        "fails: it (takes more than 512 MiB|does not end in 1 s)",
+    ),
+    "a text of any length": ("{{ 'a' * 10 ** 12 }}", {}, "fails: it takes more than 512 MiB"),
+    "no end to itself": (
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        {},
+        "fails: maximum recursion depth exceeded",
+    ),
     "token ids": (TEMPLATE, {"prompt_ids_file": "ids.txt"}, "--chat is for a prompt that is text"),
     "a given text": (TEMPLATE, {"text_file": "text.txt"}, "--chat is for a prompt that is text"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(case, tmp_path):
+def test_what_is_refused(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(chat, "SECONDS", 1)
     template, settings, words = REFUSED[case]
     with pytest.raises(BadInput, match=words):
         job(checkpoint(tmp_path, template), **(settings or {"prompt": "Name a tool"}))

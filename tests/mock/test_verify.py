@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bringup.backends import verify
+from bringup.errors import BringupError
 from tests.mock.test_mock import ROOT, both_sides, needs_wheel
 
 # The comparison
@@ -140,6 +141,31 @@ def test_planted_illegal_calls_are_refused_alike(name, tmp_path, monkeypatch):
     assert words is None or words in library["error"]
     assert verify.same_reason(library["error"], emulator["error"]), f"{library['error']}\n---\n{emulator['error']}"
     assert not verify.judge(results)["passed"]
+
+
+ENDS = {
+    "at import": (MODEL.replace("{body}", "return None") + "\nsys.exit(0)\n", "SystemExit while loading it"),
+    "in build_model": (
+        MODEL.replace("    return Model(tt_device)", "    os._exit(0)"),
+        "it ends the process, with exit code 0",
+    ),
+    "in forward": (MODEL.replace("{body}", "raise SystemExit(0)"), "SystemExit"),
+}
+
+
+@pytest.mark.parametrize("place", ENDS)
+def test_a_model_file_that_ends_the_process_does_not_pass(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text, words = ENDS[place]
+    path = tmp_path / "model.py"
+    path.write_text("import os\nimport sys\n" + text.replace("{body}", "return None"))
+    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
+    plan |= {"lengths": [17], "steps": 1, "max_seq_len": 128}
+    try:
+        said = verify.run_side("emulator", plan, timeout=300)["failed"]
+    except BringupError as error:  # before, or without, an account of what ran
+        said = error
+    assert words in str(said)
 
 
 @needs_wheel

@@ -40,6 +40,8 @@ def paged_fill(pool, x, page_table, batch_idx=0):
     pool, block = pool.clone(), pool.shape[2]
     for i in range(-(-x.shape[2] // block)):
         part = x[0, :, i * block : (i + 1) * block]
+        if page_table[batch_idx, i] == -1:
+            continue
         pool[page_table[batch_idx, i]] = torch.nn.functional.pad(part, (0, 0, 0, block - part.shape[1]))
     return pool
 
@@ -52,12 +54,14 @@ def both(k_cache, k, v_cache, v, update_idxs_tensor):
 
 
 CACHE, POOL = T((USERS, HEADS, LENGTH, DIM)), T((8, HEADS, 32, DIM))
-TABLE = T(
-    dtype=ttnn.int32,
-    layout=ttnn.ROW_MAJOR_LAYOUT,
-    values=torch.tensor([[3, 7], [0, 1], [6, 2], [4, 5]], dtype=torch.int32),
-)
-WHERE = T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor([0, 63, -1, 33], dtype=torch.int32))
+
+
+def integers(*values):
+    return T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor(values, dtype=torch.int32))
+
+
+TABLE, WHERE = integers([3, 7], [0, 1], [6, 2], [4, 5]), integers(0, 63, -1, 33)
+HOLES = integers([3, -1], [-1, 1], [-1, -1], [-1, 5])  # where WHERE writes nothing
 SHARDED = one_user_a_core(4, 1, 32, DIM)
 
 
@@ -108,6 +112,13 @@ CASES = {
             changes=0,
         ),
         Case((POOL, token(HEADS)), dict(update_idxs_tensor=WHERE, page_table=TABLE), paged_update, changes=0),
+        Case((POOL, token(HEADS)), dict(update_idxs_tensor=WHERE, page_table=HOLES), paged_update, changes=0),
+        Refused((POOL, token(HEADS)), dict(update_idxs_tensor=integers(0, 31, -1, 33), page_table=HOLES),
+            r"page table: index -1 is beyond the pool of 8 \(1 of 3 indices are\)", ttnn.NotEmulated),
+        Refused((POOL, token(HEADS)), dict(update_idxs_tensor=WHERE, page_table=integers(*[[0, 8]] * 4)),
+            r"page table: index 8 is beyond the pool of 8 \(2 of 3", ttnn.NotEmulated),
+        Refused((CACHE, token(HEADS)), dict(update_idxs_tensor=integers(0, 63, -2, 33)),
+            "position -2; only -1 leaves a user out", ttnn.NotEmulated),
         Case(
             (T((1, HEADS, LENGTH, DIM)), token(HEADS)), dict(update_idxs=[3, 5, 7, 9], share_cache=True), paged_update,
             changes=0,
@@ -134,6 +145,13 @@ CASES = {
     "ttnn.experimental.paged_fill_cache": [
         Case((POOL, T((1, HEADS, 64, DIM)), TABLE), dict(batch_idx=2), paged_fill, changes=0),
         Case((POOL, T((1, HEADS, 40, DIM)), TABLE), {}, paged_fill, note="40 rows write two whole blocks"),
+        Case((POOL, T((1, HEADS, 64, DIM)), HOLES), dict(batch_idx=1), paged_fill, changes=0, note="-1 is skipped"),
+        Refused((POOL, T((1, HEADS, 64, DIM)), integers([0, 8])), {},
+            r"page table: index 8 is beyond the pool of 8 \(1 of 2", ttnn.NotEmulated),
+        Refused((POOL, T((1, HEADS, 64, DIM)), integers([-2, 0])), {},
+            r"page table: index -2 is beyond the pool of 8", ttnn.NotEmulated),
+        Refused((POOL, T((1, HEADS, 64, DIM)), TABLE), dict(batch_idx_tensor=integers(4)),
+            r"batch index: index 4 is beyond the page table of 4", ttnn.NotEmulated),
         Refused((POOL, T((1, HEADS, 96, DIM)), TABLE), {}, r"Input seq_len \(96\) must fit"),
         Refused((POOL, T((1, HEADS, 32, DIM)), TABLE), dict(batch_idx=4), "Batch idx must be within"),
         Refused((POOL, T((1, 4, 32, DIM)), TABLE), {}, "geometry mismatch"),

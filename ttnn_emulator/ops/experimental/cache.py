@@ -6,7 +6,7 @@ import torch
 
 from ...dtypes import FLOATS, Layout, bfloat4_b, bfloat16, cpp, float32, int32
 from ...errors import DeviceRejects, NotEmulated
-from ...launch import on_device, same, update
+from ...launch import check_places, on_device, same, update
 from ...memory import BufferType, TensorMemoryLayout
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, round_up
@@ -102,7 +102,13 @@ def _check_paged_update(name: str, cache: Tensor, x: Tensor, update_idxs, update
 
 
 def _write_rows(name: str, held, rows, positions: list[int], table, share_cache, modulo) -> None:
-    """rows [users, heads, hd] to their positions of the cache (or of the pool, through a page table); -1 is skipped."""
+    """rows [users, heads, hd] to their positions of the cache (or of the pool, through a page table); -1 is skipped.
+
+    Other negative positions are the kernel's uint32 far beyond the cache, and entries of the table are taken as they
+    come: -1 is no page there (ttnn 0.81.1, writer_update_cache_interleaved_start_id.cpp).
+    """
+    if any(p < -1 for p in positions):
+        raise NotEmulated(f"{name}: position {min(positions)}; only -1 leaves a user out")
     if modulo:
         positions = [p % modulo if p >= 0 else p for p in positions]
     live = [u for u, p in enumerate(positions) if p >= 0]
@@ -124,6 +130,7 @@ def _write_rows(name: str, held, rows, positions: list[int], table, share_cache,
         batch = torch.zeros_like(at) if share_cache else torch.tensor(live, device=held.device)
     else:
         batch = table[torch.tensor(live, device=held.device), at // length].long()
+        check_places(f"{name}: page table", batch, held.shape[0], "pool")
         at = at % length
     held[batch, :, at] = rows if len(live) == len(positions) else rows[live]
 
@@ -296,10 +303,13 @@ def paged_fill_cache(
         raise NotEmulated(f"{name}: an input of {n} heads of {hd} into blocks of {heads} heads of {width} has no model")
 
     def compute(pool, v, pages, users):
-        chosen = [batch_idx] if users is None else _indices(users, v.shape[0])
-        for each, user in enumerate(chosen):
-            for i, page in enumerate(pages[user].tolist()[: round_up(v.shape[2], pool.shape[2]) // pool.shape[2]]):
-                if page < 0:
+        chosen = torch.tensor([batch_idx] if users is None else _indices(users, v.shape[0]), device=pages.device)
+        check_places(f"{name}: batch index", chosen, len(pages), "page table")
+        filled = pages[chosen.long(), : round_up(v.shape[2], pool.shape[2]) // pool.shape[2]]
+        check_places(f"{name}: page table", filled[filled != -1], len(pool), "pool")
+        for each, places in enumerate(filled.tolist()):
+            for i, page in enumerate(places):
+                if page == -1:
                     continue
                 part = v[each, :, i * pool.shape[2] : (i + 1) * pool.shape[2]]
                 s = part.shape[1]

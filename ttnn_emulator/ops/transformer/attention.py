@@ -270,8 +270,8 @@ def chunked_scaled_dot_product_attention(
     first = start // q_chunk * q_chunk  # the kernel counts chunks of queries
 
     def compute(qv, kv, vv, tv):
-        blocks = -(-end // kv.shape[2])
-        kv, vv = (gathered(t, tv, blocks)[:, :, :end] for t in (kv, vv))
+        needed = [-(-end // kv.shape[2])] * len(tv)
+        kv, vv = (gathered(t, tv, needed)[:, :, :end] for t in (kv, vv))
         return numerics.now().attention(
             qv, kv, vv, is_causal=True, start=first, sliding_window=sliding_window_size, scale=scale, config=config,
             exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk, dtype=dtype,

@@ -170,8 +170,8 @@ def _decode(name, q, k, v, mask, sink, where, table, positions, program, compute
 
     def attend(qv, kv, vv, mv, sv, found, table):
         if table is not None:
-            pages = (max(found) // kv.shape[2] + 1) if found else 0
-            kv, vv = gathered(kv, table, pages), gathered(vv, table, pages)
+            needed = [p // kv.shape[2] + 1 for p in found]  # -1, no user: none
+            kv, vv = gathered(kv, table, needed), gathered(vv, table, needed)
         return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, sink=sv, **settings)
 
     def compute(qv, kv, vv, mv, sv, wv, tv):

@@ -76,9 +76,14 @@ def decode_bytes(q, k, v, n_kv: int, k_chunk: int, cores: int, most: int) -> int
     return size + wide * (2 * b * p + p * (7 * h + 11) + (p * h + 2 * p) * (shared - 1) + 3)
 
 
-def gathered(pool: torch.Tensor, table: torch.Tensor, blocks: int) -> torch.Tensor:
-    """The first `blocks` pages of every user side by side: [users, n, blocks * block, hd]."""
-    places = table[:, :blocks].clamp(min=0).long()
+def gathered(pool: torch.Tensor, table: torch.Tensor, needed: list[int]) -> torch.Tensor:
+    """The first pages of every user side by side, as many as one user needs: [users, n, blocks * block, hd].
+
+    What lies in pages that a user does not need is masked: its entries may name no page.
+    """
+    blocks = max(needed, default=0)
+    read = torch.arange(blocks, device=table.device) < torch.tensor(needed, device=table.device)[:, None]
+    places = table[: len(needed), :blocks].long() * read
     check_places("paged attention", places, len(pool), "pool")
     pages = pool[places]  # [users, blocks, n, block, hd]
     u, b, n, block, hd = pages.shape
