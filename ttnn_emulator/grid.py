@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import NamedTuple
+
+from .errors import DeviceRejects
 
 
 class CoreCoord(NamedTuple):
@@ -187,3 +190,46 @@ def num_cores_to_corerangeset(num_cores: int, grid, row_wise: bool = False) -> C
     if rest:
         ranges.append(CoreRange((0, full), (rest - 1, full)) if row_wise else CoreRange((full, 0), (full, rest - 1)))
     return CoreRangeSet(ranges)
+
+
+def num_cores_to_corerangeset_in_subcoregrids(
+    start_core, target_num_cores: int, sub_core_grids: CoreRangeSet, row_wise: bool = False
+) -> CoreRangeSet:
+    """`target_num_cores` cores of a set from `start_core` on: range by range, each by columns unless said.
+
+    Source: ttnn 0.81.1.
+    """
+    there = sub_core_grids.num_cores()
+    if target_num_cores <= 0:
+        raise DeviceRejects("Target number of cores must be greater than 0", f"not {target_num_cores}")
+    if target_num_cores > there:
+        raise DeviceRejects(f"Target number of cores {target_num_cores} is greater than total available cores {there}")
+    if not sub_core_grids.contains(start_core):
+        raise DeviceRejects("Start core must be inside sub_core_grids", f"{start_core} is not in {sub_core_grids}")
+    left, found = target_num_cores, []
+    for r in sub_core_grids.ranges():
+        if not found and not r.contains(start_core):
+            continue
+        cores = _walk(r.start, r.end, row_wise)
+        cores = cores[0 if found else cores.index(tuple(start_core)) :][:left]
+        found += _lines(cores, row_wise)
+        left -= len(cores)
+    if left:
+        raise DeviceRejects(
+            f"Failed to assign all {target_num_cores} requested cores", f"{left} are before {start_core} in the set"
+        )
+    return CoreRangeSet(found)
+
+
+def _lines(cores: list[CoreCoord], row_wise: bool) -> list[CoreRange]:
+    """Cores of a walk as rows (or columns), those that are alike put together."""
+    found: list[CoreRange] = []
+    for _, line in groupby(cores, key=lambda core: core.y if row_wise else core.x):
+        first, *rest = line
+        last = rest[-1] if rest else first
+        across = slice(0, 1) if row_wise else slice(1, 2)
+        if found and (found[-1].start[across], found[-1].end[across]) == (first[across], last[across]):
+            found[-1] = CoreRange(found[-1].start, last)
+        else:
+            found.append(CoreRange(first, last))
+    return found

@@ -45,12 +45,7 @@ class Attention(torch.nn.Module):
 
         self.cache = cache.layer(self.heads, self.head_dim, mesh, precision)
         self.cache_len = cache.length
-        self.one_user_a_core = ttnn.create_sharded_memory_config(
-            (round_up(self.heads.n_query, TILE), self.head_dim),
-            core_grid=ttnn.CoreGrid(x=8, y=4),
-            strategy=ttnn.ShardStrategy.HEIGHT,
-            use_height_and_width_as_shard_shape=True,
-        )
+        self.one_user_a_core = mesh.one_user_a_core(round_up(self.heads.n_query, TILE), self.head_dim)
 
     def _head_norm(self, hf_attention, name: str, config, precision: Precision) -> torch.nn.Module:
         hf_norm = getattr(hf_attention, name, None)
@@ -98,12 +93,18 @@ class Attention(torch.nn.Module):
         for used in (q, k, v):
             ttnn.deallocate(used)
         attended = ttnn.to_memory_config(attended, self.one_user_a_core)
-        return ttnn.experimental.nlp_concat_heads_decode(attended, num_heads=self.heads.n_query)
+        return ttnn.experimental.nlp_concat_heads_decode(  # users on cores that are no rectangle need the cores named
+            attended, num_heads=self.heads.n_query, sub_core_grids=self.mesh.cores
+        )
 
     def _sdpa(self, queries: int, keys: int) -> dict:
-        """Chunks that divide both lengths, and the compute config; the scale is the library's, 1 / sqrt(head_dim)."""
+        """Chunks that divide both lengths, and the compute config; the scale is the library's, 1 / sqrt(head_dim).
+
+        A program config keeps a step to 16 cores a head; without one, few heads get more than the library can join
+        (ttnn 0.81.1: 64, and 110 cores on Blackhole).
+        """
         program = ttnn.SDPAProgramConfig(
-            compute_with_storage_grid_size=(8, 8),
+            compute_with_storage_grid_size=self.mesh.grid,
             q_chunk_size=min(MAX_CHUNK, queries & -queries),
             k_chunk_size=min(MAX_CHUNK, keys & -keys),
             exp_approx_mode=not self.exact_exp,

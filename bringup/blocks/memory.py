@@ -12,7 +12,6 @@ SMALL = 8 << 20  # tokens, positions, tables of programs, holes, and that each t
 # Left free beside a pool: a board keeps the programs' kernels in DRAM too, which neither the library's mock cluster nor
 # the emulator counts. A guess with room, not a measure.
 KERNELS = 128 << 20
-BANKS = 12  # of DRAM, over which a tensor's tiles are dealt out, equally many to each
 
 
 def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
@@ -51,9 +50,9 @@ def rope_bytes(config, length: int) -> int:
     return 2 * 2 * 2 * length * config.head_dim
 
 
-def table_bytes(length: int) -> int:
-    """The page table of 32 users of `length` positions; a row is a page of one bank."""
-    return round_up(USERS, BANKS) * round_up(4 * length // BLOCK, 32)
+def table_bytes(length: int, mesh: Mesh) -> int:
+    """The page table of 32 users of `length` positions; a row is a page of one bank, of whole 64 bytes at most."""
+    return round_up(USERS, mesh.banks) * round_up(4 * length // BLOCK, 64)
 
 
 def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
@@ -90,7 +89,7 @@ def upload_bytes(hf_model, mesh: Mesh) -> int:
 def pool_blocks(free: int, config, max_seq_len: int, mesh: Mesh, precision: Precision) -> int:
     """Blocks of a pool in `free` bytes, at most what 32 users of max_seq_len can use; one of them is nobody's."""
     tensors = 2 * config.num_hidden_layers
-    free -= tensors * BANKS * TILE_BYTES[precision.cache]  # each is dealt out over whole banks
+    free -= tensors * mesh.banks * TILE_BYTES[precision.cache]  # each is dealt out over whole banks
     most = USERS * (round_up(max_seq_len, BLOCK) // BLOCK) + 1
     return max(0, min(most, free // block_bytes(config, mesh, precision)))
 
@@ -113,7 +112,7 @@ def check_fits(hf_model, config, max_seq_len: int, mesh: Mesh, precision: Precis
     rows = row * cache_bytes(config, mesh, precision)
     if rows <= left(row, row):
         return Rows(row)
-    room = left(page, PROMPT_CHUNK) - table_bytes(page) - KERNELS
+    room = left(page, PROMPT_CHUNK) - table_bytes(page, mesh) - KERNELS
     blocks = pool_blocks(room, config, page, mesh, precision)
     if blocks > page // BLOCK:
         return Blocks(page, blocks)

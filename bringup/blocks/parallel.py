@@ -21,7 +21,8 @@ def round_up(n: int, multiple: int) -> int:
 class Mesh:
     """The open device and the parallel plan on it.
 
-    `tensor_ways` chips share one user's work; `data_ways` groups have users of their own. One of the two is 1.
+    `tensor_ways` chips share one user's work; `data_ways` groups have users of their own. One of the two is 1. `cores`
+    are those of a chip, `banks` how many of DRAM it has.
     """
 
     def __init__(self, device: ttnn.MeshDevice, data_parallel: bool = False):
@@ -30,6 +31,9 @@ class Mesh:
         self.chips = chips
         self.tensor_ways = 1 if data_parallel else chips
         self.data_ways = chips if data_parallel else 1
+        self.grid = device.compute_with_storage_grid_size()
+        self.cores = ttnn.num_cores_to_corerangeset(self.grid.x * self.grid.y, self.grid)
+        self.banks = device.dram_grid_size().x
 
     def put(self, value: torch.Tensor, dtype, layout=None, shard_dim: int | None = None, on_device: bool = True):
         """A host tensor as a ttnn tensor in DRAM: cut along `shard_dim` over all chips, or the same on each."""
@@ -52,6 +56,15 @@ class Mesh:
             return ttnn.to_torch(x)[0]
         dim = 0 if self.data_ways > 1 else 3
         return ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(self.device, dim=dim))[:, 0]
+
+    def one_user_a_core(self, rows: int, width: int) -> ttnn.MemoryConfig:
+        """[rows, width] of each user of a step on a core of its own, row by row, as the library splits heads."""
+        return ttnn.create_sharded_memory_config(
+            (rows, width),
+            core_grid=ttnn.num_cores_to_corerangeset(USERS, self.grid, row_wise=True),
+            strategy=ttnn.ShardStrategy.HEIGHT,
+            use_height_and_width_as_shard_shape=True,
+        )
 
     def all_reduce(self, x: ttnn.Tensor) -> ttnn.Tensor:
         """The sum of the chips' partial products on every chip; frees x. The identity where one chip had it all."""

@@ -7,7 +7,7 @@ import ttnn
 
 
 def compute_config(fidelity: str = "HiFi3", fp32_dest: bool = True, l1_acc: bool = True):
-    """A Wormhole compute-kernel config without approximations in the vector unit."""
+    """A compute-kernel config without approximations in the vector unit; the library's one class serves every chip."""
     return ttnn.WormholeComputeKernelConfig(
         math_fidelity=getattr(ttnn.MathFidelity, fidelity),
         math_approx_mode=False,

@@ -24,12 +24,7 @@ class RopeTables:
         self.prompt = [mesh.put(table[None], ttnn.bfloat16, ttnn.TILE_LAYOUT) for table in (cos, sin)]
         self.by_position = [mesh.put(table[0], ttnn.bfloat16) for table in (cos, sin)]
         head_dim = cos.shape[-1]
-        self.one_row_a_core = ttnn.create_sharded_memory_config(
-            (TILE, head_dim),
-            core_grid=ttnn.CoreGrid(x=8, y=4),
-            strategy=ttnn.ShardStrategy.HEIGHT,
-            use_height_and_width_as_shard_shape=True,
-        )
+        self.one_row_a_core = mesh.one_user_a_core(TILE, head_dim)
 
     def of_prompt(self, start: int, rows: int, whole: bool) -> list[ttnn.Tensor]:
         """cos and sin from position `start` on; a prompt that runs as a whole takes the tables as they are."""

@@ -96,6 +96,10 @@ def test_cores_of_ranges_from_another_start_and_too_many():
         ttnn.num_cores_to_corerangeset_in_subcoregrids(ttnn.CoreCoord(1, 0), 41, RANGES)
     with pytest.raises(RuntimeError, match="Start core must be inside sub_core_grids"):
         ttnn.num_cores_to_corerangeset_in_subcoregrids(ttnn.CoreCoord(0, 0), 4, RANGES)
+    with pytest.raises(RuntimeError, match="Target number of cores must be greater than 0"):
+        ttnn.num_cores_to_corerangeset_in_subcoregrids(ttnn.CoreCoord(1, 0), 0, RANGES)
+    with pytest.raises(RuntimeError, match="Failed to assign all 20 requested cores"):
+        ttnn.num_cores_to_corerangeset_in_subcoregrids(ttnn.CoreCoord(5, 0), 20, RANGES)
 
 
 def test_work_is_split():

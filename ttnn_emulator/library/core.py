@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from ..errors import DeviceRejects, NotEmulated
-from ..grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from ..errors import NotEmulated
+from ..grid import (
+    CoreCoord,
+    CoreRange,
+    CoreRangeSet,
+    num_cores_to_corerangeset,
+    num_cores_to_corerangeset_in_subcoregrids,
+)
 from ..memory import MemoryConfig, ShardOrientation, ShardSpec, ShardStrategy, TensorMemoryLayout
 from ..memory import create_sharded_memory_config as _create
 from ..shape import TILE, round_up
@@ -62,64 +68,6 @@ def create_sharded_memory_config_(
     old = made.shard_spec
     shards = ShardSpec(old.grid, [round_up(n, TILE) for n in old.shape], old.orientation)
     return MemoryConfig(made.memory_layout, made.buffer_type, shards)
-
-
-def num_cores_to_corerangeset_in_subcoregrids(
-    start_core: CoreCoord, target_num_cores: int, sub_core_grids: CoreRangeSet, row_wise: bool = False
-) -> CoreRangeSet:
-    """The first `target_num_cores` cores of the ranges, range by range, from `start_core` on.
-
-    Source    ttnn 0.81.1 `work_split.cpp`, asked for 1 to 40 cores of two ranges
-    """
-    if target_num_cores > sub_core_grids.num_cores():
-        raise DeviceRejects(
-            f"Target number of cores {target_num_cores} is greater than total available cores "
-            f"{sub_core_grids.num_cores()}"
-        )
-    if not sub_core_grids.contains(start_core):
-        raise DeviceRejects("Start core must be inside sub_core_grids")
-    found, left, started = [], target_num_cores, False
-    for r in sub_core_grids.ranges():
-        if not started and not r.contains(start_core):
-            continue
-        first = CoreCoord(*start_core) if not started else r.start
-        started = True
-        lines = _lines(r, first, row_wise)
-        taken = []
-        for line in lines:
-            if not left:
-                break
-            taken.append(line[:left])
-            left -= len(taken[-1])
-        found += _rectangles(taken)
-    if left:
-        raise DeviceRejects("Failed to split target number of cores into CoreRangeSet")
-    return CoreRangeSet(found)
-
-
-def _lines(r: CoreRange, first: CoreCoord, row_wise: bool):
-    """The rows (or columns) of a range from a core on, each a list of cores."""
-    if row_wise:
-        for y in range(first.y, r.end.y + 1):
-            yield [CoreCoord(x, y) for x in range(first.x if y == first.y else r.start.x, r.end.x + 1)]
-    else:
-        for x in range(first.x, r.end.x + 1):
-            yield [CoreCoord(x, y) for y in range(first.y if x == first.x else r.start.y, r.end.y + 1)]
-
-
-def _rectangles(lines):
-    """Lines that span the same, put together."""
-    ranges = []
-    for line in lines:
-        start, end = line[0], line[-1]
-        last = ranges[-1] if ranges else None
-        below = last and (last.start.x, last.end.x, last.end.y + 1) == (start.x, end.x, start.y)
-        beside = last and (last.start.y, last.end.y, last.end.x + 1) == (start.y, end.y, start.x)
-        if below or beside:
-            ranges[-1] = CoreRange(last.start, end)
-        else:
-            ranges.append(CoreRange(start, end))
-    return ranges
 
 
 def split_work_to_cores(core_grid, units_to_divide: int, row_wise: bool = False):

@@ -30,6 +30,11 @@ def wide(shape, x, y=1):
     return ttnn.create_sharded_memory_config(shape, ttnn.CoreGrid(x=x, y=y), ttnn.ShardStrategy.WIDTH)
 
 
+# 32 users, one a core, where the cores are no rectangle.
+SCATTERED = ttnn.create_sharded_memory_config(
+    (32, 64), ttnn.CoreRangeSet([ttnn.CoreRange((1, 0), (7, 3)), ttnn.CoreRange((1, 4), (4, 4))]),
+    ttnn.ShardStrategy.HEIGHT, use_height_and_width_as_shard_shape=True,
+)  # fmt: skip
 BLOCKS = 2e-2  # k turned in bfloat8_b is packed anew: blocks run along other values
 
 
@@ -84,6 +89,18 @@ CASES = {
             (T((1, 8, 32, 64), memory_config=one_user_a_core(8, 1, 32, 64)),), dict(num_heads=20),
             lambda x, num_heads: torch.nn.functional.pad(x[0, :, :20].reshape(1, 1, 8, 1280), (0, 0, 0, 24)),
         ),
+        Case(
+            (T((1, 32, 8, 64), memory_config=SCATTERED),), dict(num_heads=8, sub_core_grids=SCATTERED.shard_spec.grid),
+            lambda x, num_heads, sub_core_grids: x.reshape(1, 1, 32, 512),
+        ),
+        Refused((T((1, 32, 8, 64), memory_config=SCATTERED),), dict(num_heads=8), "bad optional access"),
+        Refused(
+            (T((1, 32, 20, 64), memory_config=SCATTERED),),
+            dict(num_heads=20, sub_core_grids=ttnn.CoreRangeSet([ttnn.CoreRange((0, 0), (3, 3))])),
+            "Target number of cores 20 is greater than total available cores 16",
+        ),
+        Refused((T((1, 31, 8, 64), memory_config=SCATTERED),),
+                dict(num_heads=8, sub_core_grids=SCATTERED.shard_spec.grid), r"num_cores == input_shape\[1\]"),
         Refused((T((1, 32, 8, 64)),), dict(num_heads=8), "must be sharded"),
         Refused(
             (T((1, 8, 8, 64), memory_config=one_user_a_core(8, 1, 32, 64)),), dict(num_heads=70),

@@ -9,7 +9,13 @@ import torch
 from ... import numerics
 from ...dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
-from ...grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from ...grid import (
+    CoreCoord,
+    CoreRange,
+    CoreRangeSet,
+    num_cores_to_corerangeset,
+    num_cores_to_corerangeset_in_subcoregrids,
+)
 from ...launch import launch, on_device, output_memory, unmodelled
 from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
 from ...numerics.rows import Slices
@@ -298,21 +304,21 @@ def nlp_concat_heads_decode(
 
     Shapes    [1, B, n, hd] -> [1, 1, 32, num_heads hd]; rows beyond B are zero
     Dtypes    bfloat16, float32; kept
-    Layout    HEIGHT_SHARDED TILE -> WIDTH_SHARDED in L1 over num_heads cores with shards [32, hd]
+    Layout    HEIGHT_SHARDED TILE -> WIDTH_SHARDED in L1 over num_heads cores with shards [32, hd]: the first ones of the
+              grid, or of `sub_core_grids`
     Numerics  moves values
-    Raises    an operand that is not sharded, or not over one rectangle of cores from the first on
+    Raises    an operand that is not sharded, or not over one rectangle of cores from the first on without sub_core_grids
     Differs   rows beyond B hold whatever was in L1 on the device
     Source    recorded contract, op `ttnn.experimental.nlp_concat_heads_decode`
     """
     x = on_device(input_tensor)
-    refuse_unmodelled(
-        "ttnn.experimental.nlp_concat_heads_decode", output_tensor=output_tensor, sub_core_grids=sub_core_grids
-    )
-    cores = x.spec.memory_config.shard_spec.grid.ranges() if x.is_sharded() else []
+    refuse_unmodelled("ttnn.experimental.nlp_concat_heads_decode", output_tensor=output_tensor)
+    held = x.spec.memory_config.shard_spec.grid if x.is_sharded() else CoreRangeSet([])
+    cores = held.ranges() if sub_core_grids is None else []
     if len(cores) > 1 or any(tuple(r.start) != (0, 0) for r in cores):
         raise DeviceRejects(
             "bad optional access",
-            f"the users are on {x.spec.memory_config.shard_spec.grid}: the op wants them in one rectangle from core "
+            f"the users are on {held}: the op wants them in one rectangle from core "
             "(0, 0) on, or sub_core_grids",
         )
     if x.dtype not in (float32, bfloat16):
@@ -325,16 +331,22 @@ def nlp_concat_heads_decode(
         raise DeviceRejects(
             f"Input tensor memory layout must be HEIGHT_SHARDED but got {cpp(x.spec.memory_config.memory_layout)}"
         )
+    if held.num_cores() != x.spec.shape[1]:
+        raise DeviceRejects("num_cores == input_shape[1]", f"{x.spec.shape[1]} users on {held.num_cores()} cores")
     chip = x.buffer.device.chip
-    if num_heads > chip.cores:
+    if sub_core_grids is not None:
+        place = num_cores_to_corerangeset_in_subcoregrids(held.ranges()[0].start, num_heads, sub_core_grids, True)
+    elif num_heads > chip.cores:
         raise DeviceRejects(
             f"Target number of cores {num_heads} is greater than total number of available cores {chip.cores}"
         )
+    else:
+        place = row_wise(num_heads, chip.grid)
     (users, n, _), head_dim = x.spec.shape[1:], x.spec.padded_shape[3]
     if num_heads <= 0:
         raise DeviceRejects("Cannot get bounding_box of an empty CoreRangeSet!", f"num_heads is {num_heads}")
     lines = max(users, TILE)
-    shard = ShardSpec(row_wise(num_heads, chip.grid), (lines, head_dim))
+    shard = ShardSpec(place, (lines, head_dim))
     memory = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
     out = spec((x.spec.shape[0], 1, lines, num_heads * head_dim), x.dtype, Layout.TILE, memory)
     buffer_bytes(out.padded_shape, x.dtype, Layout.TILE, memory, chip)  # shards of the result come first
