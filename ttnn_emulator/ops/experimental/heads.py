@@ -304,10 +304,10 @@ def nlp_concat_heads_decode(
 
     Shapes    [1, B, n, hd] -> [1, 1, 32, num_heads hd]; rows beyond B are zero
     Dtypes    bfloat16, float32; kept
-    Layout    HEIGHT_SHARDED TILE -> WIDTH_SHARDED in L1 over num_heads cores with shards [32, hd]: the first ones of the
-              grid, or of `sub_core_grids`
+    Layout    HEIGHT_SHARDED TILE -> WIDTH_SHARDED in L1 with shards [32, hd] over num_heads cores: the grid's first,
+              or those of `sub_core_grids` from the operand's first core on
     Numerics  moves values
-    Raises    an operand that is not sharded, or not over one rectangle of cores from the first on without sub_core_grids
+    Raises    an operand that is not sharded, or, without sub_core_grids, not over one rectangle from the first core on
     Differs   rows beyond B hold whatever was in L1 on the device
     Source    recorded contract, op `ttnn.experimental.nlp_concat_heads_decode`
     """
@@ -318,8 +318,7 @@ def nlp_concat_heads_decode(
     if len(cores) > 1 or any(tuple(r.start) != (0, 0) for r in cores):
         raise DeviceRejects(
             "bad optional access",
-            f"the users are on {held}: the op wants them in one rectangle from core "
-            "(0, 0) on, or sub_core_grids",
+            f"the users are on {held}: the op wants them in one rectangle from core (0, 0) on, or sub_core_grids",
         )
     if x.dtype not in (float32, bfloat16):
         raise DeviceRejects("Unsupported data format", f"{cpp(x.dtype)} is neither float32 nor bfloat16")
