@@ -54,9 +54,9 @@ docs: $(STAMP)
 CHECKPOINTS := meta-llama/Llama-3.2-1B=tiny-llama humain-ai/ALLaM-7B-Instruct-preview=tiny-allam \
 	arcee-ai/AFM-4.5B=tiny-afm mistralai/Mistral-7B-Instruct-v0.3=tiny-mistral
 results: $(STAMP)
-	@set -e; for pair in $(CHECKPOINTS); do for system in n150 n300 t3000; do \
-	  $(PYTHON) eval.py models/$${pair%=*}/$$system/functional/model.py --model checkpoints/$${pair#*=} \
+	@set -e; for pair in $(CHECKPOINTS); do for file in models/$${pair%=*}/*/functional/model.py; do \
+	  $(PYTHON) eval.py $$file --model checkpoints/$${pair#*=} \
 	    --min_new_tokens 100 \
-	    --json results/$${pair#*=}-$$system.json; \
+	    --json results/$${pair#*=}-$$(basename $${file%/functional/model.py}).json; \
 	done; done
 	@$(PYTHON) -m bringup.cli models

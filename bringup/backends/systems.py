@@ -30,3 +30,12 @@ def get(name):
     if name not in chips.SYSTEMS:
         raise BadInput("unknown system", got=repr(name), want="one of " + ", ".join(chips.SYSTEMS))
     return chips.SYSTEMS[name]
+
+
+def alike(system):
+    """The names of the systems of the same chips on which the library was recorded, one of each number of chips."""
+    found = {}
+    for other in _chips().SYSTEMS.values():
+        if other.recorded and other.chip.family == get(system).chip.family:
+            found.setdefault(other.chips, other.name)
+    return list(found.values())

@@ -1,12 +1,12 @@
-"""The same model on the other meshes: the file itself, or its siblings for the other systems."""
+"""The same model on the other meshes of its chip: the file itself, or its siblings for the other systems."""
 
 import gc
 
+from bringup.backends import systems
 from bringup.checks.outcome import skipped, verdict
 from bringup.errors import BringupError, shown
 from bringup.evaluation.consistency import OF_BF16
 
-MESHES = ("n150", "n300", "t3000")
 STEPS = 8  # tokens that each mesh is led through
 
 
@@ -14,7 +14,7 @@ def multi_device(context):
     """Every other mesh is led through the same tokens, and must be as near to HF as bfloat16 explains."""
     if not context.emulator:  # the model under check keeps its chips (or its mock cluster) until the end
         return skipped("one process has one mesh here: `bringup check` (or `verify`) runs the other system's file")
-    others = [name for name in MESHES if name != context.job.system.name]
+    others = [name for name in systems.alike(context.job.system) if name != context.job.system.name]
     files, reasons = {}, []
     for name in others:
         build, what = _build_for(context, name)
@@ -62,7 +62,6 @@ def _build_for(context, name):
 def _run(context, name, build):
     """The comparison with HF of the model built on another system."""
     from bringup import backends
-    from bringup.backends import systems
     from bringup.errors import blame
 
     job = context.job

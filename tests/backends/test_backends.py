@@ -218,6 +218,11 @@ def test_systems():
     assert systems.get("n150").chip.dram_bytes == 12 * 1_072_693_184
 
 
+def test_systems_of_the_same_chips():
+    assert systems.alike("n300") == ["n150", "n300", "t3000"]
+    assert systems.alike("p150x8") == ["p150", "p300", "p300x2"]
+
+
 def test_an_unknown_system_names_the_known():
     with pytest.raises(BadInput, match="(?s)'p250'.*n150, n300, t3000"):
         systems.get("p250")

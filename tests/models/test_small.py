@@ -24,12 +24,20 @@ FILES = sorted(
 
 
 def test_there_is_a_file_for_every_model_and_system():
-    assert len(FILES) == 12
-    assert {name.split("/")[1] for name in FILES} == set(CONFIGS)
+    systems = ("n150", "n300", "t3000", "p150", "p300", "p300x2", "p150x8")
+    wanted = {(name, system) for name in CONFIGS for system in systems}
+    wanted.remove(("AFM-4.5B", "p150x8"))  # its 20 heads do not divide over eight chips
+    assert {tuple(name.split("/")[1:]) for name in FILES} == wanted
+
+
+def with_values(files):
+    """Those of several Blackholes as slow tests: `test_full_size` makes their calls by shapes."""
+    quick = ("n150", "n300", "t3000", "p150")
+    return [f if f.split("/")[-1] in quick else pytest.param(f, marks=pytest.mark.slow) for f in files]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", with_values(FILES))
 def test_prompt_and_decode_are_hfs(file):
     _, name, system = file.split("/")
     module = load_model_file(file)

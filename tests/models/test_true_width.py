@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from bringup import backends
 from bringup.checkpoints.known import CONFIGS
 from tests.blocks.common import load_model_file, pcc
-from tests.models.test_small import FILES
+from tests.models.test_small import FILES, with_values
 
 TOKENS = 40  # past one tile
 
@@ -41,7 +41,9 @@ def one_layer(org, name):
 
 def cases():
     """Llama's layer in every run; those of the larger models, 0.1 to 0.2 billion weights each, as slow tests."""
-    return [f if "Llama" in f else pytest.param(f, marks=pytest.mark.slow) for f in FILES]
+    return with_values(f for f in FILES if "Llama" in f) + [
+        pytest.param(f, marks=pytest.mark.slow) for f in FILES if "Llama" not in f
+    ]
 
 
 @torch.no_grad()

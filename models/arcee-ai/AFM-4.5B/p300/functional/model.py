@@ -1,0 +1,8 @@
+"""AFM-4.5B on p300: the p150 file, tensor parallel over two chips, with 10 query and 2 KV heads each."""
+
+from bringup.blocks import delegate
+
+MESH_SHAPE = (1, 2)
+FULL = delegate(__file__, "p150")
+PRECISION, MAX_SEQ_LEN = FULL.PRECISION, FULL.MAX_SEQ_LEN
+build_model = FULL.build_model
