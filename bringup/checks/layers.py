@@ -1,9 +1,11 @@
 """Where the device first leaves HF: asked once, for the record, and named by every item that fails."""
 
 import dataclasses
+import re
 
 from bringup.checks.outcome import FAIL, PASS, Outcome
 from bringup.evaluation.consistency import USERS
+from bringup.evaluation.layers.activations import split
 from bringup.evaluation.lines import ranges
 
 PROFILE_TOKENS = 24  # of the text that is watched as another user
@@ -22,6 +24,25 @@ def first_divergence(context, phase=None):
     if first is None or phase not in (None, first.phase):
         return None, None
     return str(first), f"{first.why} ({first.phase})"
+
+
+def point_of(block):
+    """The (layer, point) that a block of HF's name is, the last None of a whole layer: products before the rotation
+    count as what comes out of it, keys and values as the cache."""
+    layer, point = split(block)
+    if layer is None:
+        whole = re.fullmatch(r"layers\.(\d+)", point)
+        return (int(whole[1]), None) if whole else (None, point)
+    return layer, re.sub(r"\.(keys|values)$", lambda part: f".{part[1][0]}_cache", point).replace("_proj", "_rope")
+
+
+def made_up_for(context, block):
+    """Does the profile show that what this block is not is made up for in the model as a whole?"""
+    if context.profile.first is not None or context.profile.rebased:
+        return context.profile.rebased
+    layer, point = point_of(block)
+    rows = [p for p in context.profile.points if p["layer"] == layer and point in (None, p["point"])]
+    return any(p["own"].get("compensated") for p in rows)
 
 
 def lead(context, outcome, results=()):
@@ -49,6 +70,9 @@ def _farther(context, results):
             who = f", seen by {ranges(figures['users'], 'user')}" if len(figures["users"]) < USERS else ""
             if found is not None:
                 return str(found), f"{found.why} ({found.phase}){who}"
+        if figures.get("instead"):
+            after = ", ".join(f"{p} tokens are HF's after {q}" for p, q in list(figures["instead"].items())[:4])
+            return "lm_head", f"the logits of another position are taken: after {after} ({result.name})"
         each = zip(figures.get("positions", ()), figures.get("rel_l2_each", ()), strict=True)
         far = [tokens for tokens, error in each if not error <= figures["bound_each"]]
         if far:

@@ -30,7 +30,7 @@ def _judged(context, wanted, what):
     found = [r for r in context.modules if wanted(r)]
     if not context.values:
         return skipped(f"{len(found)} {what} were called; {context.no_values}")
-    bad = [r for r in found if not r.ok]
+    bad = [r for r in found if not r.ok and not layers.made_up_for(context, r.name)]
     own = [r for r in found if not r.compensated] or found
     worst = min(own, key=lambda r: (1 - r.bound) / max(1 - r.pcc, 1e-12))
     good = f"{len(found)} {what}; nearest to its bar: {worst.name}, PCC {worst.pcc:.6f} (bar {worst.bound})"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bringup.checkpoints.session import Session
 from bringup.errors import BadInput, BringupError
+from bringup.evaluation.layers.suspects.reading import nearest_rows
 from bringup.evaluation.pcc import rel_l2
 
 BOUNDARIES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129)
@@ -56,7 +57,7 @@ class Text:
 
         ids = (list(ids) * (length // len(ids) + 1))[:length]
         positions = sorted(
-            {p for p in (*range(1, BOUNDARIES[-1] + 1), *range(length - 3, length + 1)) if 1 <= p <= length}
+            {p for p in (*range(1, BOUNDARIES[-1] + 1), *range(length - 4, length + 1)) if 1 <= p <= length}
         )
         keep = torch.tensor(positions) - 1
 
@@ -145,6 +146,7 @@ class Probe:
         far = [p for p, e in zip(positions, error.tolist(), strict=True) if not e <= figures["bound_each"]]
         if far:
             wrong.append(f"far off at {_some(far)} tokens")
+            figures["instead"] = self._instead(far, logits[[positions.index(p) for p in far]], figures["bound_each"])
         flips = self._flips(want, logits, positions, figures["bound_each"])
         if flips:
             wrong.append(f"another prediction than HF, which is not close, at {_some(flips)} tokens")
@@ -162,6 +164,13 @@ class Probe:
             found += f", between the two ways at most {figures['rel_l2_between']:.4f}"
         found += f"; same prediction at {figures['same_prediction']} of {len(positions)}"
         return ConsistencyResult(name, not wrong, "; ".join([*wrong, found]), figures)
+
+    def _instead(self, far, logits, bound):
+        """After how many tokens HF has these logits, where it has all of them somewhere: {tokens: tokens}."""
+        index, apart = nearest_rows(logits, self.text.logits)
+        return (
+            dict(zip(far, (self.text.positions[i] for i in index), strict=True)) if float(apart.max()) < bound else {}
+        )
 
     def _flips(self, want, logits, positions, explained):
         """Positions with another argmax where HF's lead is more than UNDECIDED times what is explained of a logit."""

@@ -14,8 +14,8 @@ from bringup.evaluation.run import Job, Settings
 backends.activate("emulator")
 
 from tests.checks.faults import CHECKPOINTS  # noqa: E402  (needs ttnn)
-from tests.checks.harmless import HARMLESS  # noqa: E402
 from tests.checks.planted import PLANTED, qwen2  # noqa: E402
+from tests.checks.rewritten import HARMLESS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 ITEMS = [name for name in checks.checklist.NAMES if name != "multi_device"]

@@ -47,6 +47,7 @@ class Activations:
     modules: frozenset = frozenset()
     ran: set = field(default_factory=set)
     earlier: list = field(default_factory=list)  # tokens of the text that ran before, and is to leave nothing behind
+    user: int = 0  # which of a batch was watched
     calls: dict = field(default_factory=dict)  # (module, phase): the calls that it made, where the backend logs them
 
     def names(self):

@@ -2,6 +2,8 @@
 
 from contextlib import contextmanager
 
+BLOCK_FORMATS = ("bfloat8_b", "bfloat4_b")
+
 
 @contextmanager
 def weights_as(hf_model, precision):
@@ -52,3 +54,23 @@ def through(x, dtype):
 
     flat = x.float().reshape(-1, x.shape[-1]).contiguous()
     return ttnn.to_torch(ttnn.from_torch(flat, dtype=dtype, layout=ttnn.TILE_LAYOUT)).float().reshape(x.shape)
+
+
+def formats(model, layer, point, precision):
+    """Which of the weights behind a point are in another format than the model file declares."""
+    import ttnn
+
+    part = point.split(".")[0]
+    name = part if part == "lm_head" else f"model.layers.{layer}.{part}" if layer is not None else f"model.{part}"
+    module = dict(model.named_modules()).get(name) if model is not None else None
+    want = declared(name, precision) if precision is not None else None
+    if module is None or want is None:
+        return None
+    matrices = {n: w for n, w in vars(module).items() if isinstance(w, ttnn.Tensor) and w.shape[-2] > ttnn.TILE_SIZE}
+    held = {n: w.dtype for n, w in matrices.items() if tuple(w.shape)[:-2] == (1, 1)}  # a cache has users there
+    other = [f"{n} is {word(dtype)}" for n, dtype in held.items() if dtype != want]
+    return f"on the device {', '.join(other)}; the model file declares {word(want)}" if other else None
+
+
+def word(dtype):
+    return str(dtype).rpartition(".")[2].lower()

@@ -31,6 +31,7 @@ def record_device(model, ids, decode_from, user=0):
     names = inspect.signature(model.forward).parameters
     states = not any(_is_point(n) for n in named) and "output_hidden_states" in names
     out = Activations(list(ids), decode_from, "submodules" if any(map(_is_point, named)) else "logits")
+    out.user = user
     recorder = _Recorder(out, model, user)
 
     passes = [(0, decode_from)] + [(i, i + 1) for i in range(decode_from, len(ids))]
@@ -128,9 +129,9 @@ def _call(model, names, ids, start, stop, past, states, user=0):
     return model(input_ids=torch.tensor([list(ids[start:stop])]), past_key_values=past, **given)
 
 
-def device_cache(model, layer):
-    """{"k_cache", "v_cache"} of the first user in one layer: the whole row that it has on the device now."""
-    return _Recorder(Activations([], 0), model).cached(f"model.layers.{layer}.self_attn")
+def device_cache(model, layer, user=0):
+    """{"k_cache", "v_cache"} of a user in one layer: the whole row that it has on the device now."""
+    return _Recorder(Activations([], 0), model, user).cached(f"model.layers.{layer}.self_attn")
 
 
 class _Recorder:

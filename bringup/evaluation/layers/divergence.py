@@ -10,7 +10,7 @@ first is what the format explains; a point that is several times farther away ha
 from dataclasses import dataclass, field
 
 from bringup.evaluation.layers.activations import record_reference, split
-from bringup.evaluation.layers.declared import cache_format, weights_as
+from bringup.evaluation.layers.declared import cache_format, formats, weights_as
 from bringup.evaluation.layers.device_activations import record_device
 from bringup.evaluation.layers.verdict import (
     APPROXIMATE_EXP,
@@ -36,6 +36,7 @@ class Profile:
     ids: list = field(default_factory=list)
     decode_from: int = 0
     notes: list = field(default_factory=list)  # differences that are made up for, and do no harm
+    rebased: bool = False  # the residual stream is one of them: no block takes or gives what HF's does
 
     def as_dict(self):
         return {
@@ -81,14 +82,16 @@ def judge(hf_model, device, precision=None, model=None):
     with computing_in(hf_model, torch.float32):
         if anchored:
             compensated.sift(found, hf_model, device, anchored, floor(precision))
+            if compensated.sift_whole(found, hf_model, device, fp32, bf16):
+                return found
         stated = facts.differing(hf_model, device, model, precision)
         if found.first and (place := left_out.find(hf_model, device, own, found.first)):
             found.first = place
         elif found.first:
-            formats = suspects.formats(model, found.first.layer, found.first.point, precision)
+            held = formats(model, found.first.layer, found.first.point, precision)
             reason = suspects.explain(hf_model, device, own, found.first, model)
             said = {fact.rule: fact.words for fact in reversed(stated) if fact.at(found.first)}.values()
-            found.first.why = "; ".join(filter(None, (found.first.why, reason, formats, *said)))
+            found.first.why = "; ".join(dict.fromkeys(filter(None, (found.first.why, reason, held, *said))))
         else:
             found.first = next((fact.divergence() for fact in stated if fact.wrong), None)
     return found

@@ -5,24 +5,30 @@ Some of it no value shows: an epsilon that is smaller than any activation, a win
 
 import ast
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from bringup.evaluation.layers.activations import MODULES, ORDER, place, split
+from bringup.evaluation.layers.declared import BLOCK_FORMATS, formats, word
 from bringup.evaluation.layers.verdict import Divergence
 
 NORMS = ("ttnn.rms_norm", "ttnn.layer_norm")
 PRODUCTS = ("ttnn.linear", "ttnn.matmul")
+RESIDUALS = ("self_attn.residual", "mlp.residual")
 SLACK = 0.02  # of an epsilon or a scale: they are passed as float32
 
 
 class Call(NamedTuple):
-    """One call: the op, its arguments that are no tensors as text, the fidelity it ran at."""
+    """One call: the op, its arguments that are no tensors as text, the fidelity it ran at, the dtype of its first
+    operand and those of its results."""
 
     op: str
     arguments: dict
     fidelity: str | None
+    given: object
+    made: tuple
 
 
 class Fact(NamedTuple):
@@ -55,15 +61,21 @@ def logged(modules, phase, calls):
     if not hasattr(ttnn, "record"):  # the library keeps no such log
         yield
         return
-    handles, open_at = [], []
+    handles, frames = [], []
     with ttnn.record(buffers=True) as log:
 
         def enter(*_):
-            open_at.append(len(log))
+            frames.append((len(log), []))
 
         def leave(name):
-            start = open_at.pop()
-            calls[name, phase] = [call for record in log[start:] if (call := _call(record)) is not None]
+            start, parts = frames.pop()
+            if frames:
+                frames[-1][1].append((name, start, len(log)))
+            if re.fullmatch(r"model\.layers\.\d+", name):
+                for part, records in _between(parts, log):
+                    calls[f"{name}.{part}", phase] = _calls(records)
+            else:
+                calls[name, phase] = _calls(log[start:])
 
         for name, module in modules.items():
             if name:
@@ -76,41 +88,58 @@ def logged(modules, phase, calls):
                 handle.remove()
 
 
+def _between(parts, log):
+    """What a layer itself calls after its attention, and after its MLP: the sums with the residual."""
+    for (name, _, stop), following in zip(parts, [*(start for _, start, _ in parts[1:]), len(log)], strict=True):
+        part = name.rpartition(".")[2]
+        if part in ("self_attn", "mlp"):
+            yield f"{part}.residual", log[stop:following]
+
+
+def _calls(records):
+    return [call for record in records if (call := _call(record)) is not None]
+
+
 def _call(record):
     if record.held is None or not record.launches:
         return None
     fidelity = next((f for launch in record.launches if (f := launch.attrs.get("math_fidelity"))), None)
-    return Call(record.op, dict(record.held.arguments), fidelity)
+    given = record.inputs[0].dtype if record.inputs else None
+    return Call(record.op, dict(record.held.arguments), fidelity, given, tuple(spec.dtype for spec in record.outputs))
 
 
 def differing(hf_model, device, model, precision):
     """A list of `Fact`, in the order of the modules."""
     found = []
     modules = dict(hf_model.named_modules())
-    judged = [key for key in device.calls if key[0] in modules and _is_judged(key[0], modules)]
+    judged = [key for key in device.calls if _is_judged(key[0], modules)]
     for name, phase in sorted(judged, key=lambda key: (key[1] != "prefill", _order(key[0]))):
+        if (said := formats(model, *split(name), precision)) and not any(f.words == said for f in found):
+            found.append(Fact(name, phase, said, FORMATS))
         for rule in RULES:
             for call in device.calls[name, phase]:
-                said = rule.check(call, modules[name], model, precision) if call.op in rule.ops else None
+                applies = not rule.ops or call.op in rule.ops
+                said = rule.check(call, modules.get(name), model, precision) if applies else None
                 if said and not any(f.module == name and f.words == said for f in found):
                     found.append(Fact(name, phase, said, rule))
     return found
 
 
 def _is_judged(name, modules):
-    """Modules that have a point, and norms inside them."""
-    return split(name)[1] in (*MODULES, "norm", "lm_head") or hasattr(modules[name], "variance_epsilon")
+    """Modules that have a point, norms inside them, and the sums with the residual."""
+    known = name in modules and hasattr(modules[name], "variance_epsilon")
+    return known or split(name)[1] in (*MODULES, *RESIDUALS, "norm", "lm_head")
 
 
 def _order(name):
     layer, part = split(name)
-    if layer is None:
+    if layer is None or part in ORDER:
         return place(name)
     return (layer, ORDER.index(part.split(".")[0]))
 
 
 class Rule(NamedTuple):
-    """`check(call, hf_module, model, precision)` gives words, or None."""
+    """`check(call, hf_module, model, precision)` gives words, or None; no `ops`: of every op."""
 
     ops: tuple
     check: Callable
@@ -169,6 +198,18 @@ def _scale(call, module, model, precision):
     return f"the op log: {call.op} has the scale {got:.4g}, HF {want:.4g}"
 
 
+def _made(call, module, model, precision):
+    """Block formats that the file does not declare: blocks have them in weights and cache, others perhaps elsewhere."""
+    from bringup.blocks import CausalLM
+
+    parts = ("cache",) if isinstance(model, CausalLM) else ("attention", "mlp", "head", "cache")
+    said = {getattr(precision, part, None) for part in parts}
+    for dtype in call.made if precision is not None else ():
+        if word(dtype) in BLOCK_FORMATS and dtype not in (call.given, *said):  # what it is given another made
+            return f"the op log: {call.op} gives {word(dtype)}, the model file declares no such format for it"
+    return None
+
+
 ATTENTION = (
     "ttnn.transformer.scaled_dot_product_attention",
     "ttnn.transformer.scaled_dot_product_attention_decode",
@@ -180,4 +221,6 @@ RULES = (
     Rule(ATTENTION, _window, wrong=True),
     Rule(ATTENTION, _scale, wrong=False),
     Rule((*PRODUCTS, *NORMS, *ATTENTION), _fidelity, wrong=False),
+    Rule((), _made, wrong=True),
 )
+FORMATS = Rule((), lambda *_: None, wrong=True)  # weights that are held in another format than declared

@@ -4,5 +4,5 @@ A fault is planted as in `tests.checks.faults`. What is written beside it is wha
 finder says of it.
 """
 
-from tests.checks.planted import attention, chips, layer, rope, state, weights
+from tests.checks.planted import attention, chips, layer, others, rope, state, weights
 from tests.checks.planted.core import PLANTED

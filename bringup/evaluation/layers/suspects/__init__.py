@@ -13,7 +13,7 @@ weights     other weights in the place of the one expected
 norms, residuals, rotation, attention, mlp, ends    what each kind of point may have instead
 """
 
-from bringup.evaluation.layers.suspects.case import REMAINS, Case, distance, formats
+from bringup.evaluation.layers.suspects.case import REMAINS, Case, distance
 from bringup.evaluation.layers.suspects.mechanisms import explain
 
-__all__ = ["REMAINS", "Case", "distance", "explain", "formats"]
+__all__ = ["REMAINS", "Case", "distance", "explain"]

@@ -2,9 +2,11 @@
 
 import torch
 
-from bringup.evaluation.layers.device_activations import device_cache
+from bringup.evaluation.layers.activations import record_reference
+from bringup.evaluation.layers.declared import BLOCK_FORMATS
+from bringup.evaluation.layers.device_activations import USERS, device_cache
 from bringup.evaluation.layers.suspects import reading, weights
-from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, COARSE, distance
+from bringup.evaluation.layers.suspects.case import COARSE, distance
 from bringup.evaluation.layers.suspects.mlp import LOFI, _bits, sums
 
 LSTSQ = 512  # query heads times KV heads (or heads): beyond that their order is not read off
@@ -58,6 +60,7 @@ def attention(case):
             yield from _in_some_heads(a, words, right, heads)
     if case.decode and case.model is not None:
         yield from _beyond(a)
+        yield from _of_another_user(a)
     yield from _orders(a, right)
     yield from _output(a, right)
 
@@ -78,12 +81,37 @@ def _scales(a):
         best = min((best / step**2, best / step, best, best * step, best * step**2), key=miss)
     if abs(best - 1) > 0.02:
         yield f"scaled by {_scale(a, a.scale * best)}, where HF has {a.scale:.4g}", a.heads(scale=a.scale * best)
+    yield from _scale_of_one_head(a, mask)
     cap = getattr(a.case.config, "attn_logit_softcapping", None)
     for value in (30.0, 50.0):
         if value != cap:
             scores = (a.q @ a.k[a.pairs].transpose(1, 2) * a.scale / value).tanh() * value
             shares = scores.masked_fill(~a.causal, float("-inf")).softmax(-1)
             yield f"with its scores through tanh, capped at {value:g}", shares @ a.v[a.pairs]
+
+
+def _scale_of_one_head(a, mask):
+    """One head alone with another scale: which head, and how much of HF's, would explain the value best."""
+    rows, right = a.case.rows, a.heads()
+    q, k, v = a.q[:, rows], a.k[a.pairs], a.v[a.pairs]
+    base = a.by_head(right[:, rows])
+    rest = a.case.got - base.sum(0) - (0 if a.bias is None else a.bias.float())
+
+    def missed(by):
+        return (rest - a.by_head(attend(q, k, v, mask, a.scale * by)) + base).flatten(1).norm(dim=1)
+
+    step = float(SCALES[1] / SCALES[0])
+    table = torch.stack([missed(float(by)) for by in SCALES])
+    at, head = divmod(int(table.argmin()), len(right))
+    best = float(SCALES[at])
+    for _ in range(6):
+        step **= 0.4
+        near = (best / step**2, best / step, best, best * step, best * step**2)
+        best = min(near, key=lambda by: float(missed(by)[head]))
+    if len(right) > 1 and abs(best - 1) > 0.02:
+        heads = right.clone()
+        heads[head] = a.heads(scale=a.scale * best)[head]
+        yield f"scaled by {_scale(a, a.scale * best)} in head {head} alone, where HF has {a.scale:.4g}", heads
 
 
 def _scale(a, scale):
@@ -215,22 +243,51 @@ def _in_some_heads(a, words, right, wrong):
 
 
 def _beyond(a):
-    """The last step with what the cache holds beyond its position: up to where would explain the value best."""
+    """A step with what the cache held beyond its position: up to where would explain the value best."""
     case = a.case
-    held = device_cache(case.model, case.layer)
-    n, last = a.n, case.rows[-1:]
-    if len(held) < 2 or len(held["k_cache"]) <= n or int(last) != n - 1:
-        return
-    k, v = (case.by_head(held[name]) for name in ("k_cache", "v_cache"))
-    scores = (k[a.pairs] @ a.q[:, -1, :, None])[..., 0] * a.scale  # [heads, all positions of the cache]
-    shares = (scores - scores.amax(1, keepdim=True)).exp()
-    read = (shares[..., None] * v[a.pairs]).cumsum(1) / shares.cumsum(1)[..., None]  # up to each position
-    values = a.out(read)[n:]
-    end = int((values - case.device.points[case.name][last]).norm(dim=1).argmin())
-    words = "attention that sees one position too many: the causal mask is off by one"
-    if end > 0:
-        words = "attention that reads on beyond its position, over what an earlier prompt left in the cache"
-    yield words, values[[end]], last
+    steps = [(case.rows[-1:], held)] if (held := _held(a, case.device.user)) else []
+    worst = case.rows[(case.got - case.want).norm(dim=1).argmax()][None]
+    if case.device.earlier:
+        before = record_reference(case.hf, case.device.earlier, len(case.device.earlier)).points
+        left = (before[f"{case.prefix}self_attn.{name}"] for name in ("k_cache", "v_cache"))
+        steps.append((worst, [case.by_head(x) for x in left]))
+    for at, (k, v) in steps:
+        own = int(at) + 1
+        k, v = (torch.cat([x[:, :own], y[:, own:]], dim=1) for x, y in ((a.k, k), (a.v, v)))
+        scores = (k[a.pairs] @ a.q[:, own - 1, :, None])[..., 0] * a.scale  # [heads, all positions of the cache]
+        shares = (scores - scores.amax(1, keepdim=True)).exp()
+        read = (shares[..., None] * v[a.pairs]).cumsum(1) / shares.cumsum(1)[..., None]  # up to each position
+        values = a.out(read)[own:]
+        if len(values):
+            end = int((values - case.device.points[case.name][at]).norm(dim=1).argmin())
+            words = "attention that sees one position too many: the causal mask is off by one"
+            if end > 0:
+                words = (
+                    f"attention that reads on beyond its position, {own - 1}, to {own + end}, "
+                    "over what an earlier prompt left in the cache"
+                )
+            yield words, values[[end]], at
+
+
+def _held(a, user):
+    """Keys and values of a user's whole row of the cache, [heads, length, head_dim] each; None where there is none, or
+    the last step is not judged."""
+    held = device_cache(a.case.model, a.case.layer, user)
+    if len(held) < 2 or len(held["k_cache"]) <= a.n or int(a.case.rows[-1]) != a.n - 1:
+        return None
+    return [a.case.by_head(held[name]) for name in ("k_cache", "v_cache")]
+
+
+def _of_another_user(a):
+    """The last step of a user among others, over the keys and values of another one."""
+    case = a.case
+    for user in range(USERS) if case.device.user else ():
+        held = _held(a, user) if user != case.device.user else None
+        if held is not None:
+            k, v = (x[:, : a.n] for x in held)
+            read = attend(a.q[:, -1:], k[a.pairs], v[a.pairs], a.causal[-1:], a.scale)
+            words = f"attention of user {case.device.user} over the keys and values of user {user}"
+            yield words, a.out(read), case.rows[-1:]
 
 
 def _orders(a, right):

@@ -3,10 +3,9 @@
 import torch
 
 from bringup.evaluation.layers.activations import split
-from bringup.evaluation.layers.declared import declared, through
+from bringup.evaluation.layers.declared import through
 
 REMAINS = 1 / 3  # of the error: what a suspect may leave and still be named
-BLOCK_FORMATS = ("bfloat8_b", "bfloat4_b")
 COARSE = 0.15  # of the error: what may be left where a value near the edge of a coarse grid falls to either side
 
 
@@ -128,23 +127,3 @@ def on_grid(x, dtype):
     import ttnn
 
     return through(x, getattr(ttnn, dtype))
-
-
-def formats(model, layer, point, precision):
-    """Which of the weights behind a point are in another format than the model file declares."""
-    import ttnn
-
-    part = point.split(".")[0]
-    name = part if part == "lm_head" else f"model.layers.{layer}.{part}" if layer is not None else f"model.{part}"
-    module = dict(model.named_modules()).get(name) if model is not None else None
-    want = declared(name, precision) if precision is not None else None
-    if module is None or want is None:
-        return None
-    matrices = {n: w for n, w in vars(module).items() if isinstance(w, ttnn.Tensor) and w.shape[-2] > 1}
-    held = {n: w.dtype for n, w in matrices.items() if tuple(w.shape)[:-2] == (1, 1)}  # a cache has users there
-    other = [f"{n} is {_word(dtype)}" for n, dtype in held.items() if dtype != want]
-    return f"on the device {', '.join(other)}; the model file declares {_word(want)}" if other else None
-
-
-def _word(dtype):
-    return str(dtype).rpartition(".")[2].lower()

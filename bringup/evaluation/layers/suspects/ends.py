@@ -3,8 +3,9 @@
 import torch
 
 from bringup.evaluation.layers.activations import place, record_reference, split
+from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.suspects import reading
-from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, COARSE, rounded
+from bringup.evaluation.layers.suspects.case import COARSE, rounded
 from bringup.evaluation.layers.suspects.weights import orders
 
 NOISE = 0.004  # a bfloat16 rounding: a read-off number closer to 1 than this is 1
@@ -19,6 +20,7 @@ def any_point(case):
     for dtype in BLOCK_FORMATS:
         for grid in case.grids(dtype):
             yield f"HF's value rounded to {dtype}", grid(want), COARSE
+    yield from zeros(case)
     yield from _in_parts(case)
     yield from _elsewhere(case)
     yield from _positions(case)
@@ -62,6 +64,14 @@ def _positions(case):
         yield f"HF's value {reading.described(case.rows, index, case.device.decode_from)}", pool[index]
 
 
+def zeros(case, one="column"):
+    """HF's value with nothing in some columns."""
+    empty = case.got.norm(dim=0) < 1e-6 * case.want.norm(dim=0)
+    if bool(empty.any()) and not bool(empty.all()):
+        where = reading.ranges(empty.nonzero().flatten().tolist(), one)
+        yield f"HF's value with zeros in {where}", case.want.masked_fill(empty[None], 0.0)
+
+
 def _vectors(case):
     """One vector added at every position, or one factor for every column: a bias or a norm's weight."""
     got, want = case.got, case.want
@@ -101,11 +111,18 @@ def embedding(case):
         index, apart = reading.nearest_rows(case.got, table)
         if float(apart.max()) < 0.05:
             pairs = [(int(a), int(b)) for a, b in zip(ids[case.rows], index, strict=True) if a != b]
-            said = ", ".join(f"{a} as {b}" for a, b in dict(pairs).items())[:80]
-            yield f"the embedding of other token ids: {said}", table[index].float()
+            yield f"the embedding of other token ids: {_ids(dict(pairs))}", table[index].float()
     for words, value in orders(table[ids].float().T, case.chips):
         if "rows" in words:
             yield f"the table {words.replace('rows', 'columns')}", value.T
+
+
+def _ids(taken):
+    """{id: the one that it is taken for} in words."""
+    instead = set(taken.values())
+    if len(taken) > 1 and len(instead) == 1 and min(taken) > min(instead):
+        return f"all of them above {min(instead)} (from {min(taken)} on) are taken for {min(instead)}"
+    return ", ".join(f"{a} as {b}" for a, b in list(taken.items())[:8]) + ", ..." * (len(taken) > 8)
 
 
 def head(case):
@@ -130,7 +147,11 @@ def head(case):
     cap = getattr(case.config, "final_logit_softcapping", None)
     for value in (cap, 30.0, 15.0, 50.0):
         if value:
-            yield f"the logits through tanh, capped at {value:g}", value * torch.tanh(case.want / value)
+            words, x = f"the logits through tanh, capped at {value:g}", case.want
+            yield words, value * torch.tanh(x / value)
+            inner = (x.bfloat16() * torch.tensor(1 / value).bfloat16()).tanh()  # in steps, each rounded
+            yield words, (inner * value).float()
+    yield from zeros(case, "token")
     for words, value in orders(case.want.T, case.chips):
         if "rows" in words:
             words = words.replace("with its rows ", "").replace("rows", "tokens")

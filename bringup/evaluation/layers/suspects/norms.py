@@ -2,6 +2,10 @@
 
 import torch
 
+from bringup.evaluation.layers.activations import split
+from bringup.evaluation.layers.suspects.case import distance
+
+SAME = 0.05  # relative: products on the device and HF's of the same weight, in any format
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
@@ -55,12 +59,26 @@ def _other_weights(case, normed):
         theirs = getattr(module, "weight", None)
         if "norm" in name and name != case.name and theirs is not None and theirs.shape == normed.shape[-1:]:
             where = name.removeprefix("model.")
+            if (layer := _whole_layer(case, name)) is not None:
+                where += f": layer {layer} runs in the place of layer {case.layer}, v_proj is its too"
             if name.startswith(case.prefix):
                 where = name.removeprefix(case.prefix)
             yield f"the norm with the weight of {where}", normed * theirs.detach().float()
     for by in (1, -1):
         yield f"the norm with its weight shifted by {by:+d}", normed * case.module.weight.detach().float().roll(by)
     yield "the norm with its weight in reverse", normed * case.module.weight.detach().float().flip(0)
+
+
+def _whole_layer(case, name):
+    """The layer of a norm's name where the device's values are those of that layer's v_proj, and None else."""
+    layer, part = split(name)
+    if case.point != "input_layernorm" or part != case.point or not case.has("self_attn.v_proj"):
+        return None
+    got = case.device.points.get(case.prefix + "self_attn.v_cache")
+    theirs = case.modules[f"model.layers.{layer}.self_attn.v_proj"](case.value("input_layernorm"))
+    if got is None or got.shape != theirs.shape:
+        return None
+    return layer if distance(theirs[case.rows], got[case.rows]) < SAME else None
 
 
 def _other_inputs(case, norm):

@@ -2,8 +2,9 @@
 
 import torch
 
+from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.suspects import reading
-from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, COARSE
+from bringup.evaluation.layers.suspects.case import COARSE
 
 SIMPLE = 0.02  # a coefficient is 0, 1, 2, ... within this
 

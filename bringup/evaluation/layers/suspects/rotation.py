@@ -4,8 +4,9 @@ import math
 
 import torch
 
+from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.suspects import reading, weights
-from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, on_grid
+from bringup.evaluation.layers.suspects.case import on_grid
 from bringup.evaluation.layers.suspects.norms import head_norm
 
 THETAS = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1.5e5, 2.5e5, 5e5, 1e6, 2e6, 5e6, 8e6, 1e7, 1e8)
@@ -133,6 +134,10 @@ def _frequencies(r):
             other = theta ** (-torch.arange(0, hd, 2).float() / dim)
             same = f"head_dim is {r.head_dim}; as rope_theta {theta ** (hd / dim):,.4g} would give"
             yield f"rotated with tables for heads of {dim} ({same})", r.by(other)
+    for name, other in r.case.config.to_dict().items():
+        if isinstance(other, (int, float)) and other > 100 and abs(other - theta) > 1e-3 * theta:
+            words = f"rotated with rope_theta {other:,.0f}, which is {name}, where HF has {theta:,.0f}"
+            yield words, r.by(float(other) ** -exponent)
     for other in THETAS:
         if abs(other - theta) > 1e-3 * theta:
             yield f"rotated with rope_theta {other:,.0f} where HF has {theta:,.0f}", r.by(other**-exponent)

@@ -5,7 +5,8 @@
 
 import torch
 
-from bringup.evaluation.layers.suspects.case import BLOCK_FORMATS, rounded
+from bringup.evaluation.layers.declared import BLOCK_FORMATS
+from bringup.evaluation.layers.suspects.case import rounded
 
 SHARES = (2, 4, 8, 32)  # chips that may have been meant
 
