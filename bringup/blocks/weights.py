@@ -34,6 +34,15 @@ def replicated(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
     return _put(weight, mesh, dtype, None)
 
 
+def experts(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """[experts, out, in] -> per chip [1, experts / ways, in, out]; padded with experts of zeros to equal shares."""
+    weight = weight.detach()
+    if -len(weight) % mesh.tensor_ways:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, -len(weight) % mesh.tensor_ways))
+    dim = 1 if mesh.tensor_ways > 1 else None
+    return mesh.put(weight.transpose(1, 2)[None], dtype, ttnn.TILE_LAYOUT, shard_dim=dim)
+
+
 def vector(weight: torch.Tensor, mesh: Mesh) -> ttnn.Tensor:
     """[n] -> [1, 1, 1, n] bfloat16 on every chip: a norm's weight."""
     return mesh.put(weight.detach()[None, None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
