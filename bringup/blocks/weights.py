@@ -43,6 +43,23 @@ def experts(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
     return mesh.put(weight.transpose(1, 2)[None], dtype, ttnn.TILE_LAYOUT, shard_dim=dim)
 
 
+def dealt(weight: torch.Tensor, sizes: tuple[int, ...], ways: int) -> torch.Tensor:
+    """[sum of sizes, in] -> its rows so that an even cut into `ways` gives each an equal share of every block."""
+    if ways == 1:
+        return weight
+    shares = [block.chunk(ways) for block in weight.split(sizes)]
+    return torch.cat([share[chip] for chip in range(ways) for share in shares])
+
+
+def blocks(hf_linear, sizes: tuple[int, ...], mesh: Mesh, dtype) -> tuple[ttnn.Tensor, ttnn.Tensor | None]:
+    """Weight and bias of a column-parallel layer, or a weight [out, in], whose outputs are blocks of these sizes."""
+    weight, bias = (hf_linear, None) if isinstance(hf_linear, torch.Tensor) else (hf_linear.weight, hf_linear.bias)
+    device = _put(dealt(weight.detach(), sizes, mesh.tensor_ways), mesh, dtype, COLUMN)
+    if bias is None:
+        return device, None
+    return device, _put(dealt(bias.detach()[:, None], sizes, mesh.tensor_ways), mesh, ttnn.bfloat16, COLUMN)
+
+
 def vector(weight: torch.Tensor, mesh: Mesh) -> ttnn.Tensor:
     """[n] -> [1, 1, 1, n] bfloat16 on every chip: a norm's weight."""
     return mesh.put(weight.detach()[None, None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
