@@ -30,8 +30,8 @@ class GatedDeltaNet(torch.nn.Module):
         self.exact = compute_config("HiFi4")  # the only arithmetic that the rule's ops take
         if hf.num_k_heads % ways or hf.num_v_heads % ways:
             raise ValueError(
-                f"linear attention: {hf.num_k_heads} key and {hf.num_v_heads} value heads are not equal shares of {ways}"
-                " chips"
+                f"linear attention: {hf.num_k_heads} key and {hf.num_v_heads} value heads are not equal shares of "
+                f"{ways} chips"
             )
         self.k_heads, self.v_heads = hf.num_k_heads // ways, hf.num_v_heads // ways
         self.k_dim, self.v_dim = hf.head_k_dim, hf.head_v_dim
@@ -90,7 +90,7 @@ class GatedDeltaNet(torch.nn.Module):
         rows, state = g.shape[-2], None
         group, user = self.states[step.row // self.at_once], step.row % self.at_once
         if step.start:
-            state = ttnn.slice(group, (user, 0, 0, 0), (user + 1, *group.shape[1:]))
+            state = ttnn.slice(group, (user, 0, 0, 0), (user + 1, *tuple(group.shape)[1:]))
         g, beta = (ttnn.reshape(ttnn.mul(x, step.tokens.mask), (1, rows, self.v_heads)) for x in (g, beta))
         out, state = ttnn.transformer.chunk_gated_delta_rule(
             q, k, v, g, beta, initial_state=state, output_final_state=True, chunk_size=CHUNK, output_head_major=True,
@@ -106,7 +106,10 @@ class GatedDeltaNet(torch.nn.Module):
         found = []
         for i, state in enumerate(self.states):
             start, end = i * self.at_once, (i + 1) * self.at_once
-            of_group = [ttnn.slice(x, (start, *[0] * (len(x.shape) - 1)), (end, *x.shape[1:])) for x in (q, k, v, g, beta)]
+            of_group = [
+                ttnn.slice(x, (start, *[0] * (len(x.shape) - 1)), (end, *tuple(x.shape)[1:]))
+                for x in (q, k, v, g, beta)
+            ]
             out, moved = ttnn.transformer.fused_recurrent_gated_delta_rule(
                 *of_group, initial_state=state, output_final_state=True, compute_kernel_config=self.exact
             )
@@ -122,7 +125,7 @@ class GatedDeltaNet(torch.nn.Module):
 
 
 def projections(hf) -> tuple[torch.Tensor, ...]:
-    """HF's weights [out, hidden] of q | k | v, of z, b and a: of their own, or two matrices by key head (Qwen3-Next)."""
+    """HF's weights [out, hidden] of q | k | v, z, b and a: of their own, or two matrices by key head (Qwen3-Next)."""
     if hasattr(hf, "in_proj_qkv"):
         return hf.in_proj_qkv.weight, hf.in_proj_z.weight, hf.in_proj_b.weight, hf.in_proj_a.weight
     per_key = hf.num_v_heads // hf.num_k_heads

@@ -18,7 +18,7 @@ class Tokens:
     """Which rows of a piece of a prompt are tokens, and not padding: by them states end where the prompt does."""
 
     mask: ttnn.Tensor  # [1, 1, rows, 1] float32, 1 where a token is
-    ends: ttnn.Tensor  # [1, 32] uint32: their number, one more, and so on
+    ends: ttnn.Tensor  # [1, inputs that a convolution keeps] uint32: their number, one more, and so on
 
 
 class States:
@@ -26,6 +26,7 @@ class States:
 
     def __init__(self, mesh: Mesh):
         self.mesh, self.kept = mesh, []
+        self.inputs = 1  # that a convolution keeps
 
     def zeros(self, shape: tuple[int, ...], dtype) -> ttnn.Tensor:
         self.kept.append(ttnn.zeros(shape, dtype=dtype, layout=ttnn.TILE_LAYOUT, device=self.mesh.device))
@@ -45,7 +46,7 @@ class States:
         lengths = torch.tensor(prompts)[:, None]
         at = torch.arange(rows)[None]
         mask = self.mesh.put_users((at < lengths).float()[:, None, :, None], ttnn.float32)
-        ends = self.mesh.put_users((lengths + torch.arange(TILE)).int(), ttnn.uint32)
+        ends = self.mesh.put_users((lengths + torch.arange(self.inputs)).int(), ttnn.uint32)
         return Tokens(ttnn.to_layout(mask, ttnn.TILE_LAYOUT), ends)
 
 
@@ -66,6 +67,7 @@ class CausalConv(torch.nn.Module):
             bias = weights.dealt(hf_conv.bias.detach()[:, None], sizes, mesh.tensor_ways).T[None, None]
             self.bias = mesh.put(bias, ttnn.bfloat16, ttnn.TILE_LAYOUT, shard_dim=cut)
         self.taps, self.width = self.weight.shape[0], self.weight.shape[-1]
+        states.inputs = self.taps - 1
         self.state = states.zeros((self.taps - 1, 1, USERS, self.width), ttnn.bfloat16)
 
     def forward(self, x: ttnn.Tensor, step) -> ttnn.Tensor:
@@ -83,8 +85,7 @@ class CausalConv(torch.nn.Module):
             )
         whole = ttnn.concat([past, x], dim=2)
         last = ttnn.embedding(step.tokens.ends, whole, layout=ttnn.TILE_LAYOUT)  # rows of a table: the last inputs
-        last = ttnn.slice(ttnn.reshape(last, (1, 1, TILE, self.width)), (0, 0, 0, 0), (1, 1, before, self.width))
-        ttnn.update_cache(self.state, last, step.row)
+        ttnn.update_cache(self.state, ttnn.reshape(last, (1, 1, before, self.width)), step.row)
         total = None
         for j in range(self.taps):
             tap = ttnn.slice(self.weight, (j, 0, 0, 0), (j + 1, 1, 1, self.width))
@@ -111,7 +112,9 @@ class ShortConv(torch.nn.Module):
         self.mesh, self.compute = mesh, precision.linear
         hidden = hf_conv.out_proj.weight.shape[0]
         if hidden % (TILE * mesh.tensor_ways):
-            raise ValueError(f"{hidden} columns of a convolution are not whole tiles on each of {mesh.tensor_ways} chips")
+            raise ValueError(
+                f"{hidden} columns of a convolution are not whole tiles on each of {mesh.tensor_ways} chips"
+            )
         self.in_proj, self.in_bias = weights.blocks(hf_conv.in_proj, (hidden,) * 3, mesh, precision.attention)
         self.conv = CausalConv(hf_conv.conv, (hidden,), cache.states, mesh)
         self.out_proj = weights.row(hf_conv.out_proj.weight, mesh, precision.attention)
@@ -119,9 +122,7 @@ class ShortConv(torch.nn.Module):
 
     def forward(self, x: ttnn.Tensor, step) -> ttnn.Tensor:
         place, rows, width = x.memory_config(), x.shape[-2], self.conv.width
-        both = ttnn.linear(
-            x, self.in_proj, bias=self.in_bias, memory_config=place, compute_kernel_config=self.compute
-        )
+        both = ttnn.linear(x, self.in_proj, bias=self.in_bias, memory_config=place, compute_kernel_config=self.compute)
         b, c, inner = (ttnn.slice(both, (0, 0, 0, i * width), (1, 1, rows, (i + 1) * width)) for i in range(3))
         ttnn.deallocate(both)
         mixed = ttnn.typecast(ttnn.mul(self.conv(ttnn.mul(b, inner), step), c), ttnn.bfloat16)

@@ -126,9 +126,6 @@ def test_a_router_chooses_and_weighs_as_hf(device, family):
 @pytest.mark.parametrize(("width", "cores"), [(32, 1), (96, 3), (768, 24), (2048, 64), (2880, 30), (4096, 64)])
 def test_the_blocks_of_a_sparse_product_fill_a_rectangle(width, cores):
     config = program(32, 2048, width)
-    across, down = (
-        config.compute_with_storage_grid_size.x,
-        config.compute_with_storage_grid_size.y,
-    )
+    across, down = config.compute_with_storage_grid_size
     assert across * down == cores
     assert cores * config.per_core_N * 32 >= width > (cores - 1) * config.per_core_N * 32
