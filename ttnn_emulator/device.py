@@ -13,6 +13,7 @@ from .grid import CoreCoord, CoreGrid, CoreRange, CoreRangeSet
 from .memory import Allocator, BufferType
 from .shape import round_up
 from .subdevice import SubDevices
+from .value import Value
 
 
 class _Dims(tuple):
@@ -51,22 +52,16 @@ class MeshCoordinate(_Dims):
     __slots__ = ()
 
 
-class Number:
+class Number(Value):
     """A number of a kind of its own."""
 
-    __slots__ = ("value",)
+    FIELDS = __slots__ = ("value",)
 
     def __init__(self, value: int):
         self.value = int(value)
 
     def __int__(self) -> int:
         return self.value
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, type(self)) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value})"

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from .errors import DeviceRejects
+from .value import Value
 
 
 class CoreCoord(NamedTuple):
@@ -21,10 +22,10 @@ class CoreCoord(NamedTuple):
         return repr(self)
 
 
-class CoreGrid:
+class CoreGrid(Value):
     """A full x by y grid of cores from (0, 0)."""
 
-    __slots__ = ("x", "y")
+    FIELDS = __slots__ = ("x", "y")
 
     def __init__(self, *, x: int, y: int):
         self.x, self.y = x, y
@@ -33,20 +34,14 @@ class CoreGrid:
     def num_cores(self) -> int:
         return self.x * self.y
 
-    def __eq__(self, other) -> bool:
-        return isinstance(other, CoreGrid) and (self.x, self.y) == (other.x, other.y)
-
-    def __hash__(self) -> int:
-        return hash((self.x, self.y))
-
     def __repr__(self) -> str:
         return f"ttnn.CoreGrid(x={self.x}, y={self.y})"
 
 
-class CoreRange:
+class CoreRange(Value):
     """The cores of a rectangle, both corners included."""
 
-    __slots__ = ("start", "end")
+    FIELDS = __slots__ = ("start", "end")
 
     def __init__(self, start, end=None):
         if end is None:  # CoreRange(core): one core
@@ -67,25 +62,18 @@ class CoreRange:
         x, y = core
         return self.start.x <= x <= self.end.x and self.start.y <= y <= self.end.y
 
-    def __eq__(self, other) -> bool:
-        return isinstance(other, CoreRange) and (self.start, self.end) == (other.start, other.end)
-
-    def __hash__(self) -> int:
-        return hash((self.start, self.end))
-
     def __repr__(self) -> str:
         return f"[{self.start} - {self.end}]"
 
 
-class CoreRangeSet:
+class CoreRangeSet(Value):
     """A set of core ranges."""
 
-    __slots__ = ("_ranges", "_hash")
+    FIELDS = __slots__ = ("_ranges",)
 
     def __init__(self, core_ranges=()):
         ranges = [core_ranges] if isinstance(core_ranges, CoreRange) else list(core_ranges)
         self._ranges = tuple(ranges)
-        self._hash = hash(self._ranges)
 
     def ranges(self) -> list[CoreRange]:
         return list(self._ranges)
@@ -122,12 +110,6 @@ class CoreRangeSet:
 
     def size(self) -> int:
         return len(self._ranges)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, CoreRangeSet) and self._ranges == other._ranges
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def __repr__(self) -> str:
         return "{" + ", ".join(map(repr, self._ranges)) + "}"

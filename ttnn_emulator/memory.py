@@ -17,6 +17,7 @@ from .enums import Named
 from .errors import DeviceRejects
 from .grid import CoreGrid, CoreRange, CoreRangeSet
 from .shape import TILE, round_up
+from .value import Value
 
 
 class TensorMemoryLayout(Named):
@@ -36,40 +37,31 @@ class ShardStrategy(Named):
     HEIGHT, WIDTH, BLOCK = 1, 2, 3
 
 
-class ShardSpec:
+class ShardSpec(Value):
     """The cores that hold the shards, and the shape (rows, columns) of one shard."""
 
-    __slots__ = ("grid", "shape", "orientation", "_hash")
+    FIELDS = __slots__ = ("grid", "shape", "orientation")
 
     def __init__(
         self, grid: CoreRangeSet, shard_shape, shard_orientation: ShardOrientation = ShardOrientation.ROW_MAJOR
     ):
         self.grid, self.shape, self.orientation = grid, tuple(int(n) for n in shard_shape), shard_orientation
-        self._hash = hash((grid, self.shape, shard_orientation))
 
     def num_cores(self) -> int:
         return self.grid.num_cores()
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, ShardSpec) and (self.grid, self.shape, self.orientation) == (
-            other.grid, other.shape, other.orientation)  # fmt: skip
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def __repr__(self) -> str:
         return (f"ShardSpec(grid={self.grid},shape={list(self.shape)},"
                 f"orientation=ShardOrientation::{self.orientation.name})")  # fmt: skip
 
 
-class MemoryConfig:
+class MemoryConfig(Value):
     """How a buffer is spread (interleaved or sharded), and in which memory."""
 
-    __slots__ = ("memory_layout", "buffer_type", "shard_spec", "_hash")
+    FIELDS = __slots__ = ("memory_layout", "buffer_type", "shard_spec")
 
     def __init__(self, memory_layout=TensorMemoryLayout.INTERLEAVED, buffer_type=BufferType.DRAM, shard_spec=None):
         self.memory_layout, self.buffer_type, self.shard_spec = memory_layout, buffer_type, shard_spec
-        self._hash = hash((memory_layout, buffer_type, shard_spec))
 
     def is_sharded(self) -> bool:
         return self.memory_layout is not TensorMemoryLayout.INTERLEAVED
@@ -81,15 +73,6 @@ class MemoryConfig:
     @property
     def interleaved(self) -> bool:
         return self.memory_layout is TensorMemoryLayout.INTERLEAVED
-
-    def __eq__(self, other) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, MemoryConfig) and (self.memory_layout, self.buffer_type, self.shard_spec) == (
-            other.memory_layout, other.buffer_type, other.shard_spec)  # fmt: skip
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def __repr__(self) -> str:
         return (f"MemoryConfig(memory_layout=TensorMemoryLayout::{self.memory_layout.name},"

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from .errors import DeviceRejects, NotEmulated
 from .grid import CoreRange, CoreRangeSet
+from .value import Value
 
 
-class _Number:
+class _Number(Value):
     """A number of its own kind."""
 
-    __slots__ = ("number",)
+    FIELDS = __slots__ = ("number",)
 
     def __init__(self, id: int):
         self.number = int(id)
-
-    def __eq__(self, other) -> bool:
-        return type(self) is type(other) and self.number == other.number
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.number))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.number})"

@@ -11,6 +11,7 @@ from .errors import DeviceRejects, NotEmulated
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
 from .numerics.rows import all_whole
 from .shape import TILE, PublicShape, Shape, round_up, tile_padded
+from .value import Value
 
 
 class Tile:
@@ -30,10 +31,11 @@ class Tile:
         return "Tile with shape: [32, 32]"
 
 
-class TensorSpec:
+class TensorSpec(Value):
     """Logical and padded shape, dtype, layout and memory config of a tensor on one chip (None: on the host)."""
 
-    __slots__ = ("shape", "padded_shape", "dtype", "layout", "memory_config", "tile", "_hash", "_room")
+    FIELDS = ("shape", "dtype", "layout", "memory_config")
+    __slots__ = (*FIELDS, "padded_shape", "tile", "_room")
 
     def __init__(
         self, shape, dtype, layout, memory_layout=None, shard_spec=None, buffer_type=BufferType.DRAM, tile=None,
@@ -47,18 +49,10 @@ class TensorSpec:
         if dtype not in TILE_BYTES:
             raise NotEmulated(f"{dtype} tensors have no model in the emulator")
         self.padded_shape = padded(self.shape, layout, memory_config)
-        self._hash = hash((self.shape, dtype, layout, memory_config))
         self._room: tuple = (None, None)
 
     def with_memory_config(self, memory_config) -> TensorSpec:
         return spec(self.shape, self.dtype, self.layout, memory_config)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, TensorSpec) and (self.shape, self.dtype, self.layout, self.memory_config) == (
-            other.shape, other.dtype, other.layout, other.memory_config)  # fmt: skip
-
-    def __hash__(self) -> int:
-        return self._hash
 
     @property
     def bytes(self) -> int:
@@ -119,26 +113,23 @@ class PlacementReplicate:
         return "PlacementReplicate()"
 
 
-class PlacementShard:
+class PlacementShard(Value):
     """Along this mesh axis the tensor is cut on dimension `dim`."""
+
+    FIELDS = __slots__ = ("dim",)
 
     def __init__(self, dim: int):
         self.dim = dim
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, PlacementShard) and self.dim == other.dim
-
-    def __hash__(self) -> int:
-        return hash(self.dim)
 
     def __repr__(self) -> str:
         return f"PlacementShard({self.dim})"
 
 
-class TensorTopology:
+class TensorTopology(Value):
     """How a tensor is spread: one placement per axis of its distribution."""
 
-    __slots__ = ("_shape", "_placements", "size")
+    FIELDS = ("_shape", "_placements")
+    __slots__ = (*FIELDS, "size")
 
     def __init__(self, distribution_shape, placements):
         self._shape, self._placements = MeshShape(distribution_shape), tuple(placements)
@@ -149,15 +140,6 @@ class TensorTopology:
 
     def placements(self) -> list:
         return list(self._placements)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, TensorTopology) and (self._shape, self._placements) == (
-            other._shape,
-            other._placements,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self._shape, self._placements))
 
     def __repr__(self) -> str:
         return f"TensorTopology({self._shape}, {list(self._placements)})"

@@ -271,6 +271,17 @@ class Probe:
         detail = f"{len(first)} sampled tokens are the same" if n is None else f"they differ from token {n} on"
         return ConsistencyResult("the same seed twice", n is None, detail, {"first_difference": n})
 
+    def _tried(self, what, run):
+        """(what `run` gives, None), or (None, why there is nothing to compare): a file need not take `what`."""
+        try:
+            found = run()
+        except BringupError:
+            raise
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return None, f"the file takes no {what}: {type(error).__name__}: {first}"
+        return found, None if self.values else "the calls were accepted; there are no values to compare"
+
     def batch(self):
         """Users with prompts of different lengths in one batch, padded on the left as generate() wants it."""
         import torch
@@ -284,15 +295,10 @@ class Probe:
             return ConsistencyResult(name, None, "the file takes no attention_mask, so no prompts of different lengths")
         ids = torch.tensor([[0] * (wide - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (wide - len(p)) + [1] * len(p) for p in prompts])
-        try:
-            tokens, logits = self._steps(ids, mask, steps)
-        except BringupError:
-            raise
-        except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return ConsistencyResult(name, None, f"the file takes no batch: {type(error).__name__}: {first}")
-        if not self.values:
-            return ConsistencyResult(name, None, "the calls were accepted; there are no values to compare")
+        out, why_not = self._tried("batch", lambda: self._steps(ids, mask, steps))
+        if why_not:
+            return ConsistencyResult(name, None, why_not)
+        tokens, logits = out
         worst, wrong = 0.0, []
         for user, (own_tokens, own) in enumerate(alone):
             for step in range(steps):
@@ -316,24 +322,22 @@ class Probe:
         masked = bool(mask_for(self.model, None))
         ids, mask, want, bf16 = self.text.crowd(masked)
         given = {"attention_mask": mask} if masked else {}
-        try:
-            with torch.inference_mode():
-                out = self.model(input_ids=ids[:, :USER_TOKENS], past_key_values=None, **given)
-                found = [out.logits[:, -1]]
-                for step in range(USER_STEPS):
-                    at = USER_TOKENS + step
-                    if masked:
-                        given["attention_mask"] = torch.cat([mask, torch.ones(USERS, step + 1, dtype=mask.dtype)], 1)
-                    out = self.model(input_ids=ids[:, at : at + 1], past_key_values=out.past_key_values, **given)
-                    found.append(out.logits[:, -1])
-        except BringupError:
-            raise
-        except Exception as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return ConsistencyResult(name, None, f"the file takes no {USERS} users: {type(error).__name__}: {first}")
-        if not self.values:
-            return ConsistencyResult(name, None, "the calls were accepted; there are no values to compare")
-        got = torch.stack(found, 1).float()
+
+        @torch.inference_mode()
+        def run():
+            out = self.model(input_ids=ids[:, :USER_TOKENS], past_key_values=None, **given)
+            found = [out.logits[:, -1]]
+            for step in range(USER_STEPS):
+                at = USER_TOKENS + step
+                if masked:
+                    given["attention_mask"] = torch.cat([mask, torch.ones(USERS, step + 1, dtype=mask.dtype)], 1)
+                out = self.model(input_ids=ids[:, at : at + 1], past_key_values=out.past_key_values, **given)
+                found.append(out.logits[:, -1])
+            return torch.stack(found, 1).float()
+
+        got, why_not = self._tried(f"{USERS} users", run)
+        if why_not:
+            return ConsistencyResult(name, None, why_not)
         bound = OF_BF16 * max(bf16, self.text.bf16_worst)
         apart = distances(want.flatten(0, 1), got.flatten(0, 1)).unflatten(0, want.shape[:2])
         bad = ~(apart <= bound)

@@ -123,16 +123,28 @@ PLANTED = {
 }
 
 
+LLAMA = {"model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1, "max_seq_len": 128}
+
+
+@pytest.fixture
+def both(tmp_path, monkeypatch):
+    """The plan of a model file whose forward is `body`, and the accounts of both sides."""
+    monkeypatch.chdir(ROOT)
+
+    def run(body):
+        path = tmp_path / "model.py"
+        path.write_text(MODEL.replace("{body}", body))
+        plan = LLAMA | {"path": str(path), "lengths": [17], "steps": 1}
+        return plan, both_sides(plan)
+
+    return run
+
+
 @needs_wheel
 @pytest.mark.parametrize("name", PLANTED)
-def test_planted_illegal_calls_are_refused_alike(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_planted_illegal_calls_are_refused_alike(name, both):
     body, words = PLANTED[name]
-    path = tmp_path / "model.py"
-    path.write_text(MODEL.replace("{body}", body))
-    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
-    plan |= {"lengths": [17], "steps": 1, "max_seq_len": 128}
-    results = both_sides(plan)
+    _, results = both(body)
     library, emulator = (results[side]["failed"] for side in ("mock", "emulator"))
     assert library, "the library takes it"
     assert emulator, "the emulator takes it"
@@ -159,8 +171,7 @@ def test_a_model_file_that_ends_the_process_does_not_pass(place, tmp_path, monke
     text, words = ENDS[place]
     path = tmp_path / "model.py"
     path.write_text("import os\nimport sys\n" + text.replace("{body}", "return None"))
-    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
-    plan |= {"lengths": [17], "steps": 1, "max_seq_len": 128}
+    plan = LLAMA | {"path": str(path), "lengths": [17], "steps": 1}
     try:
         said = verify.run_side("emulator", plan, timeout=300)["failed"]
     except BringupError as error:  # before, or without, an account of what ran
@@ -169,17 +180,11 @@ def test_a_model_file_that_ends_the_process_does_not_pass(place, tmp_path, monke
 
 
 @needs_wheel
-def test_the_librarys_warnings_are_repeated_from_both_sides(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    body = (
+def test_the_librarys_warnings_are_repeated_from_both_sides(both):
+    plan, results = both(
         "c = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi4, fp32_dest_acc_en=True); "
         "ttnn.matmul(self.put(32, 32), self.put(32, 32), compute_kernel_config=c)"
     )
-    path = tmp_path / "model.py"
-    path.write_text(MODEL.replace("{body}", body))
-    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
-    plan |= {"lengths": [17], "steps": 1, "max_seq_len": 128}
-    results = both_sides(plan)
     library, emulator = (results[side]["warnings"] for side in ("mock", "emulator"))
     assert library == emulator
     assert "Prefer using HiFi3 with fp32 accumulation on Wormhole." in library[0]
@@ -190,9 +195,7 @@ def test_the_librarys_warnings_are_repeated_from_both_sides(tmp_path, monkeypatc
 def test_a_shipped_model_builds_prefills_and_decodes_on_the_library(monkeypatch):
     monkeypatch.chdir(ROOT)
     path = ROOT / "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
-    plan = {"path": str(path), "model": "meta-llama/Llama-3.2-1B", "system": "n150", "layers": 1}
-    plan |= {"lengths": [31], "steps": 2, "max_seq_len": 128}
-    result = verify.run_side("mock", plan, timeout=300)
+    result = verify.run_side("mock", LLAMA | {"path": str(path), "lengths": [31], "steps": 2}, timeout=300)
     assert result["failed"] is None
     assert [s["name"] for s in result["stages"]] == ["build", "prefill 31", "decode 32 to 33"]
     assert all(s["dram_peak"] >= s["dram_bytes"] > 0 for s in result["stages"])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from bringup.evaluation.layers.activations import record_reference
+from bringup.evaluation.layers.activations import ORDER, record_reference
 from bringup.evaluation.layers.verdict import APPROXIMATE_EXP, MARGIN, PHASES, Divergence, own_error, why
 
 OF_BF16 = 3.0  # times HF in bfloat16 at its worst position: logits that are HF's
@@ -30,16 +30,10 @@ class _Anchors:
 
 
 ANCHORS = _Anchors()
-BLOCKS = {  # what adds to the stream, and the stream before it; by the stream's point after it
-    "self_attn.residual": (
-        "input_layernorm",
-        "self_attn.q_rope",
-        "self_attn.k_rope",
-        "self_attn.k_cache",
-        "self_attn.v_cache",
-        "self_attn",
-    ),
-    "mlp.residual": ("post_attention_layernorm", "mlp"),
+_ATTENTION = ORDER.index("self_attn.residual")
+BLOCKS = {  # what adds to the stream, by the stream's point after it
+    "self_attn.residual": ORDER[:_ATTENTION],
+    "mlp.residual": ORDER[_ATTENTION + 1 : -1],
     "lm_head": ("norm", "lm_head"),
 }
 

@@ -32,6 +32,14 @@ def _neighbours(device, axis: int | None, num_links: int | None) -> int:
     return ways
 
 
+def _check_tokens(x: Tensor, ids: Tensor, what: str) -> None:
+    """Refuses tokens, and what says of each which experts it is for, of another layout or dtype."""
+    _want(x.layout is Layout.ROW_MAJOR, "Input tensor must be in row major layout")
+    _want(ids.layout is Layout.ROW_MAJOR, f"{what} tensor must be in row major layout")
+    _want(x.dtype is bfloat16, "Input tensor must be bfloat16")
+    _want(ids.dtype is uint16, f"{what} tensor must be uint16")
+
+
 def _homes(mapping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of every expert the chip that has it, and its number there."""
     held = mapping[0, 0] != 0  # [experts, chips]
@@ -58,10 +66,7 @@ def all_to_all_dispatch(
     name = "ttnn.all_to_all_dispatch"
     unsigned_axis(name, cluster_axis)
     x, ids, mapping = on_device(input_tensor), on_device(expert_indices_tensor), on_device(expert_mapping_tensor)
-    _want(x.layout is Layout.ROW_MAJOR, "Input tensor must be in row major layout")
-    _want(ids.layout is Layout.ROW_MAJOR, "Indices tensor must be in row major layout")
-    _want(x.dtype is bfloat16, "Input tensor must be bfloat16")
-    _want(ids.dtype is uint16, "Indices tensor must be uint16")
+    _check_tokens(x, ids, "Indices")
     _want(
         len(x.spec.shape) == len(ids.spec.shape) == 4,
         "Input and indices tensor must have the same number of dimensions",
@@ -129,10 +134,7 @@ def all_to_all_combine(
     name = "ttnn.all_to_all_combine"
     unsigned_axis(name, cluster_axis)
     x, told, mapping = on_device(input_tensor), on_device(expert_metadata_tensor), on_device(expert_mapping_tensor)
-    _want(x.layout is Layout.ROW_MAJOR, "Input tensor must be in row major layout")
-    _want(told.layout is Layout.ROW_MAJOR, "Metadata tensor must be in row major layout")
-    _want(x.dtype is bfloat16, "Input tensor must be bfloat16")
-    _want(told.dtype is uint16, "Metadata tensor must be uint16")
+    _check_tokens(x, told, "Metadata")
     _want(mapping.dtype is uint16, "Indices tensor must be uint32", "the library means the mapping, and uint16")
     device, experts = fabric_of(x), mapping.spec.shape[-2]
     chips, first = device.chips, x.spec.shape[0]

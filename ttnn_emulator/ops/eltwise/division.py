@@ -62,26 +62,34 @@ def _narrow(dtype) -> bool:
     return dtype == "bfloat16" or dtype in rounding.BLOCK_FORMATS
 
 
-def _remainder(x, y, dtype, a_dtype=None, b_dtype=None):
-    if dtype not in rounding.FLOATS:
-        return _of_integers("ttnn.remainder", torch.remainder, x, y, dtype)
-    if torch.is_tensor(y):
-        left = _remainder_of(x.float(), y.float())
-        return rounding.pack(rounding.to_bf16_rna(left) if _narrow(a_dtype) else left, dtype)
-    y = torch.tensor(y, dtype=torch.float32, device=x.device)
-    left = _steps(x.float().abs(), y.abs(), torch.trunc).copysign(x)
-    left = torch.where((left != 0) & (left.sign() != y.sign()), left + y, left)
-    return rounding.pack(rounding.to_bf16_truncated(left) if _narrow(a_dtype) else left, dtype)
+def _remainder_by(x, y):
+    """The same by a number."""
+    left = _steps(x.abs(), y.abs(), torch.trunc).copysign(x)
+    return torch.where((left != 0) & (left.sign() != y.sign()), left + y, left)
 
 
-def _fmod(x, y, dtype, a_dtype=None, b_dtype=None):
-    if dtype not in rounding.FLOATS:
-        return _of_integers("ttnn.fmod", torch.fmod, x, y, dtype)
-    if torch.is_tensor(y):
-        left = _fmod_of(x.float(), y.float())
-        return rounding.pack(rounding.to_bf16_rna(left) if _narrow(a_dtype) else left, dtype)
-    left = _steps(x.float(), torch.tensor(y, dtype=torch.float32, device=x.device), torch.trunc)
-    return rounding.pack(rounding.to_bf16_truncated(left) if _narrow(a_dtype) else left, dtype)
+def _fmod_by(x, y):
+    return _steps(x, y, torch.trunc)
+
+
+def _left_over(name, exact, of_tensor, by_number):
+    """What is left of a division: of integers `exact`, of float32 values by a tensor or by a number."""
+
+    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
+        if dtype not in rounding.FLOATS:
+            return _of_integers(name, exact, x, y, dtype)
+        if torch.is_tensor(y):
+            left, stored = of_tensor(x.float(), y.float()), rounding.to_bf16_rna
+        else:
+            y = torch.tensor(y, dtype=torch.float32, device=x.device)
+            left, stored = by_number(x.float(), y), rounding.to_bf16_truncated
+        return rounding.pack(stored(left) if _narrow(a_dtype) else left, dtype)
+
+    return compute
+
+
+_remainder = _left_over("ttnn.remainder", torch.remainder, _remainder_of, _remainder_by)
+_fmod = _left_over("ttnn.fmod", torch.fmod, _fmod_of, _fmod_by)
 
 
 @op("ttnn.remainder")
