@@ -243,6 +243,13 @@ def test_no_fabric_no_collective():
             ttnn.all_reduce(put(device, bf16(1, 1, 32, 64)))
 
 
+def test_a_fabric_that_is_a_ring_makes_one_of_collectives_that_name_no_topology():
+    for fabric, words in (("FABRIC_1D", "Invalid cluster axis 2"), ("FABRIC_1D_RING", "index out of range. 2")):
+        with opened("n300", getattr(ttnn.FabricConfig, fabric)) as device:
+            with pytest.raises(ttnn.DeviceRejects, match=words):
+                ttnn.all_reduce(put(device, bf16(1, 1, 32, 64)), cluster_axis=2)
+
+
 # ---------------------------------------------------------------- done once
 def computed(tensor, spec, **kwargs):
     """How often a compute runs for a tensor."""

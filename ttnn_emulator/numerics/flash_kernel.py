@@ -115,38 +115,28 @@ _product_bf16, _product_fp32 = _kernel(False, False), _kernel(True, False)
 _sum_bf16, _sum_fp32 = _row_sum(False, False), _row_sum(True, False)
 
 
-@njit(cache=True, nogil=True)
-def _plus32(a, b, out):
-    _pair(a, b, out, 0, 0, True)
+def _unit(fp32: bool):
+    """The FPU's sum and product of 16 values; `_pair` takes its last three as constants."""
+
+    @njit(cache=True, nogil=True)
+    def plus(a, b, out):
+        _pair(a, b, out, 0, 0, fp32)
+
+    @njit(cache=True, nogil=True)
+    def times(a, b, out, phases):
+        if phases == 1:
+            _pair(a, b, out, 0, 1, fp32)
+        elif phases == 2:
+            _pair(a, b, out, 0, 2, fp32)
+        elif phases == 3:
+            _pair(a, b, out, 0, 3, fp32)
+        else:
+            _pair(a, b, out, 0, 4, fp32)
+
+    return plus, times
 
 
-@njit(cache=True, nogil=True)
-def _plus16(a, b, out):
-    _pair(a, b, out, 0, 0, False)
-
-
-@njit(cache=True, nogil=True)
-def _times32(a, b, out, phases):
-    if phases == 1:
-        _pair(a, b, out, 0, 1, True)
-    elif phases == 2:
-        _pair(a, b, out, 0, 2, True)
-    elif phases == 3:
-        _pair(a, b, out, 0, 3, True)
-    else:
-        _pair(a, b, out, 0, 4, True)
-
-
-@njit(cache=True, nogil=True)
-def _times16(a, b, out, phases):
-    if phases == 1:
-        _pair(a, b, out, 0, 1, False)
-    elif phases == 2:
-        _pair(a, b, out, 0, 2, False)
-    elif phases == 3:
-        _pair(a, b, out, 0, 3, False)
-    else:
-        _pair(a, b, out, 0, 4, False)
+(_plus32, _times32), (_plus16, _times16) = _unit(True), _unit(False)
 
 
 def _head(fp32: bool):

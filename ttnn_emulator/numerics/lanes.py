@@ -14,6 +14,15 @@ I16, I32, F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 INTS, FLOATS = ir.VectorType(I32, WIDTH), ir.VectorType(F32, WIDTH)
 
 
+def _operator(instruction: str):
+    """The method that builds this instruction of two vectors."""
+
+    def method(self, other):
+        return self._new(getattr(self.builder, instruction)(self.value, self._int(other)))
+
+    return method
+
+
 class Lanes:
     """A vector of 16 int32 (or float32 bits) with operators; plain ints are broadcast."""
 
@@ -26,30 +35,10 @@ class Lanes:
     def _new(self, value):
         return Lanes(self.builder, value)
 
-    def __add__(self, other):
-        return self._new(self.builder.add(self.value, self._int(other)))
-
-    def __sub__(self, other):
-        return self._new(self.builder.sub(self.value, self._int(other)))
-
-    def __and__(self, other):
-        return self._new(self.builder.and_(self.value, self._int(other)))
-
-    def __or__(self, other):
-        return self._new(self.builder.or_(self.value, self._int(other)))
-
-    def __xor__(self, other):
-        return self._new(self.builder.xor(self.value, self._int(other)))
-
-    def __mul__(self, other):
-        return self._new(self.builder.mul(self.value, self._int(other)))
-
-    def __lshift__(self, other):
-        return self._new(self.builder.shl(self.value, self._int(other)))
-
-    def __rshift__(self, other):
-        """Arithmetic shift."""
-        return self._new(self.builder.ashr(self.value, self._int(other)))
+    __add__, __sub__, __mul__ = map(_operator, ("add", "sub", "mul"))
+    __and__, __or__, __xor__ = map(_operator, ("and_", "or_", "xor"))
+    __lshift__, __rshift__ = map(_operator, ("shl", "ashr"))  # an arithmetic shift to the right
+    plus, minus, by = map(_operator, ("fadd", "fsub", "fmul"))  # of floats
 
     def __gt__(self, other):
         """Booleans (a vector of i1), signed comparison."""
@@ -88,9 +77,6 @@ class Lanes:
     def times(self, factor: float):
         return self._new(self.builder.fmul(self.value, ir.Constant(FLOATS, [factor] * WIDTH)))
 
-    def by(self, factor):
-        return self._new(self.builder.fmul(self.value, factor.value))
-
     def largest(self):
         """The largest lane (signed), in all lanes."""
         v = self
@@ -98,12 +84,6 @@ class Lanes:
             turned = [(i + step) % WIDTH for i in range(WIDTH)]
             v = v.max(self._new(self.builder.shuffle_vector(v.value, v.value, ir.Constant(INTS, turned))))
         return v
-
-    def plus(self, other):
-        return self._new(self.builder.fadd(self.value, other.value))
-
-    def minus(self, other):
-        return self._new(self.builder.fsub(self.value, other.value))
 
     def leading_zeros(self):
         bit = ir.IntType(1)

@@ -76,7 +76,7 @@ def own_part(pieces, dim=None, **kwargs):
     return [piece.chunk(len(pieces), dim)[i] for i, piece in enumerate(pieces)]
 
 
-LINEAR = ttnn.Topology.Linear
+LINEAR, RING = ttnn.Topology.Linear, ttnn.Topology.Ring
 TWO, THREE = (dict(multi_device_global_semaphore=[Semaphore] * n) for n in (2, 3))
 PROGRAM = ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
     compute_with_storage_grid_size=(8, 2), in0_block_w=2, out_subblock_h=1, out_subblock_w=1, per_core_M=1,
@@ -84,6 +84,20 @@ PROGRAM = ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
 )  # fmt: skip
 FUSED = dict(dim=3, **TWO, all_gather_core_grid_offset=(0, 6))
 SHARED = T((1, 1, 32, 256), mapper=replicated)
+#: Which check meets an axis that the mesh does not have (ttnn 0.81.1, n300 and t3000).
+INVALID, RANK = "Invalid cluster axis 2. Must be 0 or 1", "cluster axis 2 is out of range for mesh shape rank 2"
+SHAPE = r"ShapeBase\[\] index out of range. 2 not in \[-4, 2\)"
+
+
+def no_axis(args, kwargs, linear, linear_1, ring, ring_1):
+    """Axis 2, by topology and with one link or none named."""
+    words = {(LINEAR, None): linear, (LINEAR, 1): linear_1, (RING, None): ring, (RING, 1): ring_1}
+    return [
+        Refused(args, dict(kwargs, cluster_axis=2, topology=topology, num_links=links), text, system="n300")
+        for (topology, links), text in words.items()
+    ]
+
+
 CASES = {
     "ttnn.all_gather": [
         case(gather, "n300", (3,)),
@@ -94,7 +108,8 @@ CASES = {
         Refused((T((1, 1, 32, 64)), 3), {}, "un-initialized fabric context"),
         Refused((SHARED, 4), {}, "Invalid gather dim 4 for 4D", system="n300"),
         Refused((SHARED, 3), dict(cluster_axis=0), "only work for num_devices > 1, got 1", system="n300"),
-        Refused((SHARED, 3), dict(cluster_axis=2), r"2 not in \[-4, 2\)", system="t3000"),
+        Refused((SHARED, 3), dict(cluster_axis=2), SHAPE, system="t3000"),
+        *no_axis((SHARED, 3), {}, SHAPE, SHAPE, SHAPE, SHAPE),
     ],
     "ttnn.all_reduce": [
         case(add, "n300", tolerance=SUM),
@@ -104,7 +119,8 @@ CASES = {
         case(add, "t3000_1x8", tolerance=1e-6, dtype=ttnn.float32),
         case(add, "t3000_1x8", tolerance=BLOCKS, dtype=ttnn.bfloat8_b, shape=(1, 1, 32, 256)),
         Refused((SHARED,), dict(cluster_axis=0), "forward_coord or backward_coord is null", system="n300"),
-        Refused((SHARED,), dict(cluster_axis=2), "Invalid cluster axis 2. Must be 0 or 1", system="t3000"),
+        Refused((SHARED,), dict(cluster_axis=2), INVALID, system="t3000"),
+        *no_axis((SHARED,), {}, INVALID, RANK, SHAPE, SHAPE),
         Refused((SHARED,), dict(num_links=9), "Requested link index 2 is out of bounds", system="t3000"),
         Refused((T((1, 1, 32, 64)),), {}, "un-initialized fabric context"),
     ],
@@ -119,6 +135,7 @@ CASES = {
         Refused((T((1, 1, 32, 100), mapper=replicated), 3), {}, "Number of tiles at dimension 3", system="t3000"),
         Refused((SHARED, 3), dict(num_links=0), "num_links must be greater than 0", system="t3000"),
         Refused((SHARED, 3), dict(cluster_axis=-1), "incompatible", TypeError, "t3000"),
+        *no_axis((SHARED, 3), {}, INVALID, RANK, SHAPE, SHAPE),
         Refused((SHARED, 4), {}, "should be between 0 and 3 however is 4", system="n300"),
     ],
     "ttnn.mesh_partition": [
@@ -148,7 +165,9 @@ CASES = {
         Refused((SHARED,), dict(dim=3, **TWO, num_links=0), "num_links should be more than 0", system="n300"),
         Refused((SHARED,), dict(dim=4, **TWO), "in between -4 and 3, but has 4", system="n300"),
         Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=0), "num_devices > 1, but has 1", system="n300"),
-        Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=2), "index out of range. 2", system="n300"),
+        Refused((SHARED,), dict(dim=3, **TWO, cluster_axis=2), INVALID, system="n300"),
+        *no_axis((SHARED,), dict(dim=3, **TWO), INVALID, RANK, INVALID, SHAPE),
+        *no_axis((SHARED,), dict(dim=3, **TWO, mesh_device=Device), INVALID, RANK, INVALID, SHAPE),
         Refused((SHARED,), dict(dim=3), "incompatible", TypeError, "n300"),
         Refused((SHARED, 3, [Semaphore] * 2), dict(cluster_axis=1), "incompatible", TypeError, "n300"),
         Refused(
@@ -193,6 +212,7 @@ CASES = {
         Refused((SHARED,), dict(dim=3, multi_device_global_semaphore=[]), "_M_range_check", IndexError, "n300"),
         Refused((SHARED,), dict(dim=1, **THREE), "Dimension 1 must be divisible by ring_size", system="n300"),
         Refused((SHARED,), dict(dim=3, **THREE, cluster_axis=0), "num_devices > 1, but has 1", system="n300"),
+        *no_axis((SHARED,), dict(dim=3, **THREE), INVALID, RANK, INVALID, RANK),
         Refused((SHARED,), dict(dim=3, **THREE, num_links=5), r"dst \(M0, D4\)", system="t3000_1x8"),
         Refused((SHARED,), dict(dim=3, **THREE, num_links=5, topology=LINEAR), r"D1\)", system="t3000_1x8"),
         Refused((T((1, 1, 20, 64), mapper=replicated),), dict(dim=2, **THREE), "tiles at dimension 2", system="t3000"),

@@ -24,6 +24,7 @@ from ...tensor import Tensor, spec
 from ..matmul.matmul import linear
 from .ccl import all_gather, reduce_scatter
 from .groups import (
+    check_axis,
     check_links,
     each_group,
     fabric_of,
@@ -51,13 +52,9 @@ def _semaphores(name: str, given) -> list:
     return list(given)
 
 
-def _check_group(device, axis: int | None, name: str, first_axis_wins: bool = False) -> None:
+def _check_group(device, axis: int | None, num_links: int | None, topology: Topology, name: str) -> None:
     """The axis, and that there are chips along it."""
-    rank = len(device.shape)
-    if axis is not None and axis >= rank:
-        if first_axis_wins:
-            raise DeviceRejects(f"ShapeBase[] index out of range. {axis} not in [-4, {rank})")
-        raise DeviceRejects(f"cluster axis {axis} is out of range for mesh shape rank {rank}")
+    check_axis(device, axis, num_links, topology, links_first=True)
     if ways_of(device, axis) == 1 and name:
         raise DeviceRejects(f"{name} op will only work for num_devices > 1, but has 1")
 
@@ -71,7 +68,7 @@ def _gather(
     if dim is None:
         raise TypeError(f"{GATHER}(): incompatible function arguments.\n  missing dim: int")
     device, rank = fabric_of(x), len(x.spec.shape)
-    _check_group(device, cluster_axis, "" if of_mesh else "all_gather_async", topology is Topology.Ring)
+    _check_group(device, cluster_axis, num_links, topology, "" if of_mesh else "all_gather_async")
     dim = dim + rank if dim < 0 else dim
     if not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension input should be in between -{rank} and {rank - 1}, but has {dim}")
@@ -195,7 +192,7 @@ def reduce_scatter_minimal_async(
     device, rank = fabric_of(x), len(x.spec.shape)
     if not -rank <= dim < rank:
         raise DeviceRejects(f"ShapeBase[] index out of range. {dim} not in [-4, {rank})")
-    _check_group(device, cluster_axis, "reduce_scatter_minimal_async")
+    _check_group(device, cluster_axis, num_links, Topology.Linear, "reduce_scatter_minimal_async")  # whatever is given
     ways, dim = ways_of(device, cluster_axis), dim % rank
     size, memory = x.spec.shape[dim], output_memory(x, memory_config)
     if size % ways == 0 and (x.layout is not Layout.TILE or (dim >= rank - 2 and size // ways % TILE)):

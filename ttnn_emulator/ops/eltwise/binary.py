@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 
 from ... import numerics
@@ -181,11 +184,28 @@ def wide_flag(kind, a, b):
     return uint16 if a is uint8 else a
 
 
-def documented(doc: str, accepted, mixed, out_dtype) -> str:
+class Rule(NamedTuple):
+    """What a binary op takes, and what comes out."""
+
+    accepted: frozenset
+    mixed: Callable  # (dtype, dtype) -> whether the two go together
+    makes: Callable  # (kind, dtype, dtype) -> the dtype of the result
+
+
+FLOAT_PAIRS = Rule(FLOATS, alike, first_dtype)
+PAIRS = Rule(WIDE, alike, first_dtype)
+WHOLE = Rule(frozenset((int32, uint32, uint16)), alike, first_dtype)
+SUMS = Rule(BUT_BYTES, floats_mix, first_dtype)
+PRODUCTS = Rule(BUT_BYTES, floats_mix_with_all, float_of_two)
+QUOTIENTS = Rule(WIDE, floats_mix_with_all, quotient)
+COMPARED = Rule(ANY, bytes_mix, wide_flag)
+
+
+def documented(doc: str, rule: Rule) -> str:
     """The docstring of a binary op."""
     return described(
         doc, Shapes="two that broadcast (the last two dims only 1 against n), or a tensor and a number",
-        Dtypes=f"{listed(accepted)}. {mixed.__doc__}", Makes=out_dtype.__doc__ or "",
+        Dtypes=f"{listed(rule.accepted)}. {rule.mixed.__doc__}", Makes=rule.makes.__doc__ or "",
         Source="ttnn 0.81.1: recorded contract; dtypes asked one by one",
     )  # fmt: skip
 
@@ -262,8 +282,7 @@ _PLANS = Plans()
 
 
 def run(
-    name, kind, function, accepted, mixed, out_dtype, a, b, dtype=None, memory_config=None, output_tensor=None,
-    activations=(),
+    name, kind, function, rule: Rule, a, b, dtype=None, memory_config=None, output_tensor=None, activations=(),
     on_a=(), on_b=(), integral=True, commutes=False,
 ):  # fmt: skip
     """One binary op, from its checks to its result."""
@@ -295,8 +314,8 @@ def run(
         )
     if two:
         operand(a, "A"), operand(b, "B")
-        natural = out_dtype(kind, a.dtype, b.dtype)
-        check_dtypes(kind, a.dtype, b.dtype, accepted, mixed, (a.spec.shape, b.spec.shape))
+        natural = rule.makes(kind, a.dtype, b.dtype)
+        check_dtypes(kind, a.dtype, b.dtype, rule.accepted, rule.mixed, (a.spec.shape, b.spec.shape))
         shape = broadcast(a.spec.shape, b.spec.shape)
     else:
         b = number(name, b)
@@ -304,11 +323,11 @@ def run(
             raise DeviceRejects("Input Tensor is not allocated", "it was deallocated earlier")
         operand(a, "A")
         shape = a.spec.shape
-        if a.dtype not in accepted:
+        if a.dtype not in rule.accepted:
             raise DeviceRejects(
                 f"Input tensor A dtype {cpp(a.dtype)} is not supported for binary operation BinaryOpType::{kind}"
             )
-        natural = scalar_dtype(kind, out_dtype, a.dtype, b)
+        natural = scalar_dtype(kind, rule.makes, a.dtype, b)
         if integral and natural in INTEGERS:
             check_scalar(kind, a.dtype, b)
     if output_tensor is not None:
@@ -336,16 +355,16 @@ def run(
     return finish(name, (a, b) if two else (a,), out, compute, output_tensor, flops=flops, rows=EACH)
 
 
-def scalar_dtype(kind, out_dtype, a: DataType, value) -> DataType:
+def scalar_dtype(kind, makes, a: DataType, value) -> DataType:
     """The result's dtype for a tensor and a number: a float beside an integer may make it float32."""
-    if a not in INTEGERS or (a is uint16 and out_dtype is not wide_flag and kind != "DIV"):
+    if a not in INTEGERS or (a is uint16 and makes is not wide_flag and kind != "DIV"):
         return a
-    if out_dtype is quotient:
+    if makes is quotient:
         if a is uint16 or (a is uint32 and isinstance(value, int)):
             raise DeviceRejects(
                 f"Input tensor A dtype {cpp(a)} is not supported for binary operation BinaryOpType::{kind}"
             )
         return float32
-    if out_dtype is float_of_two and isinstance(value, float):
+    if makes is float_of_two and isinstance(value, float):
         return float32
-    return out_dtype(kind, a, a)
+    return makes(kind, a, a)

@@ -16,16 +16,16 @@ from ...oplog import describe
 from ...tensor import Tensor
 from ..core.creation import full_like
 from .binary import (
+    BUT_BYTES,
+    FLOAT_PAIRS,
+    QUOTIENTS,
     WIDE,
-    alike,
+    Rule,
     check_scalar,
-    first_dtype,
     float_of_two,
     floats_mix,
-    floats_mix_with_all,
     from_numerics,
     number,
-    quotient,
     run,
 )
 from .elementwise import add, multiply
@@ -57,7 +57,7 @@ def hypot(input_tensor_a: Tensor, input_tensor_b: Tensor, *, memory_config: Memo
     """
     a, b = input_tensor_a, input_tensor_b
     _tensors("ttnn.hypot", a, b)
-    return run("ttnn.hypot", "HYPOT", _hypotenuse, FLOATS, alike, first_dtype, a, b, memory_config=memory_config)
+    return run("ttnn.hypot", "HYPOT", _hypotenuse, FLOAT_PAIRS, a, b, memory_config=memory_config)
 
 
 def _gelu_of_sum(how: dict, x, y, dtype, a_dtype=None, b_dtype=None):
@@ -95,9 +95,8 @@ def bias_gelu(
         check_scalar("ADD", a.dtype, number("ttnn.bias_gelu", b))
         raise DeviceRejects(f"Unary: UnaryOpType::GELU does not support integer input dtype {cpp(a.dtype)}")
     return run(
-        "ttnn.bias_gelu", "BIAS_GELU", _GELU[fast_and_approximate_mode], FLOATS, alike, first_dtype, a, b,
-        dtype, memory_config, output_tensor, activations, input_tensor_a_activations,
-        input_tensor_b_activations,
+        "ttnn.bias_gelu", "BIAS_GELU", _GELU[fast_and_approximate_mode], FLOAT_PAIRS, a, b, dtype, memory_config,
+        output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
     )  # fmt: skip
 
 
@@ -122,7 +121,7 @@ def div_no_nan(
         b = number(name, b)
         factor = 1 / b if b else 0.0
         return run(
-            name, "MUL", from_numerics("mul"), FLOATS | INTEGERS - {uint8}, floats_mix, float_of_two, a, factor,
+            name, "MUL", from_numerics("mul"), Rule(BUT_BYTES, floats_mix, float_of_two), a, factor,
             memory_config=memory_config, integral=False,
         )  # fmt: skip
     if a.dtype in WIDE and b.dtype in FLOATS:
@@ -132,7 +131,7 @@ def div_no_nan(
                 "Mixed dtype is not supported for binary operation BinaryOpType::WHERE_TST, "
                 f"dtype A: {cpp(b.dtype)}, dtype B: {cpp(made)}"
             )
-    return run(name, "DIV", _or_zero, WIDE, floats_mix_with_all, quotient, a, b, memory_config=memory_config)
+    return run(name, "DIV", _or_zero, QUOTIENTS, a, b, memory_config=memory_config)
 
 
 @op("ttnn.polyval")

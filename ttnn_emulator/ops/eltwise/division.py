@@ -12,7 +12,7 @@ from ...numerics import rounding, vector
 from ...op import op
 from ...oplog import describe
 from ...tensor import Tensor
-from .binary import WIDE, alike, float_of_two, floats_mix_with_all, from_numerics, quotient, run
+from .binary import PAIRS, QUOTIENTS, WIDE, float_of_two, from_numerics, run
 
 
 def _tensor_first(name: str, a, b) -> None:
@@ -92,6 +92,9 @@ _remainder = _left_over("ttnn.remainder", torch.remainder, _remainder_of, _remai
 _fmod = _left_over("ttnn.fmod", torch.fmod, _fmod_of, _fmod_by)
 
 
+_RESULT = PAIRS._replace(makes=float_of_two)
+
+
 @op("ttnn.remainder")
 def remainder(
     input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None, memory_config: MemoryConfig | None = None,
@@ -116,8 +119,8 @@ def remainder(
         if a.dtype is uint32 and b <= 0:
             raise DeviceRejects(f"Divisor must be positive, got {b}")
     return run(
-        "ttnn.remainder", "REMAINDER", _remainder, WIDE, alike, float_of_two, a, b, dtype, memory_config, output_tensor,
-        activations, input_tensor_a_activations, input_tensor_b_activations,
+        "ttnn.remainder", "REMAINDER", _remainder, _RESULT, a, b, dtype, memory_config, output_tensor, activations,
+        input_tensor_a_activations, input_tensor_b_activations,
     )  # fmt: skip
 
 
@@ -138,7 +141,8 @@ def fmod(
     _tensor_first("ttnn.fmod", a, b)
     if not isinstance(b, Tensor) and a.dtype in INTEGERS and a.dtype is not int32:
         raise _no_integer("FMOD", a.dtype)
-    return run("ttnn.fmod", "FMOD", _fmod, WIDE - {uint32}, alike, float_of_two, a, b, memory_config=memory_config)
+    rule = _RESULT._replace(accepted=WIDE - {uint32})
+    return run("ttnn.fmod", "FMOD", _fmod, rule, a, b, memory_config=memory_config)
 
 
 def _floored(x, y, dtype, a_dtype=None, b_dtype=None):
@@ -171,9 +175,8 @@ def floor_div(
                 "Ternary operation requires tensor to be in Tile layout when working with non-sharded input tensor. "
                 "Input tensor layout: 0"
             )
-        return run(name, "DIV", _floored, WIDE, floats_mix_with_all, quotient, a, b, memory_config=memory_config)
+        return run(name, "DIV", _floored, QUOTIENTS, a, b, memory_config=memory_config)
     if a.dtype is uint16:
         raise _no_integer("FLOOR", a.dtype)
-    return run(
-        name, "MUL", _floored, WIDE, floats_mix_with_all, _real, a, b, memory_config=memory_config, integral=False
-    )
+    rule = QUOTIENTS._replace(makes=_real)
+    return run(name, "MUL", _floored, rule, a, b, memory_config=memory_config, integral=False)

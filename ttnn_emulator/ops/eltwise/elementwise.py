@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 
 from ... import numerics
@@ -13,29 +16,55 @@ from ...op import op
 from ...oplog import describe
 from ...tensor import Tensor
 from .binary import (
-    ANY,
-    BUT_BYTES,
+    COMPARED,
+    FLOAT_PAIRS,
     OTHER_UNIT,
-    WIDE,
-    alike,
-    bytes_mix,
+    PAIRS,
+    PRODUCTS,
+    QUOTIENTS,
+    SUMS,
+    WHOLE,
+    Rule,
     documented,
     first_dtype,
-    float_of_two,
-    floats_mix,
-    floats_mix_with_all,
     from_numerics,
     number,
     plain,
     quotient,
     run,
-    wide_flag,
 )
 from .unary import apply_unary
 
 
-def arithmetic(name, kind, doc, *aliases, compute, accepted=BUT_BYTES, mixed=floats_mix, out_dtype=first_dtype):
-    """The op `ttnn.<name>` of two tensors, or a tensor and a number in either order, and its in-place form."""
+class Row(NamedTuple):
+    """A binary op: what it computes (a torch function, or by the numerics' name), what it takes and makes, what
+    refusals call it (by default its name), and its other names."""
+
+    doc: str
+    function: Callable | str
+    rule: Rule
+    kind: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+def computed(function):
+    """The computation of a row; a comparison of a float32 and a bfloat16 sees what the FPU subtracts."""
+    if isinstance(function, str):
+        return from_numerics(function)
+    one_rounding = plain(function)
+    if function not in (torch.eq, torch.ne, torch.gt, torch.ge, torch.lt, torch.le):
+        return one_rounding
+
+    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
+        if torch.is_tensor(y) and {x.dtype, y.dtype} == {torch.float32, torch.bfloat16}:
+            x, y = numerics.now().sub(x, y, "float32", a_dtype, b_dtype), 0
+        return one_rounding(x, y, dtype, a_dtype, b_dtype)
+
+    return compute
+
+
+def arithmetic(name: str, kind: str, compute, rule: Rule, aliases):
+    """An op of two tensors, or a tensor and a number in either order, that has two units to choose from."""
     full, commutes = f"ttnn.{name}", kind in ("ADD", "MUL")
 
     @op(full, *(f"ttnn.{a}" for a in aliases))
@@ -45,27 +74,92 @@ def arithmetic(name, kind, doc, *aliases, compute, accepted=BUT_BYTES, mixed=flo
         input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
     ) -> Tensor:  # fmt: skip
         return run(
-            full, kind, OTHER_UNIT.get((name, fast_and_approximate_mode), compute), accepted, mixed, out_dtype,
-            input_tensor_a,
+            full, kind, OTHER_UNIT.get((name, fast_and_approximate_mode), compute), rule, input_tensor_a,
             input_tensor_b, dtype, memory_config, output_tensor, activations, input_tensor_a_activations,
             input_tensor_b_activations, commutes=commutes,
         )  # fmt: skip
 
-    call.__doc__ = documented(doc, accepted, mixed, out_dtype)
-    in_place(name, kind, doc, *aliases, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
     return call
 
 
-def in_place(name, kind, doc, *aliases, compute, accepted, mixed, out_dtype):
-    """The op `ttnn.<name>_`: as `ttnn.<name>`, written into the first operand, which comes back."""
+def combination(name: str, kind: str, compute, rule: Rule, aliases):
+    """An op of a tensor, and a tensor or number: comparisons, logic and what else knows one unit only."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None,
+        memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
+        input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
+    ) -> Tensor:  # fmt: skip
+        return run(
+            full, kind, compute, rule, input_tensor_a, input_tensor_b, dtype, memory_config, output_tensor,
+            activations, input_tensor_a_activations, input_tensor_b_activations,
+        )  # fmt: skip
+
+    return call
+
+
+def extremum(name: str, kind: str, compute, rule: Rule, aliases):
+    """An op of a tensor, and a tensor of the same dtype or a number."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, dtype: DataType | None = None,
+        memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
+        input_tensor_a_activations=(), input_tensor_b_activations=(),
+    ) -> Tensor:  # fmt: skip
+        b = input_b if input_tensor_b is None else input_tensor_b
+        if not isinstance(b, Tensor) and input_tensor_a.dtype in (uint16, uint8):
+            called = cpp(input_tensor_a.dtype)
+            raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {called}")
+        return run(
+            full, kind, compute, rule, input_tensor_a, b, dtype, memory_config, output_tensor, activations,
+            input_tensor_a_activations, input_tensor_b_activations, integral=False,
+        )  # fmt: skip
+
+    return call
+
+
+def bitwise(name: str, kind: str, compute, rule: Rule, aliases):
+    """An op of integer tensors, or one and an integer, bit by bit."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, memory_config: MemoryConfig | None = None,
+        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(),
+        input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
+    ) -> Tensor:  # fmt: skip
+        b = input_b if input_tensor_b is None else input_tensor_b
+        if not isinstance(b, Tensor):
+            if not isinstance(b, int):
+                raise TypeError(
+                    f"{full}(): incompatible function arguments.\n  got    {describe(b)} where an int is wanted"
+                )
+            if input_tensor_a.dtype in FLOATS:
+                raise DeviceRejects(
+                    f"Unsupported input dtype for bitwise/shift op_type BinaryOpType::{kind}: expected Int32, "
+                    "UInt32, or UInt16."
+                )
+        return run(
+            full, kind, compute, rule, input_tensor_a, b, None, memory_config, output_tensor, activations,
+            input_tensor_a_activations, input_tensor_b_activations,
+        )  # fmt: skip
+
+    return call
+
+
+def in_place(name: str, kind: str, compute, rule: Rule, aliases):
+    """As `ttnn.<name>`, written into the first operand, which comes back."""
     full = f"ttnn.{name}_"
-    out_dtype = in_integers if kind == "DIV" else out_dtype
 
     def into(a, b, activations, on_a, on_b, fast):
         if not isinstance(a, Tensor):
             raise TypeError(f"{full}(): incompatible function arguments.\n  got    {describe(a)} as the first operand")
         function = OTHER_UNIT.get((name, fast), compute)
-        return run(full, kind, function, accepted, mixed, out_dtype, a, b, None, None, a, activations, on_a, on_b)
+        return run(full, kind, function, rule, a, b, None, None, a, activations, on_a, on_b)
 
     if name in ("add", "subtract"):
 
@@ -85,16 +179,49 @@ def in_place(name, kind, doc, *aliases, compute, accepted, mixed, out_dtype):
             fast_and_approximate_mode: bool | None = None, sub_core_grids=None, sub_device_id=None,
         ) -> Tensor:  # fmt: skip
             return into(
-                input_a,
-                input_b,
-                activations,
-                input_tensor_a_activations,
-                input_tensor_b_activations,
+                input_a, input_b, activations, input_tensor_a_activations, input_tensor_b_activations,
                 fast_and_approximate_mode,
-            )
+            )  # fmt: skip
 
-    call.__doc__ = documented(f"{doc} Written into the first operand.", accepted, mixed, first_dtype)
     return op(full, *(f"ttnn.{a}_" for a in aliases))(call)
+
+
+#: The op `ttnn.<name>` for each, by the form of its call.
+BINARY = {
+    arithmetic: {
+        "add": Row("a + b.", "add", SUMS),
+        "subtract": Row("a - b.", "sub", SUMS, "SUB", ("sub",)),
+        "multiply": Row("a * b.", "mul", PRODUCTS, "MUL", ("mul",)),
+    },
+    combination: {
+        "rsub": Row("b - a.", "rsub", SUMS),
+        "eq": Row("1 where a == b.", torch.eq, COMPARED),
+        "ne": Row("1 where a != b.", torch.ne, COMPARED),
+        "gt": Row("1 where a > b.", torch.gt, COMPARED),
+        "ge": Row("1 where a >= b.", torch.ge, COMPARED),
+        "lt": Row("1 where a < b.", torch.lt, COMPARED),
+        "le": Row("1 where a <= b.", torch.le, COMPARED),
+        "logical_and": Row("1 where both are not 0.", torch.logical_and, SUMS),
+        "logical_or": Row("1 where one is not 0.", torch.logical_or, SUMS),
+        "logical_xor": Row("1 where exactly one is not 0.", torch.logical_xor, SUMS),
+        "squared_difference": Row("(a - b)^2.", "squared_difference", SUMS),
+        "logaddexp": Row("log(exp(a) + exp(b)).", torch.logaddexp, FLOAT_PAIRS),
+        "logaddexp2": Row("log2(2 ** a + 2 ** b).", torch.logaddexp2, FLOAT_PAIRS),
+        "ldexp": Row("a * 2 ** b.", "ldexp", FLOAT_PAIRS),
+        "xlogy": Row("a * log(b).", torch.xlogy, FLOAT_PAIRS),
+    },
+    extremum: {
+        "maximum": Row("The larger of a and b.", torch.maximum, PAIRS),
+        "minimum": Row("The smaller of a and b.", torch.minimum, PAIRS),
+    },
+    bitwise: {
+        "bitwise_and": Row("a and b, bit by bit.", torch.bitwise_and, WHOLE),
+        "bitwise_or": Row("a or b, bit by bit.", torch.bitwise_or, WHOLE),
+        "bitwise_xor": Row("a exclusive-or b, bit by bit.", torch.bitwise_xor, WHOLE),
+        "bitwise_left_shift": Row("a * 2^b.", torch.bitwise_left_shift, WHOLE, "LEFT_SHIFT"),
+        "bitwise_right_shift": Row("a / 2^b, rounded down.", torch.bitwise_right_shift, WHOLE, "RIGHT_SHIFT"),
+    },
+}
 
 
 def in_integers(kind, a, b):
@@ -105,71 +232,29 @@ def in_integers(kind, a, b):
     return natural
 
 
-def compared(function):
-    """The computation of an op of the table below: by the numerics' name, or a torch function of two values, which of a
-    float32 and a bfloat16 sees what the FPU subtracts."""
-    if isinstance(function, str):
-        return from_numerics(function)
-    one_rounding = plain(function)
-
-    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
-        mixed = torch.is_tensor(y) and {x.dtype, y.dtype} == {torch.float32, torch.bfloat16}
-        if mixed and function in _OF_DIFFERENCES:
-            x, y = numerics.now().sub(x, y, "float32", a_dtype, b_dtype), 0
-        return one_rounding(x, y, dtype, a_dtype, b_dtype)
-
-    return compute
+#: Those that have a form in place too, `ttnn.<name>_`.
+IN_PLACE = {
+    name: row
+    for form in (arithmetic, combination)
+    for name, row in BINARY[form].items()
+    if f"{name}_" in library_names()["ttnn"]
+} | {"divide": Row("a / b.", "div", QUOTIENTS._replace(makes=in_integers), "DIV", ("div",))}
 
 
-_OF_DIFFERENCES = (torch.eq, torch.ne, torch.gt, torch.ge, torch.lt, torch.le)
-
-
-def comparison(name, kind, doc, function, accepted=ANY, mixed=bytes_mix, out_dtype=wide_flag):
-    """The op `ttnn.<name>` of a tensor and a tensor or number: 1 where it holds, else 0; and in place."""
-    full, compute = f"ttnn.{name}", compared(function)
-
-    @op(full)
-    def call(
-        input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None,
-        memory_config: MemoryConfig | None = None,
-        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(),
-        input_tensor_b_activations=(),
-        sub_core_grids=None, sub_device_id=None,
-    ) -> Tensor:  # fmt: skip
-        return run(
-            full, kind, compute, accepted, mixed, out_dtype, input_tensor_a, input_tensor_b, dtype, memory_config,
-            output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
-        )  # fmt: skip
-
-    call.__doc__ = documented(doc, accepted, mixed, out_dtype)
-    if f"{name}_" in library_names()["ttnn"]:
-        in_place(name, kind, doc, compute=compute, accepted=accepted, mixed=mixed, out_dtype=out_dtype)
+def binary(form, name: str, row: Row):
+    """The op of a row of the tables."""
+    call = form(name, row.kind or name.upper(), computed(row.function), row.rule, row.aliases)
+    if form is in_place:
+        call.__doc__ = documented(f"{row.doc} Written into the first operand.", row.rule._replace(makes=first_dtype))
+    else:
+        call.__doc__ = documented(row.doc, row.rule)
     return call
 
 
-FLOAT_PAIRS = dict(accepted=FLOATS, mixed=alike, out_dtype=first_dtype)
-FLAGS = dict(accepted=BUT_BYTES, mixed=floats_mix, out_dtype=first_dtype)
-
-add = arithmetic("add", "ADD", "a + b.", compute=from_numerics("add"))
-subtract = arithmetic("subtract", "SUB", "a - b.", "sub", compute=from_numerics("sub"))
-multiply = arithmetic(
-    "multiply", "MUL", "a * b.", "mul", compute=from_numerics("mul"), mixed=floats_mix_with_all, out_dtype=float_of_two
-)
-rsub = comparison("rsub", "RSUB", "b - a.", "rsub", **FLAGS)
-eq = comparison("eq", "EQ", "1 where a == b.", torch.eq)
-ne = comparison("ne", "NE", "1 where a != b.", torch.ne)
-gt = comparison("gt", "GT", "1 where a > b.", torch.gt)
-ge = comparison("ge", "GE", "1 where a >= b.", torch.ge)
-lt = comparison("lt", "LT", "1 where a < b.", torch.lt)
-le = comparison("le", "LE", "1 where a <= b.", torch.le)
-logical_and = comparison("logical_and", "LOGICAL_AND", "1 where both are not 0.", torch.logical_and, **FLAGS)
-logical_or = comparison("logical_or", "LOGICAL_OR", "1 where one is not 0.", torch.logical_or, **FLAGS)
-logical_xor = comparison("logical_xor", "LOGICAL_XOR", "1 where exactly one is not 0.", torch.logical_xor, **FLAGS)
-squared_difference = comparison("squared_difference", "SQUARED_DIFFERENCE", "(a - b)^2.", "squared_difference", **FLAGS)
-logaddexp = comparison("logaddexp", "LOGADDEXP", "log(exp(a) + exp(b)).", torch.logaddexp, **FLOAT_PAIRS)
-logaddexp2 = comparison("logaddexp2", "LOGADDEXP2", "log2(2 ** a + 2 ** b).", torch.logaddexp2, **FLOAT_PAIRS)
-ldexp = comparison("ldexp", "LDEXP", "a * 2 ** b.", "ldexp", **FLOAT_PAIRS)
-xlogy = comparison("xlogy", "XLOGY", "a * log(b).", torch.xlogy, **FLOAT_PAIRS)
+OPS = {name: binary(form, name, row) for form, table in BINARY.items() for name, row in table.items()}
+for _name, _row in IN_PLACE.items():
+    binary(in_place, _name, _row)
+add, multiply, maximum, minimum = (OPS[name] for name in ("add", "multiply", "maximum", "minimum"))
 
 
 def rounded_quotient(mode: str):
@@ -207,21 +292,9 @@ def div(
     else:
         function = OTHER_UNIT.get(("div", fast_and_approximate_mode), function)
     return run(
-        "ttnn.div", "DIV", function, WIDE, floats_mix_with_all, quotient, input_tensor_a, b, dtype, memory_config,
-        output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations, integral=False,
+        "ttnn.div", "DIV", function, QUOTIENTS, input_tensor_a, b, dtype, memory_config, output_tensor,
+        activations, input_tensor_a_activations, input_tensor_b_activations, integral=False,
     )  # fmt: skip
-
-
-divide_ = in_place(
-    "divide",
-    "DIV",
-    "a / b.",
-    "div",
-    compute=from_numerics("div"),
-    accepted=WIDE,
-    mixed=floats_mix_with_all,
-    out_dtype=quotient,
-)
 
 
 @op("ttnn.pow")
@@ -258,75 +331,6 @@ def pow(
             "supported for integer inputs, use a scalar integer exponent"
         )
     return run(
-        "ttnn.pow", "POWER", plain(torch.pow), FLOATS, alike, first_dtype, x, exponent, dtype, memory_config,
-        output_tensor,
+        "ttnn.pow", "POWER", plain(torch.pow), FLOAT_PAIRS, x, exponent, dtype, memory_config, output_tensor,
         activations, input_tensor_a_activations, input_tensor_b_activations,
     )  # fmt: skip
-
-
-def extremum(name: str, kind: str, doc: str, function):
-    """The op `ttnn.<name>` of a tensor and a tensor of the same dtype or a number."""
-    full, compute = f"ttnn.{name}", plain(function)
-
-    @op(full)
-    def call(
-        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, dtype: DataType | None = None,
-        memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
-        input_tensor_a_activations=(), input_tensor_b_activations=(),
-    ) -> Tensor:  # fmt: skip
-        b = input_b if input_tensor_b is None else input_tensor_b
-        if not isinstance(b, Tensor) and input_tensor_a.dtype in (uint16, uint8):
-            kind_ = f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(input_tensor_a.dtype)}"
-            raise DeviceRejects(kind_)
-        return run(
-            full, kind, compute, WIDE, alike, first_dtype, input_tensor_a, b, dtype, memory_config, output_tensor,
-            activations,
-            input_tensor_a_activations, input_tensor_b_activations, integral=False,
-        )  # fmt: skip
-
-    call.__doc__ = documented(doc, WIDE, alike, first_dtype)
-    return call
-
-
-maximum = extremum("maximum", "MAXIMUM", "The larger of a and b.", torch.maximum)
-minimum = extremum("minimum", "MINIMUM", "The smaller of a and b.", torch.minimum)
-WHOLE = frozenset((int32, uint32, uint16))
-
-
-def whole(name: str, kind: str, doc: str, function):
-    """The op `ttnn.<name>` of integer tensors, bit by bit."""
-    full = f"ttnn.{name}"
-
-    @op(full)
-    def call(
-        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, memory_config: MemoryConfig | None = None,
-        output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(),
-        input_tensor_b_activations=(),
-        sub_core_grids=None, sub_device_id=None,
-    ) -> Tensor:  # fmt: skip
-        b = input_b if input_tensor_b is None else input_tensor_b
-        if not isinstance(b, Tensor):
-            if not isinstance(b, int):
-                raise TypeError(
-                    f"{full}(): incompatible function arguments.\n  got    {describe(b)} where an int is wanted"
-                )
-            if input_tensor_a.dtype in FLOATS:
-                raise DeviceRejects(
-                    f"Unsupported input dtype for bitwise/shift op_type BinaryOpType::{kind}: expected Int32, "
-                    "UInt32, or UInt16."
-                )
-        return run(
-            full, kind, plain(function), WHOLE, alike, first_dtype, input_tensor_a, b,
-            None,
-            memory_config, output_tensor, activations, input_tensor_a_activations, input_tensor_b_activations,
-        )  # fmt: skip
-
-    call.__doc__ = documented(doc, WHOLE, alike, first_dtype)
-    return call
-
-
-bitwise_and = whole("bitwise_and", "BITWISE_AND", "a and b, bit by bit.", torch.bitwise_and)
-bitwise_or = whole("bitwise_or", "BITWISE_OR", "a or b, bit by bit.", torch.bitwise_or)
-bitwise_xor = whole("bitwise_xor", "BITWISE_XOR", "a exclusive-or b, bit by bit.", torch.bitwise_xor)
-bitwise_left_shift = whole("bitwise_left_shift", "LEFT_SHIFT", "a * 2^b.", torch.bitwise_left_shift)
-bitwise_right_shift = whole("bitwise_right_shift", "RIGHT_SHIFT", "a / 2^b, rounded down.", torch.bitwise_right_shift)

@@ -9,7 +9,7 @@ from ...errors import DeviceRejects, NotEmulated
 from ...launch import finish
 from ...memory import MemoryConfig
 from ...numerics import rounding, vector
-from ...op import op
+from ...op import described, op
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result
 from .binary import WIDE, alike, broadcast, check_dtypes, number, operand
@@ -103,52 +103,53 @@ def _ternary(name, function, a, b, c, value, memory_config, output_tensor, packe
     return finish(name, (a, b, c), out, compute, output_tensor, flops=3 * out.shape.volume())
 
 
-@op("ttnn.addcmul")
-def addcmul(
-    input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0, memory_config: MemoryConfig | None = None,
-    output_tensor: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """a + value * b * c, of tensors of one dtype.
-
-    Shapes    three that broadcast
-    Dtypes    bfloat16, float32, bfloat8_b, uint32, int32; the first's comes out
-    Source    recorded contract, op `ttnn.addcmul`
-    """
-    names = [cpp(t.dtype) for t in (input_a, input_b, input_c)]
+def _check_addcmul(a: Tensor, b: Tensor, c: Tensor) -> None:
+    names = [cpp(t.dtype) for t in (a, b, c)]
     if len(set(names)) > 1:
         raise DeviceRejects(
             f"Addcmul TTT requires all input tensors to have the same dtype. Got input_a={names[0]}, "
-            f"input_b={names[1]}, "
-            f"input_c={names[2]}"
+            f"input_b={names[1]}, input_c={names[2]}"
         )
-    if input_a.dtype in (bfloat4_b, uint16, uint8):
+    if a.dtype in (bfloat4_b, uint16, uint8):
         raise DeviceRejects(
             f"Addcmul supports only BFLOAT16, BFLOAT8_B, FLOAT32, INT32, and UINT32 dtypes. Got {names[0]}"
         )
-    return _ternary(
-        "ttnn.addcmul", lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, input_a, input_b,
-        input_c, value, memory_config, output_tensor, rounding.pack,  # half away from zero (recorded)
-    )  # fmt: skip
 
 
-@op("ttnn.addcdiv")
-def addcdiv(
-    input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0, memory_config: MemoryConfig | None = None,
-    output_tensor: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """a + value * b / c.
-
-    Shapes    three that broadcast
-    Dtypes    floats (integers are not emulated); the first's comes out
-    Source    ttnn 0.81.1: asked dtype by dtype
-    """
-    if int32 in (input_a.dtype, input_b.dtype, input_c.dtype):
+def _check_addcdiv(a: Tensor, b: Tensor, c: Tensor) -> None:
+    if int32 in (a.dtype, b.dtype, c.dtype):
         raise DeviceRejects("Addcdiv TTT does not support INT32 inputs.")
-    if input_a.dtype in INTEGERS:
-        raise NotEmulated(f"ttnn.addcdiv of {cpp(input_a.dtype)} has no model in the emulator")
-    return _ternary(
-        "ttnn.addcdiv", lambda a, b, c, v: a + v * b / c, input_a, input_b, input_c, value, memory_config, output_tensor
+    if a.dtype in INTEGERS:
+        raise NotEmulated(f"ttnn.addcdiv of {cpp(a.dtype)} has no model in the emulator")
+
+
+def added_to(name: str, doc: str, dtypes: str, source: str, check, function, packed=_packed):
+    """The op `ttnn.<name>`: the first tensor and what `function` makes of all three and a number."""
+    full = f"ttnn.{name}"
+
+    @op(full)
+    def call(
+        input_a: Tensor, input_b: Tensor, input_c: Tensor, *, value: float = 1.0,
+        memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        check(input_a, input_b, input_c)
+        return _ternary(full, function, input_a, input_b, input_c, value, memory_config, output_tensor, packed)
+
+    call.__doc__ = described(
+        doc, Shapes="three that broadcast", Dtypes=f"{dtypes}; the first's comes out", Source=source
     )
+    return call
+
+
+addcmul = added_to(
+    "addcmul", "a + value * b * c, of tensors of one dtype.", "bfloat16, float32, bfloat8_b, uint32, int32",
+    "recorded contract, op `ttnn.addcmul`", _check_addcmul,
+    lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, rounding.pack,  # half away from zero (recorded)
+)  # fmt: skip
+addcdiv = added_to(
+    "addcdiv", "a + value * b / c.", "floats (integers are not emulated)", "ttnn 0.81.1: asked dtype by dtype",
+    _check_addcdiv, lambda a, b, c, v: a + v * b / c,
+)  # fmt: skip
 
 
 @op("ttnn.lerp")

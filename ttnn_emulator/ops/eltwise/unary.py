@@ -130,6 +130,7 @@ def with_numbers(full: str, name: str, kind: str, row: Row):
     parameters = [inspect.Parameter("input_tensor", _POSITIONAL, annotation="Tensor")]
     parameters += [inspect.Parameter(p, _POSITIONAL, annotation="float") for p in row.given]
     parameters += [inspect.Parameter(p, _KEYWORD, default=v, annotation="float") for p, v in row.defaults.items()]
+    parameters += [inspect.Parameter(p, _KEYWORD, default=None) for p in row.unmodelled]
     parameters += [
         inspect.Parameter("memory_config", _KEYWORD, default=None, annotation="MemoryConfig | None"),
         inspect.Parameter("output_tensor", _KEYWORD, default=None, annotation="Tensor | None"),
@@ -142,6 +143,7 @@ def with_numbers(full: str, name: str, kind: str, row: Row):
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as e:
             raise TypeError(f"{full}(): incompatible function arguments.\n  {e}\n  want   {full}{signature}") from None
+        refuse_unmodelled(full, **{p: given.get(p) for p in row.unmodelled})
         params = {p: given[p] for p in row.given} | {p: given.get(p, v) for p, v in row.defaults.items()}
         memory_config, output_tensor = given.get("memory_config"), given.get("output_tensor")
         return apply_unary(full, name, kind, row.integers, given["input_tensor"], memory_config, output_tensor, params)
@@ -162,6 +164,7 @@ class Row(NamedTuple):
     fast: bool = False  # has a fast and an accurate form
     given: tuple[str, ...] = ()  # numbers that a call must give
     defaults: Mapping[str, float] = MappingProxyType({})  # numbers that it may give
+    unmodelled: tuple[str, ...] = ()  # other arguments, which have no model where they are given
 
 
 #: The op `ttnn.<name>` for each: one value in, one out, by the function of this name of the numerics.
@@ -245,6 +248,7 @@ UNARY = {
     "threshold": Row("x above `threshold`, else `value`.", given=("threshold", "value")),
     "fill": Row("fill_value everywhere.", BUT_BYTES, given=("fill_value",)),
     "rpow": Row("exponent ** x.", given=("exponent",)),
+    "rdiv": Row("value / x.", given=("value",), unmodelled=("rounding_mode",)),
 }
 for _name, _row in UNARY.items():
     unary(_name, _row)
@@ -263,21 +267,6 @@ def round(
     """
     params = {"decimals": decimals or 0}
     return apply_unary("ttnn.round", "round", "ROUND", NONE, input_tensor, memory_config, output_tensor, params)
-
-
-@op("ttnn.rdiv")
-def rdiv(
-    input_tensor: Tensor, value: float, *, rounding_mode=None, memory_config: MemoryConfig | None = None,
-    output_tensor: Tensor | None = None, sub_core_grids=None,
-) -> Tensor:  # fmt: skip
-    """value / x.
-
-    Shapes    any; kept
-    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b; kept unless output_tensor has another
-    Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
-    """
-    refuse_unmodelled("ttnn.rdiv", rounding_mode=rounding_mode)
-    return apply_unary("ttnn.rdiv", "rdiv", "RDIV", NONE, input_tensor, memory_config, output_tensor, {"value": value})
 
 
 @op("ttnn.unary_chain")

@@ -7,19 +7,7 @@ import math
 import torch
 
 from ... import numerics
-from ...dtypes import (
-    BLOCK_FORMATS,
-    NAME,
-    Layout,
-    bfloat8_b,
-    bfloat16,
-    cpp,
-    float32,
-    int32,
-    uint8,
-    uint16,
-    uint32,
-)
+from ...dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, float32, int32, uint8, uint16, uint32
 from ...errors import DeviceRejects
 from ...launch import finish, launch, on_device
 from ...memory import MemoryConfig
