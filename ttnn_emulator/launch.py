@@ -77,9 +77,10 @@ def merge_topology(tensors) -> TensorTopology:
     Source    recorded contract, mesh cases; ttnn 0.81.1 on n300 and t3000
     """
     first = tensors[0].topology
-    if all(t.topology is first for t in tensors):
-        return first
-    return _merged(tuple(t.topology for t in tensors))
+    for t in tensors:
+        if t.topology is not first:
+            return _merged(tuple(t.topology for t in tensors))
+    return first
 
 
 @functools.lru_cache(maxsize=4096)
@@ -127,11 +128,14 @@ def launch(
         one_device(name, [*tensors, *map(on_device, taken)] if taken else tensors)
     if topology is None:
         topology = merge_topology(tensors)
-    with scratch(device, *through) if through else _NOTHING:
-        if into is None:
-            outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
-        else:
+    if into is not None:
+        with scratch(device, *through):
             outputs = [same(t) for t in taken]
+    elif through:
+        with scratch(device, *through):
+            outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
+    else:
+        outputs = [allocate(s, device, topology) for s in (specs if several else (specs,))]
     ins, outs = tuple(t.spec for t in tensors), tuple(o.spec for o in outputs)
     buffers = [o.buffer if into is None else o.buffer.store for o in outputs]
     work = (inputs, buffers, compute, collective, together, rows)
@@ -154,7 +158,6 @@ def _issue(device, program: tuple, launched: tuple, run, work: tuple, buffers=()
         run(*work)
 
 
-_NOTHING = contextlib.nullcontext()
 _COLD_PROGRAM = (
     "Cannot load new binaries during trace capture.This program is not yet in program cache. "
     "Warm up before capturing a trace.See the operation's hash signature for arguments that must match.",

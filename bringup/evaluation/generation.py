@@ -44,18 +44,18 @@ def generate(job, model, temperature=0.0, top_p=1.0):
 
 
 class Streamer:
-    """Prints words as they are complete (ids where there is no tokenizer) and notes when each token came."""
+    """Prints words as they are complete (ids where there is no tokenizer) and notes when each token came.
+
+    It begins with the second token: until then kernels may be compiled, which is said in a line of its own."""
 
     def __init__(self, tokenizer):
         self.tokenizer, self.ids, self.times, self.printed = tokenizer, [], [], 0
-        self.start = None
+        self.start = self.prompt = None
 
     def put(self, ids):
         if self.start is None:  # generate() hands in the prompt first
             self.start = time.perf_counter()
-            if self.tokenizer:
-                self._write(self.tokenizer.decode(ids[0], skip_special_tokens=True))
-                print("\033[1m" * sys.stdout.isatty(), end="", flush=True)
+            self.prompt = self.tokenizer and self.tokenizer.decode(ids[0], skip_special_tokens=True)
             return
         self.times.append(time.perf_counter())
         self.ids.append(int(ids))
@@ -70,6 +70,12 @@ class Streamer:
         print("\033[0m" * sys.stdout.isatty(), end="", flush=True)
 
     def _flush(self, final):
+        if len(self.ids) < 2 and not final:
+            return
+        if self.prompt is not None:
+            self._write(self.prompt)
+            print("\033[1m" * sys.stdout.isatty(), end="", flush=True)
+            self.prompt = None
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
         # A later byte may still change the last characters of the text: hold them back until a word ends.
         end = len(text) if final else max(text.rfind(" "), text.rfind("\n")) + 1

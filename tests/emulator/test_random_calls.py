@@ -62,13 +62,17 @@ def cuts(draw, shape):
     return starts, ends
 
 
-def sliced(x, starts, ends, steps):
-    """torch's slice; what lies behind the end of a tile's dim is padding, which reads as zero."""
-    starts = [s + n if s < 0 else s for s, n in zip(starts, x.shape, strict=True)]
-    x = torch.nn.functional.pad(
+def padded(x, ends):
+    """With zeros up to `ends`: what lies behind the end of a tile's dim is padding, which reads as zero."""
+    return torch.nn.functional.pad(
         x, [n for e, d in zip(ends[::-1], x.shape[::-1], strict=True) for n in (0, max(0, e - d))]
     )
-    return x[tuple(map(slice, starts, ends, steps))]
+
+
+def sliced(x, starts, ends, steps):
+    """torch's slice."""
+    starts = [s + n if s < 0 else s for s, n in zip(starts, x.shape, strict=True)]
+    return padded(x, ends)[tuple(map(slice, starts, ends, steps))]
 
 
 @st.composite
@@ -110,7 +114,7 @@ def calls(draw):
         if name == "getitem":
             index = tuple(slice(max(s, 0), e) for s, e in zip(starts, ends, strict=True))
             index = (*index[:-1], draw(st.integers(-shape[-1] - 1, shape[-1])))
-            return name, given_operands, lambda x: x[index], lambda v: v[index]
+            return name, given_operands, lambda x: x[index], lambda v: padded(v, (*ends[:-1], 0))[index]
         return (name, given_operands, lambda x: ttnn.slice(x, starts, ends, steps, memory_config=memory),
                 lambda v: sliced(v, starts, ends, steps))  # fmt: skip
     if name == "concat":

@@ -290,12 +290,12 @@ def run(
     # Shards that are left open are the grid's, which the key does not have.
     left_open = memory_config is not None and unspecified(memory_config)
     if type(a) is Tensor and type(b) is Tensor and output_tensor is None and not left_open:
-        acts = (*activations, None, *on_a, None, *on_b)
-        if all(type(f) in (UnaryOpType, NoneType) for f in acts):
+        acts = () if activations == on_a == on_b == () else (*activations, None, *on_a, None, *on_b)
+        if not acts or all(type(f) in (UnaryOpType, NoneType) for f in acts):
             key = (name, function, a.spec, b.spec, dtype, memory_config, acts)
-            if key in _PLANS:
+            if (plan := _PLANS.get(key)) is not None:
                 operand(a, "A"), operand(b, "B")
-                out, compute, flops = _PLANS[key]
+                out, compute, flops = plan
                 return launch(name, (a, b), out, compute, flops=flops, rows=EACH)
     check_activations(name, activations, on_a, on_b)
     reverse = False
