@@ -3,9 +3,11 @@
 import itertools
 import math
 import time
+from statistics import NormalDist
 
 SECONDS = 20  # for all pairs; a model whose pairs take longer is not asked
-GAIN, ERRORS = 0.1, 3  # in the logarithm of the place of a token, and in standard errors of its mean
+GAIN = 0.1  # in the logarithm of the place of a token
+FALSE_ALARMS = 0.01  # of checkpoints, if an exchange made no token better or worse on the average
 TRAINED = 0.8  # of the logarithm of the vocabulary: a trained model's is below
 
 
@@ -33,12 +35,18 @@ def find(context):
         finally:
             first.data, second.data = second.data, first.data
         gain = better.mean().item()
-        if gain > max(GAIN, ERRORS * better.std().item() / math.sqrt(len(better)), best[0] if best else 0.0):
+        if beyond_chance(better, len(pairs)) and (best is None or gain > best[0]):
             best = gain, (a, b)
     loss = before.mean().item()
     if best is None or loss - best[0] > TRAINED * math.log(model.config.vocab_size):
         return None
     return best[1], math.exp(loss), math.exp(loss - best[0])
+
+
+def beyond_chance(better, pairs):
+    """Whether tokens are better off, on the average, by more than the luckiest of so many `pairs` would have them."""
+    errors = NormalDist().inv_cdf(1 - FALSE_ALARMS / pairs)
+    return better.mean().item() > max(GAIN, errors * better.std().item() / math.sqrt(len(better)))
 
 
 def _losses(model, ids):

@@ -1,8 +1,10 @@
 """Two tensors of a checkpoint in each other's place: HF and the device share that, and `check` names them."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from bringup.checkpoints import sources
@@ -27,6 +29,17 @@ def asked(folder, cache):
 
 def test_a_clean_checkpoint_is_not_suspected(tmp_path):
     assert asked(TINY, tmp_path) is None
+
+
+@pytest.mark.parametrize("pairs", [5, 60, 400])
+def test_false_alarms_are_as_rare_as_is_said(pairs):
+    """Places of 150 tokens that an exchange changes, but makes neither better nor worse: heavy tails, no mean."""
+    checkpoints, generator = 12_000 // pairs, torch.Generator().manual_seed(pairs)
+    before, after = (torch.rand(checkpoints, pairs, 150, generator=generator) ** 4 * 6 for _ in range(2))
+    alarms = sum(any(exchanged.beyond_chance(b, pairs) for b in each) for each in before - after)
+    rate = exchanged.FALSE_ALARMS
+    assert alarms <= checkpoints * rate + 3 * math.sqrt(checkpoints * rate * (1 - rate))
+    assert exchanged.beyond_chance(torch.full((150,), 0.2) + torch.randn(150, generator=generator) * 0.3, pairs)
 
 
 @pytest.mark.parametrize(
