@@ -30,7 +30,8 @@ def generate(job, model, temperature=0.0, top_p=1.0):
                 **sampling,
             )
     finally:
-        print(flush=True)  # an error message starts on its own line
+        if streamer.prompt is None:
+            print(flush=True)  # an error message starts on its own line
     times = streamer.times
     later = times[-1] - times[0]
     return {
