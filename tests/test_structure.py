@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bringup.backends import systems
+
 ROOT = Path(__file__).parents[1]
 #: Each room of bringup may use those above it in this list, and itself.
 ROOMS = ("errors", "arguments", "files", "console", "checkpoints", "blocks", "backends", "new", "planning", "programs",
@@ -83,16 +85,26 @@ def test_no_file_is_longer_than_one_reads(package):
     assert not {name: n for name, n in lines.items() if n > MOST_LINES}
 
 
-def test_only_descriptions_of_chips_name_one():
-    """What depends on the chip is a field of its description: no other file of the emulator knows a chip by name, but
-    for the library's own questions `is_wormhole_b0` and `is_blackhole`."""
-    names = ("wormhole_b0", "blackhole", "WORMHOLE_B0", "BLACKHOLE")
+#: Where a chip may be asked for by its name: its description, the library's own questions (`is_wormhole_b0` and
+#: `is_blackhole`), and what speaks with the library or a board on a machine that is there.
+MAY_ASK = ("ttnn_emulator.chips", "ttnn_emulator.library.device", "bringup.backends.clusters", "bringup.backends.mock",
+           "bringup.backends.doctor", "bringup.backends.host")  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["ttnn_emulator", "bringup"])
+def test_only_descriptions_of_chips_name_one(package):
+    """What depends on the chip is a field of its description: no other file knows a chip by name, or compares a
+    system's name with one that it knows."""
+    chips = {"wormhole_b0", "blackhole", "WORMHOLE_B0", "BLACKHOLE", "Wormhole", "Blackhole"}
     asks = []
-    for name, path in modules("ttnn_emulator").items():
-        if not name.startswith(("ttnn_emulator.chips", "ttnn_emulator.library.device")):
+    for name, path in modules(package).items():
+        if not name.startswith(MAY_ASK):
             for node in ast.walk(ast.parse(path.read_text())):
-                known = (isinstance(node, ast.Constant) and node.value in names) or (
-                    isinstance(node, ast.Attribute) and node.attr in names
+                known = (isinstance(node, ast.Constant) and node.value in chips) or (
+                    isinstance(node, ast.Attribute) and node.attr in chips
                 )
+                if isinstance(node, ast.Compare):
+                    told = {c.value for part in ast.walk(node) if isinstance(c := part, ast.Constant)}
+                    known = bool(told & {*systems.NAMES})
                 asks += [f"{name}:{node.lineno}"] if known else []
     assert not asks

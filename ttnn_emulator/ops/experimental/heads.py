@@ -9,13 +9,8 @@ import torch
 from ... import numerics
 from ...dtypes import BLOCK_FORMATS, NAME, Layout, bfloat8_b, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
-from ...grid import (
-    CoreCoord,
-    CoreRange,
-    CoreRangeSet,
-    num_cores_to_corerangeset,
-    num_cores_to_corerangeset_in_subcoregrids,
-)
+from ...grid import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from ...grid import num_cores_to_corerangeset_in_subcoregrids as cores_of_set
 from ...launch import launch, on_device, output_memory, unmodelled
 from ...memory import BufferType, MemoryConfig, ShardSpec, TensorMemoryLayout, buffer_bytes
 from ...numerics.rows import Slices
@@ -334,7 +329,7 @@ def nlp_concat_heads_decode(
         raise DeviceRejects("num_cores == input_shape[1]", f"{x.spec.shape[1]} users on {held.num_cores()} cores")
     chip = x.buffer.device.chip
     if sub_core_grids is not None:
-        place = num_cores_to_corerangeset_in_subcoregrids(held.ranges()[0].start, num_heads, sub_core_grids, True)
+        place = cores_of_set(held.ranges()[0].start, num_heads, sub_core_grids, True)
     elif num_heads > chip.cores:
         raise DeviceRejects(
             f"Target number of cores {num_heads} is greater than total number of available cores {chip.cores}"
