@@ -1,6 +1,7 @@
 # make demo   a small trained model on an emulated n150: its text, how right it is, memory, predicted speed, a report
 # make test   the tests; make fast   those that what you changed can break, in under a minute
 # make test-ttnn   the tests on the vendor's library, without a board; needs Python 3.12 or 3.10, and makes .venv-ttnn
+# make test-cluster   sweeps and checks on a Ray cluster of two nodes on this machine, one of which is killed
 # make test-wheel   the wheel, installed apart from the clone
 # make lint   ruff, types, and whether MODELS.md is current
 # make docs   the output and the pictures in docs/; needs Chromium
@@ -17,7 +18,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
 
-.PHONY: install demo test fast test-ttnn test-wheel lint docs results
+.PHONY: install demo test fast test-cluster test-ttnn test-wheel lint docs results
 install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(ENV)
@@ -34,6 +35,10 @@ test: $(STAMP)
 
 fast: $(STAMP)
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) scripts/fast.py $(ARGS)
+
+test-cluster: $(STAMP)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[cluster]' --constraint constraints.txt
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 BRINGUP_REQUIRE_RAY=1 $(PYTHON) -m pytest tests/test_spread.py -m "slow or not slow" $(ARGS)
 
 test-wheel: $(STAMP)
 	@PYTHON=$(PYTHON) scripts/test_wheel.sh

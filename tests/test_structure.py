@@ -10,8 +10,8 @@ from bringup.backends import systems
 
 ROOT = Path(__file__).parents[1]
 #: Each room of bringup may use those above it in this list, and itself.
-ROOMS = ("errors", "arguments", "files", "console", "checkpoints", "blocks", "backends", "new", "planning", "programs",
-         "evaluation", "report", "checks", "tuning", "bench", "cli")  # fmt: skip
+ROOMS = ("errors", "arguments", "files", "console", "spread", "checkpoints", "blocks", "backends", "new", "planning",
+         "programs", "evaluation", "report", "checks", "tuning", "bench", "cli")  # fmt: skip
 MOST_LINES = 450
 
 

@@ -2,9 +2,8 @@
 
 import re
 import shlex
-from pathlib import Path
 
-from bringup import arguments
+from bringup import arguments, spread
 from bringup.evaluation.command import add_model_arguments
 
 HELP = "the bring-up checklist on one model.py: pass, fail or skipped, with evidence and a report"
@@ -19,11 +18,13 @@ NEXT = (
     ("cannot get ", "bringup check {words} --model DIR"),
     ("backend", "bringup doctor"),
 )
-NEW_TOKENS, QUICK_NEW_TOKENS = 100, 48
 
 
 def add_arguments(parser):
-    add_model_arguments(parser)
+    add_model_arguments(parser, nargs="?")
+    parser.add_argument("--all", action="store_true",
+                        help="every model file of the folder MODEL_PY (default: models)")  # fmt: skip
+    spread.add_arguments(parser, "with --all, checks")
     parser.add_argument("--quick", action="store_true", help="fewer tokens and one layer's blocks")
     parser.add_argument("--items", type=arguments.name, metavar="A,B", help="only these items")
     parser.add_argument(
@@ -32,14 +33,22 @@ def add_arguments(parser):
         metavar="DIR",
         help="the report's folder (default: reports/<model>-<system>, with --items reports/<model>-<system>-items)",
     )
+    parser.add_argument("--json", type=arguments.name, metavar="FILE",
+                        help="write the record, with --all one of each model file")  # fmt: skip
     parser.add_argument("--write", action="store_true",
                         help="write the results into MODEL_BRINGUP.md, results/ and MODELS.md")  # fmt: skip
 
 
 def run(args):
     """The exit code. Whatever goes wrong, the last line is the command to type next."""
-    from bringup.errors import BringupError
+    from bringup.errors import BadInput, BringupError
 
+    if args.all:
+        from bringup.checks import every
+
+        return every.run(args)
+    if args.model_py is None:
+        raise BadInput("which model file?", want="MODEL_PY, or --all", hint="bringup check --help")
     try:
         return _run(args)
     except BringupError as error:
@@ -47,32 +56,22 @@ def run(args):
 
 
 def _run(args):
-    from bringup.checks import checklist, results, table
+    from bringup.checks import one, results, table
     from bringup.console import quiet_libraries
-    from bringup.errors import BadInput, shown
-    from bringup.evaluation.run import Job, Settings
-    from bringup.files import writable
+    from bringup.errors import shown
+    from bringup.files import writable, write_json
 
     quiet_libraries()
-    items = args.items.split(",") if args.items else None
-    chosen = checklist.chosen(items)
-    if args.write and items:
-        raise BadInput("--write takes the whole checklist", got=f"--items {args.items}")
     writable(args.out, folder=True)
-    tokens = QUICK_NEW_TOKENS if args.quick else NEW_TOKENS
-    names = Settings.__dataclass_fields__
-    given = {k: v for k, v in vars(args).items() if k in names}
-    job = Job(Settings(**given, max_new_tokens=tokens, min_new_tokens=tokens))
-    print(job.activation)
-    print(job.describe(), flush=True)
-    with table.watched(len(chosen)) as watch:
-        check, context = checklist.run_with_context(job, quick=args.quick, items=items, watch=watch)
+    writable(args.json)
+    check, context, paths = one.checked(args, announce=True)
     print(table.text(check))
-    for path in write_folder(check, context.records, Path(args.out or default_folder(check, items))):
-        print(f"wrote {shown(path)}")
+    if args.json:
+        paths.append(write_json(args.json, check))
     if args.write:
-        for path in results.write(check, context.__dict__.get("measured"), job):
-            print(f"wrote {shown(path)}")
+        paths += results.write(check, context.__dict__.get("measured"), context.job)
+    for path in paths:
+        print(f"wrote {shown(path)}")
     if check["verdict"] == "pass":
         return 0
     failed = next(r for r in check["items"] if r["status"] == "fail")
@@ -95,24 +94,3 @@ def next_command(args, problem, check=None):
             system = re.search(r"--system (\S+)", problem)
             return command.format(words=words, system=system[1] if system else "SYSTEM")
     return "bringup check --help"
-
-
-def default_folder(check, items):
-    """reports/<model>-<system>; what some items alone have found does not replace the report of all."""
-    name = (check["hf_id"] or check["checkpoint"]).rpartition("/")[2]
-    return Path("reports") / f"{name}-{check['system']}{'-items' if items else ''}"
-
-
-def write_folder(check, records, folder):
-    """check.json, report.html and, where there is an op log, a folder for ttnn-visualizer; their paths."""
-    from bringup.files import write_json
-    from bringup.report import html, visualizer
-
-    paths = [folder / "check.json", folder / "report.html"]
-    write_json(paths[0], check)
-    html.write(check, paths[1])
-    calls = {phase: records[phase] for phase in ("prefill", "decode")} if records else {}
-    if any(calls.values()):
-        seconds = visualizer.predicted(calls, check["system"])
-        paths.append(visualizer.write(calls, folder / "visualizer", check["system"], seconds))
-    return paths

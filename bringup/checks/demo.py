@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from bringup import arguments, backends
-from bringup.checks.command import write_folder
 from bringup.errors import BadInput, shown
 from bringup.evaluation import command
 from bringup.evaluation.lines import memory_line
@@ -119,6 +118,7 @@ def _reference(job, result, greedy):
 def _evaluated(context, result, args):
     """Asks ITEMS about the text; what was found as rows, the record in `result`, the report in --out."""
     from bringup.checks import checklist
+    from bringup.checks.one import write_folder
 
     context.reference_on_text = context.measured_on_text = None  # one text is enough here
     check = checklist.record(context, ITEMS)

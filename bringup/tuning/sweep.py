@@ -6,7 +6,7 @@ bringup sweep my/model.py --model DIR --mlp bfp8,bfp4 --fidelity HiFi2 --jobs 4 
 Each point is built with another `precision`: teacher-forced on the emulator with the checkpoint for accuracy, and run
 by shapes alone at the model's true configuration for memory and speed (predicted, not measured). A point's result is a
 file in OUT/points; what is there is not run again, so that an interrupted sweep loses the points it was at. Points run
-through joblib: in processes of this machine, or on a Ray cluster (--engine ray; OUT is then on a shared file system).
+in processes of this machine, or on a Ray cluster (--engine ray; OUT is then on a shared file system).
 """
 
 import hashlib
@@ -15,10 +15,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bringup import arguments, backends
+from bringup import arguments, backends, spread
 from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput, BringupError, shown
-from bringup.files import PACKAGES, writable, write_json
+from bringup.files import writable, write_json
 from bringup.planning import roofline
 from bringup.tuning import results as sweep_results
 
@@ -56,9 +56,7 @@ def add_arguments(parser):
                         help="tokens compared (default: 64)")  # fmt: skip
     parser.add_argument("--cache_dir", default="", type=arguments.folder, metavar="DIR",
                         help="where references are kept")  # fmt: skip
-    parser.add_argument("--jobs", type=arguments.whole(-1, 1024), default=1, metavar="N",
-                        help="points at a time (default: 1)")  # fmt: skip
-    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="default: processes")
+    spread.add_arguments(parser, "points")
     parser.add_argument("--out", type=arguments.name, metavar="DIR", help="default: sweeps/<model>-<system>")
 
 
@@ -101,7 +99,8 @@ class Common:
             "prompt": job.prompt_ids,
             "config": planned_config(job, self).to_dict(),
             "backend": [job.activation.name, numerics_in_use(job.activation)],  # the environment may choose them
-            "code": _code(Path(self.model_py)),
+            "code": spread.code(Path(self.model_py)),
+            "constants": roofline.CONSTANTS.read_text(),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -111,8 +110,7 @@ def run(args):
 
     quiet_libraries()
     points = grid(args)
-    if args.jobs == 0:
-        raise BadInput("--jobs is out of range", got=0, want="1 or more; -1 for as many as there are cores")
+    spread.check(args)
     job, common = prepare(args)
     out = Path(args.out or f"sweeps/{_model_name(job)}-{job.system.name}")
     print(job.activation)
@@ -123,14 +121,19 @@ def run(args):
     todo = [point for point in points if not files[point].is_file()]
     if len(todo) < len(points):
         print(f"{len(points) - len(todo)} points are there already")
-    evaluate(common, {point: files[point] for point in todo}, args.jobs, args.engine)
-    rows = [asdict(point) | json.loads(files[point].read_text()) for point in points]
+    tasks = {files[point]: (common, point) for point in todo}
+    failed = spread.run(write_point, tasks, args.jobs, args.engine, "sweep")
+    rows = [asdict(point) | _found(files[point], failed) for point in points]
     sweep_results.mark_pareto(rows)
     result = {"format": 1, "common": asdict(common) | {"model_py": shown(common.model_py)}, "rows": rows}
     write_json(out / "sweep.json", result)
     sweep_results.show(rows, AXES)
     pictures = sweep_results.draw(rows, out, f"{_model_name(job)} on {job.system.name}")
     print(" ".join(["wrote", shown(out / "sweep.json"), *map(shown, pictures)]))
+
+
+def _found(path, failed):
+    return {"refused": failed[path]} if path in failed else json.loads(path.read_text())
 
 
 def grid(args):
@@ -173,18 +176,6 @@ def _model_name(job):
     return (job.model_file.hf_id or job.model_file.path.resolve().parent.name).rpartition("/")[2]
 
 
-def _code(model_py):
-    """The text of the model file, of those that it may build on (its other systems, its neighbours), and of ours."""
-    inside = model_py.parts[-6:-5] == ("models",)  # models/<org>/<model>/<system>/functional/model.py
-    beside = model_py.parents[2].rglob("*.py") if inside else model_py.parent.glob("*.py")
-    ours = PACKAGES
-    files = [*beside, *(ours / "bringup").rglob("*.py"), *(ours / "ttnn_emulator").rglob("*.py")]
-    digest = hashlib.sha256(roofline.CONSTANTS.read_bytes())
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def planned_config(job, common):
     """The configuration whose memory and speed count: as asked; the known one of the path; else the checkpoint's."""
     from bringup.checkpoints import known
@@ -195,45 +186,6 @@ def planned_config(job, common):
 
 
 # Points --------------------------------------------------------------------------------------------------------------
-
-
-def evaluate(common, files, jobs, engine, write=None):
-    """Runs the points that have no file yet; one that kills its process is run once more alone, and then given up."""
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    from bringup.console import progress
-
-    if not files:
-        return
-    write = write or write_point
-    tasks = [delayed(write)(common, point, str(path)) for point, path in files.items()]
-    if engine == "ray":
-        _register_ray()
-        with parallel_config(backend="ray", n_jobs=jobs):
-            Parallel()(tasks)
-        return
-    with progress("sweep", len(tasks)) as advance:
-        try:
-            for _ in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
-                advance()
-        except TerminatedWorkerError:
-            for point, path in files.items():
-                if path.is_file():
-                    continue
-                try:
-                    Parallel(n_jobs=2)([delayed(write)(common, point, str(path))])  # 2: in a process of its own
-                except TerminatedWorkerError:
-                    write_json(path, {"refused": "its process died, perhaps out of memory"})
-                advance()
-
-
-def _register_ray():
-    try:
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise BadInput("--engine ray needs Ray", hint="pip install ray; or --engine processes") from error
-    register_ray()
 
 
 def write_point(common, point, path):

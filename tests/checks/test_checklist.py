@@ -10,7 +10,7 @@ import torch
 
 from bringup import backends, checks, cli
 from bringup.checkpoints import sources
-from bringup.checks import checklist, command, results, table
+from bringup.checks import checklist, command, one, results, table
 from bringup.errors import BadInput
 from bringup.evaluation.run import Job, Settings
 from bringup.files import PROJECT
@@ -95,7 +95,7 @@ def test_the_record_is_whole_and_plain_json(clean):
 
 def test_the_report_folder(clean, tmp_path):
     check, context, _ = clean
-    paths = command.write_folder(check, context.records, tmp_path / "report")
+    paths = one.write_folder(check, context.records, tmp_path / "report")
     assert [p.name for p in paths] == ["check.json", "report.html", "visualizer"]
     assert json.loads(paths[0].read_text()) == check
     assert "teacher_forcing" in paths[1].read_text()
@@ -331,8 +331,8 @@ def test_on_the_screen_a_cause_is_told_once():
 
 def test_some_items_do_not_replace_the_report_of_all():
     check = {"hf_id": None, "checkpoint": "checkpoints/tiny-allam", "system": "n150"}
-    assert str(command.default_folder(check, None)) == "reports/tiny-allam-n150"
-    assert str(command.default_folder(check, ["baseline"])) == "reports/tiny-allam-n150-items"
+    assert str(one.default_folder(check, None)) == "reports/tiny-allam-n150"
+    assert str(one.default_folder(check, ["baseline"])) == "reports/tiny-allam-n150-items"
 
 
 def test_long_questions_show_their_passes(job, monkeypatch):

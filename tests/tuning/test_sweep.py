@@ -124,24 +124,6 @@ def test_two_processes_find_what_one_finds(folder):
     assert alone == both
 
 
-def test_a_point_that_kills_its_process_is_given_up_and_the_others_run(folder):
-    common = sweep.Common(*[None] * len(sweep.Common.__dataclass_fields__))
-    points = [sweep.Point("bf16", "bf16", "bf16", fidelity, "fp32") for fidelity in ("HiFi2", "HiFi4")]
-    files = {point: folder / f"{point.fidelity}.json" for point in points}
-    sweep.evaluate(common, files, jobs=2, engine="processes", write=dies_in_hifi2)
-    found = {point.fidelity: json.loads(path.read_text()) for point, path in files.items()}
-    assert "its process died" in found["HiFi2"]["refused"]
-    assert found["HiFi4"] == {"fine": True}
-
-
-def dies_in_hifi2(common, point, path):
-    import os
-
-    if point.fidelity == "HiFi2":
-        os._exit(9)
-    Path(path).write_text('{"fine": true}')
-
-
 @pytest.mark.parametrize("words", [("--fidelity", "HiFi5"), ("--mlp", "bfp2"), ("--destination", "fp16")])
 def test_values_that_do_not_exist(folder, words):
     with pytest.raises(BadInput):
