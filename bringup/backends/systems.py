@@ -39,3 +39,11 @@ def alike(system):
         if other.recorded and other.chip.family == get(system).chip.family:
             found.setdefault(other.chips, other.name)
     return list(found.values())
+
+
+def machines():
+    """One system of every machine, in the mesh that it is usually opened in, the least memory first."""
+    found: dict = {}
+    for system in _chips().SYSTEMS.values():
+        found.setdefault(system.cluster, system)
+    return sorted(found.values(), key=lambda s: s.chips * s.chip.dram_bytes)

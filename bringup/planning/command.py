@@ -1,5 +1,6 @@
 """Does a model fit, with how long a context, and how fast will it be: from its configuration, without weights.
 
+bringup plan meta-llama/Llama-3.2-1B                 # every system: what fits, how long a context, how fast
 bringup plan meta-llama/Llama-3.2-1B --system n150
 bringup plan path/to/config.json --system n300 --weights attention=bfp8,mlp=bfp4,head=bfp8 --users 8 --context 8192
 
@@ -18,7 +19,7 @@ HELP = "does it fit, how long a context, how fast: from a configuration, without
 def add_arguments(parser):
     parser.add_argument("model", nargs="?", type=arguments.name, metavar="HF_ID_OR_CONFIG",
                         help="HF id, checkpoint directory or config.json")  # fmt: skip
-    parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
+    parser.add_argument("--system", choices=systems.NAMES, help="default: a table of all systems")
     parser.add_argument("--model_py", type=arguments.name, metavar="FILE",
                         help="the model file (default: models/HF_ID/SYSTEM, where it is)")  # fmt: skip
     weights_help = "bf16, bfp8 or bfp4, or attention=..,mlp=..,head=.. (default: the model file's)"
@@ -36,8 +37,8 @@ def add_arguments(parser):
 
 def run(args):
     from bringup.console import quiet_libraries
-    from bringup.planning.plan import find_config, plan
-    from bringup.planning.show import show
+    from bringup.planning.plan import every_system, find_config, plan
+    from bringup.planning.show import show, show_systems
 
     quiet_libraries()
     if args.docs:
@@ -50,10 +51,14 @@ def run(args):
         raise BadInput("which model?", want="an HF id, a checkpoint directory or a config.json")
     writable(args.json)
     hf_id, config = find_config(args.model)
-    result = plan(
-        config, args.system, hf_id=hf_id, model_py=args.model_py, weights=args.weights, cache=args.cache,
-        users=args.users, context=args.context, prompt=args.prompt,
-    )  # fmt: skip
-    show(result)
+    how = {"hf_id": hf_id, "weights": args.weights, "cache": args.cache, "users": args.users, "context": args.context}
+    if args.system is None and args.model_py:
+        raise BadInput("a model file is planned on one system", got=f"--model_py {args.model_py}", want="--system")
+    if args.system is None:
+        result = every_system(config, prompt=args.prompt, **how)
+        show_systems(result)
+    else:
+        result = plan(config, args.system, model_py=args.model_py, prompt=args.prompt, **how)
+        show(result)
     if args.json:
         write_json(args.json, result)

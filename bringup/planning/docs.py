@@ -1,15 +1,34 @@
 """docs/planning.md: the plans of the known models, and the predictions beside what others have published."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+from bringup.backends import systems
 from bringup.checkpoints import known
 from bringup.planning import calibration
-from bringup.planning.calibration import key
+from bringup.planning.calibration import chip, key
 from bringup.planning.plan import find_config, plan
 from bringup.planning.show import bytes_rows, gb
 from bringup.planning.spec_run import find_model_file
 
-SYSTEMS = ("n150", "n300", "t3000")
+# What a prediction rests on: of a chip's description, and fitted to published rows.
+CONSTANTS = {
+    "DRAM of a chip, GB/s": lambda chip, rates: f"{chip.dram_bytes_per_second / 1e9:.0f}",
+    "of it a program reaches (fitted)": lambda chip, rates: f"{rates.dram_fraction:.0%}",
+    "cores, GHz, FLOP a cycle in LoFi": lambda chip, rates: (
+        f"{chip.cores}, {chip.cycles_per_second / 1e9:g}, {chip.flops_per_cycle}"
+    ),
+    "of them a product reaches (fitted)": lambda chip, rates: f"{rates.matrix_fraction:.0%}",
+    "a link, each way, Gb/s": lambda chip, rates: f"{8 * chip.link_bytes_per_second / 1e9:.0f}",
+    "a collective, each mesh axis, us (fitted)": lambda chip, rates: f"{1e6 * rates.collective_seconds:.0f}",
+    "a program inside a trace, us (fitted)": lambda chip, rates: f"{1e6 * rates.traced_seconds:.0f}",
+    "a program dispatched by the host, us (fitted)": lambda chip, rates: f"{1e6 * rates.untraced_seconds:.0f}",
+    "PCI Express, GB/s": lambda chip, rates: f"{chip.host_bytes_per_second / 1e9:.1f}",
+    "logits of several chips read and joined, MB/s (fitted)": lambda chip, rates: (
+        f"{rates.mesh_read_bytes_per_second / 1e6:.0f}"
+    ),
+}
+FAMILIES = tuple(tuple(systems.alike(name)) for name in ("n150", "p150"))  # a table for each kind of chip
 
 TEMPLATE = Path(__file__).with_name("planning.md.j2")
 
@@ -17,25 +36,25 @@ TEMPLATE = Path(__file__).with_name("planning.md.j2")
 def render():
     from jinja2 import Template
 
-    ids = [hf_id for hf_id in known.known_ids() if all(find_model_file(hf_id, name) for name in SYSTEMS)]
-    models = "\n".join(map(model_section, ids))
+    shipped = [name for names in FAMILIES for name in names]
+    ids = [hf_id for hf_id in known.known_ids() if all(find_model_file(hf_id, name) for name in shipped)]
+    models = "\n".join("\n".join([f"## {hf_id}", "", *(section(hf_id, names) for names in FAMILIES)]) for hf_id in ids)
     stored = calibration.stored()
-    return Template(TEMPLATE.read_text()).render(models=models, rows=rows_table(stored), **figures(stored)) + "\n"
+    return Template(TEMPLATE.read_text()).render(models=models, **figures(stored)) + "\n"
 
 
-def model_section(hf_id):
-    """A model on every system: bytes of a chip, contexts, what tensor parallelism costs, speeds."""
+def section(hf_id, names):
+    """A model on the systems of a kind of chip: bytes of a chip, contexts, what tensor parallelism costs, speeds."""
     _, config = find_config(hf_id)
-    plans = [plan(config, name, hf_id=hf_id, table=False) for name in SYSTEMS]
-    weights = plans[0]["weights"]["mlp"]
-    lines = [f"## {hf_id}", "", f"Weights {weights}, cache bf16, prompt of 128 tokens, one user of 1024 positions.", ""]
-    lines += _table(["", *SYSTEMS], _rows(plans)) + [""]
+    plans = [plan(config, name, hf_id=hf_id, table=False) for name in names]
+    family, weights = systems.get(names[0]).chip.family, plans[0]["weights"]["mlp"]
+    lines = [f"{family}: weights {weights}, cache bf16, prompt of 128 tokens, one user of 1024 positions.", ""]
+    lines += _table(["", *names], _rows(plans)) + [""]
     for p in plans[1:]:
         costs = [r for r in p["tensor_parallel"] if not r["divides"]]
         shown = [f"{r['what']} {r['size']} -> {r['per_chip']} a chip{_cost(r)}" for r in costs]
         lines.append(f"On {p['system']} {'; '.join(shown) if shown else 'every dimension divides'}.")
-    smallest = plans[0]["smallest_system"]
-    lines += [f"Smallest system that holds it: {smallest}.", ""]
+    lines += [f"Smallest system that holds these weights: {plans[0]['smallest_system']}.", ""]
     return "\n".join(lines)
 
 
@@ -82,33 +101,45 @@ def _split(split):
 
 def figures(stored):
     """What the text about predictions fills in."""
-    rates, held = stored["rates"], stored["held_out"]
-    found = {
-        "dram": f"{rates['dram_fraction']:.0%}",
-        "matrix": f"{rates['matrix_fraction']:.0%}",
-        "ccl": f"{1e6 * rates['collective_seconds']:.0f}",
-        "untraced": f"{1e6 * rates['untraced_seconds']:.0f}",
-        "traced": f"{1e6 * rates['traced_seconds']:.0f}",
-        "read": f"{rates['mesh_read_bytes_per_second'] / 1e6:.0f}",
+    chips = [systems.get(names[0]).chip for names in FAMILIES]
+    rates = [SimpleNamespace(**stored["rates"][c.name]) for c in chips]
+    constants = [[what, *(text(c, r) for c, r in zip(chips, rates, strict=True))] for what, text in CONSTANTS.items()]
+    return {
+        "constants": "\n".join(_table(["", *(c.family for c in chips)], constants)),
+        "errors": "\n".join(_errors(stored)),
+        "rows": "\n\n".join("\n".join([f"{c.family}:", "", *rows_table(stored, c)]) for c in chips),
         "n": len(stored["rows"]),
         "used": sum(row["used_for_calibration"] for row in stored["rows"]),
     }
-    for name, short in (("tps", "tps"), ("ttft_ms", "ttft")):
-        found[f"{short}_median"] = f"{held[name]['median']:.0%}"
-        found[f"{short}_worst"] = f"{held[name]['worst']:+.0%}"
-        found[f"{short}_row"] = held[name]["worst_row"]
-    return found
 
 
-def rows_table(stored):
-    """Published and predicted, row by row."""
-    names = ["row", "", "t/s/u published", "predicted", "error", "TTFT ms published", "predicted", "error"]
-    cells = [
-        [key(r), "fit" if r["used_for_calibration"] else "", r["tps"], f"{r['predicted']['tps']:.1f}",
-         f"{r['error']['tps']:+.0%}", r["ttft_ms"], f"{r['predicted']['ttft_ms']:.0f}", f"{r['error']['ttft_ms']:+.0%}"]
-        for r in stored["rows"]
-    ]  # fmt: skip
-    return "\n".join(_table(names, cells))
+def _errors(stored):
+    """By chip and users, over the rows that did not calibrate."""
+    rows = []
+    for of, errors in stored["held_out"].items():
+        name, users = of.split()
+        cells = [name, users]
+        for figure in ("tps", "ttft_ms"):
+            e = errors[figure]
+            cells += [e["rows"]]
+            cells += [f"{e['median']:.0%}", f"{e['worst']:+.0%} ({e['worst_row']})"] if e["rows"] else ["", ""]
+        rows.append(cells)
+    return _table(["chip", "users", "rows", "t/s/u: median", "worst", "rows", "TTFT: median", "worst"], rows)
+
+
+def rows_table(stored, of):
+    """Published and predicted, row by row, of a kind of chip."""
+    names = ["row", "", "t/s/u published", "predicted", "error", "TTFT ms published", "predicted", "error", "source"]
+    cells = []
+    for r in stored["rows"]:
+        if chip(r) != of.name:
+            continue
+        figures = []
+        for figure, shown in (("tps", ".1f"), ("ttft_ms", ".0f")):
+            error = f"{r['error'][figure]:+.0%}" if figure in r["error"] else ""
+            figures += [r[figure] or "", f"{r['predicted'][figure]:{shown}}", error]
+        cells.append([key(r), "fit" if r["used_for_calibration"] else "", *figures, r.get("source", "")])
+    return _table(names, cells)
 
 
 def _table(names, rows):

@@ -11,7 +11,6 @@ from bringup.planning.shapes import BLOCK, TILE, Shapes
 PROMPT_CHUNK = 1024  # tokens of a prompt that run at once where the cache is paged (bringup.blocks.cache)
 USER_COUNTS = (1, 8, 32)
 TRIES = 4
-SMALLEST_FIRST = ("n150", "n300", "t3000")
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ class Memory:
 
 
 def smallest_system(config, formats, context, users):
-    """The name of the first of n150, n300, t3000 that holds it, or None."""
-    held = (name for name in SMALLEST_FIRST if Memory(config, systems.get(name), formats).fits(context, users))
+    """The name of the system with the least memory that holds it, or None."""
+    held = (s.name for s in systems.machines() if Memory(config, s, formats).fits(context, users))
     return next(held, None)
 
 

@@ -14,16 +14,8 @@ from typing import NamedTuple
 
 from bringup.backends import systems
 
-# FLOP per cycle of one core's matrix unit, 8x16 x 16x16 products with an add each; a fidelity of n phases takes n
-# times as long. Tenstorrent, tt-metal tech_reports/matrix_engine/matrix_engine.md.
-LOFI_FLOPS_PER_CYCLE = 4096
+# How often a product goes through the matrix unit. Tenstorrent, tt-metal tech_reports/matrix_engine/matrix_engine.md.
 PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
-# Tenstorrent's published n150 and n300 specifications: the two chips of an n300 are joined by two 100 Gb/s Ethernet
-# links; each direction of each counts. Taken for every pair of neighbours of a T3000 too.
-LINK_BYTES_PER_SECOND, LINKS = 100e9 / 8, 2
-# The same: PCI Express 4.0 x16 to the host; 16 GT/s, 16 lanes, 128b/130b.
-HOST_BYTES_PER_SECOND = 16e9 * 16 / 8 * 128 / 130
-
 WEIGHTS = ("ttnn.linear", "ttnn.matmul")
 READ = "ttnn.to_torch"
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_broadcast", "all_to_all")
@@ -33,7 +25,10 @@ CONSTANTS = Path(__file__).with_name("constants.json")
 
 @dataclass(frozen=True)
 class Rates:
-    """What no data sheet says; `calibration` fits them. Seconds are per program, or per collective and mesh axis."""
+    """What no data sheet says, of one kind of chip; `calibration` fits them.
+
+    Seconds are per program, or per collective and mesh axis.
+    """
 
     dram_fraction: float  # of the memory's rate, reached by a large product
     matrix_fraction: float  # of the matrix unit's rate, likewise
@@ -43,8 +38,8 @@ class Rates:
     mesh_read_bytes_per_second: float  # logits of several chips, copied to the host and joined there
 
     @classmethod
-    def fitted(cls):
-        found = json.loads(CONSTANTS.read_text())["rates"]
+    def fitted(cls, chip):
+        found = json.loads(CONSTANTS.read_text())["rates"][chip.name]
         return cls(**{f.name: found[f.name] for f in fields(cls)})
 
 
@@ -193,12 +188,14 @@ def waits(work, system, traced, rates):
     chip = system.chip
     found = {"dram": work.dram_bytes / (rates.dram_fraction * chip.dram_bytes_per_second)}
     if work.phases:
-        peak = chip.cores * chip.cycles_per_second * LOFI_FLOPS_PER_CYCLE / work.phases
+        peak = chip.cores * chip.cycles_per_second * chip.flops_per_cycle / work.phases
         found["compute"] = work.flops / (rates.matrix_fraction * peak)
     if work.axes:
-        found["ccl"] = work.axes * rates.collective_seconds + work.link_bytes / (LINKS * LINK_BYTES_PER_SECOND)
+        found["ccl"] = work.axes * rates.collective_seconds + work.link_bytes / (
+            system.links * chip.link_bytes_per_second
+        )
     if work.host_bytes:
-        rate = HOST_BYTES_PER_SECOND if system.chips == 1 else rates.mesh_read_bytes_per_second
+        rate = chip.host_bytes_per_second if system.chips == 1 else rates.mesh_read_bytes_per_second
         found["host"] = work.host_bytes / rate
     found["dispatch"] = work.programs * (rates.traced_seconds if traced else rates.untraced_seconds)
     return found
@@ -214,7 +211,8 @@ def op_times(records, system, *, traced=False, users=1, context=128, rates=None)
 
     users, context    how many users a decode step has, and the positions each attends to: the log has the cache whole
     """
-    system, rates = systems.get(system), rates or Rates.fitted()
+    system = systems.get(system)
+    rates = rates or Rates.fitted(system.chip)
     asked = [work(record, system, users, context) for record in records]
     return [_op_time(each, system, traced, rates) for each in asked if each is not None]
 
@@ -249,7 +247,8 @@ def predict(
 
     With `read_logits` False the next token is chosen on the device: what the logs read to the host does not count.
     """
-    system, rates = systems.get(system), rates or Rates.fitted()
+    system = systems.get(system)
+    rates = rates or Rates.fitted(system.chip)
     if not read_logits:
         prefill_records, decode_records = without_reads(prefill_records), without_reads(decode_records)
     prefill = op_times(prefill_records, system, users=users, context=context, rates=rates)

@@ -2,8 +2,39 @@
 
 from bringup.backends import systems
 from bringup.console import screen
+from bringup.planning.calibration import doubt
 
-CALIBRATED = "n150"  # a system of the chip on whose published speeds the rates are fitted
+CONTEXTS_AND_SPEEDS = ("32 rows", "paged, 1", "paged, 32", "TTFT ms", "t/s/u", "traced*")
+
+
+def show_systems(result):
+    """The table of every system, and which is the smallest that holds the model."""
+    users = f"{result['users']} user{'s' * (result['users'] > 1)}"
+    what = f"{users} of {result['context']} positions, cache {result['cache']}, prompt of {result['prompt']}"
+    columns = ("chips", "weights", "fits", "needed", "of", *CONTEXTS_AND_SPEEDS)
+    table = _table(f"{result['hf_id'] or 'The configuration'} on every system: {what}", "system", *columns)
+    for r in result["systems"]:
+        sizes = gb(r["needed_bytes"]), gb(r["dram_bytes"])
+        table.add_row(r["system"], str(r["chips"]), r["weights"], r["fits"] or "no", *sizes, *systems_row(r))
+    console = screen(150, soft_wrap=True)
+    console.print(table)
+    console.print("\n".join(remarks(result)))
+
+
+def remarks(result):
+    """What the table of every system cannot say, each once."""
+    rows, smallest = result["systems"], result["smallest_system"]
+    yield "Bytes are a chip's, contexts a user's, weights the widest that fit; * and the token chosen on the chip."
+    yield f"Smallest system that holds it: {smallest or 'none; a bfp8 cache (--cache) needs less'}."
+    for name in dict.fromkeys(systems.get(r["system"]).chip.name for r in rows if r["predicted"]):
+        yield doubt(name)
+    untested = [r["system"] for r in rows if not r["recorded"]]
+    yield f"Untested: no call of the library was recorded on {', '.join(untested)}."
+    for why in dict.fromkeys(r["refused"].splitlines()[0] for r in rows if r["refused"]):
+        yield f"No speed where running it by shapes was refused: {why}"
+    gaps = next((r["gaps"] for r in rows if r["gaps"]), None)
+    if gaps:
+        yield f"Counted from shapes alone, no speed predicted: {'; '.join(gaps)}"
 
 
 def show(result):
@@ -25,7 +56,7 @@ def head(result):
         f"{result['hf_id'] or 'configuration'} on {systems.get(result['system'])}: weights {dtypes}, "
         f"cache {result['cache']}, {users} of {result['context']} positions",
         f"{fits[result['chip']['fits']]}: {gb(result['chip']['needed'])} of {gb(result['chip']['total'])} a chip; "
-        f"smallest system that holds it: {result['smallest_system'] or 'none of n150, n300, t3000'}",
+        f"smallest system that holds it: {result['smallest_system'] or 'none'}",
     ]
 
 
@@ -94,34 +125,32 @@ def split_table(result):
 def systems_table(result):
     if not result.get("table"):
         return None
-    columns = ("weights", "needed", "32 rows", "paged, 1", "paged, 32", "TTFT ms", "t/s/u", "traced*")
+    columns = ("weights", "needed", *CONTEXTS_AND_SPEEDS)
     title = (
         "Systems and weight dtypes, each chip; longest contexts; speeds predicted (* and the token chosen on the chip)"
     )
     table = _table(title, "system", "dtype", "fits", *columns)
     for r in result["table"]:
-        table.add_row(r["system"], r["weights"], r["fits"] or "no", *systems_row(r))
+        sizes = gb(r["weights_bytes"]), gb(r["needed_bytes"])
+        table.add_row(r["system"], r["weights"], r["fits"] or "no", *sizes, *systems_row(r))
     return table
 
 
 def systems_row(r):
+    """Longest contexts and predicted speeds."""
     speeds = ["", "", ""]
     if r["predicted"]:
         untraced, *_, best = r["predicted"].values()
         speeds = [f"{1e3 * untraced['ttft_seconds']:.0f}"]
         speeds += [f"{p['tokens_per_second_per_user']:.1f}" for p in (untraced, best)]
     contexts = [f"{n:,}" for n in (r["unpaged"], r["paged"]["1"], r["paged"]["32"])]
-    return [gb(r["weights_bytes"]), gb(r["needed_bytes"]), *contexts, *speeds]
+    return [*contexts, *speeds]
 
 
 def notes(result):
     out = []
-    family = systems.get(result["system"]).chip.family
-    if result["predicted"] and family != systems.get(CALIBRATED).chip.family:
-        out.append(
-            f"Speeds on {family} are untested: memory rate and clock are its data sheet's, but links, PCIe and what is "
-            f"fitted are those of {CALIBRATED}, n300 and T3000."
-        )
+    if result["predicted"]:
+        out.append(doubt(systems.get(result["system"]).chip.name))
     if result["chips"] > 1:
         for r in result["tensor_parallel"]:
             cost = f", padding and copies {gb(r['padding_bytes'])} a chip" if r["padding_bytes"] else ""

@@ -22,6 +22,11 @@ PARAMETERS = {  # as published, in billions
     "Qwen/Qwen2.5-0.5B-Instruct": 0.494,
     "Qwen/Qwen2.5-7B-Instruct": 7.616,
     "tiiuae/Falcon3-1B-Base": 1.669,
+    "meta-llama/Llama-3.1-8B-Instruct": 8.030,
+    "meta-llama/Llama-3.2-3B-Instruct": 3.213,
+    "meta-llama/Llama-3.3-70B-Instruct": 70.554,
+    "Qwen/Qwen2.5-32B-Instruct": 32.764,
+    "Qwen/Qwen3-32B": 32.762,
 }
 
 

@@ -38,6 +38,17 @@ def test_a_tensor_takes_what_the_library_was_seen_to_allocate(shape, dtype, rows
     assert bank_bytes(shape, dtype, systems.get("n150").chip, rows) == 12 * bytes_per_bank
 
 
+def test_blackhole_deals_over_its_own_banks():
+    """ttnn 0.81.1 on p150: 8 banks, row-major pages of whole 64 bytes."""
+    chip = systems.get("p150").chip
+    assert bank_bytes((1, 1, 32, 416), "bf16", chip) == 8 * 2 * 2048
+    assert bank_bytes((1, 1, 13, 100), "bf16", chip, rows=True) == 8 * 2 * 256
+    for hf_id, system in ((LLAMA, "p150"), (AFM, "p300x2")):
+        m = memory(hf_id, system, "bf16")
+        found = spec_run(find_model_file(hf_id, system), m.config, system, max_seq_len=512, prompt=200)
+        assert m.held(512) == pytest.approx(found.built["dram"]["allocated"], rel=0.0001)
+
+
 def tiles(height, width, tile_bytes):
     """Tiles dealt over 12 banks."""
     n = (height // 32) * (width // 32)
@@ -103,7 +114,9 @@ def test_the_smallest_system_that_holds_it():
     config = true_config(MISTRAL)
     assert smallest_system(config, Formats.parse("bfp8"), 1024, 1) == "n150"
     assert smallest_system(config, Formats.parse("bf16"), 1024, 1) == "n300"
-    assert smallest_system(config, Formats.parse("bf16"), 32768, 32) is None
+    assert smallest_system(config, Formats.parse("bf16"), 4096, 32) == "p150"
+    assert smallest_system(config, Formats.parse("bf16"), 32768, 32) == "p150x8"
+    assert smallest_system(true_config(ALLAM), Formats.parse("bf16", "bf16"), 4096, 32) == "t3000"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from bringup.errors import BadInput
 from bringup.planning import command, docs
 from bringup.planning.calibration import stored
-from bringup.planning.plan import find_config, plan
+from bringup.planning.plan import every_system, find_config, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = "meta-llama/Llama-3.2-1B"
@@ -60,7 +60,7 @@ def test_a_configuration_that_blocks_cover_runs_by_shapes(tmp_path):
 
 
 def test_one_that_they_do_not_is_counted_from_shapes_alone(tmp_path, capsys):
-    run(written(tmp_path, TINY_MIXTURE), "--json", tmp_path / "plan.json")
+    run(written(tmp_path, TINY_MIXTURE), "--system", "n150", "--json", tmp_path / "plan.json")
     result = json.loads((tmp_path / "plan.json").read_text())
     assert result["wiring"] == "shapes alone"
     assert result["predicted"] is None
@@ -71,7 +71,7 @@ def test_one_that_they_do_not_is_counted_from_shapes_alone(tmp_path, capsys):
 
 
 def test_a_model_that_fits_nowhere_near_is_told_so(capsys):
-    run("mistralai/Mistral-7B-Instruct-v0.3", "--weights", "bf16")
+    run("mistralai/Mistral-7B-Instruct-v0.3", "--system", "n150", "--weights", "bf16")
     said = capsys.readouterr().out
     assert "does not fit" in said
     assert "smallest system that holds it: n300" in said
@@ -98,15 +98,43 @@ def test_mistakes_are_said(words, monkeypatch):
 def test_the_document_is_current():
     """bringup plan --docs writes it."""
     text = (ROOT / "docs" / "planning.md").read_text()
-    assert docs.rows_table(stored()) in text
     assert all(str(figure) in text for figure in docs.figures(stored()).values())
-    assert docs.model_section(LLAMA) in text
+    for names in docs.FAMILIES:
+        assert docs.section(LLAMA, names) in text
 
 
-def test_speeds_of_a_chip_without_published_rows_are_untested():
+def test_predicted_speeds_say_how_far_off_they_were():
     from bringup.planning import show
 
     result = {"system": "p150", "predicted": {"untraced": {}}, "chips": 1, "wiring": "blocks", "run": None, "gaps": []}
     result |= {"longest_context": {}, "uncounted": []}
-    assert "Speeds on Blackhole are untested" in show.notes(result)[0]
-    assert not any("untested" in line for line in show.notes(result | {"system": "n150"}))
+    assert "t/s/u on blackhole" in show.notes(result)[0]
+    assert "t/s/u on wormhole_b0" in show.notes(result | {"system": "n150"})[0]
+
+
+def test_without_a_system_every_machine_is_a_row(tmp_path, capsys):
+    run(written(tmp_path, TINY_QWEN), "--context", 512, "--json", tmp_path / "plan.json")
+    said, result = capsys.readouterr().out, json.loads((tmp_path / "plan.json").read_text())
+    names = ["n150", "n300", "p100", "p150", "p300", "t3000", "p300x2", "p150x4", "p150x8"]
+    assert [r["system"] for r in result["systems"]] == names
+    assert all(r["fits"] == "unpaged" and r["predicted"] and r["weights"] == "bf16" for r in result["systems"])
+    assert "Smallest system that holds it: n150." in said
+    assert "t/s/u on blackhole" in said
+    assert "no call of the library was recorded on p100, p150x4, p150x8" in said
+
+
+def test_weights_are_the_widest_that_fit_and_what_does_not_fit_is_told(monkeypatch):
+    from bringup.planning.show import remarks
+    from bringup.planning.wiring import Wiring
+
+    monkeypatch.setattr(Wiring, "find", classmethod(lambda cls, *args: cls("shapes alone")))  # bytes only
+    _, config = find_config("mistralai/Mistral-7B-Instruct-v0.3")
+    result = every_system(config)
+    found = {r["system"]: (r["weights"], r["fits"]) for r in result["systems"]}
+    assert found["n150"] == ("bfp8", "unpaged")
+    assert found["n300"] == found["p150"] == ("bf16", "unpaged")
+    wide = every_system(config, weights="bf16")
+    assert (wide["systems"][0]["fits"], wide["smallest_system"]) == (None, "n300")
+    assert "Smallest system that holds it: n300." in list(remarks(wide))
+    huge = every_system(config, weights="bf16", users=32, context=32768)
+    assert huge["smallest_system"] == "p150x8"

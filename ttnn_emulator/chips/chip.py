@@ -49,6 +49,9 @@ class Chip:
     trace_region_step: int  # the trace region is cut off DRAM in steps of so many bytes a bank
     dram_bytes_per_second: float
     cycles_per_second: float
+    flops_per_cycle: int  # of one core's matrix unit in LoFi; a fidelity of n phases takes n times as long
+    link_bytes_per_second: float  # one Ethernet link, each direction
+    host_bytes_per_second: float  # PCI Express
     missing: frozenset[str]  # kernels that it lacks: unary functions, variants of ops
     errata: dict[str, str]  # confirmed errors of the silicon: when, and what then; docs/numerics.md has the sources
     arithmetic: Arithmetic
