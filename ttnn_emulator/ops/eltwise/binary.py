@@ -234,12 +234,11 @@ def from_numerics(name):
     return lambda x, y, dtype, a_dtype=None, b_dtype=None: getattr(numerics.now(), name)(x, y, dtype, a_dtype, b_dtype)
 
 
-#: What `fast_and_approximate_mode` chooses where it is not the default: (op, mode) -> computation.
+#: What `fast_and_approximate_mode` chooses where it is not the default: (kind of op, mode) -> computation.
 #: Source: ttnn 0.81.1, BINARY_OP and BINARY_SFPU_OP of the kernels that it builds.
 OTHER_UNIT = {
-    ("add", False): plain(torch.add), ("subtract", False): plain(torch.sub),
-    ("multiply", True): from_numerics("mul_on_fpu"), ("div", True): from_numerics("div_fast"),
-    ("divide", True): from_numerics("div_fast"),
+    ("ADD", False): plain(torch.add), ("SUB", False): plain(torch.sub),
+    ("MUL", True): from_numerics("mul_on_fpu"), ("DIV", True): from_numerics("div_fast"),
 }  # fmt: skip
 
 

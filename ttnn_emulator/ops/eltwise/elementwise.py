@@ -63,30 +63,26 @@ def computed(function):
     return compute
 
 
-def arithmetic(name: str, kind: str, compute, rule: Rule, aliases):
+def arithmetic(full: str, kind: str, compute, rule: Rule):
     """An op of two tensors, or a tensor and a number in either order, that has two units to choose from."""
-    full, commutes = f"ttnn.{name}", kind in ("ADD", "MUL")
 
-    @op(full, *(f"ttnn.{a}" for a in aliases))
     def call(
         input_tensor_a, input_tensor_b, *, fast_and_approximate_mode: bool | None = None, dtype: DataType | None = None,
         memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
         input_tensor_a_activations=(), input_tensor_b_activations=(), sub_core_grids=None, sub_device_id=None,
     ) -> Tensor:  # fmt: skip
         return run(
-            full, kind, OTHER_UNIT.get((name, fast_and_approximate_mode), compute), rule, input_tensor_a,
+            full, kind, OTHER_UNIT.get((kind, fast_and_approximate_mode), compute), rule, input_tensor_a,
             input_tensor_b, dtype, memory_config, output_tensor, activations, input_tensor_a_activations,
-            input_tensor_b_activations, commutes=commutes,
+            input_tensor_b_activations, commutes=kind in ("ADD", "MUL"),
         )  # fmt: skip
 
     return call
 
 
-def combination(name: str, kind: str, compute, rule: Rule, aliases):
+def combination(full: str, kind: str, compute, rule: Rule):
     """An op of a tensor, and a tensor or number: comparisons, logic and what else knows one unit only."""
-    full = f"ttnn.{name}"
 
-    @op(full)
     def call(
         input_tensor_a: Tensor, input_tensor_b, *, dtype: DataType | None = None,
         memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
@@ -100,11 +96,9 @@ def combination(name: str, kind: str, compute, rule: Rule, aliases):
     return call
 
 
-def extremum(name: str, kind: str, compute, rule: Rule, aliases):
+def extremum(full: str, kind: str, compute, rule: Rule):
     """An op of a tensor, and a tensor of the same dtype or a number."""
-    full = f"ttnn.{name}"
 
-    @op(full)
     def call(
         input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, dtype: DataType | None = None,
         memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
@@ -122,11 +116,9 @@ def extremum(name: str, kind: str, compute, rule: Rule, aliases):
     return call
 
 
-def bitwise(name: str, kind: str, compute, rule: Rule, aliases):
+def bitwise(full: str, kind: str, compute, rule: Rule):
     """An op of integer tensors, or one and an integer, bit by bit."""
-    full = f"ttnn.{name}"
 
-    @op(full)
     def call(
         input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, memory_config: MemoryConfig | None = None,
         output_tensor: Tensor | None = None, activations=(), input_tensor_a_activations=(),
@@ -151,17 +143,16 @@ def bitwise(name: str, kind: str, compute, rule: Rule, aliases):
     return call
 
 
-def in_place(name: str, kind: str, compute, rule: Rule, aliases):
+def in_place(full: str, kind: str, compute, rule: Rule):
     """As `ttnn.<name>`, written into the first operand, which comes back."""
-    full = f"ttnn.{name}_"
 
     def into(a, b, activations, on_a, on_b, fast):
         if not isinstance(a, Tensor):
             raise TypeError(f"{full}(): incompatible function arguments.\n  got    {describe(a)} as the first operand")
-        function = OTHER_UNIT.get((name, fast), compute)
+        function = OTHER_UNIT.get((kind, fast), compute)
         return run(full, kind, function, rule, a, b, None, None, a, activations, on_a, on_b)
 
-    if name in ("add", "subtract"):
+    if kind in ("ADD", "SUB"):
 
         def call(
             input_tensor_a: Tensor, input_tensor_b, *, activations=(), input_tensor_a_activations=(),
@@ -183,7 +174,7 @@ def in_place(name: str, kind: str, compute, rule: Rule, aliases):
                 fast_and_approximate_mode,
             )  # fmt: skip
 
-    return op(full, *(f"ttnn.{a}_" for a in aliases))(call)
+    return call
 
 
 #: The op `ttnn.<name>` for each, by the form of its call.
@@ -243,12 +234,14 @@ IN_PLACE = {
 
 def binary(form, name: str, row: Row):
     """The op of a row of the tables."""
-    call = form(name, row.kind or name.upper(), computed(row.function), row.rule, row.aliases)
-    if form is in_place:
-        call.__doc__ = documented(f"{row.doc} Written into the first operand.", row.rule._replace(makes=first_dtype))
-    else:
-        call.__doc__ = documented(row.doc, row.rule)
-    return call
+    into, rule = form is in_place, row.rule
+    full, *aliases = (f"ttnn.{n}{'_' * into}" for n in (name, *row.aliases))
+    call = form(full, row.kind or name.upper(), computed(row.function), rule)
+    call.__doc__ = documented(
+        f"{row.doc} Written into the first operand." if into else row.doc,
+        rule._replace(makes=first_dtype) if into else rule,
+    )
+    return op(full, *aliases)(call)
 
 
 OPS = {name: binary(form, name, row) for form, table in BINARY.items() for name, row in table.items()}
@@ -290,7 +283,7 @@ def div(
             raise NotEmulated(f"ttnn.div of integers with rounding_mode={rounding_mode!r} has no model in the emulator")
         function = rounded_quotient(rounding_mode)
     else:
-        function = OTHER_UNIT.get(("div", fast_and_approximate_mode), function)
+        function = OTHER_UNIT.get(("DIV", fast_and_approximate_mode), function)
     return run(
         "ttnn.div", "DIV", function, QUOTIENTS, input_tensor_a, b, dtype, memory_config, output_tensor,
         activations, input_tensor_a_activations, input_tensor_b_activations, integral=False,

@@ -121,7 +121,7 @@ def documented(doc: str, integers=NONE) -> str:
     """The docstring of a unary op."""
     return described(
         doc, Shapes="any; kept", Dtypes=f"{listed(FLOATS | integers)}; kept unless output_tensor has another",
-        Layout="TILE or ROW_MAJOR; kept", Source="ttnn 0.81.1: recorded contract; dtypes asked one by one",
+        Layout="TILE or ROW_MAJOR; kept", Source="ttnn 0.81.1: asked dtype by dtype",
     )  # fmt: skip
 
 
