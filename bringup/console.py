@@ -81,6 +81,21 @@ def patience(text, seconds=3):
         timer.cancel()
 
 
+@contextmanager
+def no_bars():
+    """Inside, libraries that draw progress with tqdm draw none."""
+    from functools import partialmethod
+
+    from tqdm import tqdm
+
+    drawn = tqdm.__init__
+    tqdm.__init__ = partialmethod(drawn, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = drawn
+
+
 def duration(seconds):
     """As people say it: 40 s, 3 min, 1.5 h."""
     if seconds < 90:

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from bringup.arguments import LARGEST
-from bringup.checkpoints import hub, known
+from bringup.checkpoints import gguf, hub, known
 from bringup.errors import BadInput, shown
 from bringup.files import located
 
@@ -37,9 +37,9 @@ def find(model, hf_id=None):
     if path.exists():
         file = config_file(path)
         hf_id = hf_id or _stated_id(file)
-        return read(path), hf_id, f" --model {shlex.quote(shown(file.parent))}"
+        return read(path), hf_id, f" --model {shlex.quote(shown(gguf.find(path) or file.parent))}"
     if not is_id(model):
-        want = "an HF id org/name, a checkpoint directory or a config.json"
+        want = "an HF id org/name, a checkpoint directory, a GGUF file or a config.json"
         raise BadInput("no such configuration", got=model, want=want)
     if model in known.known_ids():
         return known.known_config(model), hf_id or model, ""
@@ -58,10 +58,14 @@ def is_id(text):
 
 
 def config_file(path):
-    """The config.json that a path means, itself or of its directory."""
+    """The config.json that a path means, itself or of its directory; of a GGUF file the one beside it, or itself."""
     path = Path(path)
+    if file := gguf.find(path):
+        return gguf.config_beside(file) or file
     if path.is_dir() and not (path / "config.json").is_file():
-        raise BadInput("not a checkpoint directory", got=shown(path), want="a directory with config.json")
+        raise BadInput(
+            "not a checkpoint directory", got=shown(path), want="a directory with config.json, or with one GGUF file"
+        )
     return path / "config.json" if path.is_dir() else path
 
 
@@ -70,7 +74,10 @@ def read(path):
     from transformers import AutoConfig
 
     file = config_file(path)
-    return _made(fields(file), shown(file), lambda: AutoConfig.from_pretrained(file, trust_remote_code=False))
+    given = fields(file)
+    if gguf.find(file):
+        return _made(given, shown(file), lambda: AutoConfig.for_model(**given))
+    return _made(given, shown(file), lambda: AutoConfig.from_pretrained(file, trust_remote_code=False))
 
 
 def _made(given, name, make):
@@ -108,8 +115,10 @@ def _from_hub(model):
 
 
 def fields(file):
-    """The JSON object in a file."""
+    """The JSON object in a file; of a GGUF file what it would be."""
     file = Path(file)
+    if gguf.find(file):
+        return gguf.fields(file)
     if file.exists() and not file.is_file():
         raise BadInput(f"{shown(file)} is no file")
     try:

@@ -105,13 +105,14 @@ def layers_of(model, n_layers):
 
 
 def one_pass(model, prompt_ids, tokens, *, watch=None):
-    """What `run` gives, of an HF model that takes prompt and tokens in a single forward pass."""
+    """What `run` gives, of a model that takes prompt and tokens in a single forward pass."""
     import torch
 
     ids, n = torch.tensor([[*prompt_ids, *tokens[:-1]]]), len(tokens)
-    keep = {"logits_to_keep": n} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    names = inspect.signature(model.forward).parameters
+    keep = {name: value for name, value in (("logits_to_keep", n), ("use_cache", False)) if name in names}
     with (watch or Watch()).prompt(), torch.inference_mode():
-        logits = model(input_ids=ids, use_cache=False, **keep).logits[0, -n:]
+        logits = model(input_ids=ids, **keep).logits[0, -n:]
     return logits.float()
 
 

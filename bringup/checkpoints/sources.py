@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bringup import files
-from bringup.checkpoints import configuration, hub, mapped, random_weights, stored
+from bringup.checkpoints import configuration, dequantised, gguf, hub, mapped, random_weights, stored
 from bringup.checkpoints.known import known_config, known_config_path
 from bringup.console import progress
 from bringup.errors import BadInput, BringupError, shown
@@ -17,7 +17,6 @@ from bringup.files import located
 
 HALF = 65504.0  # the largest float16
 RELEASE_BYTES = 1 << 30  # mapped weights that are looked through before their pages are given back
-SHOWN = 8  # names of tensors in a message
 IN_MEMORY_BYTES = 4 << 30  # larger random weights are written to the cache directory, and mapped from there
 
 
@@ -28,6 +27,7 @@ class Source:
     name: str
     directory: Path | None = None
     random_seed: int | None = None
+    note: str | None = None  # what was done to the weights to make them a checkpoint of
 
     def fingerprint(self, cache_dir):
         """A string that changes when the weights do."""
@@ -57,21 +57,28 @@ def random_directory(source, cache_dir=None):
     return Path(cache_dir or default_cache_dir()).expanduser() / "random" / name
 
 
-def find_source(model, random_weights=False, seed=0):
-    """The `Source` that `--model` (a directory or a hub id) and `--random-weights` mean."""
+def find_source(model, random_weights=False, seed=0, cache_dir=None):
+    """The `Source` that `--model` (a directory, a GGUF file or a hub id) and `--random-weights` mean."""
     if random_weights:
         known_config_path(model)
         return Source(model, random_seed=seed)
     path = located(model)
+    if file := gguf.find(path):
+        directory, note = dequantised.checkpoint(file, cache_dir or default_cache_dir())
+        return Source(shown(file), directory=directory, note=note)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BadInput(
-                "not a checkpoint directory", got=shown(path), want="an HF directory with config.json and weights"
+                "not a checkpoint directory",
+                got=shown(path),
+                want="an HF directory with config.json and weights, or a GGUF file",
             )
         return Source(shown(path), directory=path.resolve())
     if path.is_file() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise BadInput(
-            "no such checkpoint directory", got=model, want="a directory with config.json, or a hub id such as org/name"
+            "no such checkpoint directory",
+            got=model,
+            want="a directory with config.json, a .gguf file, or a hub id such as org/name",
         )
     return Source(model, directory=hub.snapshot(model))
 
@@ -130,7 +137,7 @@ def _whole(source, directory, dtype, cache_dir):
             trust_remote_code=False,
             weights_only=True,
         )
-    _complete(source, report)
+    stored.complete(source.name, report)
     _finite(source, model, cache_dir)
     return model.eval()
 
@@ -143,31 +150,7 @@ def _plausible(source, made, shapes):
     bad = [
         f"{n} {list(shape)}, stored {list(shapes.get(n, ()))}" for n, shape in wanted.items() if shapes.get(n) != shape
     ]
-    raise _not_of_this_model(source, "missing or of another shape", bad)
-
-
-def _complete(source, report):
-    """Raises for what the loading report names: a model that is filled up with random numbers proves nothing."""
-    misshapen = [f"{name} {list(got)}, wanted {list(want)}" for name, got, want in report["mismatched_keys"]]
-    for what, names in (
-        ("of another shape than the configuration's", misshapen),
-        ("missing", report["missing_keys"]),
-        ("no part of the model", report["unexpected_keys"]),
-        ("not readable", report["error_msgs"]),
-    ):
-        if names:
-            raise _not_of_this_model(source, what, names)
-
-
-def _not_of_this_model(source, what, names):
-    names = sorted(map(str, names))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return BadInput(
-        f"{source.name}: {len(names)} weights are {what}",
-        got=", ".join(names[:SHOWN]) + more,
-        want="the weights of config.json's model, each once",
-        hint="fetch the checkpoint again, or the config.json that belongs to it",
-    )
+    raise stored.not_of_this_model(source.name, "missing or of another shape", bad)
 
 
 def _finite(source, model, cache_dir):

@@ -16,6 +16,7 @@ PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")
 READ_WHOLE = 16 << 20  # files up to this size are read whole each time
 SAMPLES, SAMPLE_BYTES = 64, 4096  # of larger ones, as long as the system says that they are untouched
+SHOWN = 8  # names of tensors in a message
 SETTLED_SECONDS = 2  # a file touched later than that may be touched again within one tick of the clock
 
 
@@ -76,6 +77,30 @@ def quantised(directory, how):
     )
 
 
+def complete(name, report):
+    """Raises for what a loading report names: a model that is filled up with random numbers proves nothing."""
+    misshapen = [f"{key} {list(got)}, wanted {list(want)}" for key, got, want in report["mismatched_keys"]]
+    for what, names in (
+        ("of another shape than the configuration's", misshapen),
+        ("missing", report["missing_keys"]),
+        ("no part of the model", report["unexpected_keys"]),
+        ("not readable", report["error_msgs"]),
+    ):
+        if names:
+            raise not_of_this_model(name, what, names)
+
+
+def not_of_this_model(name, what, names):
+    names = sorted(map(str, names))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return BadInput(
+        f"{name}: {len(names)} weights are {what}",
+        got=", ".join(names[:SHOWN]) + more,
+        want="the weights of config.json's model, each once",
+        hint="fetch the checkpoint again, or the config.json that belongs to it",
+    )
+
+
 def _readable(path):
     """Refuses what cannot be opened, and what is a note in place of the file."""
     try:
@@ -116,11 +141,13 @@ def identity(directory, cache_dir):
     total = sum(p.stat().st_size for p in files)
     with progress("fingerprint of the checkpoint, GiB", total / 2**30) as advance:
         for path in sorted(files):
-            digest.update(f"{path.relative_to(directory)} {_content(path, Path(cache_dir), advance)}\n".encode())
+            digest.update(f"{path.relative_to(directory)} {content(path, cache_dir, advance)}\n".encode())
     return digest.hexdigest()
 
 
-def _content(path, cache_dir, advance):
+def content(path, cache_dir, advance=lambda share: None):
+    """sha256 of a file, from the note of an earlier reading where nothing says that it was touched since."""
+    cache_dir = Path(cache_dir).expanduser()
     status = path.stat()
     if status.st_size <= READ_WHOLE:
         return _sha256(path, advance)

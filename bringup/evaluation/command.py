@@ -17,6 +17,7 @@ def add_arguments(parser):
     parser.add_argument("--min_new_tokens", type=arguments.natural, default=0, metavar="N",
                         help="no end of text before N tokens")  # fmt: skip
     parser.add_argument("--prefill_decode", action="store_true", help="run the prompt token by token through decode")
+    parser.add_argument("--one_pass", action="store_true", help="the text of --text_file as one prompt, no decode step")
     parser.add_argument("--batch", type=arguments.users, default=1, metavar="B",
                         help="users (1 to 32), all with the same prompt")  # fmt: skip
     parser.add_argument("--hf-dtype", default="float32", choices=("float32", "bfloat16"), help="the reference's dtype")

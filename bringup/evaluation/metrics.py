@@ -29,6 +29,23 @@ class Rate:
         return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
+def mean_interval(values, z=1.959963984540054):
+    """(mean, low, high): the normal 95 % interval of the mean of independent values, or no width for a single one."""
+    n, mean = len(values), sum(values) / len(values)
+    half = z * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else 0.0
+    return mean, mean - half, mean + half
+
+
+def paired_interval(differences, z=1.959963984540054):
+    """(mean, low, high) of paired differences at 95 %: of hits (-1, 0, 1) Agresti and Min's, which is no point where
+    none differs; else the normal one."""
+    if not set(differences) <= {-1, 0, 1}:
+        return mean_interval(differences, z)
+    n, total = len(differences) + 2, sum(differences)  # half a pair more in each of the four cells
+    half = z * math.sqrt(sum(abs(d) for d in differences) + 1 - total * total / n) / n
+    return total / (n - 2), max(-1.0, total / n - half), min(1.0, total / n + half)
+
+
 def wilson(hits, n, z=1.959963984540054):
     """The Wilson score interval of a proportion; `z` is the normal quantile (95 % by default)."""
     if not 0 <= hits <= n or n == 0:
@@ -50,7 +67,7 @@ class Comparison:
     top5_of_reference   the device's argmax is among the reference's five best
     garbage     steps where the device's argmax is not among the reference's hundred best
     kl          KL(reference || device), in nats
-    perplexity  of each on `tokens`
+    nll         of each on `tokens`, in nats; the perplexity is exp of its mean
     """
 
     tokens: list
@@ -63,8 +80,8 @@ class Comparison:
     kl: list
     rel_l2: float
     pcc: float
-    perplexity_reference: float
-    perplexity_device: float
+    nll_reference: list
+    nll_device: list
 
     @property
     def n(self):
@@ -89,6 +106,14 @@ class Comparison:
     @property
     def kl_mean(self):
         return sum(self.kl) / self.n
+
+    @property
+    def perplexity_reference(self):
+        return math.exp(min(700.0, sum(self.nll_reference) / self.n))
+
+    @property
+    def perplexity_device(self):
+        return math.exp(min(700.0, sum(self.nll_device) / self.n))
 
     @property
     def kl_worst(self):
@@ -120,7 +145,8 @@ class Comparison:
 
     def positions(self):
         """One record per step."""
-        names = ("token", "expected", "predicted", "top1", "top5", "top5_of_reference", "garbage", "kl")
+        names = ("token", "expected", "predicted", "top1", "top5", "top5_of_reference", "garbage", "kl",
+                 "nll_reference", "nll_device")  # fmt: skip
         columns = (
             self.tokens,
             self.expected,
@@ -130,6 +156,8 @@ class Comparison:
             self.top5_of_reference_hits,
             self.garbage_hits,
             self.kl,
+            self.nll_reference,
+            self.nll_device,
         )
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -145,7 +173,7 @@ def compare(reference, device, tokens):
     if device.shape != reference.shape or len(tokens) != n:
         raise ValueError(f"reference {list(reference.shape)}, device {list(device.shape)}, {len(tokens)} tokens")
     expected, predicted, top1, top5, top5_of_reference, garbage, kl = [], [], [], [], [], [], []
-    nll_reference = nll_device = 0.0
+    nll_reference, nll_device = [], []
     sums = torch.zeros(6, dtype=torch.float64)  # n, x, y, xx, yy, xy over the allowed logits, for PCC
     distance = 0.0
     for r, d, token in zip(reference, device, tokens, strict=True):
@@ -161,8 +189,8 @@ def compare(reference, device, tokens):
         garbage.append(rank(r, best) >= min(100, vocabulary))
         log_r, log_d = r.log_softmax(-1), d.log_softmax(-1)
         kl.append(max(float((log_r.exp() * (log_r - log_d))[allowed].sum()), 0.0))  # in this order NaN stays NaN
-        nll_reference -= float(log_r[token])
-        nll_device -= float(log_d[token])
+        nll_reference.append(-float(log_r[token]))
+        nll_device.append(-float(log_d[token]))
         x, y = r[allowed], d[allowed]
         distance += float((x - y).square().sum())
         sums += torch.stack([torch.tensor(float(x.numel())), x.sum(), y.sum(), x @ x, y @ y, x @ y])
@@ -179,8 +207,8 @@ def compare(reference, device, tokens):
         kl,
         rel_l2=math.sqrt(distance / sxx) if sxx else math.inf,
         pcc=(sxy - sx * sy / count) / spread if spread else math.nan,
-        perplexity_reference=math.exp(min(700.0, nll_reference / n)),
-        perplexity_device=math.exp(min(700.0, nll_device / n)),
+        nll_reference=nll_reference,
+        nll_device=nll_device,
     )
 
 

@@ -44,6 +44,7 @@ class Settings:
     min_new_tokens: int = 0
     max_seq_len: int | None = None
     prefill_decode: bool = False
+    one_pass: bool = False  # the given text goes in as a prompt: no decode step
     batch: int = 1
     trace: bool = False
     trace_region_size: int = TRACE_REGION_BYTES
@@ -73,7 +74,9 @@ class Job:
             raise BadInput(
                 "--batch is out of range", got=s.batch, want="1 to 32: a decode tile has 32 rows, one per user"
             )
-        hf_id = None if s.model is None or Path(s.model).is_dir() else s.model
+        hf_id = None if s.model is None or Path(s.model).exists() else s.model
+        if s.one_pass and (s.text_file is None or s.prefill_decode or s.trace or s.batch > 1):
+            raise BadInput("--one_pass is a text as one prompt", want="--text_file, one user, no decode step")
         self.model_file = (
             model_files.ModelFile(s.model_py, hf_id, s.system) if hf_only else model_files.describe(s.model_py)
         )
@@ -81,7 +84,8 @@ class Job:
         self.checkpoint = s.model or self.model_file.hf_id
         if self.checkpoint is None:
             raise BadInput("which checkpoint?", want="--model DIR_OR_HF_ID, or a path like " + model_files.PATH_RULE)
-        self.source = sources.find_source(self.checkpoint, s.random_weights, s.seed)
+        self.cache_dir = s.cache_dir or sources.default_cache_dir()
+        self.source = sources.find_source(self.checkpoint, s.random_weights, s.seed, self.cache_dir)
         self.config = sources.load_config(self.source)
         texts.check_one(s)
         self.given_tokens = None  # of a text that the models are led through
@@ -90,7 +94,6 @@ class Job:
         else:
             self.prompt_ids, self.given_tokens = self.given_text(s.text_file)
         self.max_seq_len = self._max_seq_len()
-        self.cache_dir = s.cache_dir or sources.default_cache_dir()
         self._hf_model, self.seconds_build = None, None
         self._choose_threads()
         if hf_only:
@@ -147,24 +150,28 @@ class Job:
 
     def describe(self):
         """What is about to run, in two lines."""
-        chat = " in the chat template" * self.settings.chat
-        numbers = (
-            f"{len(self.prompt_ids)} prompt tokens{chat}, {self.settings.max_new_tokens} new, cache {self.max_seq_len}"
-        )
+        s = self.settings
+        chat = " in the chat template" * s.chat
+        numbers = f"{len(self.prompt_ids)} prompt tokens{chat}, {s.max_new_tokens} new, cache {self.max_seq_len}"
         if self.given_tokens is not None:
             numbers = (
-                f"{len(self.prompt_ids)} tokens of {self.settings.text_file} as the prompt, the next "
-                f"{len(self.given_tokens)} given one by one, cache {self.max_seq_len}"
+                f"{len(self.prompt_ids)} tokens of {s.text_file} as the prompt, the next "
+                f"{len(self.given_tokens)} given {'with it' if s.one_pass else 'one by one'}, cache {self.max_seq_len}"
             )
         weights = "random weights of " * (self.source.random_seed is not None) + self.source.name
         path = "HF" if self.activation.name == "none" else shown(self.model_file.path)
-        return f"system: {self.system}\nmodel: {path} with {weights}; {numbers}"
+        note = f"\nweights: {self.source.note}" * (self.source.note is not None)
+        return f"system: {self.system}\nmodel: {path} with {weights}; {numbers}{note}"
 
     def hf_model(self):
         """The HF model in its checkpoint's dtype, loaded once."""
         if self._hf_model is None:
             self._hf_model = sources.load_hf_model(self.source, cache_dir=self.cache_dir)
         return self._hf_model
+
+    def share(self, other):
+        """Take the HF model that another job of the same checkpoint has loaded."""
+        self._hf_model = other._hf_model
 
     def reference(self, text_file=None):
         """What the HF model says: of the text in `text_file` (default: the settings'), else of its own greedy text.
@@ -270,6 +277,7 @@ class Job:
                 reference.prompt_ids,
                 reference.tokens,
                 prefill_decode=s.prefill_decode,
+                one_pass=s.one_pass,
                 batch=s.batch,
                 watch=session.Watch(f"teacher forcing ({self.activation.name})", layers),
             )
@@ -304,6 +312,7 @@ class Job:
             "model_py": None if self.activation.name == "none" else shown(self.model_file.path),
             "hf_id": self.model_file.hf_id,
             "checkpoint": self.source.name,
+            "weights_note": self.source.note,
             "random_weights": self.source.random_seed is not None,
             "system": self.system.name,
             "backend": self.activation.name,
@@ -311,6 +320,7 @@ class Job:
             "prompt_tokens": len(self.prompt_ids),
             "max_seq_len": self.max_seq_len,
             "prefill": "token by token" if s.prefill_decode else "one pass",
+            "one_pass": s.one_pass,
             "batch": s.batch,
             "trace": s.trace,
             "command": self.command(),

@@ -4,7 +4,7 @@ from bringup.console import screen
 from bringup.files import written_whole
 from bringup.report import plots
 
-COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE)  # of fidelities
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY)  # of fidelities
 
 
 def mark_pareto(rows):
@@ -65,7 +65,7 @@ def draw(rows, out, title):
     from matplotlib.figure import Figure
 
     groups = []
-    for marker, destination in (("o", "fp32"), ("s", "bf16")):
+    for marker, destination in (("o", "fp32"), ("s", "bf16"), ("^", "-")):
         for colour, fidelity in zip(COLOURS, sorted({row["fidelity"] for row in done})):
             some = [r for r in done if (r["destination"], r["fidelity"]) == (destination, fidelity)]
             points = [(*coordinates(r), f"{r['attention']}/{r['mlp']}/{r['head']}" * r["pareto"]) for r in some]

@@ -12,7 +12,7 @@ in processes of this machine, or on a Ray cluster (--engine ray; OUT is then on 
 import hashlib
 import itertools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bringup import arguments, backends, spread
@@ -22,8 +22,9 @@ from bringup.files import writable, write_json
 from bringup.planning import roofline
 from bringup.tuning import results as sweep_results
 
+LIBRARY = "library"  # what the library does where no compute config is given, the destination included
 HELP = "accuracy against predicted speed and memory over dtypes and compute settings"
-FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
+FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4", LIBRARY)
 AXES = {
     "attention": "bf16,bfp8",
     "mlp": "bf16,bfp8,bfp4",
@@ -88,6 +89,10 @@ class Common:
     prompt_file: str | None
     max_new_tokens: int
     cache_dir: str
+    text_file: str | None = None
+    prompt_tokens: int | None = None
+    one_pass: bool = False
+    three_way: bool = False
 
     def digest(self, job):
         """Changes with all that a point's result depends on: settings, weights, prompt, configuration, and code."""
@@ -96,7 +101,7 @@ class Common:
         what = {
             "settings": {k: v for k, v in asdict(self).items() if k != "cache_dir"},
             "weights": job.source.fingerprint(job.cache_dir),
-            "prompt": job.prompt_ids,
+            "prompt": [job.prompt_ids, job.given_tokens],
             "config": planned_config(job, self).to_dict(),
             "backend": [job.activation.name, numerics_in_use(job.activation)],  # the environment may choose them
             "code": spread.code(Path(self.model_py)),
@@ -123,7 +128,7 @@ def run(args):
         print(f"{len(points) - len(todo)} points are there already")
     tasks = {files[point]: (common, point) for point in todo}
     failed = spread.run(write_point, tasks, args.jobs, args.engine, "sweep")
-    rows = [asdict(point) | _found(files[point], failed) for point in points]
+    rows = [asdict(point) | found(files[point], failed) for point in points]
     sweep_results.mark_pareto(rows)
     result = {"format": 1, "common": asdict(common) | {"model_py": shown(common.model_py)}, "rows": rows}
     write_json(out / "sweep.json", result)
@@ -132,7 +137,7 @@ def run(args):
     print(" ".join(["wrote", shown(out / "sweep.json"), *map(shown, pictures)]))
 
 
-def _found(path, failed):
+def found(path, failed):
     return {"refused": failed[path]} if path in failed else json.loads(path.read_text())
 
 
@@ -149,7 +154,8 @@ def grid(args):
                 raise BadInput(f"--{axis} has no such value", got=bad[0], want="some of " + ", ".join(allowed[axis]))
         else:
             values[axis] = list(map(dtype_name, values[axis]))
-    return [Point(*choice) for choice in itertools.product(*(dict.fromkeys(v) for v in values.values()))]
+    choices = [Point(*choice) for choice in itertools.product(*(dict.fromkeys(v) for v in values.values()))]
+    return list(dict.fromkeys(replace(p, destination="-") if p.fidelity == LIBRARY else p for p in choices))
 
 
 def prepare(args):
@@ -158,18 +164,18 @@ def prepare(args):
 
     names = Common.__dataclass_fields__
     common = Common(**{n: v for n, v in vars(args).items() if n in names})
-    job = _job(common)
+    job = job_of(common)
     job.reference()  # once, before the points need it, and before the model file is loaded
     precision_option(job.model_file, None, {"exact_exp": True})  # raises where the file has one precision
     path = str(job.model_file.path.resolve())
     return job, Common(**asdict(common) | {"model_py": path, "system": job.system.name})
 
 
-def _job(common):
+def job_of(common):
     from bringup.evaluation.run import Job, Settings
 
     names = Settings.__dataclass_fields__
-    return Job(Settings(three_way=False, **{n: v for n, v in asdict(common).items() if n in names}))
+    return Job(Settings(**{n: v for n, v in asdict(common).items() if n in names}))
 
 
 def _model_name(job):
@@ -197,7 +203,7 @@ def measure(common, point):
     from bringup.console import quiet_libraries
 
     quiet_libraries()
-    job = _job(common)
+    job = job_of(common)
     with library_warnings.collected() as warnings:
         try:
             return planned(job, common, point) | accuracy(job, point) | {"warnings": warnings}
@@ -209,6 +215,8 @@ def settings_of(point):
     """The fields of `blocks.Precision` that are no dtype."""
     from bringup.blocks.precision import compute_config
 
+    if point.fidelity == LIBRARY:
+        return {"linear": None, "norm": None, "sdpa": None, "exact_exp": False}
     config = compute_config(point.fidelity, fp32_dest=point.destination == "fp32")
     return {"linear": config, "norm": config, "sdpa": config}
 
@@ -248,6 +256,13 @@ def planned(job, common, point):
 
 def accuracy(job, point):
     """The figures of teacher forcing with the checkpoint."""
+    result = teacher_forced(job, point)
+    keep = ("n", "top1", "top1_interval", "top5", "top5_interval", "kl_mean", "kl_worst", "rel_l2", "pcc")
+    return {"accuracy": {name: result[name] for name in keep}, "seconds": result["seconds_total"]}
+
+
+def teacher_forced(job, point):
+    """`Job.measure` of the model built as the point says."""
     from bringup.errors import blame
     from bringup.planning.spec_run import precision_option
 
@@ -259,5 +274,4 @@ def accuracy(job, point):
         job.seconds_build = 0.0
         result = job.measure(model, device, reference)
         del model
-    keep = ("n", "top1", "top1_interval", "top5", "top5_interval", "kl_mean", "kl_worst", "rel_l2", "pcc")
-    return {"accuracy": {name: result[name] for name in keep}, "seconds": result["seconds_total"]}
+    return result

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from bringup.evaluation import metrics
 from bringup.evaluation.metrics import Rate, compare, quantile, rank, wilson
 
 
@@ -131,3 +132,20 @@ def test_shapes_must_agree():
 def test_quantile():
     assert quantile(range(1, 101), 0.99) == 99
     assert quantile([5.0], 0.99) == 5.0
+
+
+def test_intervals_of_means_and_of_paired_hits():
+    mean, low, high = metrics.mean_interval([1.0, 2.0, 3.0, 4.0])
+    assert mean == 2.5
+    assert high - mean == pytest.approx(1.959964 * math.sqrt(5 / 3 / 4), rel=1e-5)
+    assert mean - low == pytest.approx(high - mean)
+    assert metrics.mean_interval([2.0]) == (2.0, 2.0, 2.0)
+    assert metrics.paired_interval([1.5, 2.5]) == metrics.mean_interval([1.5, 2.5])
+    # Agresti and Min (2005): 100 pairs, 5 for and 15 against; half a pair more in each cell.
+    hits = [1] * 5 + [-1] * 15 + [0] * 80
+    mean, low, high = metrics.paired_interval(hits)
+    half = 1.959964 * math.sqrt(5.5 + 15.5 - 10 * 10 / 102) / 102
+    assert (mean, low, high) == pytest.approx((-0.1, -10 / 102 - half, -10 / 102 + half), rel=1e-5)
+    mean, low, high = metrics.paired_interval([0] * 10)
+    assert mean == 0
+    assert low == -high < 0, "ten questions without a difference prove little"

@@ -39,6 +39,15 @@ def test_steps_are_those_of_one_forward_pass(model, continuation, prefill_decode
     assert len(session.seconds) == (len(PROMPT) if prefill_decode else 1) + len(tokens) - 1
 
 
+def test_one_pass_gives_the_logits_of_the_steps(model, continuation):
+    tokens, steps = continuation
+    logits, session = teacher_forcing.run(model, PROMPT, tokens, one_pass=True)
+    torch.testing.assert_close(logits, steps, atol=1e-4, rtol=1e-4)
+    assert (len(session.seconds), session.seen) == (1, len(PROMPT) + len(tokens) - 1)
+    with pytest.raises(ModelFailed, match="logits of too few positions"):
+        teacher_forcing.run(OnlyTheLast(), PROMPT, tokens, one_pass=True)
+
+
 def test_forced_tokens_need_not_be_the_models_own(model):
     tokens = [7, 8, 9, 10]
     logits, _ = teacher_forcing.run(model, PROMPT, tokens)
@@ -51,6 +60,11 @@ def test_batch(model, continuation):
     tokens, alone = continuation
     logits, _ = teacher_forcing.run(model, PROMPT, tokens, batch=3)
     torch.testing.assert_close(logits, alone, atol=1e-4, rtol=1e-4)
+
+
+class OnlyTheLast(torch.nn.Module):
+    def forward(self, input_ids, past_key_values=None):
+        return CausalLMOutputWithPast(logits=torch.zeros(1, 1, 256))
 
 
 class Scripted(torch.nn.Module):

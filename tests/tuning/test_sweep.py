@@ -130,6 +130,12 @@ def test_values_that_do_not_exist(folder, words):
         run(folder, *words)
 
 
+def test_the_librarys_own_settings_are_one_point_whatever_the_destination(folder, monkeypatch):
+    monkeypatch.setattr(sweep, "measure", lambda common, point: {"refused": sweep.settings_of(point)["linear"] or "no"})
+    rows = run(folder, "--mlp", "bf16", "--fidelity", "library", "--destination", "fp32,bf16", out="library")
+    assert [(r["fidelity"], r["destination"], r["refused"]) for r in rows] == [("library", "-", "no")]
+
+
 def test_a_file_with_one_precision_cannot_be_swept(folder):
     with pytest.raises(BadInput, match="one precision"):
         run(folder, model=ROOT / "tests/evaluation/files/wrapped_hf.py")
