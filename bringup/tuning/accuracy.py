@@ -97,7 +97,7 @@ def runs(args):
         for choice in choices
         if mode == "fast" or CHOICES[choice][1]
     ]
-    return [Run(BASE, machines[0], numerics[0], one_pass=False)] * (BASE in choices) + found
+    return found + [Run(BASE, machines[0], numerics[0], one_pass=False)] * (BASE in choices)  # the longest last
 
 
 def _some(option, text, allowed, separator=","):
