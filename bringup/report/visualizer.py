@@ -20,16 +20,6 @@ from bringup.errors import BadInput, shown
 from bringup.files import write_json, written_whole
 
 SCHEMA_VERSION = "3.5"
-#: (x, y) of the core behind each bank of L1.
-#: Source: ttnn 0.81.1, buffer_chunks of a buffer with a page in every bank, on n150, n300 and t3000
-CORE_OF_BANK = [
-    (1, 4), (4, 4), (4, 1), (2, 2), (6, 0), (7, 3), (3, 0), (5, 2), (2, 5), (5, 4), (3, 2), (6, 7), (3, 3), (7, 4),
-    (2, 1), (6, 4), (6, 5), (5, 6), (0, 5), (7, 1), (0, 1), (4, 3), (3, 1), (5, 7), (1, 3), (4, 2), (2, 4), (4, 5),
-    (7, 7), (6, 3), (0, 2), (5, 1), (3, 7), (5, 0), (0, 0), (1, 1), (6, 1), (7, 0), (2, 0), (0, 3), (1, 2), (4, 6),
-    (5, 3), (3, 6), (2, 6), (1, 6), (3, 5), (4, 7), (1, 7), (0, 7), (2, 3), (5, 5), (4, 0), (7, 5), (3, 4), (6, 6),
-    (7, 2), (2, 7), (1, 5), (6, 2), (7, 6), (0, 4), (0, 6), (1, 0),
-]  # fmt: skip
-BANK_OF_CORE = {core: bank for bank, core in enumerate(CORE_OF_BANK)}
 LAYOUTS = {"INTERLEAVED": 0, "HEIGHT_SHARDED": 2, "WIDTH_SHARDED": 3, "BLOCK_SHARDED": 4}  # ttnn 0.81.1, buffers
 DEVICE = RANK = 0
 
@@ -94,7 +84,7 @@ def _tables(records, phases, seconds, system):
             tensors.update({h.number: h for h in (*held.inputs, *held.outputs)})
         for block in blocks:
             buffers.append(_buffer(number, block))
-            chunks += _chunks(number, block)
+            chunks += _chunks(number, block, system.chip)
         file, line = _split(record.line)
         if file:
             sources.setdefault(file, len(sources) + 1)
@@ -123,9 +113,9 @@ def _places(operation, handles):
 def _device(system):
     """The row that ttnn 0.81.1 writes for the mesh of a system."""
     chip = system.chip
-    rows = 9 if system.chips == 1 else 8  # with the cores that dispatch, on the library's mock clusters
+    columns, rows = (n + more for n, more in zip(chip.grid, system.dispatching, strict=True))
     return (
-        DEVICE, rows, chip.grid[0], chip.grid[1], chip.grid[0], chip.l1_end, chip.l1.count, chip.l1.bytes,
+        DEVICE, rows, columns, chip.grid[1], chip.grid[0], chip.l1_end, chip.l1.count, chip.l1.bytes,
         0, chip.l1.base, 1, chip.cores, 0, chip.l1_end * chip.cores, 0, chip.l1_bytes, chip.l1_bytes,
         chip.l1.bytes, RANK,
     )  # fmt: skip
@@ -181,27 +171,28 @@ def _buffer(operation, block):
     return (operation, DEVICE, block.address, block.bank_bytes, kind, LAYOUTS[layout], RANK)
 
 
-def _chunks(operation, block):
+def _chunks(operation, block, chip):
     """A row for each bank that has pages of a tensor in L1; the library lists none in DRAM."""
     if block.spec is None or block.buffer_type.name != "L1":
         return []
     kind, address, page = block.buffer_type.value, block.address, block.page_bytes
     return [
-        (operation, DEVICE, address, bank, *CORE_OF_BANK[bank], address, n * page, page, n, kind, RANK)
-        for bank, n in sorted(_pages_by_bank(block).items())
+        (operation, DEVICE, address, bank, *chip.core_of_bank[bank], address, n * page, page, n, kind, RANK)
+        for bank, n in sorted(_pages_by_bank(block, chip).items())
     ]
 
 
-def _pages_by_bank(block):
-    """{bank: pages}: interleaved pages go round the banks; a shard is on its core, the first shard on the first one."""
+def _pages_by_bank(block, chip):
+    """{bank: pages}: interleaved pages go round the banks, bank 1 first (ttnn 0.81.1, get_buffer_pages); a shard is on
+    its core, the first shard on the first one."""
     shards = block.spec.memory_config.shard_spec
     if shards is None:
-        banks = len(CORE_OF_BANK)
-        return {bank: (block.pages - bank + banks - 1) // banks for bank in range(min(block.pages, banks))}
+        banks = chip.l1.count
+        return {(i + 1) % banks: (block.pages - i + banks - 1) // banks for i in range(min(block.pages, banks))}
     *leading, columns = block.spec.padded_shape
     needed = -(-math.prod(leading) // shards.shape[0]) * -(-columns // shards.shape[1])
     cores = list(shards.grid.cores())[:needed]
-    return {BANK_OF_CORE[core.x, core.y]: block.pages for core in cores}
+    return {chip.bank_of_core[core]: block.pages for core in cores}
 
 
 # ---------------------------------------------------------------- what used what

@@ -214,6 +214,8 @@ def test_systems():
     }  # fmt: skip
     for system in systems.SYSTEMS.values():
         assert system.chip.cores == system.chip.l1.count
+        columns, rows = system.chip.grid
+        assert sorted(system.chip.core_of_bank) == [(x, y) for x in range(columns) for y in range(rows)]
         assert system.chip.l1.base + system.chip.l1.bytes == system.chip.l1_end
     assert systems.get("n150").chip.dram_bytes == 12 * 1_072_693_184
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ttnn_emulator as ttnn
+from bringup import backends
 from bringup.errors import BadInput
 from bringup.report import visualizer
 from ttnn_emulator import op
@@ -71,6 +72,26 @@ def test_the_same_calls_leave_the_same_report_as_in_the_library(ask):
     last = len(LIBRARY["operations"])
     chunks = ask(f"SELECT {columns} FROM buffer_chunks WHERE operation_id = {last} ORDER BY 1, 2, 3")
     assert chunks == LIBRARY["chunks"]
+
+
+@pytest.mark.parametrize(
+    ("system", "cores", "first"),  # ttnn 0.81.1 on mock clusters: get_device_info; get_buffer_pages of the first pages
+    [("p150", (10, 12, 10, 11), [(1, 0, 3), (2, 8, 7), (3, 1, 6)]), ("p300", (10, 12, 10, 11), [(1, 0, 3), (2, 8, 7)])],
+)
+def test_a_report_of_blackhole(tmp_path, system, cores, first):
+    backends.activate("emulator")
+    with op.spec_only(), backends.open_system(system) as device, op.record(buffers=True) as records:
+        kept = [ttnn.ones((1, 1, 32, 32 * len(first)), layout=ttnn.TILE_LAYOUT, dtype=ttnn.bfloat16, device=device,
+                          memory_config=ttnn.L1_MEMORY_CONFIG)]  # fmt: skip
+        kept += sequence(ttnn, device)
+    folder = visualizer.write(records, tmp_path / "report", system)
+    with closing(sqlite3.connect(folder / "db.sqlite")) as connection:
+        device_row = connection.execute("SELECT * FROM devices").fetchone()
+        chunks = connection.execute(
+            "SELECT bank_id, core_x, core_y FROM buffer_chunks WHERE operation_id = 1 ORDER BY bank_id"
+        ).fetchall()
+    assert device_row[1:5] == cores
+    assert chunks == first
 
 
 def test_counts_are_those_of_the_op_log(log, ask):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..enums import Named
 
@@ -43,6 +44,7 @@ class Chip:
     grid: tuple[int, int]  # (columns, rows) of the cores that programs get
     dram: Banks
     l1: Banks
+    core_of_bank: tuple[tuple[int, int], ...]  # (x, y) of the core behind each bank of L1
     l1_end: int  # where a core's L1 ends for the buffers of a program, which start at the first usable address
     l1_unreserved: int  # bytes of a core's L1 that are not the firmware's
     buffer_alignment: int  # what a buffer takes in a bank is a multiple of this
@@ -55,6 +57,10 @@ class Chip:
     missing: frozenset[str]  # kernels that it lacks: unary functions, variants of ops
     errata: dict[str, str]  # confirmed errors of the silicon: when, and what then; docs/numerics.md has the sources
     arithmetic: Arithmetic
+
+    @cached_property
+    def bank_of_core(self) -> dict[tuple[int, int], int]:
+        return {core: bank for bank, core in enumerate(self.core_of_bank)}
 
     @property
     def cores(self) -> int:

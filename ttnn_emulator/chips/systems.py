@@ -22,7 +22,7 @@ class System:
 
     `chip_ids` are the physical ids of the chips in the rows of the machine's own mesh, `pcie_ids` those with a PCIe
     link. `fabric` is the FabricConfig that collectives on `mesh_shape` need (None: one chip, no fabric). `links` are
-    the Ethernet links between neighbours.
+    the Ethernet links between neighbours, `dispatching` the (columns, rows) of cores beyond a chip's grid.
     """
 
     name: str
@@ -33,6 +33,7 @@ class System:
     mesh_shape: tuple[int, int]
     fabric: str | None
     links: int = 0
+    dispatching: tuple[int, int] = (0, 0)
     recorded: bool = True  # whether calls of the library were recorded on it
 
     @property
@@ -97,23 +98,41 @@ def _mesh(shape) -> str:
 
 # Meshes, ids and clusters: ttnn 0.81.1 asked on each (get_device_ids, get_pcie_device_ids, get_cluster_type).
 # Fabrics: recorded contract (FABRIC_2D on the 2x4 mesh, FABRIC_1D on lines). Links: channels of the mesh graph
-# descriptors that the wheel brings.
+# descriptors that the wheel brings. Dispatching cores: reports.get_device_info of ttnn 0.81.1 on each mock cluster.
 _T3000 = System(
     "t3000", "T3K", WORMHOLE, ((4, 0, 2, 6), (5, 1, 3, 7)), (0, 1, 2, 3), mesh_shape=(2, 4), fabric="FABRIC_2D", links=2
 )
 _P300X2 = System(
-    "p300x2", "P300_X2", BLACKHOLE, ((0, 1), (2, 3)), (0, 1, 2, 3), mesh_shape=(1, 4), fabric="FABRIC_1D", links=2
+    "p300x2",
+    "P300_X2",
+    BLACKHOLE,
+    ((0, 1), (2, 3)),
+    (0, 1, 2, 3),
+    mesh_shape=(1, 4),
+    fabric="FABRIC_1D",
+    links=2,
+    dispatching=(1, 0),
 )
 SYSTEMS = {
     s.name: s
     for s in (
-        System("n150", "N150", WORMHOLE, ((0,),), (0,), mesh_shape=(1, 1), fabric=None),
+        System("n150", "N150", WORMHOLE, ((0,),), (0,), mesh_shape=(1, 1), fabric=None, dispatching=(0, 1)),
         System("n300", "N300", WORMHOLE, ((0, 1),), (0,), mesh_shape=(1, 2), fabric="FABRIC_1D", links=2),
         _T3000,
         replace(_T3000, name="t3000_1x8", mesh_shape=(1, 8), fabric="FABRIC_1D"),
-        System("p100", "P100", P100, ((0,),), (0,), mesh_shape=(1, 1), fabric=None, recorded=False),
-        System("p150", "P150", BLACKHOLE, ((0,),), (0,), mesh_shape=(1, 1), fabric=None),
-        System("p300", "P300", BLACKHOLE, ((0, 1),), (0, 1), mesh_shape=(1, 2), fabric="FABRIC_1D", links=2),
+        System("p100", "P100", P100, ((0,),), (0,), mesh_shape=(1, 1), fabric=None, dispatching=(1, 0), recorded=False),
+        System("p150", "P150", BLACKHOLE, ((0,),), (0,), mesh_shape=(1, 1), fabric=None, dispatching=(1, 0)),
+        System(
+            "p300",
+            "P300",
+            BLACKHOLE,
+            ((0, 1),),
+            (0, 1),
+            mesh_shape=(1, 2),
+            fabric="FABRIC_1D",
+            links=2,
+            dispatching=(1, 0),
+        ),
         _P300X2,
         replace(_P300X2, name="p300x2_2x2", mesh_shape=(2, 2), fabric="FABRIC_2D"),
         System(
@@ -125,6 +144,7 @@ SYSTEMS = {
             mesh_shape=(1, 4),
             fabric="FABRIC_1D",
             links=4,
+            dispatching=(1, 0),
             recorded=False,
         ),
         System(
@@ -136,6 +156,7 @@ SYSTEMS = {
             mesh_shape=(1, 8),
             fabric="FABRIC_1D",
             links=2,
+            dispatching=(1, 0),
             recorded=False,
         ),
     )

@@ -2,6 +2,15 @@
 
 from .chip import Arch, Arithmetic, Banks, Chip
 
+# ttnn 0.81.1 on mock clusters of n150, n300 and t3000, reports.get_buffer_pages of a buffer with a page in every bank.
+CORE_OF_BANK = (
+    (1, 0), (1, 4), (4, 4), (4, 1), (2, 2), (6, 0), (7, 3), (3, 0), (5, 2), (2, 5), (5, 4), (3, 2), (6, 7), (3, 3),
+    (7, 4), (2, 1), (6, 4), (6, 5), (5, 6), (0, 5), (7, 1), (0, 1), (4, 3), (3, 1), (5, 7), (1, 3), (4, 2), (2, 4),
+    (4, 5), (7, 7), (6, 3), (0, 2), (5, 1), (3, 7), (5, 0), (0, 0), (1, 1), (6, 1), (7, 0), (2, 0), (0, 3), (1, 2),
+    (4, 6), (5, 3), (3, 6), (2, 6), (1, 6), (3, 5), (4, 7), (1, 7), (0, 7), (2, 3), (5, 5), (4, 0), (7, 5), (3, 4),
+    (6, 6), (7, 2), (2, 7), (1, 5), (6, 2), (7, 6), (0, 4), (0, 6),
+)  # fmt: skip
+
 WORMHOLE = Chip(
     name="wormhole_b0",
     family="Wormhole",
@@ -12,6 +21,7 @@ WORMHOLE = Chip(
     # "Buffers". The texts of out of memory name the same banks and sizes.
     dram=Banks(count=12, bytes=1_072_693_184, base=1_048_640, page_alignment=32),
     l1=Banks(count=64, bytes=1_393_312, base=105_824, page_alignment=16),
+    core_of_bank=CORE_OF_BANK,
     # ttnn 0.81.1, text of the refusals of circular buffers ("max L1 size of 1499136 B").
     l1_end=1_499_136,
     # ttnn 0.81.1, get_max_worker_l1_unreserved_size().
