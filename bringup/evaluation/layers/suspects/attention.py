@@ -56,6 +56,9 @@ def attention(case):
     right = a.heads()
     for mechanism in (_scales, _masks, _keys):
         for words, heads, *slack in mechanism(a):
+            if slack and isinstance(slack[0], torch.Tensor):  # the rows at which alone it is known
+                yield f"attention {words}", a.out(heads)[slack[0]], *slack
+                continue
             yield f"attention {words}", a.out(heads), *slack
             yield from _in_some_heads(a, words, right, heads)
     if case.decode and case.model is not None:
@@ -153,6 +156,12 @@ def _masks(a):
             more = "one position too many: the causal mask is off by one" if by == 1 else f"{by} positions too many"
             yield f"that sees {more}", a.heads(mask=a.causal | (j <= i + by) & (j < case.device.decode_from))
         yield "without a causal mask", a.heads(mask=a.causal | (j < case.device.decode_from))
+        for size in (16, 32, 64):
+            whole = a.causal | (j // size <= i // size) & (j < case.device.decode_from)
+            rows = torch.arange(case.device.decode_from // size * size)  # what the padding beyond has is not known
+            if len(rows):
+                words = f"that sees to the end of its tile of {size}: the mask is by whole tiles"
+                yield words, a.heads(mask=whole), rows
         yield "with the causal mask transposed", a.heads(mask=(j >= i))
         for pad in sorted({-n % 32 or 32, 32, 64}):
             yield (
@@ -353,9 +362,13 @@ def _output(a, right):
         if weight.shape == a.weight.shape:
             yield words, weights.apply(flat, weight, bias)
     each = a.by_head(right[:, case.rows])
-    yield from sums(case, list(each), "head")
     if case.chips > 1 and len(each) % case.chips == 0:
         yield from sums(case, list(each.unflatten(0, (case.chips, -1)).sum(1)), "chip")
+    yield from sums(case, list(each), "head")
+    given = case.value("input_layernorm")
+    if given.shape == a.out(right).shape:
+        yield "attention times the sigmoid of its input: its output is gated", a.out(right) * given.sigmoid()
+        yield "attention times the SiLU of its input: its output is gated", a.out(right) * given * given.sigmoid()
     for layer, other in enumerate(case.hf.model.layers):
         if layer != case.layer and hasattr(other.self_attn, "o_proj"):
             yield (

@@ -60,8 +60,13 @@ def _elsewhere(case):
 def _positions(case):
     pool = case.own.points[case.name]
     index, apart = reading.nearest_rows(case.got, pool)
-    if case.point != "embed_tokens" and bool((index != case.rows).any()) and float(apart.median()) < 0.2:
-        yield f"HF's value {reading.described(case.rows, index, case.device.decode_from)}", pool[index]
+    if case.point == "embed_tokens" or not bool((index != case.rows).any()) or not float(apart.median()) < 0.2:
+        return
+    yield f"HF's value {reading.described(case.rows, index, case.device.decode_from)}", pool[index]
+    there = apart < 0.2  # the first and the last may be of positions that are not judged
+    if int(there.sum()) >= max(4, len(there) - 2):
+        rows, index = case.rows[there], index[there]
+        yield f"HF's value {reading.described(rows, index, case.device.decode_from)}", pool[index], rows
 
 
 def zeros(case, one="column"):
@@ -101,6 +106,9 @@ def embedding(case):
     head = case.hf.get_output_embeddings()
     if head is not None and head.weight is not case.hf.get_input_embeddings().weight:
         yield "the rows of lm_head in the place of embed_tokens", head.weight.detach()[ids].float()
+    rows = table[ids].float()
+    for eps in (0.0, 1e-6, 1e-5):
+        yield "the embeddings, normalised", rows * (rows.square().mean(-1, keepdim=True) + eps).rsqrt()
     for by in (1, -1, 2, -2):
         moved = ids + by
         if bool(((moved >= 0) & (moved < len(table))).all()):
@@ -151,6 +159,8 @@ def head(case):
             yield words, value * torch.tanh(x / value)
             inner = (x.bfloat16() * torch.tensor(1 / value).bfloat16()).tanh()  # in steps, each rounded
             yield words, (inner * value).float()
+    yield "the logarithm of the softmax of the logits, not the logits", case.want.log_softmax(-1)
+    yield "the softmax of the logits, not the logits", case.want.softmax(-1)
     yield from zeros(case, "token")
     for words, value in orders(case.want.T, case.chips):
         if "rows" in words:

@@ -22,6 +22,7 @@ ACTIVATIONS = {
     "relu6": F.relu6,
     "silu applied twice": lambda x: F.silu(F.silu(x)),
 }
+BLOCKS = 32  # of the hidden state: which are missing from the sum
 LOFI = (5, 7)  # bits of the operands' mantissas that one pass of the matrix unit takes, weights and activations
 
 
@@ -161,20 +162,27 @@ def _fused(case, parts, run):
 
 def _shares(case, parts, run):
     """How often each chip's share of the last product is in the sum, read off by least squares."""
-    p = parts["down_proj"]
-    shares, width = case.chips, p.weight.shape[1]
-    if shares < 2 or width % shares:
-        return
+    width = parts["down_proj"].weight.shape[1]
+    if case.chips > 1 and width % case.chips == 0:
+        yield from sums(case, _of_shares(case, parts, run, case.chips), "chip")
+    tiles = next((n for n in range(min(BLOCKS, width // 32), 1, -1) if width % (32 * n) == 0), 1)
+    if tiles > 1:
+        more = f" (of {tiles}) of {width // tiles} columns of the hidden state"
+        yield from sums(case, _of_shares(case, parts, run, tiles), "block", more)
+
+
+def _of_shares(case, parts, run, shares):
+    p, width = parts["down_proj"], parts["down_proj"].weight.shape[1]
     block = width // shares
     each = []
     for i in range(shares):
         weight = torch.zeros_like(p.weight.detach(), dtype=torch.float32)
         weight[:, i * block : (i + 1) * block] = p.weight.detach()[:, i * block : (i + 1) * block].float()
         each.append(run(down_proj=(weight, None))[case.rows])
-    yield from sums(case, each, "chip")
+    return each
 
 
-def sums(case, each, one):
+def sums(case, each, one, more=""):
     """The value as a sum of shares, each a number of times, which least squares tell: said where some are not once."""
     basis = torch.stack([e.double().flatten() for e in each])
     gram = basis @ basis.T
@@ -189,7 +197,7 @@ def sums(case, each, one):
         same = [i for i in wrong if rounded[i] == t]
         if len(same) == len(wrong):
             how = "missing from the sum" if t == 0 else f"{reading.named(case, t)} times in the sum"
-            yield f"HF's value with the share of {reading.ranges(same, one)} {how}", value
+            yield f"HF's value with the share of {reading.ranges(same, one)}{more} {how}", value
 
 
 def _bits(x, bits):

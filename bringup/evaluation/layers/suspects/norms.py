@@ -86,8 +86,13 @@ def _other_inputs(case, norm):
     if case.point == "post_attention_layernorm":
         yield "the norm of self_attn's output alone, without the residual", norm(case.value("self_attn"))
         yield "the norm of the layer's input, without attention", norm(before)
+        after = case.value("self_attn.residual") + case.value("mlp")
+        yield "the norm of the stream after the MLP: it comes after the residual, not before", norm(after)
         yield "the norm of attention's output twice plus the residual", norm(before + 2 * case.value("self_attn"))
         return
+    if case.point == "input_layernorm":
+        after = before + case.value("self_attn")
+        yield "the norm of the stream after attention: it comes after the residual, not before", norm(after)
     layer = case.layer if case.layer is not None else len(case.hf.model.layers)
     for name, words in (
         (f"model.layers.{layer - 1}.self_attn.residual", "the stream before the MLP of the layer before"),

@@ -70,6 +70,8 @@ def _words(case, branch, names, c):
                 )
             return f"{out} alone: the residual is not added"
         if (a, b) == (1, 0):
+            if _stream_has_it(case):
+                return "the stream before attention, which is added later: attention and MLP run side by side"
             return f"the residual alone: {out} is not added"
         if (a, b) == (1, 2):
             return f"{out} added twice"

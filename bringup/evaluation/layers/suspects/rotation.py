@@ -1,5 +1,6 @@
 """Queries and keys after RoPE: what was rotated, in which pairs, by which angles, which are read off."""
 
+import copy
 import math
 
 import torch
@@ -134,6 +135,7 @@ def _frequencies(r):
             other = theta ** (-torch.arange(0, hd, 2).float() / dim)
             same = f"head_dim is {r.head_dim}; as rope_theta {theta ** (hd / dim):,.4g} would give"
             yield f"rotated with tables for heads of {dim} ({same})", r.by(other)
+    yield from _other_parameters(r)
     for name, other in r.case.config.to_dict().items():
         if isinstance(other, (int, float)) and other > 100 and abs(other - theta) > 1e-3 * theta:
             words = f"rotated with rope_theta {other:,.0f}, which is {name}, where HF has {theta:,.0f}"
@@ -167,6 +169,23 @@ def _frequencies(r):
         if other:
             said = ", ".join(f"pair {i} at {float(ratio[i]):.3g} of HF's frequency" for i in other[:3])
             yield f"rotated at other frequencies: {said}{', ...' if len(other) > 3 else ''}", value
+
+
+def _other_parameters(r):
+    """HF's own tables with another value of one of their parameters."""
+    rotary, given = r.case.hf.model.rotary_emb, r.case.config.rope_parameters
+    for name, value in given.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or name == "rope_theta":
+            continue
+        for other in dict.fromkeys((*(value * 2.0**n for n in (-3, -2, -1, 1, 2, 3)), 1.0, 2.0, 4.0, 8.0, 32.0)):
+            config = copy.deepcopy(r.case.config)
+            config.rope_parameters = {**given, name: type(value)(other)}
+            try:
+                tables = type(rotary)(config=config)(r.x, r.positions[None].long())
+            except (ArithmeticError, ValueError, TypeError):
+                continue
+            words = f"rotated with {name} {other:g} where HF has {value:g}"
+            yield words, r.turned(None, *(table[0].float() for table in tables))
 
 
 def _nice(x):
