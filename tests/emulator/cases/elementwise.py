@@ -15,7 +15,7 @@ CUT = 2**-8  # stored in bfloat16 without rounding
 PHASES = 4e-3  # a product of the FPU: up to four roundings to bfloat16
 SHAPE = (1, 1, 32, 64)
 RM = ttnn.ROW_MAJOR_LAYOUT
-A, ROW, COLUMN = T(SHAPE), T((1, 1, 1, 64)), T((1, 1, 32, 1))
+A, A8, ROW, COLUMN = T(SHAPE), T(SHAPE, ttnn.bfloat8_b), T((1, 1, 1, 64)), T((1, 1, 32, 1))
 I32, U32, U16 = (T(SHAPE, d, high=50) for d in (ttnn.int32, ttnn.uint32, ttnn.uint16))
 NOT_ZERO = T(SHAPE, ttnn.int32, values=torch.arange(2048, dtype=torch.int32).view(SHAPE) % 9 + 1)
 WIDE_A, DIVISORS = T(SHAPE, low=-9.0, high=9.0), T(SHAPE, low=0.5, high=3.0)
@@ -289,6 +289,9 @@ CASES = {
     "ttnn.addcdiv": [
         Case((A, T(SHAPE), T(SHAPE, low=0.5, high=2.0)), {"value": 2.0}, lambda a, b, c, value: a + value * b / c,
         BF16),
+        Case((A8,) * 2 + (T(SHAPE, ttnn.bfloat8_b, low=0.5, high=2.0),), {"value": 2.0},
+            lambda a, b, c, value: a + value * b / c, 5e-2, note="in steps"),
+        Refused((A8, A8, T(SHAPE, ttnn.bfloat8_b, low=0, high=0)), {}, "zeros in its third tensor", ttnn.NotEmulated),
         Refused((I32, I32, I32), {}, "Addcdiv TTT does not support INT32"),
     ],
     "ttnn.lerp": [

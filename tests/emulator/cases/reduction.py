@@ -38,6 +38,7 @@ def reduction(function, tolerance, integers=True):
         Case((T((2, 3, 20, 50), layout=RM, low=0.5, high=1.5), -1), {}, r, tolerance),
         Case((T((2, 3, 20, 50), ttnn.float32, low=0.5, high=1.5), (2, 3)), {}, r, min(tolerance, FP32)),
         Case((T((1, 1, 32, 64), ttnn.bfloat8_b, low=0.5, high=1.5), -1), {"keepdim": True}, r, tolerance and BFP8),
+        Case((T((1, 1, 32, 64), ttnn.bfloat8_b, low=0.5, high=1.5), -1), {}, r, BFP8, note="packed in other blocks"),
         Refused((X, 4), {}, "Unsupported dim 4 at index 0"),
         Refused((X, (1, 1)), {}, "contains a duplicate axis"),
         Refused((T((1, 1, 32, 64), ttnn.bfloat4_b), -1), {}, UNSUPPORTED),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ...dtypes import FLOATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, float32, int32, uint8, uint16
+from ... import numerics
+from ...dtypes import BLOCK_FORMATS, FLOATS, INTEGERS, NAME, Layout, bfloat4_b, cpp, float32, int32, uint8, uint16
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import finish
 from ...memory import MemoryConfig
@@ -123,8 +124,22 @@ def _check_addcdiv(a: Tensor, b: Tensor, c: Tensor) -> None:
         raise NotEmulated(f"ttnn.addcdiv of {cpp(a.dtype)} has no model in the emulator")
 
 
-def added_to(name: str, doc: str, dtypes: str, source: str, check, function, packed=_packed):
-    """The op `ttnn.<name>`: the first tensor and what `function` makes of all three and a number."""
+def _divided_in_steps(dtype: str):
+    """addcdiv of a block format: a product, a quotient and a sum, each stored (ttnn 0.81.1, graph capture)."""
+
+    def compute(a, b, c, value):
+        if not bool(c.all()):
+            raise NotEmulated(f"ttnn.addcdiv of {dtype} with zeros in its third tensor has no model in the emulator")
+        n, (a, b, c) = numerics.now(), (t.to(rounding.HELD_AS[dtype]) for t in (a, b, c))
+        quotient = n.div(n.mul(b, value, dtype, dtype), c, dtype, dtype, dtype)
+        return n.add(a, quotient, dtype, dtype, dtype).float()
+
+    return compute
+
+
+def added_to(name: str, doc: str, dtypes: str, source: str, check, function, packed=_packed, of_blocks=None):
+    """The op `ttnn.<name>`: the first tensor and what `function` makes of all three and a number, for block formats
+    `of_blocks(dtype)`."""
     full = f"ttnn.{name}"
 
     @op(full)
@@ -133,7 +148,9 @@ def added_to(name: str, doc: str, dtypes: str, source: str, check, function, pac
         memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         check(input_a, input_b, input_c)
-        return _ternary(full, function, input_a, input_b, input_c, value, memory_config, output_tensor, packed)
+        in_blocks = of_blocks is not None and input_a.dtype in BLOCK_FORMATS
+        made = of_blocks(NAME[input_a.dtype]) if in_blocks else function
+        return _ternary(full, made, input_a, input_b, input_c, value, memory_config, output_tensor, packed)
 
     call.__doc__ = described(
         doc, Shapes="three that broadcast", Dtypes=f"{dtypes}; the first's comes out", Source=source
@@ -147,8 +164,8 @@ addcmul = added_to(
     lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, rounding.pack,  # half away from zero (recorded)
 )  # fmt: skip
 addcdiv = added_to(
-    "addcdiv", "a + value * b / c.", "floats (integers are not emulated)", "ttnn 0.81.1: asked dtype by dtype",
-    _check_addcdiv, lambda a, b, c, v: a + v * b / c,
+    "addcdiv", "a + value * b / c.", "floats (integers are not emulated)", "ttnn 0.81.1: asked dtype by dtype; of block formats in steps, each rounded",
+    _check_addcdiv, lambda a, b, c, v: a + v * b / c, of_blocks=_divided_in_steps,
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import torch
 from ... import numerics
 from ...config import WormholeComputeKernelConfig, resolve
 from ...dtypes import (
+    BLOCK_FORMATS,
     INTEGERS,
     NAME,
     Layout,
@@ -135,8 +136,11 @@ def _reduce(name, compute, check, x, dim, keepdim, memory_config, config, scalar
     c, dtype = resolve(config, numerics.default_config("reduce", NAME[x.dtype])), NAME[x.dtype]
     refuse_unmodelled(f"ttnn.{name}", scalar=None if scalar == 1.0 else scalar)
     over = dims if isinstance(dim, int) or dim else None  # None: all
+    # Where the dim goes a block format is packed again, in other blocks, by the reshape (ttnn 0.81.1, graph capture).
+    repack = x.dtype in BLOCK_FORMATS and not keepdim
+    regrouped = (lambda v: rounding.pack(v, dtype)) if repack else (lambda v: v)
     return launch(
-        f"ttnn.{name}", (x,), out, lambda v: compute(v, over, keepdim, dtype, c), flops=x.volume(),
+        f"ttnn.{name}", (x,), out, lambda v: regrouped(compute(v, over, keepdim, dtype, c)), flops=x.volume(),
         attrs={"math_fidelity": c.math_fidelity},
     )  # fmt: skip
 

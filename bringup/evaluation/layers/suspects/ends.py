@@ -108,7 +108,7 @@ def embedding(case):
         yield "the rows of lm_head in the place of embed_tokens", head.weight.detach()[ids].float()
     rows = table[ids].float()
     for eps in (0.0, 1e-6, 1e-5):
-        yield "the embeddings, normalised", rows * (rows.square().mean(-1, keepdim=True) + eps).rsqrt()
+        yield "the embeddings, normalised", rows * (rows.square().mean(-1, keepdim=True) + eps).rsqrt(), 0.02
     for by in (1, -1, 2, -2):
         moved = ids + by
         if bool(((moved >= 0) & (moved < len(table))).all()):
