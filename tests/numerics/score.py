@@ -57,6 +57,37 @@ Not the device's bits, because no rule for them is known:
 
 {known}
 
+## Ops that the library runs as several
+
+What ttnn 0.81.1 launches for each op that the emulator has, asked by graph capture on the mock cluster with bfloat16,
+bfloat8_b, float32 and int32 operands. Where a value is stored between two of these programs it is rounded there, and
+is so here; an op that is not listed is one program, or moves values only.
+
+| op | programs |
+| --- | --- |
+| `addmm` | product; times alpha; times beta; sum |
+| `linear`, `matmul` with an activation and no program config; with a bias that is not fused | product; function; sum |
+| `glu`, `swiglu`, `geglu`, `reglu` | two slices; function; product |
+| `bias_gelu` with a number | sum; gelu (of two tensors it is one program) |
+| `div_no_nan` | quotient; where; by a number a product |
+| `floor_div` | quotient; floor |
+| `polyval` | products and sums of Horner's rule |
+| `mac` of numbers, or of unlike dtypes | product; sum |
+| `addcdiv` of block formats | product; quotient; sum (and three more for zeros in the divisor: not emulated) |
+| `clamp` with tensors | comparisons and where |
+| `attention_softmax` without a mask | times the scale; softmax |
+| `multiply`, `div`, `divide` of integers and floats | cast to float32 (to the float's dtype); the op |
+| `sum`, `mean`, `max`, `min` over several dims | one after another: leading dims, rows, columns |
+| these, `std` and `var` of a block format, where the dim goes | reduction; cast; reshape; cast: other blocks |
+| `reshape`, `transpose`, `permute`, `repeat_interleave`, `pad` of block formats | cast; move; cast: other blocks |
+| `slice`, `concat`, `split` of bfloat8_b off the tiles' borders | untilize; move; tilize: the result is bfloat16 |
+| `cumsum`, `cumprod` of bfloat8_b along the last dim | cast; permute; cast; accumulation; cast; permute; cast |
+| `prod`, `topk`, `sort` along other dims than the last | transposed; the op; transposed back |
+| `sparse_matmul` | products; skipped experts' rows filled |
+| `embedding` | rows of a tiled table untilized; look-up; tilized |
+| `fused_recurrent_gated_delta_rule`, `chunk_gated_delta_rule` | q times the scale, exp(g), heads repeated; the kernel |
+| `from_torch`, `as_tensor` of float32 with a device and a mapper | tilized on the device; cast |
+
 ## What is approximate
 
 - float32 on the vector unit (functions, variances): correctly rounded here, one to three units of float32

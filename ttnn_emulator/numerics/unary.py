@@ -249,7 +249,7 @@ def unary(name: str, x: torch.Tensor, dtype: str, **params) -> torch.Tensor:
             y = rounding.to_bf16_truncated(y) if name in CUT else y.to(torch.bfloat16)
             y = rounding.pack(_without_nan(y, x), "bfloat16")
         else:
-            y = FORMULAS[name](wide, **params)
+            y = FORMULAS[name](wide.contiguous(), **params)  # torch's gelu has other bits on strides
     if dtype in rounding.BLOCK_FORMATS:
         return rounding.pack(y, dtype)
     return y.to(rounding.HELD_AS[dtype]) if dtype in rounding.FLOATS else rounding.cast_integer(y, dtype)

@@ -61,7 +61,8 @@ def hypot(input_tensor_a: Tensor, input_tensor_b: Tensor, *, memory_config: Memo
 
 
 def _gelu_of_sum(how: dict, x, y, dtype, a_dtype=None, b_dtype=None):
-    n, between = numerics.now(), "float32" if dtype == "float32" else "bfloat16"
+    # Of two tensors it is one program; with a number two, and the sum is stored between them.
+    n, between = numerics.now(), "bfloat16" if torch.is_tensor(y) and dtype != "float32" else dtype
     return n.unary("gelu", n.add(x, y, between, a_dtype, b_dtype), dtype, **how)
 
 

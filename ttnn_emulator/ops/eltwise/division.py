@@ -146,7 +146,7 @@ def fmod(
 
 
 def _floored(x, y, dtype, a_dtype=None, b_dtype=None):
-    q = from_numerics("div")(x, y, "float32" if dtype == "float32" else "bfloat16", a_dtype, b_dtype)
+    q = from_numerics("div")(x, y, dtype, a_dtype, b_dtype)
     return numerics.now().unary("floor", q, dtype)
 
 

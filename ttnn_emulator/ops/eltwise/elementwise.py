@@ -254,8 +254,8 @@ def rounded_quotient(mode: str):
     """The quotient as `div` leaves it, then an op of its own that rounds it to a whole number."""
 
     def compute(x, y, dtype, a_dtype=None, b_dtype=None):
-        n, between = numerics.now(), "float32" if dtype == "float32" else "bfloat16"
-        return n.unary(mode, n.div(x, y, between, a_dtype, b_dtype), dtype)
+        n = numerics.now()
+        return n.unary(mode, n.div(x, y, dtype, a_dtype, b_dtype), dtype)
 
     return compute
 
