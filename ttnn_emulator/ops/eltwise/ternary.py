@@ -164,7 +164,8 @@ addcmul = added_to(
     lambda a, b, c, v: a + (v if v == 1 else b.new_tensor(v)) * b * c, rounding.pack,  # half away from zero (recorded)
 )  # fmt: skip
 addcdiv = added_to(
-    "addcdiv", "a + value * b / c.", "floats (integers are not emulated)", "ttnn 0.81.1: asked dtype by dtype; of block formats in steps, each rounded",
+    "addcdiv", "a + value * b / c.", "floats (integers are not emulated)",
+    "ttnn 0.81.1: asked dtype by dtype; of block formats in steps, each rounded",
     _check_addcdiv, lambda a, b, c, v: a + v * b / c, of_blocks=_divided_in_steps,
 )  # fmt: skip
 
