@@ -1,7 +1,9 @@
 """HF's generate() with a model.py, its text as it comes."""
 
+import functools
 import sys
 import time
+from contextlib import contextmanager
 
 from bringup.errors import printable
 
@@ -21,14 +23,18 @@ def generate(job, model, temperature=0.0, top_p=1.0):
     input_ids = torch.tensor([job.prompt_ids])
     try:
         with blame(job.model_file.path, "generating"):
-            model.generate(
-                input_ids,
-                **mask_for(model, torch.ones_like(input_ids)),
-                max_new_tokens=job.settings.max_new_tokens,
-                pad_token_id=job.eos[0] if job.eos else 0,
-                streamer=streamer,
-                **sampling,
-            )
+            if temperature == 0 and hasattr(model, "next_token_device"):
+                _generate_by_own_method(model, input_ids, job.settings.max_new_tokens, job.eos, streamer)
+            else:
+                with _prompt_by_own_method(model):
+                    model.generate(
+                        input_ids,
+                        **mask_for(model, torch.ones_like(input_ids)),
+                        max_new_tokens=job.settings.max_new_tokens,
+                        pad_token_id=job.eos[0] if job.eos else 0,
+                        streamer=streamer,
+                        **sampling,
+                    )
     finally:
         if streamer.prompt is None:
             print(flush=True)  # an error message starts on its own line
@@ -42,6 +48,44 @@ def generate(job, model, temperature=0.0, top_p=1.0):
         "tokens_per_second_per_user": (len(times) - 1) / later if later > 0 else None,
         "emulated": job.activation.emulated,
     }
+
+
+# Two methods that published single files offer their own harness, beside `forward`.
+
+
+@contextmanager
+def _prompt_by_own_method(model):
+    """The prompt goes to `prefill_logits_last_device(input_ids, use_cache)`, where the file has it: the last token's
+    logits, [batch, vocab], and the cache."""
+    if hasattr(model, "prefill_logits_last_device"):
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        @functools.wraps(model.forward)
+        def forward(input_ids, **_):
+            del model.forward  # for the prompt only
+            logits, past = model.prefill_logits_last_device(input_ids, use_cache=True)
+            return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=past)
+
+        model.forward = forward
+    try:
+        yield
+    finally:
+        vars(model).pop("forward", None)
+
+
+def _generate_by_own_method(model, input_ids, count, eos, streamer):
+    """Greedy tokens from `next_token_device(input_ids, past_key_values, use_cache)`: a token id and the cache."""
+    import torch
+
+    streamer.put(input_ids)
+    past = None
+    for _ in range(count):
+        token, past = model.next_token_device(input_ids, past_key_values=past, use_cache=True)
+        input_ids = torch.tensor([[token]])
+        streamer.put(input_ids)
+        if token in eos:
+            break
+    streamer.end()
 
 
 class Streamer:

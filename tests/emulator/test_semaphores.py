@@ -34,9 +34,10 @@ def test_memory_and_refusals():
     ttnn.close_device(device)
 
 
-def test_gathering_in_a_product_needs_a_ring():
+@pytest.mark.parametrize("fabric", ["FABRIC_1D", "FABRIC_1D_RING", "FABRIC_2D"])
+def test_gathering_in_a_product(fabric):
     open_system("t3000_1x8")  # the machine
-    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D_RING)
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, fabric))
     device = ttnn.open_mesh_device(ttnn.MeshShape(1, 8))
     x, w = torch.randn(1, 1, 32, 256).bfloat16(), torch.randn(1, 1, 256, 512).bfloat16()
     how = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
@@ -51,6 +52,10 @@ def test_gathering_in_a_product_needs_a_ring():
     assert torch.equal(first, x)
     want, got = (x.float() @ w.float()), ttnn.to_torch(ttnn.get_device_tensors(product)[5]).float()
     assert (got - want).norm() < 1e-2 * want.norm()
+    with pytest.raises(ttnn.DeviceRejects, match="linear is not support"):
+        ttnn.experimental.all_gather_matmul_async(
+            parts, weight, **given, all_gather_core_grid_offset=(0, 6), topology=ttnn.Topology.Linear
+        )
     with pytest.raises(ttnn.DeviceRejects, match="another circular buffer already exists"):
         ttnn.experimental.all_gather_matmul_async(parts, weight, **given, all_gather_core_grid_offset=(0, 0))
     with pytest.raises(ttnn.DeviceRejects, match="off the worker grid"):

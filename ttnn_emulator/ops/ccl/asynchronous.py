@@ -250,10 +250,10 @@ def all_gather_matmul_async(
 
     Shapes    x [..., M, K / n] on n chips, weight [K, N] -> the gathered x and [..., M, N]
     Dtypes    as all_gather and matmul
-    Raises    what `all_gather_async` and `ttnn.linear` raise; no program config; a fabric that is no ring; cores of
+    Raises    what `all_gather_async` and `ttnn.linear` raise; no program config; chips that make no ring; cores of
               the gathering that are the product's
-    Source    recorded contract, op `ttnn.experimental.all_gather_matmul_async`; ttnn 0.81.1 on t3000 1x8 with
-              FABRIC_1D_RING
+    Source    recorded contract, op `ttnn.experimental.all_gather_matmul_async`; ttnn 0.81.1 on t3000 1x8 and 2x4 and
+              on n300, with FABRIC_1D, FABRIC_1D_RING and FABRIC_2D
     """
     if dim is None or all_gather_core_grid_offset is None:
         raise TypeError("ttnn.experimental.all_gather_matmul_async(): incompatible function arguments.")
@@ -271,10 +271,10 @@ def all_gather_matmul_async(
         )
     if len(_semaphores("ttnn.experimental.all_gather_matmul_async", multi_device_global_semaphore)) < 2:
         raise IndexError("vector::_M_range_check: __n (which is 1) >= this->size() (which is 1)")
-    if topology is not Topology.Ring or not device.fabric.name.endswith("RING"):
+    if topology is not Topology.Ring or not is_line(device) or ways == 2:
         raise DeviceRejects(
             "linear is not support when using fused for all-gather",
-            f"topology {topology} on {device.fabric}: a ring needs ttnn.FabricConfig.FABRIC_1D_RING",
+            f"topology {topology} on {device.shape}: want Topology.Ring and a line of more than two chips",
         )
     columns, rows = device.chip.grid
     if offset.x >= columns or offset.y >= rows:
