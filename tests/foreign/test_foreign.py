@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from bringup import backends
 from bringup.backends import model_files
@@ -68,6 +68,51 @@ def test_generate_is_hfs(path, hf):
         model = model_files.build(model_files.load_model_file(path, system), hf, device, 128)
         ours = model.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert ours.tolist() == hf.generate(PROMPT, max_new_tokens=12, do_sample=False, pad_token_id=0).tolist()
+
+
+def opened(shape, fabric):
+    system = "t3000" if shape == (1, 8) else "n300"
+    backends.activate("emulator", system)
+    import ttnn
+    from ttnn_emulator.chips import systems
+
+    systems.use(system)
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, fabric))
+    return ttnn.open_mesh_device(ttnn.MeshShape(*shape), trace_region_size=16 << 20)
+
+
+def on_eight_chips():
+    """Its random weights are no text's: what decides is how near the logits are, not their order."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=512, intermediate_size=1024, num_hidden_layers=1, num_attention_heads=16,
+        num_key_value_heads=8, head_dim=32, max_position_embeddings=256,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize(("shape", "fabric"), [((1, 2), "FABRIC_1D"), ((1, 8), "FABRIC_1D"), ((1, 8), "FABRIC_1D_RING")])
+def test_a_traced_step_that_samples_on_the_devices(shape, fabric, hf):
+    hf = hf if shape == (1, 2) else on_eight_chips()
+    mesh = opened(shape, fabric)
+    import ttnn
+
+    model = model_files.build(model_files.load_model_file(HERE / "llama_serving_stack_by_hand.py", "n300"), hf, mesh, 128)
+    model.traced = True
+    tokens, cache, text = PROMPT[:, :9] % 512, None, PROMPT[:, :9] % 512
+    for step in range(5):
+        out = model(tokens, past_key_values=cache)
+        cache, got = out.past_key_values, out.logits[0, -1]
+        want = hf(text).logits[0, -1].detach()
+        assert (got - want).norm() < FAR * want.norm(), f"step {step}"
+        if step:
+            assert int(ttnn.to_torch(ttnn.get_device_tensors(model.best)[0])[0, 0, 0, 0]) == got.argmax()
+        tokens = want.argmax()[None, None]
+        text = torch.cat([text, tokens], 1)
+    assert model.trace is not None
+    ttnn.release_trace(mesh, model.trace)
+    ttnn.close_mesh_device(mesh)
+    ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
 
 
 def test_other_ways_to_the_same_names():
