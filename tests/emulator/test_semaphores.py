@@ -62,3 +62,49 @@ def test_gathering_in_a_product(fabric):
         ttnn.experimental.all_gather_matmul_async(parts, weight, **given, all_gather_core_grid_offset=(0, 8))
     ttnn.close_mesh_device(device)
     ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+@pytest.mark.parametrize(
+    ("shape", "topology", "fabric", "words"),
+    [
+        ((2, 4), "Linear", "FABRIC_1D", r"src \(M0, D3\) to dst \(M0, D4\)"),
+        ((2, 4), "Ring", "FABRIC_1D_RING", r"src \(M0, D3\) to dst \(M0, D4\)"),
+        ((4, 2), "Ring", "FABRIC_1D", r"src \(M0, D4\) to dst \(M0, D1\)"),
+        ((1, 4), "Ring", "FABRIC_1D", r"src \(M0, D0\) to dst \(M0, D3\)"),
+        ((1, 4), "Linear", "FABRIC_1D", None),
+        ((1, 4), "Ring", "FABRIC_2D", None),
+        ((2, 4), "Ring", "FABRIC_2D", None),
+        ((1, 8), "Ring", "FABRIC_1D", None),
+    ],
+)
+def test_a_line_of_chips_goes_from_neighbour_to_neighbour(shape, topology, fabric, words):
+    open_system("t3000")  # the machine
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, fabric))
+    mesh = ttnn.open_mesh_device(ttnn.MeshShape(*shape))
+    x = ttnn.from_torch(torch.ones(1, 1, 32, 256), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh)
+    given = dict(dim=3, topology=getattr(ttnn.Topology, topology), num_links=1)
+
+    def gather(**axis):
+        two = build([Semaphore] * 2, mesh, None)
+        return ttnn.experimental.all_gather_async(
+            x, persistent_output_buffer=None, **given, **axis, multi_device_global_semaphore=two
+        )
+
+    def scatter():
+        three = build([Semaphore] * 3, mesh, None)
+        return ttnn.experimental.reduce_scatter_minimal_async(
+            x, persistent_output_buffers=None, **given, multi_device_global_semaphore=three
+        )
+
+    for call in (gather, scatter):
+        if words:
+            with pytest.raises(ttnn.DeviceRejects, match=words):
+                call()
+        else:
+            call()
+    gather(cluster_axis=1)
+    if 1 not in shape and fabric != "FABRIC_2D":
+        with pytest.raises(ttnn.DeviceRejects, match="requires cluster_axis"):
+            ttnn.all_gather(x, dim=3)
+    ttnn.close_mesh_device(mesh)
+    ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)

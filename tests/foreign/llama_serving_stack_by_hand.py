@@ -48,9 +48,6 @@ class Collectives:
         self.topology = ttnn.Topology.Ring if self.ring else ttnn.Topology.Linear
         grid = mesh_device.compute_with_storage_grid_size()
         cores = rectangle(0, 0, grid.x - 1, grid.y - 1)
-        manager = mesh_device.create_sub_device_manager([ttnn.SubDevice([cores])], 0)
-        mesh_device.load_sub_device_manager(manager)
-        mesh_device.set_sub_device_stall_group([ttnn.SubDeviceId(0)])
         make = lambda n: [ttnn.create_global_semaphore(mesh_device, cores, 0) for _ in range(n)]  # noqa: E731
         self.sets = [{"gather": make(2), "scatter": make(3), "barrier": make(1)[0]} for _ in range(2)]
         self.turn = 0
@@ -160,7 +157,7 @@ class Stack(torch.nn.Module, GenerationMixin):
             "attention_norm": self.norm_weight(layer.input_layernorm),
             "ffn_norm": self.norm_weight(layer.post_attention_layernorm),
             "wqkv": self.banked(qkv, -1, ttnn.bfloat16),
-            "wo": self.put(wo, -1) if self.ccl.ring else self.banked(wo, -2, ttnn.bfloat16),
+            "wo": self.put(wo[None, None], -1) if self.ccl.ring else self.banked(wo, -2, ttnn.bfloat16),
             "w1": self.banked(m.gate_proj.weight.T, -1),
             "w3": self.banked(m.up_proj.weight.T, -1),
             "w2": self.banked(m.down_proj.weight.T, -2),
@@ -209,9 +206,7 @@ class Stack(torch.nn.Module, GenerationMixin):
 
     def decode_attention(self, layer, x, cos, sin, positions):
         qkv = self.product(x, layer["wqkv"], decode=True)
-        qkv = ttnn.to_memory_config(
-            qkv, sharded((TILE, TILE), rectangle(0, 0, qkv.shape[-1] // TILE - 1, 0), WIDTH)
-        )
+        qkv = ttnn.to_memory_config(qkv, sharded((TILE, TILE), rectangle(0, 0, qkv.shape[-1] // TILE - 1, 0), WIDTH))
         q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
             qkv, num_heads=self.n_q, num_kv_heads=self.n_kv, overlap_qk_coregrid=False,
             memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG,

@@ -36,6 +36,18 @@ def test_files_written_straight_against_ttnn_agree_too(path, monkeypatch):
     agree(path, "checkpoints/tiny-llama", "n300" if "MESH_SHAPE" in path.read_text() else "n150")
 
 
+@needs_wheel
+@pytest.mark.slow
+def test_the_serving_stack_on_eight_chips(tmp_path, monkeypatch):
+    from tests.foreign.test_foreign import on_eight_chips
+
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "tests/foreign/llama_serving_stack_by_hand.py").read_text()
+    (tmp_path / "model.py").write_text(text.replace("MESH_SHAPE = (1, 2)", "MESH_SHAPE = (1, 8)"))
+    on_eight_chips().save_pretrained(tmp_path)
+    agree(tmp_path / "model.py", str(tmp_path), "t3000_1x8")
+
+
 def agree(path, model, system):
     plan = {"path": str(path), "model": model, "system": system, "layers": verify.LAYERS}
     plan |= {"lengths": verify.LENGTHS, "steps": verify.STEPS, "max_seq_len": verify.MAX_SEQ_LEN}

@@ -22,10 +22,11 @@ from ...semaphore import GlobalSemaphore
 from ...shape import TILE
 from ...tensor import Tensor, spec
 from ..matmul.matmul import linear
-from .ccl import all_gather, reduce_scatter
+from .ccl import gathered, reduce_scatter
 from .groups import (
     check_axis,
     check_links,
+    check_route,
     each_group,
     fabric_of,
     gathered_topology,
@@ -74,7 +75,7 @@ def _gather(
         raise DeviceRejects(f"Dimension input should be in between -{rank} and {rank - 1}, but has {dim}")
     dim %= rank
     if x.layout is not Layout.TILE or (dim >= rank - 2 and x.spec.shape[dim] % TILE):
-        return all_gather(x, dim, cluster_axis=cluster_axis, memory_config=memory_config)
+        return gathered(x, dim, cluster_axis, memory_config)
     if len(semaphores) != 2 and not use_broadcast:
         raise DeviceRejects("Default implementation requires 2 semaphores", f"there are {len(semaphores)}")
     if num_links is not None and num_links < 1:
@@ -101,6 +102,8 @@ def _gather(
     if ways == 1:
         raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
     check_links(device, cluster_axis, num_links)
+    if cluster_axis is None:
+        check_route(device, topology is Topology.Ring)
 
     def gather(values):
         return [torch.cat(values, dim)] * ways
@@ -211,6 +214,8 @@ def reduce_scatter_minimal_async(
             raise IndexError("vector::_M_range_check: __n (which is 0) >= this->size() (which is 0)")
         raise DeviceRejects(f"Expected 3 semaphores but got {len(semaphores)}")
     _check_links_of_ring(device, cluster_axis, num_links, topology)
+    if cluster_axis is None:
+        check_route(device, topology is Topology.Ring)
     given = list(persistent_output_buffers or ())
     staging, output = given if len(given) == 2 else (None, None)
     dtype, shape = x.dtype, list(x.spec.shape)
@@ -262,6 +267,8 @@ def all_gather_matmul_async(
         raise DeviceRejects("bad optional access", "it needs a program_config for the product")
     if dim != 3:
         raise DeviceRejects("AllGatherMatmulAsync requires dim=3 for the AllGather operations.", f"dim is {dim}")
+    if len(x.spec.shape) != 4 or len(weight_tensor.spec.shape) != 4:
+        raise DeviceRejects("AllGatherMatmulAsync requires input tensors to be of rank 4")
     device = fabric_of(x)
     ways = device.chips
     if x.spec.padded_shape[-1] * ways != weight_tensor.spec.padded_shape[-2]:

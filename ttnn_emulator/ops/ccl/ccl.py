@@ -21,6 +21,7 @@ from .groups import (
     each_group,
     fabric_of,
     gathered_topology,
+    is_line,
     keep_semaphores,
     reduce_memory,
     reduced_topology,
@@ -62,7 +63,21 @@ def all_gather(
         raise DeviceRejects(f"ShapeBase[] index out of range. {cluster_axis} not in [-4, {axes})")
     device = fabric_of(x)
     refuse_unmodelled("ttnn.all_gather", output_tensor=output_tensor, subdevice_id=subdevice_id)
-    ways, dim = ways_of(device, cluster_axis), dim % rank
+    one_axis = device.fabric.name.startswith("FABRIC_1D")
+    if one_axis and cluster_axis is None and not is_line(device) and not _of_parts(x, dim % rank):
+        raise DeviceRejects("1D fabric on a 2D mesh_device requires cluster_axis to be set")
+    return gathered(x, dim % rank, cluster_axis, memory_config)
+
+
+def _of_parts(x: Tensor, dim: int) -> bool:
+    """Whether the chips' pieces end within a tile."""
+    return x.layout is Layout.TILE and dim >= len(x.spec.shape) - 2 and x.spec.shape[dim] % TILE != 0
+
+
+def gathered(x: Tensor, dim: int, cluster_axis: int | None, memory_config: MemoryConfig | None) -> Tensor:
+    """An all_gather that is not asked whether the fabric has a way for it."""
+    device, rank = fabric_of(x), len(x.spec.shape)
+    ways = ways_of(device, cluster_axis)
     if ways == 1:
         if dim >= rank - 2 and x.spec.shape[dim] != x.spec.padded_shape[dim]:
             raise DeviceRejects(
@@ -79,7 +94,7 @@ def all_gather(
 
     made = spec(shape, x.dtype, x.layout, memory)
     # What is not whole tiles along `dim`: all chips' tensors on each, put together (rows after they were untilized).
-    apart = x.layout is Layout.TILE and dim >= rank - 2 and x.spec.shape[dim] % TILE != 0 and not memory.is_sharded()
+    apart = _of_parts(x, dim) and not memory.is_sharded()
     through = [x.spec] * ways if apart else []
     if apart and dim == rank - 2:
         rows = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype

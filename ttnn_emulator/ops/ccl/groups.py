@@ -7,9 +7,11 @@ row (axis 0) or column (axis 1). Chips that hold the same tensors are computed o
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 
+from ...chips import systems
 from ...dtypes import BLOCK_FORMATS, FLOATS, NAME, bfloat16
 from ...errors import DeviceRejects
 from ...fabric import FabricConfig
@@ -152,6 +154,31 @@ def check_links(device, axis: int | None, num_links: int | None, neighbour: int 
         f"{LINKS} ethernet channels available to forward b/w src (M0, D0) "
         f"and dst (M0, D{neighbour})"
     )
+
+
+def check_route(device, ring: bool) -> None:
+    """A one-dimensional fabric forwards between neighbours alone: over a whole mesh the chips are one line in mesh
+    order, a ring where they are so laid.
+
+    Source    ttnn 0.81.1 on t3000 (1x4, 1x8, 2x4, 4x2) and p150x4 (2x2), with FABRIC_1D, FABRIC_1D_RING and FABRIC_2D
+    """
+    if not device.fabric.name.startswith("FABRIC_1D"):
+        return
+    rows = systems.machine().chip_ids
+    at = {chip: (r, c) for r, row in enumerate(rows) for c, chip in enumerate(row)}
+    places = [at[chip] for chip in device.device_ids]
+    pairs = list(pairwise(places))
+    if ring and is_line(device) and device.chips > 2:
+        pairs.insert(0, (places[0], places[-1]))
+    for a, b in pairs:
+        if abs(a[0] - b[0]) + abs(a[1] - b[1]) != 1:
+            source, target = (r * len(rows[0]) + c for r, c in (a, b))
+            raise DeviceRejects(
+                f"Could not find any forwarding direction from src (M0, D{source}) to dst (M0, D{target})",
+                f"no neighbours for {device.fabric}: name a cluster_axis"
+                + (", Topology.Linear" if ring else "")
+                + " or open the mesh with FABRIC_2D",
+            )
 
 
 def ways_of(device, axis: int | None) -> int:

@@ -168,13 +168,15 @@ _spec = spec
 
 
 def _conversions(source: torch.dtype, made: TensorSpec) -> list[TensorSpec]:
-    """What lies on the device on the way to `made`: with a mapper, floats go there as they are, in rows.
+    """What lies on the device on the way to `made`: with a mapper, floats go there in rows, as they are or, into
+    shards, with their new dtype.
 
     Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
     """
     if source not in (torch.bfloat16, torch.float32) or made.dtype not in (DataType.BFLOAT16, DataType.FLOAT32):
         return []
-    given, tiled = DEFAULT_OF[source], made.layout is TILE_LAYOUT
+    given = made.dtype if made.memory_config.is_sharded() else DEFAULT_OF[source]
+    tiled = made.layout is TILE_LAYOUT
     if given is made.dtype and not tiled:
         return []
     steps = [(given, ROW_MAJOR_LAYOUT)]
