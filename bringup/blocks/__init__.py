@@ -7,22 +7,22 @@ cache      keys and values on the device: a row for every user, or a pool of blo
 memory     does it fit, and with which cache, before anything is loaded
 config     the HF configs a model file covers, the systems it serves
 embedding  token table
-norm       RMSNorm, of the hidden state and of each head
-rope       rotary tables from HF, rotation of queries and keys
+norm       RMSNorm and LayerNorm, of the hidden state, of each head, of all heads
+rope       rotary tables from HF, rotations of queries and keys
 attention  grouped-query attention over the cache
-mlp        gated MLP, squared-ReLU MLP
+mlp        gated and plain MLPs
 generate   the HF-facing model: prompts, decode steps, generate()
 """
 
-from bringup.blocks.attention import Attention
+from bringup.blocks.attention import Attention, NormAfterRotation, NormOverHeads, SoftCappedAttention, SubNormAttention
 from bringup.blocks.config import delegate, read_config
 from bringup.blocks.embedding import Embedding
-from bringup.blocks.generate import CausalLM
-from bringup.blocks.mlp import GatedMLP, Relu2MLP
-from bringup.blocks.norm import RMSNorm
+from bringup.blocks.generate import CausalLM, soft_cap
+from bringup.blocks.mlp import GatedMLP, PlainMLP, Relu2MLP, SubNormGatedMLP, XieluMLP
+from bringup.blocks.norm import LayerNorm, RMSNorm, UnitOffsetHeadNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from bringup.blocks.parallel import Mesh
 from bringup.blocks.precision import Precision
-from bringup.blocks.rope import RopeTables
+from bringup.blocks.rope import NoRope, RopeTables, Rotation
 from bringup.blocks.weights import LMHead
 
 __all__ = [
@@ -31,11 +31,25 @@ __all__ = [
     "Embedding",
     "GatedMLP",
     "LMHead",
+    "LayerNorm",
     "Mesh",
+    "NoRope",
+    "NormAfterRotation",
+    "NormOverHeads",
+    "PlainMLP",
     "Precision",
-    "Relu2MLP",
     "RMSNorm",
+    "Relu2MLP",
     "RopeTables",
+    "Rotation",
+    "SoftCappedAttention",
+    "SubNormAttention",
+    "SubNormGatedMLP",
+    "UnitOffsetHeadNorm",
+    "UnitOffsetLayerNorm",
+    "UnitOffsetRMSNorm",
+    "XieluMLP",
     "delegate",
     "read_config",
+    "soft_cap",
 ]

@@ -4,81 +4,122 @@ A prompt is one user's: its keys and values go to that user's part of the cache.
 32 users, who may be at different positions.
 """
 
+from typing import NamedTuple
+
 import torch
 import ttnn
 
 from bringup.blocks import weights
-from bringup.blocks.norm import HeadNorm
-from bringup.blocks.parallel import TILE, Heads, Mesh, round_up
+from bringup.blocks.cache import Rows
+from bringup.blocks.norm import CutRMSNorm, HeadNorm, epsilon
+from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
-from bringup.blocks.rope import Rope
+from bringup.blocks.rope import Rope, Rotation, v_order
 
 MAX_CHUNK = 128  # of the flash attention: 512 x head_dim 128 is beyond a core's L1 (ttnn 0.81.1, recorded contract)
+MASKED = -1e9  # of a score that is not to be seen
+#: HF's names of what stands where.
+OUTPUT = ("o_proj", "dense", "out_proj")
+NORMS = {"q_norm": ("q_norm", "q_layernorm", "query_layernorm"), "k_norm": ("k_norm", "k_layernorm", "key_layernorm")}
+
+
+class Linear(NamedTuple):
+    """Weight [out, in] and bias [out] or None of HF's linear layer, or of a part of one."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
 
 
 class Attention(torch.nn.Module):
     """x [1, 1, rows, hidden] -> [1, 1, rows, hidden]; q, k, v are one column-parallel product, o is row-parallel.
 
-    Biases of q, k, v and norms over each head of q and k are there where the HF layer has them. `cache` is the model's
-    (`Rows` or `Blocks`).
+    Biases, norms of q and k (by `norm`, each head on its own) and sinks are there where the HF layer has them. `window`:
+    a position sees that many, its own the last; `scale` of the scores, where it is not 1 / sqrt(head_dim). `rope` turns
+    q and k. `cache` is the model's (`Rows` or `Blocks`).
     """
 
-    def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision):
+    def __init__(
+        self,
+        hf_attention: torch.nn.Module,
+        config,
+        cache,
+        mesh: Mesh,
+        precision: Precision,
+        norm: type[HeadNorm] = HeadNorm,
+        window: int | None = None,
+        scale: float | None = None,
+        rope: type[Rope] = Rope,
+        layer_type: str | None = None,
+    ):
         super().__init__()
         self.mesh, self.compute, self.sdpa_compute = mesh, precision.linear, precision.sdpa
         self.exact_exp = precision.exact_exp
         self.head_dim = config.head_dim
         self.heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
-        hf = hf_attention
-        if hf.o_proj.bias is not None:
-            raise ValueError("o_proj has a bias, which this block does not add")
-        q, k, v = hf.q_proj, hf.k_proj, hf.v_proj
-        self.qkv_proj = weights.fused_qkv(
-            q.weight, k.weight, v.weight, self.heads, self.head_dim, mesh, precision.attention
-        )
-        self.qkv_bias = None
-        if q.bias is not None:
-            self.qkv_bias = weights.fused_qkv_bias(q.bias, k.bias, v.bias, self.heads, self.head_dim, mesh)
-        self.o_proj = weights.attention_output(hf.o_proj.weight, self.heads, self.head_dim, mesh, precision.attention)
-        self.q_norm, self.k_norm = (self._head_norm(hf, name, config, precision) for name in ("q_norm", "k_norm"))
-        self.q_rope, self.k_rope = Rope(), Rope()
+        self.qk_order, self.v_order = Rotation.of(config).order(self.head_dim), v_order(self.head_dim)
+        self.width = len(self.v_order)
+        q, k, v, o = projections(hf_attention, config)
+        orders = self.heads, self.qk_order, self.v_order, mesh
+        self.qkv_proj = weights.fused_qkv(q.weight, k.weight, v.weight, *orders, precision.attention)
+        self.qkv_bias = None if q.bias is None else weights.fused_qkv_bias(q.bias, k.bias, v.bias, *orders)
+        self.o_proj = weights.attention_output(o.weight, self.heads, self.v_order, mesh, precision.attention)
+        self.o_bias = weights.row_bias(o.bias, mesh)
+        self.q_norm, self.k_norm = (self._norm(hf_attention, name, norm, precision) for name in NORMS)
+        self.q_rope, self.k_rope = rope(layer_type), rope(layer_type)
 
-        self.cache = cache.layer(self.heads, self.head_dim, mesh, precision)
+        self.sdpa = {} if window is None else {"sliding_window_size": window}
+        if scale is not None or self.width != self.head_dim:
+            self.sdpa["scale"] = self.head_dim**-0.5 if scale is None else scale
+        self.cache = cache.layer(self.heads, self.width, mesh, precision)
         self.cache_len = cache.length
-        self.one_user_a_core = mesh.one_user_a_core(round_up(self.heads.n_query, TILE), self.head_dim)
+        self.one_user_a_core = mesh.one_user_a_core(round_up(self.heads.n_query, TILE), self.width)
 
-    def _head_norm(self, hf_attention, name: str, config, precision: Precision) -> torch.nn.Module:
-        hf_norm = getattr(hf_attention, name, None)
-        if hf_norm is None:
-            return torch.nn.Identity()
-        return HeadNorm(hf_norm, config.rms_norm_eps, self.head_dim, self.mesh, precision)
+    def _norm(self, hf_attention: torch.nn.Module, name: str, norm: type[HeadNorm], precision: Precision):
+        hf_norm = named(hf_attention, NORMS[name])
+        return torch.nn.Identity() if hf_norm is None else norm(hf_norm, self.qk_order, self.mesh, precision)
 
     def forward(self, x: ttnn.Tensor, step) -> ttnn.Tensor:
-        qkv = ttnn.linear(
+        qkv = self.project(x)
+        heads = self.decode(qkv, step) if step.is_decode else self.prefill(qkv, step)
+        return self.output(heads)
+
+    def project(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        """[1, 1, rows, hidden] -> [1, 1, rows, q | k | v of the chip's heads]"""
+        return ttnn.linear(
             x, self.qkv_proj, bias=self.qkv_bias, memory_config=x.memory_config(), compute_kernel_config=self.compute
         )
-        heads = self.decode(qkv, step) if step.is_decode else self.prefill(qkv, step)
-        out = ttnn.linear(heads, self.o_proj, memory_config=x.memory_config(), compute_kernel_config=self.compute)
+
+    def turn(self, q: ttnn.Tensor, k: ttnn.Tensor, step) -> tuple[ttnn.Tensor, ttnn.Tensor]:
+        """q and k, normed where they are, at their positions."""
+        return self.q_rope(self.q_norm(q), step), self.k_rope(self.k_norm(k), step)
+
+    def output(self, heads: ttnn.Tensor) -> ttnn.Tensor:
+        """[1, 1, rows, heads side by side] -> [1, 1, rows, hidden]; frees its input."""
+        out = self.mesh.linear_sum(heads, self.o_proj, self.o_bias, self.compute)
         ttnn.deallocate(heads)
-        return self.mesh.all_reduce(out)
+        return out
 
     def prefill(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
-        """One user's prompt, or a chunk of it: qkv [1, 1, S, ...] -> [1, 1, S, n_query * head_dim]; fills the cache."""
+        """One user's prompt, or a chunk of it: qkv [1, 1, S, ...] -> [1, 1, S, n_query * width]; fills the cache."""
         q, k, v = ttnn.experimental.nlp_create_qkv_heads(
             qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv, transpose_k_heads=False
         )
         ttnn.deallocate(qkv)
-        q, k = self.q_rope(self.q_norm(q), step), self.k_rope(self.k_norm(k), step)
+        q, k = self.turn(q, k, step)
         if self.cache.dtype != ttnn.bfloat16:  # a prompt is filled in in the cache's dtype only
             k, v = ttnn.typecast(k, self.cache.dtype), ttnn.typecast(v, self.cache.dtype)
         self.cache.fill(k, v, step)
-        attended = self.cache.attend_prompt(q, k, v, step, **self._sdpa(q.shape[-2], k.shape[-2]))
+        attended = self.attend_prompt(q, k, v, step)
         for used in (q, k, v):
             ttnn.deallocate(used)
         return ttnn.experimental.nlp_concat_heads(attended)
 
+    def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step) -> ttnn.Tensor:
+        """q [1, n_query, S, width] over k and v, and over what the cache holds of this prompt"""
+        return self.cache.attend_prompt(q, k, v, step, **self._sdpa(q.shape[-2], k.shape[-2]))
+
     def decode(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
-        """One token of 32 users: qkv [1, 1, 32, ...] -> [1, 1, 32, n_query * head_dim]; a position of -1 is no user.
+        """One token of 32 users: qkv [1, 1, 32, ...] -> [1, 1, 32, n_query * width]; a position of -1 is no user.
 
         The heads stay height sharded, one user a core, and are never reshaped: with one KV head a chip that would come
         out width sharded, which the rotation refuses (ttnn 0.81.1).
@@ -87,9 +128,9 @@ class Attention(torch.nn.Module):
             qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv
         )
         ttnn.deallocate(qkv)
-        q, k = self.q_rope(self.q_norm(q), step), self.k_rope(self.k_norm(k), step)
+        q, k = self.turn(q, k, step)
         self.cache.update(k, v, step)
-        attended = self.cache.attend(q, step, **self._sdpa(TILE, self.cache_len))
+        attended = self.attend(q, step)
         for used in (q, k, v):
             ttnn.deallocate(used)
         attended = ttnn.to_memory_config(attended, self.one_user_a_core)
@@ -97,8 +138,12 @@ class Attention(torch.nn.Module):
             attended, num_heads=self.heads.n_query, sub_core_grids=self.mesh.cores
         )
 
+    def attend(self, q: ttnn.Tensor, step) -> ttnn.Tensor:
+        """q [1, 32, n_query, width], one token of every user, over what the cache holds of it"""
+        return self.cache.attend(q, step, **self._sdpa(TILE, self.cache_len))
+
     def _sdpa(self, queries: int, keys: int) -> dict:
-        """Chunks that divide both lengths, and the compute config; the scale is the library's, 1 / sqrt(head_dim).
+        """Chunks that divide both lengths, the compute config, and what of scale and window is not the library's.
 
         A program config keeps a step to 16 cores a head; without one, few heads get more than the library can join
         (ttnn 0.81.1: 64, and 110 cores on Blackhole).
@@ -109,4 +154,125 @@ class Attention(torch.nn.Module):
             k_chunk_size=min(MAX_CHUNK, keys & -keys),
             exp_approx_mode=not self.exact_exp,
         )
-        return {"program_config": program, "compute_kernel_config": self.sdpa_compute}
+        return {"program_config": program, "compute_kernel_config": self.sdpa_compute, **self.sdpa}
+
+
+class NormAfterRotation(Attention):
+    """q and k are normed after they were turned: HunYuan's."""
+
+    def turn(self, q: ttnn.Tensor, k: ttnn.Tensor, step) -> tuple[ttnn.Tensor, ttnn.Tensor]:
+        return self.q_norm(self.q_rope(q, step)), self.k_norm(self.k_rope(k, step))
+
+
+class NormOverHeads(Attention):
+    """q and k are normed over all heads together, before they are heads: OLMo-2's."""
+
+    def _norm(self, hf_attention: torch.nn.Module, name: str, norm: type[HeadNorm], precision: Precision):
+        hf_norm = named(hf_attention, NORMS[name])
+        shares = self.heads.query if name == "q_norm" else self.heads.kv
+        slots = [head for share in shares for head in share]
+        size = len(hf_norm.weight)
+        copies = sum(head is not None for head in slots) * self.head_dim // size
+        weight = weights.of_heads(hf_norm.weight[:, None], tuple(slots), self.qk_order)[:, 0]
+        return CutRMSNorm(weight, size, epsilon(hf_norm), self.mesh, precision, copies)
+
+    def project(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        qkv = super().project(x)
+        rows, q_end = qkv.shape[-2], self.heads.n_query * self.width
+        k_end = q_end + self.heads.n_kv * self.width
+        q, k, v = (
+            ttnn.slice(qkv, (0, 0, 0, start), (1, 1, rows, stop))
+            for start, stop in ((0, q_end), (q_end, k_end), (k_end, qkv.shape[-1]))
+        )
+        place = qkv.memory_config()
+        ttnn.deallocate(qkv)
+        normed = [self.q_norm(q), self.k_norm(k), v]
+        together = ttnn.concat(normed, dim=3, memory_config=place)
+        for used in (q, k, *normed):
+            ttnn.deallocate(used)
+        return together
+
+    def turn(self, q: ttnn.Tensor, k: ttnn.Tensor, step) -> tuple[ttnn.Tensor, ttnn.Tensor]:
+        return self.q_rope(q, step), self.k_rope(k, step)
+
+
+class SubNormAttention(Attention):
+    """What the heads give is normed before the output projection: BitNet's."""
+
+    def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision, **more):
+        super().__init__(hf_attention, config, cache, mesh, precision, **more)
+        hf_norm = hf_attention.attn_sub_norm
+        slots = tuple(head for share in self.heads.query for head in share)
+        weight = weights.of_heads(hf_norm.weight[:, None], slots, self.v_order)[:, 0]
+        self.attn_sub_norm = CutRMSNorm(weight, len(hf_norm.weight), epsilon(hf_norm), mesh, precision)
+
+    def output(self, heads: ttnn.Tensor) -> ttnn.Tensor:
+        normed = self.attn_sub_norm(heads)
+        ttnn.deallocate(heads)
+        return super().output(normed)
+
+
+def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear, Linear, Linear]:
+    """q, k, v and o of HF's attention, whose q, k and v may be one matrix, one after the other."""
+    out = named(hf_attention, OUTPUT)
+    if hasattr(hf_attention, "qkv_proj"):
+        fused = hf_attention.qkv_proj
+        rows = [n * config.head_dim for n in (config.num_attention_heads, *[config.num_key_value_heads] * 2)]
+        biases = [None] * 3 if fused.bias is None else fused.bias.split(rows)
+        parts = [Linear(*part) for part in zip(fused.weight.split(rows), biases, strict=True)]
+    else:
+        parts = [Linear(p.weight, p.bias) for p in (hf_attention.q_proj, hf_attention.k_proj, hf_attention.v_proj)]
+    return (*parts, Linear(out.weight, out.bias))
+
+
+def named(hf_module: torch.nn.Module, names: tuple[str, ...]) -> torch.nn.Module | None:
+    """HF's submodule that has one of the names, or None."""
+    return next((found for name in names if (found := getattr(hf_module, name, None)) is not None), None)
+
+
+class SoftCappedAttention(Attention):
+    """Scores go through cap * tanh(scores / cap) before the softmax: Gemma-2's.
+
+    The library's attention kernels have no step for that: products, tanh and softmax are ops here, and scores float32.
+    Every user has a row of the cache; who sees whom is a table of rows, looked up by position.
+    """
+
+    def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision, cap: float, **more):
+        super().__init__(hf_attention, config, cache, mesh, precision, **more)
+        if not isinstance(cache, Rows):
+            raise ValueError("attention with a soft cap reads rows of the cache; a paged one has none: a shorter max_seq_len")
+        self.cap, self.scale = cap, self.sdpa.get("scale", self.head_dim**-0.5)
+        at = torch.arange(self.cache_len)
+        hidden = (at[None] > at[:, None]) | (at[None] <= at[:, None] - self.sdpa.get("sliding_window_size", self.cache_len))
+        mask = torch.zeros(hidden.shape).masked_fill(hidden, MASKED)
+        self.mask = mesh.put(mask[None, None], ttnn.float32, ttnn.TILE_LAYOUT)
+        self.mask_rows = mesh.put(mask, ttnn.bfloat16)
+
+    def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step) -> ttnn.Tensor:
+        length, group = q.shape[-2], self.heads.n_query // self.heads.n_kv
+        mask = ttnn.slice(self.mask, (0, 0, 0, 0), (1, 1, length, length))
+        q = ttnn.reshape(q, (1, self.heads.n_kv, group * length, self.width))
+        attended = self.capped(q, k, v, mask, (self.heads.n_kv, group, length, length))
+        return ttnn.reshape(attended, (1, self.heads.n_query, length, self.width))
+
+    def attend(self, q: ttnn.Tensor, step) -> ttnn.Tensor:
+        group = self.heads.n_query // self.heads.n_kv
+        mask = ttnn.embedding(step.at, self.mask_rows, layout=ttnn.TILE_LAYOUT)
+        mask = ttnn.typecast(ttnn.reshape(mask, (USERS, 1, 1, self.cache_len)), ttnn.float32)
+        q = ttnn.reshape(ttnn.to_memory_config(q, ttnn.DRAM_MEMORY_CONFIG), (USERS, self.heads.n_kv, group, self.width))
+        shape = (USERS, self.heads.n_kv, group, self.cache_len)
+        attended = self.capped(q, self.cache.keys, self.cache.values, mask, shape)
+        return ttnn.reshape(attended, (1, USERS, self.heads.n_query, self.width))
+
+    def capped(self, q, k, v, mask: ttnn.Tensor, shape: tuple[int, ...]) -> ttnn.Tensor:
+        """softmax(cap * tanh(q @ k.T * scale / cap) + mask) @ v; `shape` of the scores beside the mask."""
+        products = {"compute_kernel_config": self.compute}
+        scores = ttnn.matmul(q, k, transpose_b=True, dtype=ttnn.float32, **products)
+        turned = ttnn.multiply(ttnn.tanh(ttnn.multiply(scores, self.scale / self.cap)), self.cap)
+        masked = ttnn.add(ttnn.reshape(turned, shape), mask)
+        shares = ttnn.softmax(masked, dim=-1, numeric_stable=True, compute_kernel_config=self.sdpa_compute)
+        shares = ttnn.reshape(ttnn.typecast(shares, ttnn.bfloat16), tuple(scores.shape))
+        attended = ttnn.matmul(shares, v, **products)
+        for used in (scores, turned, masked, shares):
+            ttnn.deallocate(used)
+        return attended

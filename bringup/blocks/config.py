@@ -37,8 +37,11 @@ def read_config(config_class: type[T], hf_config) -> T:
     return config_class(**{name: getattr(hf_config, name) for name in fields})
 
 
-def check_window(hf_config, max_seq_len: int) -> None:
-    """Attention sees all that came before: ValueError where a sliding window of HF would leave some out."""
+def check_window(config, hf_config, max_seq_len: int) -> None:
+    """ValueError where a sliding window of HF leaves out what attention here would see: a model file that cuts it off
+    has `sliding_window` among the fields that its Config reads."""
+    if hasattr(config, "sliding_window"):
+        return
     window, types = getattr(hf_config, "sliding_window", None), getattr(hf_config, "layer_types", None)
     if window is not None and (types is None or "sliding_attention" in types) and max_seq_len > window:
         raise ValueError(f"max_seq_len = {max_seq_len} is longer than sliding_window = {window}: no block cuts it off")

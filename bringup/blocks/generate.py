@@ -5,7 +5,7 @@ A model file subclasses `CausalLM` and gives it `model(tokens, step)`, hidden st
 """
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import ttnn
@@ -19,7 +19,7 @@ from bringup.blocks.config import check_window
 from bringup.blocks.memory import check_fits
 from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
 from bringup.blocks.precision import Precision
-from bringup.blocks.rope import RopeTables
+from bringup.blocks.rope import RopeTables, layer_types
 
 
 @dataclass
@@ -32,7 +32,9 @@ class Step:
     row: int | None = None  # prompt: the row of the cache to fill
     start: int = 0  # prompt: the position of its first token here, where it runs in chunks
     positions: ttnn.Tensor | None = None  # decode: [32] int32, where each row's token goes; -1: no user
+    at: ttnn.Tensor | None = None  # decode: [1, 32] uint32, the same for look-ups; 0: no user
     pages: Pages | None = None  # where the users' blocks are, if the cache is paged
+    by_type: dict = field(default_factory=dict)  # (cos, sin) by type of layer, where HF has several rotations
 
 
 class KVCache(Cache):
@@ -84,7 +86,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         super().__init__()
         if max_seq_len < 1:
             raise ValueError(f"max_seq_len must be at least 1, not {max_seq_len}")
-        check_window(hf_model.config, max_seq_len)
+        check_window(config, hf_model.config, max_seq_len)
         self.config = hf_model.config
         self.generation_config = hf_model.generation_config
         self.device = torch.device("cpu")  # of input_ids and logits
@@ -94,7 +96,12 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self.cache = check_fits(hf_model, config, max_seq_len, mesh, precision)
         self.cache.open(mesh)
         self.cache_len = self.cache.length
-        self.rope = RopeTables(hf_model.model.rotary_emb, hf_model.config, self.cache_len, mesh)
+        rotary = hf_model.model.rotary_emb
+        self.ropes = {
+            layer_type: RopeTables(rotary, hf_model.config, self.cache_len, mesh, config, layer_type)
+            for layer_type in layer_types(rotary, hf_model.config)
+        }
+        self.rope = next(iter(self.ropes.values()))  # the only one, in most models
         self.decode_inputs = [
             mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})
         ]
@@ -202,8 +209,9 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         def take(module, args, out):
             tapped.append(self.mesh.get(out)[..., : self.config.hidden_size].float())
 
-        points = [decoder.embed_tokens, *decoder.layers[:-1], decoder.norm]
-        hooks = [point.register_forward_hook(take) for point in points]
+        points = [*decoder.layers[:-1], decoder.norm]
+        hooks = [decoder.layers[0].register_forward_pre_hook(lambda module, args: take(module, args, args[0]))]
+        hooks += [point.register_forward_hook(take) for point in points]
         try:
             yield
         finally:
@@ -291,10 +299,9 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         if self._trace is not None and (rows, first) not in self._prompts_run:
             self.release_trace()  # a new program keeps buffers, which could lie where a replay writes
         self._prompts_run.add((rows, first))
-        cos, sin = self.rope.of_prompt(start, rows, whole=self.cache.prompt_chunk is None)
-        step = Step(
-            is_decode=False, cos=cos, sin=sin, row=row, start=start, pages=self.cache.of_prompt(row, start, rows)
-        )
+        whole, pages = self.cache.prompt_chunk is None, self.cache.of_prompt(row, start, rows)
+        turns = {name: rope.of_prompt(start, rows, whole) for name, rope in self.ropes.items()}
+        step = self._step(turns, is_decode=False, row=row, start=start, pages=pages)
         hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
         if first >= rows:
             return None
@@ -368,9 +375,13 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     def step(self) -> ttnn.Tensor:
         """One decode step, from device buffers to logits [1, 1, 32, vocab]: no host tensor is made or read in it."""
         tokens, positions, rope_positions = self.decode_inputs
-        cos, sin = self.rope.look_up(rope_positions)
-        step = Step(is_decode=True, cos=cos, sin=sin, positions=positions, pages=self.cache.of_step())
+        turns = {name: rope.look_up(rope_positions) for name, rope in self.ropes.items()}
+        step = self._step(turns, is_decode=True, positions=positions, at=rope_positions, pages=self.cache.of_step())
         return self.logits(self.model(tokens, step))
+
+    def _step(self, turns: dict, **fields) -> Step:
+        cos, sin = next(iter(turns.values()))
+        return Step(cos=cos, sin=sin, by_type=turns, **fields)
 
     def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:
         """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] float32, without the padding."""
@@ -378,3 +389,8 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         if logits.shape[-1] != vocabulary:
             raise ValueError(f"logits have {logits.shape[-1]} columns, the vocabulary is {vocabulary}")
         return logits.float()
+
+
+def soft_cap(x: ttnn.Tensor, cap: float) -> ttnn.Tensor:
+    """cap * tanh(x / cap)"""
+    return ttnn.multiply(ttnn.tanh(ttnn.multiply(x, 1 / cap)), cap)

@@ -5,6 +5,7 @@ import ttnn
 from bringup.blocks.cache import BLOCK, PROMPT_CHUNK, Blocks, Rows
 from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
+from bringup.blocks.rope import head_width
 
 # Bytes of a 32x32 tile (ttnn 0.81.1: block formats have 64 exponent bytes a tile).
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.float32: 4096, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
@@ -41,13 +42,13 @@ def block_bytes(config, mesh: Mesh, precision: Precision) -> int:
 
 def _position_bytes(config, mesh: Mesh, precision: Precision) -> int:
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
-    values = 2 * config.num_hidden_layers * heads.n_kv * config.head_dim
+    values = 2 * config.num_hidden_layers * heads.n_kv * head_width(config.head_dim)
     return values * TILE_BYTES[precision.cache] // 1024
 
 
 def rope_bytes(config, length: int) -> int:
     """cos and sin of `length` positions, in tiles and in rows, on every chip."""
-    return 2 * 2 * 2 * length * config.head_dim
+    return 2 * 2 * 2 * length * head_width(config.head_dim)
 
 
 def table_bytes(length: int, mesh: Mesh) -> int:
@@ -68,8 +69,8 @@ def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
     wide = round_up(max(mlp.values()), TILE * mesh.tensor_ways) // mesh.tensor_ways
     inner = (3 if any("gate" in name for name in mlp) else 2) * wide
     summed = 4.3 * stream if mesh.tensor_ways > 1 else 0
-    qkv = (heads.n_query + 2 * heads.n_kv) * config.head_dim
-    widest = max(3 * stream + max(inner, summed), 2 * stream + 3 * qkv) + 2 * config.head_dim
+    qkv = (heads.n_query + 2 * heads.n_kv) * head_width(config.head_dim)
+    widest = max(3 * stream + max(inner, summed), 2 * stream + 3 * qkv) + 2 * head_width(config.head_dim)
     logits = 2 * TILE * round_up(hf_model.config.vocab_size, TILE * mesh.tensor_ways) // mesh.tensor_ways
     return int(2 * (round_up(rows, TILE) * widest + logits)) + SMALL
 

@@ -66,6 +66,17 @@ class Mesh:
             use_height_and_width_as_shard_shape=True,
         )
 
+    def linear_sum(self, x: ttnn.Tensor, weight: ttnn.Tensor, bias: ttnn.Tensor | None, compute) -> ttnn.Tensor:
+        """x @ weight + bias of a row-parallel weight, where x is: summed over the chips, the bias added once."""
+        alone = self.tensor_ways == 1
+        given = {"memory_config": x.memory_config(), "compute_kernel_config": compute}
+        out = self.all_reduce(ttnn.linear(x, weight, bias=bias if alone else None, **given))
+        if alone or bias is None:
+            return out
+        total = ttnn.add(out, bias)
+        ttnn.deallocate(out)
+        return total
+
     def all_reduce(self, x: ttnn.Tensor) -> ttnn.Tensor:
         """The sum of the chips' partial products on every chip; frees x. The identity where one chip had it all."""
         if self.tensor_ways == 1:

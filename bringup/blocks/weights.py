@@ -65,34 +65,65 @@ def vector(weight: torch.Tensor, mesh: Mesh) -> ttnn.Tensor:
     return mesh.put(weight.detach()[None, None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
 
 
-def fused_qkv(q, k, v, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
+def cut_vector(weight: torch.Tensor, mesh: Mesh) -> ttnn.Tensor:
+    """[n] -> per chip [1, 1, 1, n / ways] bfloat16: what goes with the columns of a column-parallel product."""
+    return _put(weight[:, None], mesh, ttnn.bfloat16, COLUMN)
+
+
+def column_bias(bias: torch.Tensor | None, mesh: Mesh) -> ttnn.Tensor | None:
+    """[out] -> per chip [1, 1, 1, out / ways] bfloat16, padded as `column` pads; None without one."""
+    return None if bias is None else column(bias[:, None], mesh, ttnn.bfloat16)
+
+
+def row_bias(bias: torch.Tensor | None, mesh: Mesh) -> ttnn.Tensor | None:
+    """[out] -> [1, 1, 1, out] bfloat16 on every chip, for `Mesh.linear_sum`; None without one."""
+    return None if bias is None else vector(bias, mesh)
+
+
+Order = tuple[int | None, ...]  # HF's dim in each column of a head, None: zeros
+
+
+def fused_qkv(q, k, v, heads: Heads, qk_order: Order, v_order: Order, mesh: Mesh, dtype) -> ttnn.Tensor:
     """Three HF weights [n * head_dim, in] -> one column-parallel weight whose share on chip i is [q_i | k_i | v_i]."""
     parts = []
     for query, kv in zip(heads.query, heads.kv, strict=True):
-        parts += [_heads(q, query, head_dim), _heads(k, kv, head_dim), _heads(v, kv, head_dim)]
+        parts += [of_heads(q, query, qk_order), of_heads(k, kv, qk_order), of_heads(v, kv, v_order)]
     return _put(torch.cat(parts), mesh, dtype, COLUMN)
 
 
-def fused_qkv_bias(q, k, v, heads: Heads, head_dim: int, mesh: Mesh) -> ttnn.Tensor:
+def fused_qkv_bias(q, k, v, heads: Heads, qk_order: Order, v_order: Order, mesh: Mesh) -> ttnn.Tensor:
     """Three HF biases [n * head_dim] in the order of `fused_qkv`: per chip [1, 1, 1, its columns] bfloat16."""
     q, k, v = (bias[:, None] for bias in (q, k, v))
-    return fused_qkv(q, k, v, heads, head_dim, mesh, ttnn.bfloat16)
+    return fused_qkv(q, k, v, heads, qk_order, v_order, mesh, ttnn.bfloat16)
 
 
-def attention_output(o: torch.Tensor, heads: Heads, head_dim: int, mesh: Mesh, dtype) -> ttnn.Tensor:
+def attention_output(o: torch.Tensor, heads: Heads, v_order: Order, mesh: Mesh, dtype) -> ttnn.Tensor:
     """HF o_proj [out, n * head_dim] -> row-parallel, the inputs in the order of the chips' query heads."""
-    shares = [_heads(o.T, query, head_dim).T for query in heads.query]
+    shares = [of_heads(o.T, query, v_order).T for query in heads.query]
     return _put(shares[0] if len(shares) == 1 else torch.cat(shares, dim=1), mesh, dtype, ROW)
 
 
-def _heads(weight: torch.Tensor, which: tuple[int | None, ...], head_dim: int) -> torch.Tensor:
-    """The rows [n * head_dim, in] of the heads `which`, zeros for None; a view where they are consecutive."""
-    weight = weight.detach()
+def of_heads(weight: torch.Tensor, which: tuple[int | None, ...], order: Order) -> torch.Tensor:
+    """The rows [n * head_dim, in] of the heads `which` in `order`, zeros for None; a view where nothing moves."""
+    weight, head_dim = weight.detach(), len(order) - order.count(None)
     first = which[0]
     if first is not None and which == tuple(range(first, first + len(which))):
-        return weight[first * head_dim : (first + len(which)) * head_dim]
-    zeros = weight.new_zeros(head_dim, weight.shape[1])
-    return torch.cat([zeros if h is None else weight[h * head_dim : (h + 1) * head_dim] for h in which])
+        rows = weight[first * head_dim : (first + len(which)) * head_dim]
+    else:
+        zeros = weight.new_zeros(head_dim, weight.shape[1])
+        rows = torch.cat([zeros if h is None else weight[h * head_dim : (h + 1) * head_dim] for h in which])
+    return columns(rows.unflatten(0, (-1, head_dim)), order, 1).flatten(0, 1)
+
+
+def columns(x: torch.Tensor, order: Order, dim: int = 0) -> torch.Tensor:
+    """x with its `dim`, a head's dims, in `order`, zeros for None; x itself where nothing moves."""
+    if order == tuple(range(x.shape[dim])):
+        return x
+    found = x.index_select(dim, torch.tensor([d or 0 for d in order], device=x.device))
+    if None in order:
+        there = torch.tensor([d is not None for d in order], device=x.device)
+        found = found * there.view(-1, *[1] * (x.dim() - dim - 1))
+    return found
 
 
 def _put(weight: torch.Tensor, mesh: Mesh, dtype, dim: int | None) -> ttnn.Tensor:
@@ -101,15 +132,15 @@ def _put(weight: torch.Tensor, mesh: Mesh, dtype, dim: int | None) -> ttnn.Tenso
 
 
 class LMHead(torch.nn.Module):
-    """x [1, 1, rows, hidden] -> logits [1, 1, rows, vocab]; the vocabulary is column-parallel.
+    """x [1, 1, rows, hidden] -> logits [1, 1, rows, vocab]; the vocabulary is column-parallel, the bias too.
 
     It is padded to whole tiles per chip; `CausalLM` gathers the shards on the host and trims them.
     """
 
-    def __init__(self, weight: torch.Tensor, mesh: Mesh, precision: Precision):
+    def __init__(self, weight: torch.Tensor, mesh: Mesh, precision: Precision, bias: torch.Tensor | None = None):
         super().__init__()
-        self.weight = column(weight, mesh, precision.head)
+        self.weight, self.bias = column(weight, mesh, precision.head), column_bias(bias, mesh)
         self.compute = precision.linear
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        return ttnn.linear(x, self.weight, compute_kernel_config=self.compute)
+        return ttnn.linear(x, self.weight, bias=self.bias, compute_kernel_config=self.compute)

@@ -48,13 +48,13 @@ def run(args):
     quiet_libraries()
     backends.activate("emulator")
     config, hf_id, flag = configuration.find(args.model, args.id)
-    missing = covered.gaps(config)
+    traits, missing = covered.look(config)
     if missing:
         if args.json:
             print(json.dumps({"model": hf_id, "covered": False, "gaps": [vars(gap) for gap in missing]}))
         lines = "".join(f"\n  {n}. {gap}" for n, gap in enumerate(missing, 1))
         raise BadInput(f"{hf_id}: bringup.blocks does not cover this model; nothing was written{lines}")
-    found = facts.fit(facts.gather(config, hf_id, args.system))
+    found = facts.fit(facts.gather(config, hf_id, args.system, traits))
     found.asked, found.model_flag = args.model, flag
     files = write(found, Path(args.out), args.force)
     figures = {name: getattr(found, name) for name in ("dtype", "paged", "dram_built", "dram_peak")}
@@ -89,7 +89,7 @@ def write(found, root, force=False):
         raise BadInput("already there", got=", ".join(there), hint="--force writes over it; --out DIR writes elsewhere")
     found.model_path = str(files["model.py"].relative_to(root))
     found.test_path = str(files["test"].relative_to(root))
-    found.small = small.fields(found.config)
+    found.small = small.fields(found.config, small.layers(found.config))
     _words(found)
     texts = {"model.py": _delegate(found, full) if full else _render("model.py.j2", found)}
     with tempfile.TemporaryDirectory(prefix="bringup-new-") as place:  # tried there before anything is written here
@@ -98,12 +98,28 @@ def write(found, root, force=False):
         if full:
             beside = tried.parents[2] / full / "functional"
             shutil.copytree(folder.parents[1] / full / "functional", beside)
+        _hold_against_hf(tried, found)
         facts.run_by_shapes(tried, found)
     found.padded_heads = found.heads.n_query * found.system.chips - found.config.num_attention_heads
     if "notes" in files:
         texts["notes"] = _render("MODEL_BRINGUP.md.j2", found)
     texts["test"] = _render("test_model.py.j2", found)
     return write_all({path: texts[name] for name, path in files.items()})
+
+
+def _hold_against_hf(model_py, found):
+    """Runs the file at a small random size, on the system that it is for: BadInput where it is not HF's model."""
+    from bringup.new import small
+
+    try:
+        found.measured = small.check(model_py, found.small, found.system.name)
+    except AssertionError as error:
+        raise BadInput(
+            f"{found.hf_id}: the model file that was written computes something else than HF; nothing was written",
+            got=str(error),
+            want="logits as near to HF in float32 as HF in bfloat16 is, of a small random model of its kind",
+            hint="what was read of it: " + "; ".join(f"{k}: {v}" for k, v in found.traits.sources.items()),
+        ) from error
 
 
 def _full_file(folder):
@@ -116,24 +132,20 @@ def _full_file(folder):
 
 def _words(found):
     """The sentences of the docstrings."""
-    config, system, has = found.config, found.system, found.attention
+    config, system, words = found.config, found.system, found.traits.words
     heads = f"{config.num_attention_heads} query heads and {config.num_key_value_heads} KV heads of {found.head_dim}"
-    extras = [("biases of q, k and v", "biases")] if has["bias"] else []
-    extras += [("each head of q and k normed", "norms")] if has["norm"] else []
-    found.attention_words = "".join(f", {words}" for words, _ in extras)
-    found.attention_note = "".join(f"  # with its {' and '.join(n for _, n in extras)}" for _ in extras[:1])
+    found.attention_words = f", {words['attention']}" if words["attention"] else ""
     found.sum_note = "self_attn and mlp end in an all_reduce over the chips. " if system.chips > 1 else ""
     if found.dtype == "bfloat16":
         formats = "Weights, activations and cache are bfloat16."
     else:
         formats = f"Weights are {found.dtype}, activations and cache bfloat16."
     sizes = (
-        f"hidden {config.hidden_size}, MLP {config.intermediate_size} ({found.mlp}), {heads}{found.attention_words}, "
-        f"vocabulary {config.vocab_size}, {found.rope}. {found.sum_note}{formats} "
+        f"hidden {config.hidden_size}, MLP {config.intermediate_size} ({words['mlp']}), {heads}"
+        f"{found.attention_words}, vocabulary {config.vocab_size}, {found.rope}. {found.sum_note}{formats} "
         f"Reference: transformers, {found.architecture}."
     )
     found.sizes = "\n".join(textwrap.wrap(sizes, WIDTH, break_on_hyphens=False))
-    found.blocks = sorted([found.mlp_block, "LMHead", "Mesh", "Precision", "RMSNorm"], key=str.lower)
 
 
 def _delegate(found, other):

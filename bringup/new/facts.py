@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 from bringup.backends import systems
 from bringup.errors import BadInput
-from bringup.new.covered import MAX_SEQ_LEN, two_layers
+from bringup.new import source
 
+MAX_SEQ_LEN = 1024  # of the files that are written, where the caller names none
 DTYPES = ("bfloat16", "bfloat8_b")  # in order of preference
-CHIPS = {1: "one Wormhole", 2: "two Wormholes", 8: "eight Wormholes"}
+COUNTS = {1: "one", 2: "two", 4: "four", 8: "eight"}
 ROPE = {
     "default": "plain RoPE",
     "llama3": "llama3-scaled RoPE",
@@ -18,42 +19,72 @@ ROPE = {
 }
 
 
-def gather(config, hf_id, system):
-    """A namespace of everything the templates name. `config` is covered (`covered.gaps` found nothing)."""
+def gather(config, hf_id, system, traits):
+    """A namespace of everything the templates name. `config` is covered, and `traits` are what was read of it."""
     system = systems.get(system)
-    found = SimpleNamespace(hf_id=hf_id, system=system, config=config)
+    found = SimpleNamespace(hf_id=hf_id, system=system, config=config, traits=traits)
     found.name = hf_id.split("/")[1]
-    found.architecture, found.attention, found.gated = _of_hf(config)
+    found.architecture = traits.architecture
     found.class_name = found.architecture.removesuffix("ForCausalLM")
     found.own_head_dim = getattr(config, "head_dim", None) is not None
     found.head_dim = config.head_dim if found.own_head_dim else config.hidden_size // config.num_attention_heads
     found.tied = bool(config.tie_word_embeddings)
-    found.requires = _requires(config)
-    found.mlp = "gated SiLU" if found.gated else "squared ReLU, no gate"
-    found.mlp_block = "GatedMLP" if found.gated else "Relu2MLP"
-    kind = config.rope_parameters["rope_type"]
-    found.rope = ROPE.get(kind, re.sub(r"[^a-z0-9_]", "?", kind) + " RoPE")  # goes into a docstring
     found.max_seq_len = min(MAX_SEQ_LEN, config.max_position_embeddings)
-    found.chips = CHIPS.get(system.chips, f"{system.chips} Wormholes")
+    chip = system.chip.name.capitalize()
+    found.chips = f"{COUNTS.get(system.chips, system.chips)} {chip}{'s' * (system.chips > 1)}"
+    found.rope = ", ".join(dict.fromkeys(_rope_words(kind) for kind in traits.words["rope"].split(", ")))
+    _code(found)
     return found
 
 
-def _of_hf(config):
-    """(class name, "bias" and "norm" as attention has them, is the MLP gated)."""
-    model = two_layers(config)
-    layer = model.model.layers[0]
-    attention = {"bias": layer.self_attn.q_proj.bias is not None, "norm": hasattr(layer.self_attn, "q_norm")}
-    return type(model).__name__, attention, hasattr(layer.mlp, "gate_proj")
+def _rope_words(kind):
+    of, _, kind = kind.rpartition(" ")
+    words = ROPE.get(kind, re.sub(r"[^a-z0-9_]", "?", kind) + " RoPE")  # goes into a docstring
+    return f"{words} in {of.partition('_')[0]} layers" if of else words
 
 
-def _requires(config):
-    """The fields that the model file depends on, with this configuration's value."""
-    found = {"model_type": config.model_type, "hidden_act": config.hidden_act}
-    for name in ("attention_bias", "mlp_bias", "sliding_window"):
-        if hasattr(config, name):
-            found[name] = getattr(config, name)
-    found["tie_word_embeddings"] = config.tie_word_embeddings
-    return found | {"rope_parameters.rope_type": config.rope_parameters["rope_type"]}
+def _code(found):
+    """The lines of the model file that are the model's own."""
+    config, traits = found.config, found.traits
+    eps = lambda text: text.replace(f", {traits.eps},", ", eps,")  # noqa: E731
+    lines, blocks = source.parts(traits, config)
+    forward = source.Wiring(traits).lines
+    numbers = source.assigned(traits.numbers.values())
+    layer = [f"eps = {traits.eps}"] * any(", eps," in eps(line) for line in lines) + [eps(line) for line in lines]
+    found.layer_init = [source.wrapped(line) for line in layer + numbers]
+    found.layer_forward = [source.wrapped(line) for line in forward]
+    found.by_layer = any("[i]" in line or "i < " in line for line in layer)
+    found.picture = source.picture(traits, config.num_hidden_layers)
+    found.decoder_numbers = source.assigned([traits.stream_scale] if traits.stream_scale else [])
+    found.embedded = "self.embed_tokens(tokens)"
+    if traits.stream_scale:
+        found.embedded = f"ttnn.multiply({found.embedded}, {source.attribute(traits.stream_scale)})"
+    norm = traits.norm
+    found.norm = f"{norm.block}({', '.join(norm.arguments)})"
+    found.head = "hf_model.model.embed_tokens.weight" if found.tied else "hf_model.lm_head.weight"
+    found.logits, found.logits_picture = "self.lm_head(self.model.norm(x))", "logits"
+    blocks |= {norm.block, "CausalLM", "Embedding", "LMHead", "Mesh", "Precision", "read_config"}
+    for how, number in traits.logits:
+        given = f"{found.logits}, {number.replace('config.', 'self.config.')}"
+        found.logits = f"{'soft_cap' if how == 'soft_cap' else 'ttnn.multiply'}({given})"
+        words = number.replace("config.", "")
+        found.logits_picture = f"soft cap {words} -> logits" if how == "soft_cap" else f"times {words} -> logits"
+        blocks |= {"soft_cap"} & {how}
+    blocks |= {"Rotation"} if traits.rotation else set()
+    found.blocks = _import_order(blocks)
+    text = "\n".join([*layer, *numbers, found.norm, *found.decoder_numbers, str(traits.embed_scale)])
+    used = dict.fromkeys(FIELDS) | dict.fromkeys(["head_dim"] if found.own_head_dim else [])
+    used |= dict.fromkeys(n for n in source.FIELD.findall(text) if n != "head_dim")
+    found.config_fields = {name: source.type_of(getattr(config, name)) for name in used}
+    found.requires = source.requires(config, set(used) | set(traits.fields()))
+
+
+FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+def _import_order(names):
+    """As the linter sorts them: constants, classes, functions, each without regard to case."""
+    return sorted(names, key=lambda n: (n[0].islower(), n.lower()))
 
 
 def fit(found):

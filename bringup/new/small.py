@@ -9,11 +9,11 @@ import math
 from contextlib import suppress
 
 USERS, PROMPT, STEPS = 2, 33, 3  # past one tile, and decoded past it
-HEAD_DIM, VOCAB = 32, 500
+HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
 # Fields that say nothing of what is computed, or follow from others.
 NO_PART = {
-    "_name_or_path", "architectures", "attention_dropout", "dtype", "layer_types", "max_window_layers",
-    "pretraining_tp", "quantization_config", "torch_dtype", "transformers_version", "use_cache",
+    "_name_or_path", "architectures", "attention_dropout", "dtype", "max_window_layers", "pretraining_tp",
+ "quantization_config", "torch_dtype", "transformers_version", "use_cache",
 }  # fmt: skip
 # Decode attention of up to 16 query heads a chip takes an approximate exp, whatever is asked for: its output is 2.0e-2
 # from fp32 attention (relative rms, ttnn 0.81.1 on the functional simulator).
@@ -22,28 +22,61 @@ APPROXIMATE_EXP = 2.2e-2
 SUM_OF_TWO_CHIPS = 1.7e-3
 
 
+def layers(config):
+    """So many layers of the model have one of each kind: two at least, and as many as a pattern may take."""
+    count = config.num_hidden_layers
+    lists = [v for v in config.to_dict().values() if isinstance(v, list) and len(v) == count]
+    seen = [tuple(str(v[i]) for v in lists) for i in range(count)]
+    last = max((seen.index(kind) for kind in set(seen)), default=0)
+    return min(count, max(2, last + 1))
+
+
 def fields(config, layers=2):
-    """The fields of a small model like `config`: its heads, biases, norms, ties and RoPE; few layers, small sizes."""
-    small = copy.deepcopy(config)
+    """The fields of a small model like `config`: its heads, biases, norms, ties and RoPE; few layers, small sizes, and
+    a window that a short prompt is beyond."""
+    small, known = copy.deepcopy(config), type(config)().to_dict()
+    for name, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+            with suppress(AttributeError):  # it follows from other fields
+                setattr(small, name, value[:layers])
+        if "window" in name and isinstance(value, int) and not isinstance(value, bool) and value > WINDOW:
+            with suppress(AttributeError):
+                setattr(small, name, WINDOW if name == "sliding_window" else value)
     small.num_hidden_layers, small.vocab_size = layers, VOCAB
     own_head_dim = getattr(config, "head_dim", None) is not None
-    heads = config.num_attention_heads
-    step = math.lcm(heads, HEAD_DIM)  # HF wants a multiple of the heads also where their size is its own
-    small.hidden_size = HEAD_DIM * heads
+    heads = small.num_attention_heads
+    head_dim = _head_dim(config)
+    step = math.lcm(heads, 32)  # HF wants a multiple of the heads also where their size is its own
+    small.hidden_size = head_dim * heads
     if own_head_dim and config.head_dim * heads != config.hidden_size:
         small.hidden_size = step * -(-256 // step)
     small.intermediate_size = small.hidden_size + 80  # no mesh divides it into whole tiles
     if own_head_dim:
-        small.head_dim = HEAD_DIM
-    if getattr(config, "layer_types", None):
-        with suppress(AttributeError):  # it follows from other fields
-            small.layer_types = config.layer_types[:layers]
+        small.head_dim = head_dim
     small.max_position_embeddings, small.initializer_range = 4096, 0.08
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in rope.values() if rope and "rope_type" not in rope else [small.rope_parameters or {}]:
+        for name in ("short_factor", "long_factor"):
+            if isinstance(parameters, dict) and parameters.get(name):
+                pairs = int(head_dim * parameters.get("partial_rotary_factor", 1.0)) // 2
+                parameters[name] = (parameters[name] * pairs)[:pairs]
     for token, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0)):
         setattr(small, token, value)
-    known = type(config)().to_dict()  # what else a config.json holds is not HF's, and says nothing
     found = {k: v for k, v in small.to_diff_dict().items() if k in known and k not in NO_PART and k[0] != "_"}
+    types = found.get("layer_types")
+    if types and set(types) == {"full_attention"}:
+        del found["layer_types"]
     return {"model_type": config.model_type} | dict(sorted(found.items()))
+
+
+def _head_dim(config):
+    """A small head of the same kind: of a size that the rotation takes, or of one that is padded."""
+    own = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    part = (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0)
+    padded = own > HEAD_DIM and own % (2 * HEAD_DIM)
+    if padded or own < HEAD_DIM or int(HEAD_DIM * part) % 2:
+        return own
+    return HEAD_DIM
 
 
 def hf_model(fields, seed=0):

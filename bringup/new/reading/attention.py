@@ -1,0 +1,197 @@
+"""What HF's attention computes: what it hands to its kernel against what the blocks would, of the same input."""
+
+from bringup.new.reading import norms, numbers
+from bringup.new.traits import Part
+
+HEAD_NORMS = {"RMSNorm": "HeadNorm", "UnitOffsetRMSNorm": "UnitOffsetHeadNorm"}
+#: Where q and k are normed -> the block that does it there.
+BLOCKS = {"before": "Attention", "after": "NormAfterRotation", "over heads": "NormOverHeads"}
+
+
+def read_part(hf_attention, path, seen, traits):
+    """The `Part` of one layer's attention; None, with gaps in `traits`, where no block computes it."""
+    import torch
+
+    from bringup.blocks.attention import NORMS, named, projections
+
+    name, where = path.rpartition(".")[2], type(hf_attention).__name__
+    config, given = seen.config, seen.kernel[path]
+    before = len(traits.gaps)
+    x = seen.into(path)
+    try:
+        q, k, v, o = projections(hf_attention, _Sizes(config, given))
+    except AttributeError as error:
+        traits.lacks(f"{name}: {error}", where, "names of its projections that `blocks.attention` knows")
+        return None
+    heads = lambda p: torch.nn.functional.linear(x, p.weight, p.bias).unflatten(-1, (-1, given["q"].shape[-1]))  # noqa: E731
+    with torch.no_grad():
+        q, k, v = heads(q), heads(k), heads(v)  # [1, S, heads, head_dim]
+        if not _same(v.transpose(1, 2), given["v"]):
+            traits.lacks(f"{name}: values are not v_proj(x)", where, "what HF's forward does to them")
+        norm = tuple(named(hf_attention, NORMS[n]) for n in NORMS)
+        tables = _tables(seen.calls[path])
+        turned = _turned(q, k, given, norm, tables)
+        kernel_out = given["out"].flatten(2)
+        sub_norm = getattr(hf_attention, "attn_sub_norm", None)
+        attended = kernel_out if sub_norm is None else sub_norm(kernel_out)
+        if not _same(torch.nn.functional.linear(attended, o.weight, o.bias), seen.out_of(path)):
+            traits.lacks(f"{name}: what the heads give goes through more than o_proj", where, "that, as HF's forward has it")
+    if turned is None:
+        what = "queries and keys are not the projections of x, normed and turned in a way that is known"
+        traits.lacks(f"{name}: {what}", where, "what HF's forward does to them; a rotation in `blocks.rope`")
+        return None
+    if len(traits.gaps) > before:
+        return None
+    placed, rotation = turned
+    return _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, traits)
+
+
+def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, traits):
+    keywords, needs, said = {}, [], []
+    block = BLOCKS[placed] if placed else "Attention"
+    if placed:
+        found = norms.kind(norm[0], config)
+        if found is None or (placed == "over heads" and found[0] != "RMSNorm") or found[0] not in HEAD_NORMS:
+            traits.lacks(f"{name}: norms of q and k", type(norm[0]).__name__, "a norm of heads that computes it")
+            return None
+        if found[0] != "RMSNorm":
+            keywords["norm"] = HEAD_NORMS[found[0]]
+            needs.append(HEAD_NORMS[found[0]])
+        said.append("q and k normed over all heads" if placed == "over heads" else "each head of q and k normed" + (
+            " after the rotation" if placed == "after" else ""))  # fmt: skip
+    if sub_norm is not None:
+        if block != "Attention":
+            traits.lacks(f"{name}: attn_sub_norm and norms of q and k", where, "a block with both")
+            return None
+        block = "SubNormAttention"
+        said.append("normed before o_proj")
+    window = _window(given, config, name, where, traits)
+    if window is not None:
+        keywords["window"] = window
+    head_dim = given["q"].shape[-1]
+    if abs(given["scale"] * head_dim**0.5 - 1) > 1e-4:
+        keywords["scale"] = numbers.source(config, given["scale"], ("attention_multiplier", "query_pre_attn_scalar"))
+        said.append(f"scores times {keywords['scale'].replace('config.', '')}")
+    if given["cap"] is not None:
+        block = _capped(block, name, where, keywords, traits)
+        keywords["cap"] = numbers.source(config, given["cap"], ("attn_logit_softcapping",))
+        said.append("scores capped")
+    if given["sinks"] is not None:
+        said.append("a sink for each head")
+    if rotation is None:
+        keywords["rope"] = "NoRope"
+    traits.words["attention"] = ", ".join(said)
+    traits.sources["attention"] = f"{where}, run on random values: " + (", ".join(said) or "nothing beside q, k, v, o")
+    if rotation is not None and rotation != type(rotation)():
+        given = [f"part={rotation.part:g}"] * (rotation.part != 1.0) + ["interleaved=True"] * rotation.interleaved
+        traits.rotation = f"Rotation({', '.join(given)})"
+    arguments = (f"hf_layer.{name}", "config", "cache", "mesh", "precision")
+    return Part(block, arguments, tuple(keywords.items()), tuple(needs))
+
+
+def _capped(block, name, where, keywords, traits):
+    if block != "Attention":
+        traits.lacks(f"{name}: a soft cap of scores and {block}", where, "a block with both")
+    return "SoftCappedAttention"
+
+
+class _Sizes:
+    """What `projections` reads of a configuration."""
+
+    def __init__(self, config, given):
+        self.head_dim = given["q"].shape[-1]
+        self.num_attention_heads, self.num_key_value_heads = given["q"].shape[1], given["k"].shape[1]
+
+
+def _same(got, want):
+    import torch
+
+    return got.shape == want.shape and torch.allclose(got, want, rtol=1e-3, atol=float(1e-4 * want.abs().max()))
+
+
+def _tables(call):
+    """HF's cos and sin [S, turned] of the layer, from its arguments; None where it has none."""
+    import torch
+
+    args, kwargs, _ = call
+    for value in (kwargs.get("position_embeddings"), *args):
+        if isinstance(value, tuple) and len(value) == 2 and all(isinstance(t, torch.Tensor) for t in value):
+            return [t[0] for t in value]
+    return None
+
+
+def _turned(q, k, given, norm, tables):
+    """(where q and k are normed or None, their `Rotation` or None) that gives HF's q and k; None where none does.
+
+    q, k [1, S, heads, head_dim].
+    """
+    from bringup.blocks.rope import Rotation
+
+    head_dim = q.shape[-1]
+    rotations = [None]
+    if tables is not None:
+        part = tables[0].shape[-1] / head_dim
+        rotations += [Rotation(part), Rotation(part, interleaved=True)] if part <= 1 else []
+    places = [None] if norm[0] is None else ["before", "after", "over heads"]
+    for rotation in rotations:
+        for place in places:
+            found = []
+            for x, hf_norm in ((q, norm[0]), (k, norm[1])):
+                try:
+                    x = hf_norm(x.flatten(2)).view(x.shape) if place == "over heads" else x
+                    x = x.transpose(1, 2)  # as HF has heads where it turns them
+                    x = hf_norm(x) if place == "before" else x
+                    x = x if rotation is None else turn(x, rotation, *tables)
+                    found.append(hf_norm(x) if place == "after" else x)
+                except RuntimeError:  # of another width
+                    break
+            if len(found) == 2 and _same(found[0], given["q"]) and _same(found[1], given["k"]):
+                return place, rotation
+    return None
+
+
+def turn(x, rotation, cos, sin):
+    """The blocks' rotation of x [1, heads, S, head_dim] in torch, in HF's order again."""
+    import torch
+
+    from bringup.blocks.rope import of_hf
+    from bringup.blocks.weights import columns
+
+    order = rotation.order(x.shape[-1])
+    cos, sin = rotation.spread(cos, x.shape[-1], 1.0), rotation.spread(sin, x.shape[-1], 0.0)
+    x = columns(x, order, x.dim() - 1)
+    left, right = x.chunk(2, -1)
+    return of_hf(x * cos + torch.cat((-right, left), -1) * sin, order)
+
+
+def _window(given, config, name, where, traits):
+    """Source of the window that the mask has; None where all that came before is seen."""
+    import torch
+
+    mask, length = given["mask"], given["q"].shape[2]
+    sees = torch.ones(length, length).tril().bool() if mask is None else mask[0, 0, :, :length] > -1
+    i, j = torch.arange(length)[:, None], torch.arange(length)[None]
+    size = int(sees[-1].sum())
+    if not torch.equal(sees, (j <= i) & (i - j < size)):
+        traits.lacks(f"{name}: a mask that is neither causal nor a window of one size", where, "that mask")
+        return None
+    if size == length:
+        return None
+    fields = [n for n in config.to_dict() if "window" in n and getattr(config, n, None) == size]
+    if not fields:
+        traits.lacks(f"{name}: a window of {size} that no field names", where, "the field that it follows from")
+        return None
+    return f"config.{fields[0]}"
+
+
+def by_type(traits):
+    """Each layer's attention turns by the tables of its type."""
+    import dataclasses
+
+    for name, parts in traits.parts.items():
+        traits.parts[name] = [
+            dataclasses.replace(p, keywords=(*p.keywords, ("layer_type", "config.layer_types[i]")))
+            if p is not None and "cache" in p.arguments and ("rope", "NoRope") not in p.keywords
+            else p
+            for p in parts
+        ]

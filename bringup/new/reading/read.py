@@ -1,0 +1,120 @@
+"""A configuration's `Traits`, each with where it came from; what no block covers is a gap in them."""
+
+from bringup.new import small
+from bringup.new.reading import attention, ends, layers, mlp, norms, numbers
+from bringup.new.reading.run import run
+from bringup.new.traits import Call, Part, Traits
+
+CHILDREN = {"embed_tokens", "layers", "rotary_emb"}  # of HF's decoder, and a norm
+NORMS = ("norm", "final_layernorm")
+
+
+def read(config):
+    """`config` is HF's, of a text model."""
+    import torch
+
+    traits = Traits()
+    fields = numbers.told_apart(small.fields(config, small.layers(config)))
+    try:
+        model = small.hf_model(fields)
+    except Exception as error:  # HF's classes raise whatever odd sizes make them do
+        traits.lacks(f"no small model to try: {error}", type(config).__name__, "a configuration that HF accepts small")
+        return traits
+    traits.architecture = type(model).__name__
+    decoder = getattr(model, "model", None)
+    if decoder is None or not {n for n, _ in decoder.named_children()} >= CHILDREN or not hasattr(model, "lm_head"):
+        needed = "a model file of its own: HF's parts are not model.embed_tokens, model.layers, model.norm and lm_head"
+        traits.lacks(f"model_type = {config.model_type!r}", traits.architecture, needed)
+        return traits
+    traits.norm_name = next((n for n in NORMS if hasattr(decoder, n)), "norm")
+    others = {n for n, m in decoder.named_children() if not isinstance(m, torch.nn.Dropout)}
+    for name in sorted(others - CHILDREN - {traits.norm_name}):
+        traits.lacks(f"model.{name}", f"{type(decoder).__name__}.{name}", "a block for it, and its place in the model")
+    seen = run(model)
+    ends.tokens(seen, traits)
+    ends.stream(seen, traits)
+    _layers(seen, traits)
+    norm = getattr(decoder, traits.norm_name, None)
+    found = None if norm is None else norms.kind(norm, seen.config)
+    if found is None:
+        traits.lacks("the last norm is none of those that the blocks have", type(norm).__name__, "a norm block")
+    else:
+        traits.norm = Part(found[0], (f"hf_decoder.{traits.norm_name}", _eps(seen, found[1], traits), "mesh", "precision"))
+    _rotations(seen, traits)
+    return traits
+
+
+def _layers(seen, traits):
+    """Parts and wiring of every layer, which must be wired alike."""
+    for i, layer in enumerate(seen.model.model.layers):
+        path, where = f"model.layers.{i}", type(layer).__name__
+        if next(layer.parameters(recurse=False), None) is not None:
+            name = next(n for n, _ in layer.named_parameters(recurse=False))
+            traits.lacks(f"{path}.{name}", where, "a block that computes with it")
+        try:
+            calls, result = layers.wiring(layer, seen, path)
+        except ValueError as error:
+            traits.lacks(error, f"{where}.forward", "a DecoderLayer of its own")
+            continue
+        calls = tuple(Call(name, tuple(terms.items())) for name, terms in calls)
+        if i and (calls, tuple(result.items())) != (traits.calls, traits.result):
+            traits.lacks("layers are not wired alike", where, "a DecoderLayer for each kind")
+            continue
+        traits.calls, traits.result = calls, tuple(result.items())
+        for call in calls:
+            part = _part(getattr(layer, call.name), f"{path}.{call.name}", seen, traits)
+            traits.parts.setdefault(call.name, []).append(part)
+    for terms in (*(c.terms for c in traits.calls), traits.result):
+        for _, factor in terms:
+            if factor != 1:
+                traits.numbers[factor] = numbers.source(seen.config, factor)
+    if traits.numbers:
+        traits.sources["residual"] = f"in the layer's sums: {', '.join(traits.numbers.values())}"
+
+
+def _part(module, path, seen, traits):
+    """The block of one part: the first of PARTS that takes the module."""
+    for takes, reads in PARTS:
+        if takes(module, path, seen):
+            return reads(module, path, seen, traits)
+    raise AssertionError(path)  # the last takes all
+
+
+def _norm(module, path, seen, traits):
+    block, eps = norms.kind(module, seen.config)
+    traits.sources[f"norm {path.rpartition('.')[2]}"] = f"{type(module).__name__}, run on random values: {block}"
+    traits.words["norm"] = block
+    return Part(block, (f"hf_layer.{path.rpartition('.')[2]}", _eps(seen, eps, traits), "mesh", "precision"))
+
+
+def _eps(seen, eps, traits):
+    """Norms share one epsilon in the model file, `eps`; another is written out."""
+    source = norms.eps_source(seen.config, eps)
+    traits.eps = traits.eps or source
+    return source
+
+
+def _mlp(module, path, seen, traits):
+    return mlp.read(module, path.rpartition(".")[2], seen.into(path), seen.out_of(path), seen.config, traits)
+
+
+#: (takes(module, path, seen), reads(module, path, seen, traits) -> Part or None): who reads a part of a layer.
+PARTS = (
+    (lambda module, path, seen: path in seen.kernel, attention.read_part),
+    (lambda module, path, seen: norms.kind(module, seen.config) is not None, _norm),
+    (lambda module, path, seen: True, _mlp),
+)
+
+
+def _rotations(seen, traits):
+    """Layers that take their own of several rotations."""
+    from bringup.blocks.rope import layer_types
+
+    config = seen.config
+    several = layer_types(seen.model.model.rotary_emb, config) != [None]
+    rope = config.rope_parameters
+    kinds = {name: p["rope_type"] for name, p in rope.items()} if several else {"": rope["rope_type"]}
+    traits.sources["rotation"] = f"rope_parameters, {traits.rotation or 'all dims in two halves'}"
+    traits.words["rope"] = ", ".join(f"{name} {kind}".strip() for name, kind in kinds.items())
+    if several:
+        attention.by_type(traits)

@@ -1,0 +1,214 @@
+"""Traits as source of a model file: what a layer is made of, its forward, and the same in the docstring's picture."""
+
+import re
+
+from bringup.new.literal import WIDTH
+from bringup.new.traits import FIELD
+
+#: What a keyword is in a layer that does not have it.
+WITHOUT = {"window": "None", "rope": "Rope", "scale": "None", "layer_type": "None"}
+BRANCHES = {"self_attn": "attended", "mlp": "mixed"}
+
+
+class Wiring:
+    """The statements of a layer's forward, in Python or as the docstring's picture says them."""
+
+    def __init__(self, traits, picture=False):
+        self.calls = {call.name: call for call in traits.calls}
+        self.traits, self.picture = traits, picture
+        self.shared = set()
+        while True:  # a part whose value is used twice gets a name
+            self.used, self.lines, self.stream = {}, [], {"x": 1.0}
+            self._write()
+            more = {name for name, n in self.used.items() if n > 1} - self.shared
+            if not more:
+                break
+            self.shared |= more
+
+    def _write(self):
+        for call in self.calls.values():
+            if call.name in self.shared:
+                self.lines.append(f"{self._name(call.name)} = {self._run(call)}")
+            elif len(call.terms) > 1:
+                self._advance(dict(call.terms))
+        self._advance(dict(self.traits.result), last=True)
+
+    def _advance(self, terms, last=False):
+        """x becomes the sum of these terms, as far as it is not yet."""
+        if terms == self.stream:
+            return
+        text = "x"
+        times = {n: terms.get(n, 0.0) / f for n, f in self.stream.items()}
+        if len(set(times.values())) != 1 or 0.0 in times.values():
+            raise ValueError("a sum that the stream so far is no part of")
+        if (by := next(iter(times.values()))) != 1:
+            text = self._times("x", by)
+        for name, factor in terms.items():
+            if name not in self.stream:
+                part = self._part(name)
+                text = self._add(text, part if factor == 1 else self._times(part, factor))
+        self.stream = terms
+        self.lines.append(text if self.picture else f"return {text}" if last else f"x = {text}")
+
+    def _part(self, name):
+        self.used[name] = self.used.get(name, 0) + 1
+        return self._name(name) if name in self.shared else self._run(self.calls[name])
+
+    def _run(self, call):
+        terms = dict(call.terms)
+        if len(terms) > 1 or terms == self.stream or set(terms) == {"x"}:
+            self._advance(terms) if terms != self.stream else None
+            given = "x"
+        else:
+            (name, factor), *_ = terms.items()
+            given = self._part(name) if factor == 1 else self._times(self._part(name), factor)
+        step = ", step" if self._takes_step(call.name) and not self.picture else ""
+        return f"{'' if self.picture else 'self.'}{call.name}({given}{step})"
+
+    def _takes_step(self, name):
+        return any(p is not None and "cache" in p.arguments for p in self.traits.parts[name])
+
+    def _name(self, name):
+        return "normed" if "norm" in name else BRANCHES.get(name, name)
+
+    def _add(self, a, b):
+        return f"{a} + {b}" if self.picture else f"ttnn.add({a}, {b})"
+
+    def _times(self, value, factor):
+        source = self.traits.numbers[factor]
+        if self.picture:
+            return f"{source.replace('config.', '')} * {value}"
+        return f"ttnn.multiply({value}, {attribute(source)})"
+
+
+def attribute(source):
+    """What a module calls a number of the configuration: self.residual_multiplier."""
+    plain = re.fullmatch(r"config\.(\w+)", source)
+    return f"self.{plain[1]}" if plain else f"self.{'_'.join(FIELD.findall(source))}_factor" if FIELD.findall(source) else source
+
+
+def assigned(sources):
+    """The lines of __init__ that keep these numbers."""
+    return [f"{attribute(s)} = {s}" for s in dict.fromkeys(sources) if attribute(s) != s]
+
+
+def parts(traits, config):
+    """(lines of DecoderLayer.__init__ that make its parts, the blocks they name)."""
+    lines, blocks, conditions = [], set(), {}
+    for name, kinds in traits.parts.items():
+        text, named = _made(kinds, config, conditions)
+        lines.append(f"self.{name} = {text}")
+        blocks |= named
+    return [f"{name} = {source}" for name, source in conditions.items()] + lines, blocks
+
+
+def _made(kinds, config, conditions):
+    """The expression of one part, whatever its layer."""
+    variants = list(dict.fromkeys(kinds))
+    if len(variants) == 1:
+        return _call(variants[0]), {variants[0].block, *variants[0].needs}
+    if len(variants) > 2:
+        raise ValueError(f"{len(variants)} kinds of {kinds[0].arguments[0]}")
+    which = [kind == variants[0] for kind in kinds]
+    first, second = variants
+    condition, holds = _condition(which, config, conditions)
+    if not holds:
+        first, second = second, first
+    named = {first.block, second.block, *first.needs, *second.needs}
+    if first.block != second.block or first.arguments != second.arguments:
+        return f"{_call(first)} if {condition} else {_call(second)}", named
+    keywords, a, b = [], dict(first.keywords), dict(second.keywords)
+    for name in dict.fromkeys([*a, *b]):
+        one, other = a.get(name, WITHOUT.get(name)), b.get(name, WITHOUT.get(name))
+        keywords.append((name, one if one == other else f"{one} if {condition} else {other}"))
+        named |= {text for text in (one, other) if text in ("Rope", "NoRope") and one != other}
+    return _call(first, keywords), named
+
+
+def _condition(which, config, conditions):
+    """(source that tells the layers of `which` from the others, whether it holds in them)."""
+    types = getattr(config, "layer_types", None)
+    if types:
+        for kind in dict.fromkeys(types[: len(which)]):
+            same = [t == kind for t in types[: len(which)]]
+            if same == which or [not s for s in same] == which:
+                name = kind.partition("_")[0]
+                conditions[name] = f'config.layer_types[i] == "{kind}"'
+                return name, same == which
+    for name, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+            same = [bool(v) for v in value[: len(which)]]
+            if same == which or [not s for s in same] == which:
+                return f"config.{name}[i]", same == which
+        if isinstance(value, int) and not isinstance(value, bool):
+            same = [i < value for i in range(len(which))]
+            if same == which or [not s for s in same] == which:
+                return f"i < config.{name}", same == which
+    raise ValueError("layers of two kinds that no field of the configuration tells apart")
+
+
+def _call(part, keywords=None):
+    keywords = part.keywords if keywords is None else keywords
+    return f"{part.block}({', '.join([*part.arguments, *(f'{n}={v}' for n, v in keywords)])})"
+
+
+def wrapped(line, indent=8):
+    """A statement of the model file, its call's arguments one a line where they are too many."""
+    if indent + len(line) <= WIDTH:
+        return " " * indent + line
+    head, _, rest = line.partition("(")
+    body, _, tail = rest.rpartition(")")
+    inner, pad = " " * (indent + 4), " " * indent
+    items = split_arguments(body)
+    if line.startswith(("return ttnn.", "x = ttnn.")) and indent + 4 + len(", ".join(items)) <= WIDTH:
+        return f"{pad}{head}(\n{inner}{', '.join(items)}\n{pad}){tail}"
+    return f"{pad}{head}(\n" + "".join(f"{inner}{item},\n" for item in items) + f"{pad}){tail}"
+
+
+def split_arguments(text):
+    """At the commas that are in no brackets."""
+    found, depth, start = [], 0, 0
+    for at, c in enumerate(text):
+        depth += (c in "([{") - (c in ")]}")
+        if c == "," and not depth:
+            found.append(text[start:at].strip())
+            start = at + 1
+    return [*found, text[start:].strip()]
+
+
+def picture(traits, layers):
+    """The docstring's picture of the model."""
+    steps = Wiring(traits, picture=True).lines
+    scale = " * ".join(s.replace("config.", "") for s in (traits.embed_scale, traits.stream_scale) if s)
+    first = f"tokens -> {f'{scale} * ' if scale else ''}embed_tokens -> {layers} x [ "
+    whole = first + " ; ".join(steps) + " ]"
+    if 4 + len(whole) > WIDTH:
+        pad = "\n    " + " " * len(first)
+        whole = first + f" ;{pad}".join(steps) + " ]"
+        if max(map(len, whole.splitlines())) + 4 > WIDTH:
+            whole = first + f"\n{' ' * 11}" + f" ;\n{' ' * 11}".join(steps) + " ]"
+    return whole
+
+
+def requires(config, used):
+    """The fields that the file depends on and does not read, with this configuration's values."""
+    found = {"model_type": config.model_type}
+    known = type(config)().to_dict()
+    for name, value in sorted(config.to_dict().items()):
+        told = PINNED.search(name) and not re.search(r"_id$|^use_cache$", name)
+        if name in known and told and name not in used and (value is None or isinstance(value, (bool, int, float, str))):
+            found[name] = value
+    rope = config.rope_parameters
+    for kind, parameters in rope.items() if "rope_type" not in rope else [(None, rope)]:
+        for name in ("rope_type", "partial_rotary_factor"):
+            if name in parameters:
+                found[".".join(filter(None, ("rope_parameters", kind, name)))] = parameters[name]
+    return found
+
+
+PINNED = re.compile(r"act$|activation|bias|use_qk|layernorm|parallel|softcap|clip|sliding_window$|bidirection|tie_word|multiplier|logit_scale|logits_scaling")  # fmt: skip
+
+
+def type_of(value):
+    """A field's type, as Config says it."""
+    return {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}.get(type(value), "object")
