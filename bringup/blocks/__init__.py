@@ -22,7 +22,7 @@ from bringup.blocks.mlp import GatedMLP, PlainMLP, Relu2MLP, SubNormGatedMLP, Xi
 from bringup.blocks.norm import LayerNorm, RMSNorm, UnitOffsetHeadNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from bringup.blocks.parallel import Mesh
 from bringup.blocks.precision import Precision
-from bringup.blocks.rope import NoRope, RopeTables, Rotation
+from bringup.blocks.rope import NoRope, Rope, RopeTables, Rotation
 from bringup.blocks.weights import LMHead
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Precision",
     "RMSNorm",
     "Relu2MLP",
+    "Rope",
     "RopeTables",
     "Rotation",
     "SoftCappedAttention",

@@ -237,13 +237,19 @@ class SoftCappedAttention(Attention):
     Every user has a row of the cache; who sees whom is a table of rows, looked up by position.
     """
 
-    def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision, cap: float, **more):
+    def __init__(
+        self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision, cap: float, **more
+    ):
         super().__init__(hf_attention, config, cache, mesh, precision, **more)
         if not isinstance(cache, Rows):
-            raise ValueError("attention with a soft cap reads rows of the cache; a paged one has none: a shorter max_seq_len")
+            raise ValueError(
+                "attention with a soft cap reads rows of the cache; a paged one has none: a shorter max_seq_len"
+            )
         self.cap, self.scale = cap, self.sdpa.get("scale", self.head_dim**-0.5)
         at = torch.arange(self.cache_len)
-        hidden = (at[None] > at[:, None]) | (at[None] <= at[:, None] - self.sdpa.get("sliding_window_size", self.cache_len))
+        hidden = (at[None] > at[:, None]) | (
+            at[None] <= at[:, None] - self.sdpa.get("sliding_window_size", self.cache_len)
+        )
         mask = torch.zeros(hidden.shape).masked_fill(hidden, MASKED)
         self.mask = mesh.put(mask[None, None], ttnn.float32, ttnn.TILE_LAYOUT)
         self.mask_rows = mesh.put(mask, ttnn.bfloat16)

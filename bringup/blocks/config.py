@@ -48,12 +48,12 @@ def check_window(config, hf_config, max_seq_len: int) -> None:
 
 
 def _lookup(hf_config, name: str):
-    """The value of `field` or `field.key`; the word "missing" where the config has none."""
-    field, _, key = name.partition(".")
-    if not hasattr(hf_config, field):
-        return "missing"
-    value = getattr(hf_config, field)
-    return value.get(key, "missing") if key else value
+    """The value of `field`, `field.key` or `field.key.key`; the word "missing" where the config has none."""
+    field, *keys = name.split(".")
+    value = getattr(hf_config, field, "missing")
+    for key in keys:
+        value = value.get(key, "missing") if isinstance(value, dict) else "missing"
+    return value
 
 
 def delegate(model_file: str, system: str) -> ModuleType:

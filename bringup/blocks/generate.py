@@ -301,7 +301,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self._prompts_run.add((rows, first))
         whole, pages = self.cache.prompt_chunk is None, self.cache.of_prompt(row, start, rows)
         turns = {name: rope.of_prompt(start, rows, whole) for name, rope in self.ropes.items()}
-        step = self._step(turns, is_decode=False, row=row, start=start, pages=pages)
+        step = self.new_step(turns, is_decode=False, row=row, start=start, pages=pages)
         hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
         if first >= rows:
             return None
@@ -376,10 +376,11 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         """One decode step, from device buffers to logits [1, 1, 32, vocab]: no host tensor is made or read in it."""
         tokens, positions, rope_positions = self.decode_inputs
         turns = {name: rope.look_up(rope_positions) for name, rope in self.ropes.items()}
-        step = self._step(turns, is_decode=True, positions=positions, at=rope_positions, pages=self.cache.of_step())
+        step = self.new_step(turns, is_decode=True, positions=positions, at=rope_positions, pages=self.cache.of_step())
         return self.logits(self.model(tokens, step))
 
-    def _step(self, turns: dict, **fields) -> Step:
+    def new_step(self, turns: dict, **fields) -> Step:
+        """A pass with these (cos, sin) by type of layer."""
         cos, sin = next(iter(turns.values()))
         return Step(cos=cos, sin=sin, by_type=turns, **fields)
 

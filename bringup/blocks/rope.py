@@ -48,11 +48,13 @@ class Rotation:
         return tuple(sum(([*pairs[half].tolist(), *still[half].tolist(), *zeros] for half in (0, 1)), []))
 
     def spread(self, table: torch.Tensor, head_dim: int, still: float) -> torch.Tensor:
-        """HF's cos or sin [length, turned] in that order [length, width]; `still` where nothing turns."""
-        pairs = table.shape[1] // 2
-        by_halves = torch.equal(table[:, :pairs], table[:, pairs:])
+        """HF's cos or sin of its pairs, which it may have twice, in that order [length, width]; `still` where nothing
+        turns."""
+        pairs = int(head_dim * self.part) // 2
+        if table.shape[1] == 2 * pairs:
+            table = table[:, :pairs] if torch.equal(table[:, :pairs], table[:, pairs:]) else table[:, ::2]
         half = torch.full((len(table), head_width(head_dim) // 2), still)
-        half[:, :pairs] = table[:, :pairs] if by_halves else table[:, ::2]
+        half[:, :pairs] = table
         return torch.cat((half, half), dim=1)
 
 

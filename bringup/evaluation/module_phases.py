@@ -4,6 +4,7 @@ import re
 import sys
 from contextlib import contextmanager
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.suspects.reading import described
 from bringup.evaluation.lines import ranges
 
@@ -33,13 +34,11 @@ class Phase:
 
     def rotary(self, positions):
         """HF's (cos, sin) [batch, length, head_dim] at positions [batch, length]."""
-        import torch
-
-        return self.test.rotary(torch.zeros(1), positions)
+        return hf_layers.tables(self.test.rotary, self.test.config, self.test.index, positions)
 
     def rotate(self, hf, x):
         """HF's own rotation of heads [batch, n, length, head_dim]."""
-        return _rotation(hf)(x, x, *self.rotary(self.positions))[0]
+        return hf_layers.rotated(hf, x, *self.rotary(self.positions))
 
     def users(self, text):
         """The same words, with what is known of whom they are about."""
@@ -52,9 +51,9 @@ class Phase:
         length = self.model.cache_len
         x, y = (t.transpose(1, 2).reshape(-1, t.shape[1], t.shape[3])[:, :1] for t in (before, after))  # [rows, 1, hd]
         tables = self.rotary(torch.arange(length)[None])
-        rotate, best = _rotation(hf), []
+        best = []
         for row, want in zip(x, y, strict=True):
-            tried = rotate(row[None].expand(1, 1, -1)[:, :, None], row[None, :, None], *tables)[0]  # [1, 1, length, hd]
+            tried = hf_layers.rotated(hf, row[None, :, None].expand(-1, -1, length, -1), *tables)  # [1, 1, length, hd]
             apart = (tried[0, 0] - want).norm(dim=-1) / want.norm()
             best.append((int(apart.argmin()), float(apart.min())))
         at = self.positions.flatten()
@@ -74,10 +73,13 @@ class Phase:
         """HF's heads [batch, n, length, head_dim] in the order in which the chips hold them, copies and all."""
         return x[:, [h for chip in which for h in chip if h is not None]]
 
-    def by_head(self, chips, which):
-        """What `of_hf` gives, of the device."""
+    def by_head(self, chips, which, order):
+        """What `of_hf` gives, of the device, whose heads have HF's dims in `order`."""
         import torch
 
+        from bringup.blocks import rope
+
+        chips = [rope.of_hf(chip, order) for chip in chips]
         found = [self.head(chips[c], i) for c, chip in enumerate(which) for i, h in enumerate(chip) if h is not None]
         return torch.stack(found, 1)
 
@@ -126,8 +128,10 @@ class Decode(Phase):
     def written_at(self, block, part, want):
         import torch
 
+        from bringup.blocks import rope
+
         chips = self.test.chips(getattr(block.cache, part))  # [32, heads, length, hd]
-        cache = chips[0][:, 0]
+        cache = rope.of_hf(chips[0][:, 0], order_of(block, part))
         first = next(h for h in block.heads.kv[0] if h is not None)
         mine = want[:, block.heads.kv[0].index(first), 0]  # [32, hd]
         apart = (cache - mine[:, None]).norm(dim=-1) / mine.norm(dim=-1)[:, None]
@@ -141,29 +145,29 @@ class Decode(Phase):
         """Fills the cache, in the device and for HF, and gives the step."""
         import torch
         import ttnn
+        from transformers import DynamicCache
 
         length = self.model.cache_len
         raw = self.test.random(USERS, length, self.test.config.hidden_size)
-        x = self.test.hf.input_layernorm(raw)  # of the tokens that the cache already holds
+        x = self.test.into("self_attn", raw)  # of the tokens that the cache already holds
+        filled = DynamicCache()
         tables = self.rotary(torch.arange(length)[None])
-        shape = (USERS, length, -1, block.head_dim)
-        with hf_rotation(hf) as seen:
-            hf(x, position_embeddings=tables, attention_mask=None)
-        self.keys = _rotation(hf)(seen["k"], seen["k"], *tables)[0].bfloat16().float()
-        self.cached_values = hf.v_proj(x).view(shape).transpose(1, 2).bfloat16().float()
+        hf(x, position_embeddings=tables, attention_mask=None, past_key_values=filled)
+        self.keys, self.cached_values = (t.bfloat16().float() for t in (filled.layers[0].keys, filled.layers[0].values))
         kept = block.cache  # [32, heads of a chip, length, head_dim] each
         if self.test.own_cache:
             prompt = Prefill(self.test)
             for user in range(USERS):
                 step = prompt.prepare(block, hf, user)
-                block(self.test.layer.input_layernorm(self.test.put(raw[user])), step)
+                block(self.test.into("self_attn", self.test.put(raw[user]), self.test.layer), step)
         else:
-            put_cache(self.test.mesh, block.heads, kept.keys, self.keys)
-            put_cache(self.test.mesh, block.heads, kept.values, self.cached_values)
+            put_cache(self.test.mesh, block, kept.keys, self.keys, block.qk_order)
+            put_cache(self.test.mesh, block, kept.values, self.cached_values, block.v_order)
         at = self.positions.flatten().to(torch.int32)
         positions = self.test.mesh.put(at, ttnn.int32)
-        cos, sin = self.model.rope.look_up(self.test.mesh.put(at[None], ttnn.uint32))
-        return new_step(is_decode=True, cos=cos, sin=sin, positions=positions)
+        at = self.test.mesh.put(at[None], ttnn.uint32)
+        turns = {name: rope.look_up(at) for name, rope in self.model.ropes.items()}
+        return self.model.new_step(turns, is_decode=True, positions=positions, at=at)
 
     def batch(self, x):
         return x[:, None]  # [32, 1, hidden]
@@ -178,6 +182,8 @@ class Decode(Phase):
         length = self.keys.shape[2]
         columns = torch.arange(length + 1)[None]
         unseen = (columns >= self.positions) & (columns < length)
+        if (window := hf_layers.window(self.test.hf.self_attn, self.test.config)) is not None:
+            unseen |= columns <= self.positions - window
         mask = torch.zeros(USERS, length + 1).masked_fill(unseen, float("-inf"))
         return {
             "position_embeddings": self.rotary(self.positions),
@@ -196,7 +202,7 @@ class Decode(Phase):
         chips = [
             c[torch.arange(USERS), :, at][None] for c in self.test.chips(getattr(block.cache, part))
         ]  # [1, 32, n, hd]
-        return self.by_head(chips, block.heads.kv)
+        return self.by_head(chips, block.heads.kv, order_of(block, part))
 
 
 class Prefill(Phase):
@@ -215,8 +221,8 @@ class Prefill(Phase):
         return {2: ("position", "column"), 4: ("prompt", "head", "position", "dim")}.get(dims, ())
 
     def prepare(self, block, hf, row=PROMPT_ROW):
-        cos, sin = self.model.rope.prompt
-        return new_step(is_decode=False, cos=cos, sin=sin, row=row)
+        turns = {name: rope.prompt for name, rope in self.model.ropes.items()}
+        return self.model.new_step(turns, is_decode=False, row=row)
 
     def batch(self, x):
         return x[None]
@@ -227,6 +233,8 @@ class Prefill(Phase):
 
         self.cache = DynamicCache()
         mask = torch.full((self.rows, self.rows), float("-inf")).triu(1)
+        if (window := hf_layers.window(self.test.hf.self_attn, self.test.config)) is not None:
+            mask += torch.full((self.rows, self.rows), float("-inf")).tril(-window)
         return {
             "position_embeddings": self.rotary(self.positions),
             "attention_mask": mask[None, None],
@@ -238,29 +246,26 @@ class Prefill(Phase):
 
     def written(self, block, part):
         chips = [c[PROMPT_ROW : PROMPT_ROW + 1, :, : self.rows] for c in self.test.chips(getattr(block.cache, part))]
-        return self.by_head(chips, block.heads.kv)
+        return self.by_head(chips, block.heads.kv, order_of(block, part))
 
 
-def put_cache(mesh, heads, kept, value):
-    """Keys or values [32, heads, length, head_dim] into a layer's cache, each chip its heads."""
+def order_of(block, part):
+    """HF's dim in each column of what the cache holds."""
+    return block.qk_order if part == "keys" else block.v_order
+
+
+def put_cache(mesh, block, kept, value, order):
+    """Keys or values [32, heads, length, head_dim] into a layer's cache, each chip its heads, in the device's order."""
     import torch
     import ttnn
 
+    from bringup.blocks import weights
+
+    value = weights.columns(value, order, 3)
     zeros = torch.zeros_like(value[:, 0])
-    slots = [zeros if h is None else value[:, h] for chip in heads.kv for h in chip]
+    slots = [zeros if h is None else value[:, h] for chip in block.heads.kv for h in chip]
     host = mesh.put(torch.stack(slots, 1), kept.dtype, ttnn.TILE_LAYOUT, shard_dim=1, on_device=False)
     ttnn.copy_host_to_device_tensor(host, kept)
-
-
-def new_step(**fields):
-    from bringup.blocks.generate import Step
-
-    return Step(**fields)
-
-
-def _rotation(hf_attention):
-    """The function with which HF's attention rotates q and k."""
-    return sys.modules[type(hf_attention).__module__].apply_rotary_pos_emb
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import dataclasses
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.module_phases import USERS, Decode, Prefill, hf_rotation
 from bringup.evaluation.pcc import explain, pcc, rel_l2, rel_l2_for
 
@@ -64,7 +65,7 @@ def made_of_blocks(model):
     missing = [f"model.{n}" for n in wanted if not hasattr(model.model, n)] + ["lm_head"] * (
         not hasattr(model, "lm_head")
     )
-    parts = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+    parts = ("self_attn", "mlp")
     missing += [f"model.layers.0.{n}" for n in parts if not missing and not hasattr(model.model.layers[0], n)]
     return (False, f"it has no {', '.join(missing)}") if missing else (True, None)
 
@@ -76,17 +77,16 @@ def run(model, hf_model, *, layer=0, seed=0, values=True):
     with torch.inference_mode():
         test = _Test(model, hf_model, layer, seed, values)
         for phase in (Prefill(test), Decode(test)):  # a prompt shows whether the cache must be the model's own
-            with test.made_up_for(phase, test.attention_branch):
-                name = "input_layernorm"
-                test.norm(phase, f"{test.prefix}.{name}", getattr(test.layer, name), getattr(test.hf, name))
-                test.attention(phase)
-            with test.made_up_for(phase, test.mlp_branch):
-                name = "post_attention_layernorm"
-                test.norm(phase, f"{test.prefix}.{name}", getattr(test.layer, name), getattr(test.hf, name))
-                test.mlp(phase)
+            for part, branch in (("self_attn", test.attention_branch), ("mlp", test.mlp_branch)):
+                with test.made_up_for(phase, branch):
+                    test.norm(phase, test.before[part])
+                    test.attention(phase) if part == "self_attn" else test.mlp(phase)
+            for name in test.norms():
+                if name not in test.before.values():
+                    test.norm(phase, name)
             test.whole_layer(phase)
             with test.made_up_for(phase, test.head_branch):
-                test.norm(phase, "model.norm", model.model.norm, test.hf_norm)
+                test.last_norm(phase)
                 test.head(phase)
     return sorted(test.results, key=lambda r: r.phase != "decode")
 
@@ -102,12 +102,16 @@ class _Test:
         self.prefix = f"model.layers.{index}"
         self.hf = copy.deepcopy(hf_model.model.layers[index]).float()
         self.hf.self_attn.layer_idx = 0  # of a cache that holds this layer only
-        self.hf_norm = copy.deepcopy(hf_model.model.norm).float()
-        self.hf_head = hf_model.get_output_embeddings().weight
-        self.rotary, self.config = hf_model.model.rotary_emb, hf_model.config
+        hf_norm = getattr(hf_model.model, "norm", None) or hf_model.model.final_layernorm
+        self.hf_norm = copy.deepcopy(hf_norm).float()
+        self.hf_head = copy.deepcopy(hf_model.get_output_embeddings()).float()
+        self.rotary, self.config, self.index = hf_model.model.rotary_emb, hf_model.config, index
         self.generator = torch.Generator().manual_seed(seed)
         self.results = []
         self.own_cache = False  # the model's keys and values are in a basis of its own
+        first = Prefill(self)
+        few = torch.randn(first.rows, self.config.hidden_size)
+        self.before = hf_layers.norms_before(self.hf, lambda: first.hf_layer(self.hf, few))
 
     # input and output
 
@@ -178,15 +182,31 @@ class _Test:
 
     # the blocks
 
-    def norm(self, phase, name, block, hf_norm):
+    def norms(self):
+        """The names of the layer's norms."""
+        return [name for name, _ in self.hf.named_children() if "norm" in name]
+
+    def norm(self, phase, name):
+        if name is not None:
+            self.compare_norm(phase, f"{self.prefix}.{name}", getattr(self.layer, name), getattr(self.hf, name))
+
+    def last_norm(self, phase):
+        self.compare_norm(phase, "model.norm", self.model.model.norm, self.hf_norm)
+
+    def compare_norm(self, phase, name, block, hf_norm):
         x = self.stream(phase.rows)
         got = self.chips(block(self.put(x)))
         self.compare(name, phase, hf_norm(x), got, TIGHT)
 
+    def into(self, part, x, layer=None):
+        """What a part takes where the stream is x: HF's, or that of the device's `layer`."""
+        name = self.before[part]
+        return x if name is None else getattr(layer or self.hf, name)(x)
+
     def attention(self, phase):
         """The attention, and inside it the products before RoPE, RoPE by itself, and what went into the cache."""
         block, hf, name = self.layer.self_attn, self.hf.self_attn, f"{self.prefix}.self_attn"
-        x = self.hf.input_layernorm(self.random(phase.rows, self.config.hidden_size)).bfloat16().float()
+        x = self.into("self_attn", self.random(phase.rows, self.config.hidden_size)).bfloat16().float()
         step = phase.prepare(block, hf)
         with _tapped(self, block) as seen:
             out = self.chips(block(self.put(x), step))
@@ -196,10 +216,12 @@ class _Test:
             self.compare(name, phase, expected, None, WIDE)
             return
         which = {"q": block.heads.query, "k": block.heads.kv}
-        for part in ("q", "k"):
-            before, after = (phase.by_head(seen[f"{part}_rope", when], which[part]) for when in ("in", "out"))
+        for part in hf_seen:  # none in a layer that turns nothing
+            before, after = (
+                phase.by_head(seen[f"{part}_rope", when], which[part], block.qk_order) for when in ("in", "out")
+            )
             want = phase.of_hf(hf_seen[part], which[part])
-            self.compare(f"{name}.{part}_proj", phase, want, before, TIGHT)
+            self.compare(f"{name}.{part}_proj", phase, want, before[..., : want.shape[-1]], TIGHT)
             rotated = phase.rotate(hf, before)
             self.compare(
                 f"{name}.{part}_rope",
@@ -222,7 +244,7 @@ class _Test:
         self.compare(name, phase, expected, out, WIDE)
 
     def mlp(self, phase):
-        x = self.hf.post_attention_layernorm(self.random(phase.rows, self.config.hidden_size)).bfloat16().float()
+        x = self.into("mlp", self.random(phase.rows, self.config.hidden_size)).bfloat16().float()
         got = self.chips(self.layer.mlp(self.put(x)))
         self.compare(f"{self.prefix}.mlp", phase, self.hf.mlp(x), got, WIDE)
 
@@ -236,7 +258,7 @@ class _Test:
         x = self.hf_norm(self.random(USERS, self.config.hidden_size)).bfloat16().float()
         out = self.model.lm_head(self.put(x))
         got = self.mesh.get(out)[0, :, : self.config.vocab_size].float() if self.values else None
-        self.compare("lm_head", phase, x @ self.hf_head.float().T, got, TIGHT)
+        self.compare("lm_head", phase, self.hf_head(x), got, TIGHT)
 
     # a branch as a whole: what it adds to the residual stream; (expected, what each chip has)
 
@@ -244,21 +266,21 @@ class _Test:
         """attention on the normalised stream"""
         x, block, hf = self.stream(phase.rows), self.layer, self.hf
         step = phase.prepare(block.self_attn, hf.self_attn)
-        out = self.chips(block.self_attn(block.input_layernorm(self.put(x)), step))
-        return phase.hf_attention(hf.self_attn, hf.input_layernorm(x)), out
+        out = self.chips(block.self_attn(self.into("self_attn", self.put(x), block), step))
+        return phase.hf_attention(hf.self_attn, self.into("self_attn", x)), out
 
     def mlp_branch(self, phase):
         """the MLP on the normalised stream"""
         x, block, hf = self.stream(phase.rows), self.layer, self.hf
-        out = self.chips(block.mlp(block.post_attention_layernorm(self.put(x))))
-        return hf.mlp(hf.post_attention_layernorm(x)), out
+        out = self.chips(block.mlp(self.into("mlp", self.put(x), block)))
+        return hf.mlp(self.into("mlp", x)), out
 
     def head_branch(self, phase):
         """the head on the normalised stream"""
         x = self.stream(USERS)
         out = self.model.lm_head(self.model.model.norm(self.put(x)))
         got = self.mesh.get(out)[0, :, : self.config.vocab_size].float()
-        return self.hf_norm(x) @ self.hf_head.float().T, [got]
+        return self.hf_head(self.hf_norm(x)), [got]
 
 
 def _stacked(expected, actual):

@@ -8,7 +8,7 @@ import copy
 
 from bringup.checkpoints import configuration
 from bringup.new import effects, reading
-from bringup.new.traits import Gap
+from bringup.new.traits import Gap, Traits
 
 TILE = 32
 
@@ -31,7 +31,12 @@ def look(config):
         found.append(Gap(configuration.quantised_by(config.quantization_config), type(config).__name__, needed))
         config = copy.deepcopy(config)
         del config.quantization_config
-    traits = reading.read(config)
+    try:
+        traits = reading.read(config)
+    except Exception as error:  # HF's classes do what nobody looked for, such as attention that takes other arguments
+        traits = Traits(architecture=type(config).__name__)
+        what = f"model_type = {config.model_type!r}: not to be read ({type(error).__name__}: {error})"
+        traits.lacks(what, traits.architecture, "a model file of its own: HF's parts are not those of a Llama")
     found += traits.gaps
     for ask in (_sizes, _effects):
         try:

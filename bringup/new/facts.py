@@ -30,7 +30,7 @@ def gather(config, hf_id, system, traits):
     found.head_dim = config.head_dim if found.own_head_dim else config.hidden_size // config.num_attention_heads
     found.tied = bool(config.tie_word_embeddings)
     found.max_seq_len = min(MAX_SEQ_LEN, config.max_position_embeddings)
-    chip = system.chip.name.capitalize()
+    chip = system.chip.name.partition("_")[0].capitalize()
     found.chips = f"{COUNTS.get(system.chips, system.chips)} {chip}{'s' * (system.chips > 1)}"
     found.rope = ", ".join(dict.fromkeys(_rope_words(kind) for kind in traits.words["rope"].split(", ")))
     _code(found)

@@ -13,7 +13,7 @@ HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
 # Fields that say nothing of what is computed, or follow from others.
 NO_PART = {
     "_name_or_path", "architectures", "attention_dropout", "dtype", "max_window_layers", "pretraining_tp",
- "quantization_config", "torch_dtype", "transformers_version", "use_cache",
+    "quantization_config", "torch_dtype", "transformers_version", "use_cache",
 }  # fmt: skip
 # Decode attention of up to 16 query heads a chip takes an approximate exp, whatever is asked for: its output is 2.0e-2
 # from fp32 attention (relative rms, ttnn 0.81.1 on the functional simulator).

@@ -84,7 +84,13 @@ class Wiring:
 def attribute(source):
     """What a module calls a number of the configuration: self.residual_multiplier."""
     plain = re.fullmatch(r"config\.(\w+)", source)
-    return f"self.{plain[1]}" if plain else f"self.{'_'.join(FIELD.findall(source))}_factor" if FIELD.findall(source) else source
+    return (
+        f"self.{plain[1]}"
+        if plain
+        else f"self.{'_'.join(FIELD.findall(source))}_factor"
+        if FIELD.findall(source)
+        else source
+    )
 
 
 def assigned(sources):
@@ -153,14 +159,13 @@ def _call(part, keywords=None):
 
 
 def wrapped(line, indent=8):
-    """A statement of the model file, its call's arguments one a line where they are too many."""
+    """A statement of the model file, as the formatter puts it: its call's arguments on a line, or one a line."""
     if indent + len(line) <= WIDTH:
         return " " * indent + line
     head, _, rest = line.partition("(")
     body, _, tail = rest.rpartition(")")
-    inner, pad = " " * (indent + 4), " " * indent
-    items = split_arguments(body)
-    if line.startswith(("return ttnn.", "x = ttnn.")) and indent + 4 + len(", ".join(items)) <= WIDTH:
+    pad, inner, items = " " * indent, " " * (indent + 4), split_arguments(body)
+    if len(inner) + len(", ".join(items)) <= WIDTH:
         return f"{pad}{head}(\n{inner}{', '.join(items)}\n{pad}){tail}"
     return f"{pad}{head}(\n" + "".join(f"{inner}{item},\n" for item in items) + f"{pad}){tail}"
 
@@ -186,7 +191,7 @@ def picture(traits, layers):
         pad = "\n    " + " " * len(first)
         whole = first + f" ;{pad}".join(steps) + " ]"
         if max(map(len, whole.splitlines())) + 4 > WIDTH:
-            whole = first + f"\n{' ' * 11}" + f" ;\n{' ' * 11}".join(steps) + " ]"
+            whole = first.rstrip() + f"\n{' ' * 11}" + f" ;\n{' ' * 11}".join(steps) + " ]"
     return whole
 
 
@@ -196,7 +201,12 @@ def requires(config, used):
     known = type(config)().to_dict()
     for name, value in sorted(config.to_dict().items()):
         told = PINNED.search(name) and not re.search(r"_id$|^use_cache$", name)
-        if name in known and told and name not in used and (value is None or isinstance(value, (bool, int, float, str))):
+        if (
+            name in known
+            and told
+            and name not in used
+            and (value is None or isinstance(value, (bool, int, float, str)))
+        ):
             found[name] = value
     rope = config.rope_parameters
     for kind, parameters in rope.items() if "rope_type" not in rope else [(None, rope)]:

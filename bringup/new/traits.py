@@ -66,7 +66,9 @@ class Traits:
 
     def fields(self):
         """The fields of the configuration that the model file reads."""
-        parts = [p for kinds in self.parts.values() for p in kinds if p is not None] + [self.norm] * (self.norm is not None)
+        parts = [p for kinds in self.parts.values() for p in kinds if p is not None] + [self.norm] * (
+            self.norm is not None
+        )
         texts = [t for p in parts for t in (*p.arguments, *(v for _, v in p.keywords))]
         texts += [*self.numbers.values(), *(t for _, t in self.logits), self.eps, self.embed_scale, self.stream_scale]
         return list(dict.fromkeys(name for text in texts if text for name in FIELD.findall(text)))

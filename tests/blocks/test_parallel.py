@@ -61,6 +61,7 @@ def test_cut_weights_put_together_are_the_hf_weight(mesh_device):
 @pytest.mark.parametrize(("n_heads", "n_kv"), [(8, 2), (10, 2), (8, 8), (12, 12)])
 def test_each_chip_has_its_heads_of_q_k_v_and_o(mesh_device, n_heads, n_kv):
     mesh, d, hidden = Mesh(mesh_device), 32, 64
+    order = tuple(range(d))
     heads = Heads.over(mesh.tensor_ways, n_heads, n_kv)
     torch.manual_seed(0)
     q, k, v = (torch.randn(n * d, hidden).bfloat16().float() for n in (n_heads, n_kv, n_kv))
@@ -70,8 +71,8 @@ def test_each_chip_has_its_heads_of_q_k_v_and_o(mesh_device, n_heads, n_kv):
         zero = torch.zeros(d, weight.shape[1])
         return torch.cat([zero if h is None else weight[h * d : (h + 1) * d] for h in which])
 
-    qkv = shards(weights.fused_qkv(q, k, v, heads, d, mesh, ttnn.bfloat16))
-    out = shards(weights.attention_output(o, heads, d, mesh, ttnn.bfloat16))
+    qkv = shards(weights.fused_qkv(q, k, v, heads, order, order, mesh, ttnn.bfloat16))
+    out = shards(weights.attention_output(o, heads, order, mesh, ttnn.bfloat16))
     for chip in range(mesh.chips):
         want = torch.cat([rows(q, heads.query[chip]), rows(k, heads.kv[chip]), rows(v, heads.kv[chip])])
         assert torch.equal(qkv[chip][0, 0].T, want)

@@ -213,12 +213,19 @@ class _Recorder:
         n, chips = self.stop - self.start, [chip.float() for chip in self.chips(x)]
         chips = [chip[0, self.user : self.user + 1] if self.start else chip[0, :, :n].transpose(0, 1) for chip in chips]
         if len(chips[0]) == n:
-            self.put(name, self.collect(name.rpartition(".")[0], name.endswith("q_rope"), chips))
+            self.put(name, self.collect(name.rpartition(".")[0], name.rpartition(".")[2], chips))
 
-    def collect(self, attention, query, chips):
-        """Per chip [n, heads, head_dim] -> [n, all heads * head_dim] in HF's order."""
+    def collect(self, attention, kind, chips):
+        """Per chip [n, heads, width] of q_rope, k_rope, k_cache or v_cache -> [n, all heads * head_dim] in HF's order,
+        of heads and of their dims."""
         import torch
 
+        query = kind == "q_rope"
+        order = getattr(self.modules[attention], "v_order" if kind == "v_cache" else "qk_order", None)
+        if order is not None:
+            from bringup.blocks.rope import of_hf
+
+            chips = [of_hf(chip, order) for chip in chips]
         heads = getattr(self.modules[attention], "heads", None)
         if heads is None:
             return torch.cat(chips, dim=1).flatten(1)
@@ -261,7 +268,7 @@ class _Recorder:
                 part = ttnn.slice(tensor, (block, 0, 0, 0), (block + 1, heads, min(length, end + -end % 32), head_dim))
                 parts.append([chip[0].transpose(0, 1).float() for chip in self.chips(part)])
             chips = [torch.cat(of_chip)[:end] for of_chip in zip(*parts, strict=True)]
-            found[kind] = self.collect(name, False, chips)
+            found[kind] = self.collect(name, kind, chips)
         return found
 
     def hidden_states(self, states):

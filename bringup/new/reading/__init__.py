@@ -8,9 +8,9 @@ attention  projections, norms of q and k, rotation, scale, window, cap, sinks
 mlp        gated or plain, with which activation
 ends       token table, logits
 numbers    factors by the fields of the configuration that give them
-read       all of it, as `Traits`
+whole      all of it, as `Traits`; PARTS says who reads a part of a layer
 """
 
-from bringup.new.reading.read import read
+from bringup.new.reading.whole import read
 
 __all__ = ["read"]

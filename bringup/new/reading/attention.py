@@ -35,7 +35,9 @@ def read_part(hf_attention, path, seen, traits):
         sub_norm = getattr(hf_attention, "attn_sub_norm", None)
         attended = kernel_out if sub_norm is None else sub_norm(kernel_out)
         if not _same(torch.nn.functional.linear(attended, o.weight, o.bias), seen.out_of(path)):
-            traits.lacks(f"{name}: what the heads give goes through more than o_proj", where, "that, as HF's forward has it")
+            traits.lacks(
+                f"{name}: what the heads give goes through more than o_proj", where, "that, as HF's forward has it"
+            )
     if turned is None:
         what = "queries and keys are not the projections of x, normed and turned in a way that is known"
         traits.lacks(f"{name}: {what}", where, "what HF's forward does to them; a rotation in `blocks.rope`")
@@ -130,8 +132,9 @@ def _turned(q, k, given, norm, tables):
     head_dim = q.shape[-1]
     rotations = [None]
     if tables is not None:
-        part = tables[0].shape[-1] / head_dim
-        rotations += [Rotation(part), Rotation(part, interleaved=True)] if part <= 1 else []
+        share = tables[0].shape[-1] / head_dim  # of the head, or of its pairs
+        parts = [part for part in (share, 2 * share) if part <= 1]
+        rotations += [Rotation(part, interleaved) for part in parts for interleaved in (False, True)]
     places = [None] if norm[0] is None else ["before", "after", "over heads"]
     for rotation in rotations:
         for place in places:

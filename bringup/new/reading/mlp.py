@@ -30,12 +30,14 @@ def read(hf_mlp, name, x, out, config, traits):
     gated = hasattr(hf_mlp, "gate_up_proj") or hasattr(hf_mlp, "gate_proj")
     if not isinstance(down, torch.nn.Linear) or not (gated or isinstance(named(hf_mlp, UP), torch.nn.Linear)):
         parts = ", ".join(n for n, _ in hf_mlp.named_children())
-        traits.lacks(f"{name} of {parts}", where, "a block for it, which `reading.read.PARTS` knows")
+        traits.lacks(f"{name} of {parts}", where, "a block for it, which `reading.whole.PARTS` knows")
         return None
     act = named(hf_mlp, ("act_fn", "activation_fn", "act"))
     probe = torch.linspace(-6, 6, 500)
     with torch.no_grad():
-        found = [n for n, f in _activations().items() if act is not None and torch.allclose(act(probe), f(probe), atol=1e-5)]
+        found = [
+            n for n, f in _activations().items() if act is not None and torch.allclose(act(probe), f(probe), atol=1e-5)
+        ]
     if not found and type(act).__name__ == "XIELUActivation" and not gated:
         _say(traits, "xIELU, no gate", where)
         return Part("XieluMLP", arguments)
@@ -65,8 +67,10 @@ def read(hf_mlp, name, x, out, config, traits):
         block = "GatedMLP" if sub_norm is None else "SubNormGatedMLP"
         keywords = () if found[0] == "silu" else (("activation", f'"{found[0]}"'),)
         return Part(block, arguments, keywords)
-    return Part("Relu2MLP", arguments) if found[0] == "relu2" else Part(
-        "PlainMLP", arguments, (("activation", f'"{found[0]}"'),)
+    return (
+        Part("Relu2MLP", arguments)
+        if found[0] == "relu2"
+        else Part("PlainMLP", arguments, (("activation", f'"{found[0]}"'),))
     )
 
 

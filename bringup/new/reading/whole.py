@@ -39,7 +39,9 @@ def read(config):
     if found is None:
         traits.lacks("the last norm is none of those that the blocks have", type(norm).__name__, "a norm block")
     else:
-        traits.norm = Part(found[0], (f"hf_decoder.{traits.norm_name}", _eps(seen, found[1], traits), "mesh", "precision"))
+        traits.norm = Part(
+            found[0], (f"hf_decoder.{traits.norm_name}", _eps(seen, found[1], traits), "mesh", "precision")
+        )
     _rotations(seen, traits)
     return traits
 

@@ -1,0 +1,56 @@
+"""What HF's decoder layers have, whatever their family: windows, rotations, and which norm stands before a part."""
+
+import inspect
+import sys
+
+
+def window(hf_attention, config):
+    """How many positions HF lets one see, its own the last; None where all that came before."""
+    if not getattr(hf_attention, "is_sliding", True):
+        return None
+    if hasattr(hf_attention, "sliding_window"):
+        return hf_attention.sliding_window
+    return None if getattr(config, "layer_types", None) else getattr(config, "sliding_window", None)
+
+
+def tables(rotary, config, layer, positions):
+    """HF's (cos, sin) [batch, length, turned] of one layer at positions [batch, length]."""
+    import torch
+
+    several = "layer_type" in inspect.signature(rotary.forward).parameters
+    return rotary(torch.zeros(1), positions, *([config.layer_types[layer]] if several else []))
+
+
+def rotation(hf_attention):
+    """The function with which HF's attention rotates q and k."""
+    return sys.modules[type(hf_attention).__module__].apply_rotary_pos_emb
+
+
+def rotated(hf_attention, x, cos, sin):
+    """HF's rotation of heads [batch, n, length, head_dim]; what is beyond the tables does not turn."""
+    import torch
+
+    turned = cos.shape[-1]
+    part = x[..., :turned]
+    return torch.cat((rotation(hf_attention)(part, part, cos, sin)[0], x[..., turned:]), -1)
+
+
+def norms_before(hf_layer, run):
+    """{"self_attn", "mlp": the name of the norm that gives it its input, or None}; `run()` runs the layer once."""
+    outputs, found, handles = {}, {}, []
+    for name, module in hf_layer.named_children():
+        if name in ("self_attn", "mlp"):
+
+            def before(_, args, kwargs, name=name):
+                given = args[0] if args else kwargs["hidden_states"]
+                found[name] = next((n for n, out in outputs.items() if out is given), None)
+
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        elif "norm" in name:
+            handles.append(module.register_forward_hook(lambda _, args, out, name=name: outputs.update({name: out})))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,90 @@
+"""What `bringup new` writes for each family, against HF in float32: a prompt longer than the window, and 40 steps."""
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bringup import backends, cli
+from bringup.backends import model_files
+from bringup.new.small import relative_l2
+from tests.new.families import FAMILIES, config
+
+PROMPT, STEPS = 48, 40
+FAR = 0.03  # relative L2 of the logits, bfloat16 weights
+#: Between them: norms before, after and of all heads, unit offsets, windows, several rotations and none, parts of
+#: heads and neighbours, parallel residuals, biases, factors.
+FAST = ("gemma3_text", "cohere2", "olmo2", "phi", "granite")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulator():
+    backends.activate("emulator")
+
+
+def written(model_type, tmp_path, system="n150", **more):
+    """(HF's configuration, the model file)."""
+    asked = config(model_type, **more)
+    asked.save_pretrained(tmp_path / "hf")
+    arguments = [tmp_path / "hf", "--id", f"some/{model_type}", "--system", system, "--out", tmp_path]
+    assert cli.main(["new", *map(str, arguments)]) == 0
+    return asked, tmp_path / "models" / "some" / model_type / system / "functional" / "model.py"
+
+
+def distance(asked, model_py, system="n150", seed=0):
+    """How far the logits of a prompt and of steps are from HF's in float32, whose weights are bfloat16's."""
+    torch.manual_seed(seed)
+    hf = AutoModelForCausalLM.from_config(asked, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for weight in hf.parameters():
+            weight.copy_(weight.bfloat16().float())
+    ids = torch.randint(3, 500, (1, PROMPT + STEPS), generator=torch.Generator().manual_seed(seed + 1))
+    module = model_files.load_model_file(model_py, system).module
+    with torch.no_grad(), backends.open_system(system) as device:
+        model = module.build_model(hf, device, 128)
+        out = model(ids[:, :PROMPT], logits_to_keep=0)
+        got = [out.logits]
+        for i in range(PROMPT, PROMPT + STEPS):
+            out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
+            got.append(out.logits)
+        return relative_l2(torch.cat(got, 1), hf(ids).logits)
+
+
+@pytest.mark.parametrize("model_type", [pytest.param(f, marks=() if f in FAST else pytest.mark.slow) for f in FAMILIES])
+def test_a_family_is_written_and_is_hfs(model_type, tmp_path):
+    asked, model_py = written(model_type, tmp_path)
+    assert 60 <= len(model_py.read_text().splitlines()) <= 125
+    assert distance(asked, model_py) < FAR
+
+
+@pytest.mark.parametrize("model_type", ["gemma3_text", pytest.param("bitnet", marks=pytest.mark.slow)])
+def test_on_two_chips(model_type, tmp_path):
+    assert distance(*written(model_type, tmp_path, "n300"), "n300") < FAR
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head_dim"),
+    [("phi3", 96), pytest.param("qwen3", 80, marks=pytest.mark.slow), pytest.param("glm", 160, marks=pytest.mark.slow)],
+)
+def test_heads_of_sizes_that_the_rotation_refuses_are_padded(model_type, head_dim, tmp_path):
+    fields = {"head_dim": head_dim} if model_type != "phi3" else {"hidden_size": 8 * head_dim}
+    assert distance(*written(model_type, tmp_path, **fields)) < FAR
+
+
+def test_what_computes_something_else_is_not_installed(tmp_path, monkeypatch, capsys):
+    """Were a layer without rotation taken for one with it, the file would be held against HF before it is there."""
+    from bringup.new.reading import whole
+
+    def turned(*given):
+        part = attention(*given)
+        return dataclasses.replace(part, keywords=())
+
+    attention = whole.PARTS[0][1]
+    monkeypatch.setattr(whole, "PARTS", ((whole.PARTS[0][0], turned), *whole.PARTS[1:]))
+    config("smollm3").save_pretrained(tmp_path / "hf")
+    assert cli.main(["new", str(tmp_path / "hf"), "--id", "some/model", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "computes something else than HF" in error
+    assert "relative L2" in error
+    assert not (tmp_path / "models").exists()
