@@ -33,9 +33,9 @@ class Linear(NamedTuple):
 class Attention(torch.nn.Module):
     """x [1, 1, rows, hidden] -> [1, 1, rows, hidden]; q, k, v are one column-parallel product, o is row-parallel.
 
-    Biases, norms of q and k (by `norm`, each head on its own) and sinks are there where the HF layer has them. `window`:
-    a position sees that many, its own the last; `scale` of the scores, where it is not 1 / sqrt(head_dim). `rope` turns
-    q and k. `cache` is the model's (`Rows` or `Blocks`).
+    Biases, and norms of q and k (by `norm`, each head on its own), are there where the HF layer has them. A position
+    sees `window` positions, its own the last; `scale` is that of scores, where it is not 1 / sqrt(head_dim). `rope`
+    turns q and k, by the tables of `layer_type` where there are several. `cache` is the model's (`Rows`, `Blocks`).
     """
 
     def __init__(
@@ -243,13 +243,13 @@ class SoftCappedAttention(Attention):
         super().__init__(hf_attention, config, cache, mesh, precision, **more)
         if not isinstance(cache, Rows):
             raise ValueError(
-                "attention with a soft cap reads rows of the cache; a paged one has none: a shorter max_seq_len"
+                "attention with a soft cap reads each user's row of the cache, and 32 rows of so many positions do not "
+                "fit\n  hint   a shorter max_seq_len, or more chips"
             )
         self.cap, self.scale = cap, self.sdpa.get("scale", self.head_dim**-0.5)
         at = torch.arange(self.cache_len)
-        hidden = (at[None] > at[:, None]) | (
-            at[None] <= at[:, None] - self.sdpa.get("sliding_window_size", self.cache_len)
-        )
+        window = self.sdpa.get("sliding_window_size", self.cache_len)
+        hidden = (at[None] > at[:, None]) | (at[None] <= at[:, None] - window)
         mask = torch.zeros(hidden.shape).masked_fill(hidden, MASKED)
         self.mask = mesh.put(mask[None, None], ttnn.float32, ttnn.TILE_LAYOUT)
         self.mask_rows = mesh.put(mask, ttnn.bfloat16)

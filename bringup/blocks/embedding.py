@@ -9,7 +9,8 @@ from bringup.blocks.parallel import USERS, Mesh
 class Embedding(torch.nn.Module):
     """tokens [1, rows] uint32 -> [1, 1, rows, hidden] bfloat16 in tiles; replicated.
 
-    Multiplied by `scale`, where HF's module does that. One row for each user of a decode step goes to L1, and what is computed from it follows; a prompt stays in DRAM.
+    Times `scale`, where HF's module does that. One row for each user of a decode step goes to L1, and what is computed
+    from it follows; a prompt stays in DRAM.
     """
 
     def __init__(self, hf_embedding: torch.nn.Module, mesh: Mesh, scale: float | None = None):

@@ -113,8 +113,14 @@ class PlainMLP(MLP):
     """down(activation(up(x))), x [1, 1, rows, hidden]."""
 
     #: ttnn.linear's names for what it can apply to its product.
-    FUSED: ClassVar = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh",
-             "relu": "relu"}  # fmt: skip
+    FUSED: ClassVar = {
+        "silu": "silu",
+        "swish": "silu",
+        "gelu": "gelu",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "gelu_new": "gelu_tanh",
+        "relu": "relu",
+    }
 
     def __init__(self, hf_mlp: torch.nn.Module, mesh: Mesh, precision: Precision, activation: str):
         super().__init__(hf_mlp, mesh, precision)

@@ -97,8 +97,8 @@ class UnitOffsetHeadNorm(HeadNorm):
 class CutRMSNorm(torch.nn.Module):
     """x / rms(x) * weight over a dim that is cut over the chips: x [1, 1, rows, a chip's columns] of `size` values.
 
-    `weight` is HF's in the order of all chips' columns, zeros where they are padded, and each value may stand on several
-    chips. What the device divides by is its columns: weight and epsilon make up for that.
+    `weight` is HF's in the order of all chips' columns, zeros where they are padded; each value may be there `copies`
+    times. What the device divides by is its columns: weight and epsilon make up for that.
     """
 
     def __init__(self, weight: torch.Tensor, size: int, eps: float, mesh: Mesh, precision: Precision, copies: int = 1):

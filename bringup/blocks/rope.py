@@ -45,7 +45,8 @@ class Rotation:
         pairs = torch.arange(turned).view(-1, 2).T if self.interleaved else torch.arange(turned).view(2, -1)
         still = torch.arange(turned, head_dim).view(2, -1)
         zeros = [None] * (head_width(head_dim) // 2 - head_dim // 2)
-        return tuple(sum(([*pairs[half].tolist(), *still[half].tolist(), *zeros] for half in (0, 1)), []))
+        left, right = ([*pairs[half].tolist(), *still[half].tolist(), *zeros] for half in (0, 1))
+        return (*left, *right)
 
     def spread(self, table: torch.Tensor, head_dim: int, still: float) -> torch.Tensor:
         """HF's cos or sin of its pairs, which it may have twice, in that order [length, width]; `still` where nothing

@@ -7,6 +7,11 @@ from bringup.new.traits import FIELD
 
 #: What a keyword is in a layer that does not have it.
 WITHOUT = {"window": "None", "rope": "Rope", "scale": "None", "layer_type": "None"}
+#: Fields that say what is computed: those that a file does not read have to be as they were when it was written.
+PINNED = re.compile(
+    r"act$|activation|bias|use_qk|layernorm|parallel|softcap|clip|sliding_window$|bidirection|tie_word|multiplier"
+    r"|logit_scale|logits_scaling"
+)
 BRANCHES = {"self_attn": "attended", "mlp": "mixed"}
 
 
@@ -200,13 +205,8 @@ def requires(config, used):
     found = {"model_type": config.model_type}
     known = type(config)().to_dict()
     for name, value in sorted(config.to_dict().items()):
-        told = PINNED.search(name) and not re.search(r"_id$|^use_cache$", name)
-        if (
-            name in known
-            and told
-            and name not in used
-            and (value is None or isinstance(value, (bool, int, float, str)))
-        ):
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        if name in known and name not in used and plain and PINNED.search(name):
             found[name] = value
     rope = config.rope_parameters
     for kind, parameters in rope.items() if "rope_type" not in rope else [(None, rope)]:
@@ -214,9 +214,6 @@ def requires(config, used):
             if name in parameters:
                 found[".".join(filter(None, ("rope_parameters", kind, name)))] = parameters[name]
     return found
-
-
-PINNED = re.compile(r"act$|activation|bias|use_qk|layernorm|parallel|softcap|clip|sliding_window$|bidirection|tie_word|multiplier|logit_scale|logits_scaling")  # fmt: skip
 
 
 def type_of(value):

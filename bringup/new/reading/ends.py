@@ -1,4 +1,6 @@
-"""The two ends of a model: what comes out of the token table into the first layer, and what the head's product becomes."""
+"""The two ends of a model: what comes out of the token table into the first layer, and what the head gives becomes."""
+
+from itertools import pairwise
 
 from bringup.new.reading import numbers
 from bringup.new.reading.attention import _same
@@ -28,7 +30,7 @@ def stream(seen, traits):
     config, count = seen.config, len(seen.model.model.layers)
     where = f"{type(seen.model.model).__name__}.forward"
     order = [f"model.layers.{i}" for i in range(count)] + [f"model.{traits.norm_name}", "lm_head"]
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         if seen.times.get(before) != 1 or not _same(seen.out_of(before), seen.into(after)):
             traits.lacks(f"{after} does not take what {before} gives", where, "a step between them")
     out, logits = seen.out_of("lm_head"), seen.logits

@@ -1,6 +1,5 @@
-"""The small model of a kind, run once: what its attention hands to its kernel, and what every module takes and gives."""
+"""The small model of a kind, run once: what its attention hands to its kernel, what every module takes and gives."""
 
-import copy
 from dataclasses import dataclass, field
 
 TOKENS = 40  # beyond the window of the small model
@@ -93,8 +92,3 @@ def _kept(value):
     if isinstance(value, (tuple, list)):
         return type(value)(map(_kept, value)) if type(value) in (tuple, list) else value
     return {k: _kept(v) for k, v in value.items()} if type(value) is dict else value
-
-
-def stubbed(model):
-    """A copy whose modules may be changed."""
-    return copy.deepcopy(model)
