@@ -35,6 +35,11 @@ SEMAPHORES_IN_L1 = (
     "Allocating semaphores in L1, which may fragment L1 and reduce headroom for subsequent op allocations. Pass a "
     "non-zero l1_small_size to ttnn.open_device / ttnn.open_mesh_device to reserve an L1_SMALL region for them."
 )
+NO_LINKS = "Failed to discover available ethernet links; falling back to 1 link"
+SEEDS_ALONE = (  # the library then seeds all users with one, which the emulator does not
+    "Logic error during selecting ManualSeed program factory, defaulting to "
+    "ManualSeedSingleSeedToAllCoresProgramFactory"
+)
 ACTIVE_TRACE = (
     "Allocating device buffers is potentially unsafe due to the existence of an active trace. These buffers may be "
     "corrupted once a trace is executed if they are not released before then. Use the trace allocation tracker to "

@@ -17,6 +17,7 @@ from tests.mock import contract
 from ttnn_emulator import chips, warning
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data/warnings.json").read_text())
+NEWER = Path(__file__).parents[1] / "data/contract_newer.jsonl.gz"
 SILENT = 40  # recorded calls of each op beside those, which say nothing
 
 
@@ -39,11 +40,30 @@ def mesh_device():
     chips.use(before)
 
 
+def test_experts_warn_of_links_and_not_of_semaphores(mesh_device):
+    def put(shape, dtype):
+        return ttnn.from_torch(torch.zeros(shape, dtype=torch.int32), dtype=dtype, device=mesh_device)
+
+    x, experts, where = (
+        put((1, 1, 32, 64), ttnn.bfloat16),
+        put((1, 1, 32, 2), ttnn.uint16),
+        put((1, 1, 4, 2), ttnn.uint16),
+    )
+    with warning.collected() as found, ttnn.spec_only():
+        with pytest.raises(ttnn.DeviceRejects, match="No neighbors found"):
+            ttnn.all_to_all_dispatch(x, experts, where, cluster_axis=0)
+    assert found == [warning.NO_LINKS]
+    with warning.collected() as found, ttnn.spec_only():
+        ttnn.all_to_all_dispatch(x, experts, where, cluster_axis=1)
+    assert found == []
+
+
 def test_recorded_calls_warn_as_the_library_did(device):
     calls, wrong, asked = contract.Calls(ttnn, device), {}, 0
-    ops = {case["op"] for case in contract.cases("n150") if case["id"] in RECORDED}
+    cases = contract.cases("n150", *contract.RECORDS, NEWER)
+    ops = {case["op"] for case in cases if case["id"] in RECORDED}
     left = dict.fromkeys(ops, SILENT)
-    for case in contract.cases("n150"):
+    for case in cases:
         left[case["op"]] = left.get(case["op"], 0) - (case["id"] not in RECORDED)
         if case.get("error", {}).get("type") == "ProcessCrash" or left[case["op"]] < 0:
             continue

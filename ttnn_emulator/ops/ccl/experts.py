@@ -15,6 +15,7 @@ from ...launch import launch, on_device, output_memory, unmodelled
 from ...memory import MemoryConfig
 from ...op import op
 from ...tensor import Tensor, spec
+from ...warning import NO_LINKS, warn
 from .groups import check_links, fabric_of, groups, keep_semaphores, unsigned_axis, ways_of
 
 
@@ -27,6 +28,8 @@ def _neighbours(device, axis: int | None, num_links: int | None) -> int:
     """The chips of a group, or the refusal of an axis without any."""
     _want(axis is None or axis < len(device.shape), f"Invalid cluster axis {axis}. Must be 0 or 1")
     ways = ways_of(device, axis)
+    if ways == 1 and num_links is None:
+        warn(NO_LINKS)
     _want(ways > 1, "No neighbors found", "there is one chip along this axis")
     check_links(device, axis, num_links)
     return ways

@@ -269,6 +269,9 @@ def scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec) ->
         keep_semaphores(device, "reduce_scatter", axis, x, part)
 
 
+WARNED = ("all_gather", "all_broadcast")  # the programs that the library warns of semaphores in
+
+
 def keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: TensorSpec) -> None:
     """Every new program of a collective takes semaphores in L1.
 
@@ -276,6 +279,6 @@ def keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: Ten
     """
     count = 4 if name == "reduce_scatter" else 2
     program = (name, axis, x, out)
-    if name != "reduce_scatter" and program not in device.kept and not device.l1_small_size:
+    if name in WARNED and program not in device.kept and not device.l1_small_size:
         warn(SEMAPHORES_IN_L1)
     keep(device, program, BufferType.L1, *[SEMAPHORE_BYTES] * count)

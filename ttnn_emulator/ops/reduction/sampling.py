@@ -13,6 +13,7 @@ from ...op import op
 from ...shape import TILE, round_up
 from ...tensor import PlacementReplicate, Tensor, TensorTopology, spec
 from ...torch_device import chosen
+from ...warning import SEEDS_ALONE, warn
 from ..core.buffers import buffers_end, check_room
 
 USERS = 32  # one core draws for one user
@@ -129,7 +130,8 @@ def manual_seed(seeds=0, *, device: MeshDevice | None = None, user_ids=None, sub
     Shapes    seeds and user_ids [...] of as many elements; [1] comes out, of no meaning
     Dtypes    uint32
     Layout    ROW_MAJOR
-    Differs   the generators are torch's
+    Differs   the generators are torch's; a tensor of seeds without user_ids is one a user here, where
+              ttnn 0.81.1 warns and takes one for all
     Source    recorded contract, op `ttnn.manual_seed`; refusals asked one by one
     """
     for name, given in (("seeds", seeds), ("user_ids", user_ids)):
@@ -170,6 +172,8 @@ def _seeded(seeds: Tensor | None, users, seed: int | None = None) -> Tensor:
             "Seeds tensor and User IDs tensor must have the same number of elements. Got seeds volume: "
             f"{0 if seeds is None else seeds.volume()} and user_ids volume: {users.volume()}",
         )
+    if users is None:
+        warn(SEEDS_ALONE, "Metal")
     device = (users if seeds is None else seeds).buffer.device
 
     def compute(values, ids):
