@@ -11,28 +11,40 @@ norm       RMSNorm and LayerNorm, of the hidden state, of each head, of all head
 rope       rotary tables from HF, rotations of queries and keys
 attention  grouped-query attention over the cache
 mlp        gated and plain MLPs
+router     which experts a token goes to
+moe        mixtures of experts, each chip with a share of them
+state      what layers without keys keep of each user; causal convolutions
+linear_attention    the gated delta rule
 generate   the HF-facing model: prompts, decode steps, generate()
 """
 
-from bringup.blocks.attention import Attention, NormAfterRotation, NormOverHeads, SoftCappedAttention, SubNormAttention
+from bringup.blocks.attention import Attention, GatedAttention, NormAfterRotation, NormOverHeads, SoftCappedAttention, SubNormAttention
 from bringup.blocks.config import delegate, read_config
 from bringup.blocks.embedding import Embedding
 from bringup.blocks.generate import CausalLM, soft_cap
+from bringup.blocks.linear_attention import GatedDeltaNet
 from bringup.blocks.mlp import GatedMLP, PlainMLP, Relu2MLP, SubNormGatedMLP, XieluMLP
+from bringup.blocks.moe import ClampedExperts, MixtureOfExperts
 from bringup.blocks.norm import LayerNorm, RMSNorm, UnitOffsetHeadNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from bringup.blocks.parallel import Mesh
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import NoRope, Rope, RopeTables, Rotation
+from bringup.blocks.router import Routing
+from bringup.blocks.state import ShortConv
 from bringup.blocks.weights import LMHead
 
 __all__ = [
     "Attention",
     "CausalLM",
+    "ClampedExperts",
     "Embedding",
+    "GatedAttention",
+    "GatedDeltaNet",
     "GatedMLP",
     "LMHead",
     "LayerNorm",
     "Mesh",
+    "MixtureOfExperts",
     "NoRope",
     "NormAfterRotation",
     "NormOverHeads",
@@ -43,6 +55,8 @@ __all__ = [
     "Rope",
     "RopeTables",
     "Rotation",
+    "Routing",
+    "ShortConv",
     "SoftCappedAttention",
     "SubNormAttention",
     "SubNormGatedMLP",

@@ -66,6 +66,8 @@ class Attention(torch.nn.Module):
         self.o_bias = weights.row_bias(o.bias, mesh)
         self.q_norm, self.k_norm = (self._norm(hf_attention, name, norm, precision) for name in NORMS)
         self.q_rope, self.k_rope = rope(layer_type), rope(layer_type)
+        sinks, factor = getattr(hf_attention, "sinks", None), self.head_dim**-0.5 if scale is None else scale
+        self.prompt_sinks, self.step_sinks = weights.sinks(sinks, self.heads, factor, mesh)
 
         self.sdpa = {} if window is None else {"sliding_window_size": window}
         if scale is not None or self.width != self.head_dim:
@@ -116,7 +118,7 @@ class Attention(torch.nn.Module):
 
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step) -> ttnn.Tensor:
         """q [1, n_query, S, width] over k and v, and over what the cache holds of this prompt"""
-        return self.cache.attend_prompt(q, k, v, step, **self._sdpa(q.shape[-2], k.shape[-2]))
+        return self.cache.attend_prompt(q, k, v, step, **self._sdpa(q.shape[-2], k.shape[-2], self.prompt_sinks))
 
     def decode(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
         """One token of 32 users: qkv [1, 1, 32, ...] -> [1, 1, 32, n_query * width]; a position of -1 is no user.
@@ -140,10 +142,10 @@ class Attention(torch.nn.Module):
 
     def attend(self, q: ttnn.Tensor, step) -> ttnn.Tensor:
         """q [1, 32, n_query, width], one token of every user, over what the cache holds of it"""
-        return self.cache.attend(q, step, **self._sdpa(TILE, self.cache_len))
+        return self.cache.attend(q, step, **self._sdpa(TILE, self.cache_len, self.step_sinks))
 
-    def _sdpa(self, queries: int, keys: int) -> dict:
-        """Chunks that divide both lengths, the compute config, and what of scale and window is not the library's.
+    def _sdpa(self, queries: int, keys: int, sinks: ttnn.Tensor | None) -> dict:
+        """Chunks that divide both lengths, the compute config, and what of scale, window and sinks is not the library's.
 
         A program config keeps a step to 16 cores a head; without one, few heads get more than the library can join
         (ttnn 0.81.1: 64, and 110 cores on Blackhole).
@@ -154,7 +156,8 @@ class Attention(torch.nn.Module):
             k_chunk_size=min(MAX_CHUNK, keys & -keys),
             exp_approx_mode=not self.exact_exp,
         )
-        return {"program_config": program, "compute_kernel_config": self.sdpa_compute, **self.sdpa}
+        found = {"program_config": program, "compute_kernel_config": self.sdpa_compute, **self.sdpa}
+        return found if sinks is None else found | {"attention_sink": sinks}
 
 
 class NormAfterRotation(Attention):
@@ -212,6 +215,32 @@ class SubNormAttention(Attention):
         return super().output(normed)
 
 
+class GatedAttention(Attention):
+    """What the heads give is multiplied by sigmoid(gate(x)) before the output projection: Qwen3-Next's.
+
+    HF has the gate's rows in q_proj, behind those of each head of q.
+    """
+
+    def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision, **more):
+        super().__init__(hf_attention, config, cache, mesh, precision, **more)
+        gate = output_gate(hf_attention, config)
+        place = self.heads, self.v_order, mesh
+        self.gate_proj = weights.queries(gate.weight, *place, precision.attention)
+        self.gate_bias = None if gate.bias is None else weights.queries(gate.bias[:, None], *place, ttnn.bfloat16)
+
+    def forward(self, x: ttnn.Tensor, step) -> ttnn.Tensor:
+        given = {"memory_config": x.memory_config(), "compute_kernel_config": self.compute}
+        gate = ttnn.linear(x, self.gate_proj, bias=self.gate_bias, **given)
+        qkv = self.project(x)
+        heads = self.decode(qkv, step) if step.is_decode else self.prefill(qkv, step)
+        if heads.is_sharded():
+            heads = ttnn.to_memory_config(heads, x.memory_config())
+        gated = ttnn.mul(heads, gate, input_tensor_b_activations=[ttnn.UnaryOpType.SIGMOID])
+        for used in (heads, gate):
+            ttnn.deallocate(used)
+        return self.output(gated)
+
+
 def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear, Linear, Linear]:
     """q, k, v and o of HF's attention, whose q, k and v may be one matrix, one after the other."""
     out = named(hf_attention, OUTPUT)
@@ -222,7 +251,25 @@ def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear, 
         parts = [Linear(*part) for part in zip(fused.weight.split(rows), biases, strict=True)]
     else:
         parts = [Linear(p.weight, p.bias) for p in (hf_attention.q_proj, hf_attention.k_proj, hf_attention.v_proj)]
+        if is_gated(hf_attention, config):
+            parts[0] = _of_query(hf_attention.q_proj, config, 0)
     return (*parts, Linear(out.weight, out.bias))
+
+
+def is_gated(hf_attention: torch.nn.Module, config) -> bool:
+    """Does HF's q_proj give twice what its heads take?"""
+    q_proj = getattr(hf_attention, "q_proj", None)
+    return q_proj is not None and len(q_proj.weight) == 2 * config.num_attention_heads * config.head_dim
+
+
+def output_gate(hf_attention: torch.nn.Module, config) -> Linear:
+    """The second half of each head's rows in q_proj."""
+    return _of_query(hf_attention.q_proj, config, 1)
+
+
+def _of_query(q_proj: torch.nn.Linear, config, which: int) -> Linear:
+    rows = lambda p: None if p is None else p.unflatten(0, (-1, 2, config.head_dim))[:, which].flatten(0, 1)  # noqa: E731
+    return Linear(rows(q_proj.weight), rows(q_proj.bias))
 
 
 def named(hf_module: torch.nn.Module, names: tuple[str, ...]) -> torch.nn.Module | None:

@@ -13,6 +13,7 @@ import ttnn
 
 from bringup.blocks.parallel import USERS, Heads, Mesh
 from bringup.blocks.precision import Precision
+from bringup.blocks.state import States
 
 BLOCK = 64  # positions
 PROMPT_CHUNK = 1024  # tokens of a prompt that run at once where the cache is paged: they bound its activations
@@ -38,10 +39,12 @@ class Rows:
         return RowCache((USERS, heads.n_kv, self.length, head_dim), mesh, precision)
 
     def open(self, mesh: Mesh):
-        """Nothing on the device beside the layers' caches."""
+        """Nothing on the device beside the layers' caches and states."""
+        self.states = States(mesh)
 
     def clear(self):
-        """Nothing is drawn."""
+        """Nothing is drawn; states forget."""
+        self.states.clear()
 
     def draw(self, positions: dict[int, int]):
         """A row has its positions from the start."""
@@ -77,10 +80,12 @@ class Blocks:
         self.mesh = mesh
         self.table = torch.zeros(USERS * mesh.data_ways, self.length // BLOCK, dtype=torch.int32)
         self.device_table = mesh.put_users(self.table, ttnn.int32)
+        self.states = States(mesh)
         self.clear()
 
     def clear(self):
-        """All blocks are free again."""
+        """All blocks are free again, and states forget."""
+        self.states.clear()
         self.table.zero_()
         self.held = [0] * len(self.table)
         self.free = [list(range(self.count - 1, 0, -1)) for _ in range(self.mesh.data_ways)]

@@ -20,6 +20,7 @@ from bringup.blocks.memory import check_fits
 from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import RopeTables, layer_types
+from bringup.blocks.state import Tokens
 
 
 @dataclass
@@ -34,14 +35,17 @@ class Step:
     positions: ttnn.Tensor | None = None  # decode: [32] int32, where each row's token goes; -1: no user
     at: ttnn.Tensor | None = None  # decode: [1, 32] uint32, the same for look-ups; 0: no user
     pages: Pages | None = None  # where the users' blocks are, if the cache is paged
+    tokens: Tokens | None = None  # prompt: which rows are tokens, if layers keep states
     by_type: dict = field(default_factory=dict)  # (cos, sin) by type of layer, where HF has several rotations
 
 
 class KVCache(Cache):
-    """What the host knows of the device cache: how many tokens of each user it holds."""
+    """What the host knows of the device cache: how many tokens of each user it holds. `states`: layers keep states,
+    which no token can be taken out of again."""
 
-    def __init__(self, lengths: list[int], mask: torch.Tensor):
+    def __init__(self, lengths: list[int], mask: torch.Tensor, states: bool = False):
         super().__init__(layers=[])
+        self.states = states
         self.lengths = lengths  # tokens of each user, without padding
         self.mask = mask  # [users, columns of input_ids so far] bool: where a token is, and not padding
 
@@ -52,6 +56,8 @@ class KVCache(Cache):
         """Forget the last tokens, down to `max_length`, or as many as it says below zero: later ones take their
         place."""
         columns = self.get_seq_length()
+        if self.states:
+            raise ValueError("crop: layers of this model keep a state that holds all tokens; run the prompt again")
         keep = min(columns, max_length if max_length > 0 else columns + max_length)
         if keep < 1 or not self.mask[:, min(keep, columns - 1) :].all():
             raise ValueError(f"crop({max_length}): past_key_values of {columns} columns would keep no token or padding")
@@ -229,7 +235,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     def empty_cache(self, users: int = 1) -> KVCache:
         """Forget the users before; pass the result as past_key_values to run a prompt token by token through decode."""
         self.reset()
-        self._live = cache = KVCache([0] * users, torch.zeros(users, 0, dtype=torch.bool))
+        self._live = cache = KVCache([0] * users, torch.zeros(users, 0, dtype=torch.bool), bool(self.cache.states.kept))
         return cache
 
     def reset(self):
@@ -287,21 +293,26 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         chunk = self.cache.prompt_chunk or length
         results = []
         for start in range(0, length, chunk):
-            hidden = self._prompt_chunk(tokens[:, start : start + chunk], start, row, max(0, first - start))
+            lengths = [len(prompt) - start for prompt in prompts]
+            hidden = self._prompt_chunk(tokens[:, start : start + chunk], lengths, start, row, max(0, first - start))
             if hidden is not None:
                 results.append(self._results(self.logits(hidden)))
         whole = [torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0] for pieces in zip(*results, strict=True)]
         return [[each[group, : len(prompt) - first] for each in whole] for group, prompt in enumerate(prompts)]
 
-    def _prompt_chunk(self, tokens: torch.Tensor, start: int, row: int, first: int) -> ttnn.Tensor | None:
-        """Tokens [groups, S] of prompts, from position `start` on -> hidden states of those from `first` on."""
+    def _prompt_chunk(
+        self, tokens: torch.Tensor, lengths: list[int], start: int, row: int, first: int
+    ) -> ttnn.Tensor | None:
+        """Tokens [groups, S] of prompts, from position `start` on, of which `lengths` are no padding -> hidden states
+        of those from `first` on."""
         rows = tokens.shape[1]
         if self._trace is not None and (rows, first) not in self._prompts_run:
             self.release_trace()  # a new program keeps buffers, which could lie where a replay writes
         self._prompts_run.add((rows, first))
         whole, pages = self.cache.prompt_chunk is None, self.cache.of_prompt(row, start, rows)
         turns = {name: rope.of_prompt(start, rows, whole) for name, rope in self.ropes.items()}
-        step = self.new_step(turns, is_decode=False, row=row, start=start, pages=pages)
+        tokens_of = self.cache.states.of_prompt(lengths, rows)
+        step = self.new_step(turns, is_decode=False, row=row, start=start, pages=pages, tokens=tokens_of)
         hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
         if first >= rows:
             return None

@@ -1,8 +1,12 @@
 """Does a model fit, and with which cache? Bytes per chip by the shapes of the HF model, before anything is loaded."""
 
+import re
+
+import torch
 import ttnn
 
 from bringup.blocks.cache import BLOCK, PROMPT_CHUNK, Blocks, Rows
+from bringup.blocks.moe import PIECE_BYTES
 from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import head_width
@@ -13,11 +17,17 @@ SMALL = 8 << 20  # tokens, positions, tables of programs, holes, and that each t
 # Left free beside a pool: a board keeps the programs' kernels in DRAM too, which neither the library's mock cluster nor
 # the emulator counts. A guess with room, not a measure.
 KERNELS = 128 << 20
+MLP = re.compile(r"mlp|feed_forward|shared_expert")
+
+
+#: Types of layers that keep a state and no keys.
+KEYLESS = ("linear_attention", "conv")
 
 
 def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
     """Weights of one chip: its share of the matrices, and the whole token table (padding of shares not counted)."""
-    groups = {"self_attn": precision.attention, "mlp": precision.mlp, "lm_head": precision.head}
+    groups = {"self_attn": precision.attention, "linear_attn": precision.attention, ".conv.": precision.attention}
+    groups |= {part: precision.mlp for part in ("mlp", "feed_forward", "block_sparse_moe")} | {"lm_head": precision.head}
     total = 0
     for name, weight in hf_model.named_parameters(remove_duplicate=False):  # a tied head is a copy on the device
         group = next((dtype for part, dtype in groups.items() if part in name), None)
@@ -25,9 +35,28 @@ def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
             total += TILE * 2 * weight.numel()  # a norm, or a bias: one row of tiles
         elif group is None:
             total += 2 * weight.numel()  # the token table, row-major bfloat16
+        elif name.endswith("bias") or weight.shape[1] == 1:  # of experts, or taps of a convolution: rows of tiles
+            total += TILE * 2 * weight.numel() // mesh.tensor_ways
         else:
             total += weight.numel() * TILE_BYTES[group] // 1024 // mesh.tensor_ways
     return total
+
+
+def state_bytes(hf_model, mesh: Mesh) -> int:
+    """What layers without keys keep of all 32 users, on one chip."""
+    total = 0
+    for module in hf_model.modules():
+        if isinstance(module, torch.nn.Conv1d):
+            total += 2 * USERS * (module.kernel_size[0] - 1) * module.out_channels
+        elif hasattr(module, "A_log"):
+            total += 4 * USERS * module.num_v_heads * module.head_k_dim * module.head_v_dim
+    return total // mesh.tensor_ways
+
+
+def layers_with_keys(config) -> int:
+    """Layers that have keys and values in the cache."""
+    types = getattr(config, "layer_types", None) or ()
+    return config.num_hidden_layers - sum(kind in KEYLESS for kind in types[: config.num_hidden_layers])
 
 
 def cache_bytes(config, mesh: Mesh, precision: Precision) -> int:
@@ -42,7 +71,7 @@ def block_bytes(config, mesh: Mesh, precision: Precision) -> int:
 
 def _position_bytes(config, mesh: Mesh, precision: Precision) -> int:
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
-    values = 2 * config.num_hidden_layers * heads.n_kv * head_width(config.head_dim)
+    values = 2 * layers_with_keys(config) * heads.n_kv * head_width(config.head_dim)
     return values * TILE_BYTES[precision.cache] // 1024
 
 
@@ -61,18 +90,25 @@ def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
 
     bfloat16 rows of: the residual stream before and after attention and its norm, with the MLP's gate, up and product
     (or a sum over the chips, 4.3 times what is summed, as the library's collectives allocate it); or the stream and its
-    norm with q, k and v as one product, as heads, and rotated. And logits, of the last tile and of a step.
+    norm with q, k and v as one product, as heads, and rotated. Experts take a prompt in pieces. And logits, of the last tile and of a step.
     """
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
     stream = config.hidden_size
-    mlp = {name: max(w.shape) for name, w in hf_model.model.layers[0].named_parameters() if "mlp" in name}
-    wide = round_up(max(mlp.values()), TILE * mesh.tensor_ways) // mesh.tensor_ways
-    inner = (3 if any("gate" in name for name in mlp) else 2) * wide
+    layers = hf_model.model.layers
+    mlps = {name: max(w.shape) for name, w in layers.named_parameters() if w.dim() == 2 and MLP.search(name)}
+    wide = round_up(max(mlps.values(), default=0), TILE * mesh.tensor_ways) // mesh.tensor_ways
+    inner = (3 if any("gate" in name or "w3" in name for name in mlps) else 2) * wide
+    mixture, routed = 0, 0
+    for module in layers.modules():
+        if hasattr(module, "experts"):
+            mixture, routed = PIECE_BYTES, 4 * 6 * round_up(module.experts.num_experts, TILE)
+        if isinstance(module, torch.nn.Conv1d):  # a convolution's terms and sums are float32
+            inner = max(inner, 12 * module.out_channels // mesh.tensor_ways)
     summed = 4.3 * stream if mesh.tensor_ways > 1 else 0
     qkv = (heads.n_query + 2 * heads.n_kv) * head_width(config.head_dim)
     widest = max(3 * stream + max(inner, summed), 2 * stream + 3 * qkv) + 2 * head_width(config.head_dim)
     logits = 2 * TILE * round_up(hf_model.config.vocab_size, TILE * mesh.tensor_ways) // mesh.tensor_ways
-    return int(2 * (round_up(rows, TILE) * widest + logits)) + SMALL
+    return int(round_up(rows, TILE) * (2 * widest + routed) + 2 * logits) + mixture + SMALL
 
 
 def upload_bytes(hf_model, mesh: Mesh) -> int:
@@ -89,7 +125,7 @@ def upload_bytes(hf_model, mesh: Mesh) -> int:
 
 def pool_blocks(free: int, config, max_seq_len: int, mesh: Mesh, precision: Precision) -> int:
     """Blocks of a pool in `free` bytes, at most what 32 users of max_seq_len can use; one of them is nobody's."""
-    tensors = 2 * config.num_hidden_layers
+    tensors = 2 * layers_with_keys(config)
     free -= tensors * mesh.banks * TILE_BYTES[precision.cache]  # each is dealt out over whole banks
     most = USERS * (round_up(max_seq_len, BLOCK) // BLOCK) + 1
     return max(0, min(most, free // block_bytes(config, mesh, precision)))
@@ -102,7 +138,7 @@ def check_fits(hf_model, config, max_seq_len: int, mesh: Mesh, precision: Precis
     """
     view = ttnn.get_memory_view(mesh.device, ttnn.BufferType.DRAM)
     free = view.num_banks * view.total_bytes_free_per_bank
-    weights = weight_bytes(hf_model, mesh, precision)
+    weights = weight_bytes(hf_model, mesh, precision) + state_bytes(hf_model, mesh)
 
     def left(length: int, chunk: int) -> int:
         """For the cache, where rotary tables are `length` long and prompts run in chunks."""

@@ -64,7 +64,8 @@ class Experts(torch.nn.Module):
         widest = 3 * max(gate.shape[1:])
         self.piece = max(TILE, PIECE_BYTES // (2 * self.count * widest) // TILE * TILE)
 
-    def split(self, hf):
+    @staticmethod
+    def split(hf):
         """HF's gate, up and down [experts, out, in] out of its two stacks."""
         gate, up = hf.gate_up_proj.chunk(2, 1)
         return gate, up, hf.down_proj
@@ -138,7 +139,8 @@ class ClampedExperts(Experts):
             for bias in (both[:, ::2], both[:, 1::2], hf.down_proj_bias)
         )
 
-    def split(self, hf):
+    @staticmethod
+    def split(hf):
         gate_up = hf.gate_up_proj.transpose(1, 2)
         return gate_up[:, ::2], gate_up[:, 1::2], hf.down_proj.transpose(1, 2)
 
@@ -150,6 +152,11 @@ class ClampedExperts(Experts):
 
     def down(self, inner: ttnn.Tensor, chosen: ttnn.Tensor) -> ttnn.Tensor:
         return ttnn.add(super().down(inner, chosen), self.down_bias)
+
+
+def stacks(hf_experts) -> tuple[torch.Tensor, ...]:
+    """Views of HF's gate, up and down of all experts, [experts, out, in] each, whichever way it keeps them."""
+    return (ClampedExperts if hasattr(hf_experts, "gate_up_proj_bias") else Experts).split(hf_experts)
 
 
 class MixtureOfExperts(torch.nn.Module):

@@ -39,11 +39,13 @@ class States:
             ttnn.copy(nothing, state)
             ttnn.deallocate(nothing)
 
-    def of_prompt(self, prompts: list[int], rows: int) -> Tokens | None:
-        """For a piece of `rows` rows, of which each chip group has so many tokens; None where no layer has a state."""
+    def of_prompt(self, lengths: list[int], rows: int) -> Tokens | None:
+        """For a piece of `rows` rows, of which each chip group has so many tokens or all, or none; None where no layer
+        has a state."""
         if not self.kept:
             return None
-        lengths = torch.tensor(prompts)[:, None]
+        idle = [0] * (self.mesh.data_ways - len(lengths))
+        lengths = torch.tensor(lengths + idle)[:, None].clamp(0, rows)
         at = torch.arange(rows)[None]
         mask = self.mesh.put_users((at < lengths).float()[:, None, :, None], ttnn.float32)
         ends = self.mesh.put_users((lengths + torch.arange(self.inputs)).int(), ttnn.uint32)

@@ -97,6 +97,22 @@ def fused_qkv_bias(q, k, v, heads: Heads, qk_order: Order, v_order: Order, mesh:
     return fused_qkv(q, k, v, heads, qk_order, v_order, mesh, ttnn.bfloat16)
 
 
+def queries(weight: torch.Tensor, heads: Heads, order: Order, mesh: Mesh, dtype) -> ttnn.Tensor:
+    """HF's [n * head_dim, in] of the query heads -> column-parallel, the outputs in the order of the chips' heads."""
+    return _put(torch.cat([of_heads(weight, query, order) for query in heads.query]), mesh, dtype, COLUMN)
+
+
+def sinks(values: torch.Tensor | None, heads: Heads, scale: float, mesh: Mesh):
+    """A score of each query head without a key, as the library wants it in prompts [1, n, 1, 1] and in steps [n, 32];
+    (None, None) where there is none. It multiplies them by the scale, HF does not."""
+    if values is None:
+        return None, None
+    values, cut = values.detach().float()[:, None] / scale, mesh.tensor_ways > 1
+    each = torch.cat([of_heads(values, query, (0,)) for query in heads.query])[:, 0]
+    put = lambda x, dim: mesh.put(x, ttnn.bfloat16, ttnn.TILE_LAYOUT, shard_dim=dim if cut else None)  # noqa: E731
+    return put(each[None, :, None, None], 1), put(each[:, None].expand(-1, TILE).contiguous(), 0)
+
+
 def attention_output(o: torch.Tensor, heads: Heads, v_order: Order, mesh: Mesh, dtype) -> ttnn.Tensor:
     """HF o_proj [out, n * head_dim] -> row-parallel, the inputs in the order of the chips' query heads."""
     shares = [of_heads(o.T, query, v_order).T for query in heads.query]

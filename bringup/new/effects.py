@@ -6,7 +6,7 @@ from bringup.new import small
 
 #: Numbers that blocks read, that follow from sizes, or that say nothing of what is computed.
 READ = re.compile(
-    r"eps|epsilon|rope|rotary|dropout|initializer|_std$|_range$|_id$|window|max_position|limit|aux_loss|jitter|rms_norm"
+    r"eps|epsilon|rope|rotary|dropout|initializer|_std$|_range$|_id$|window|max_position|limit|aux_loss|jitter|rms_norm|swiglu"
 )
 NUMBER = re.compile(r"multiplier|scal|softcap|factor|alpha|beta|gamma|temperature")
 SAME = 1e-6  # relative L2 of logits that do not depend on a field

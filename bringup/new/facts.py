@@ -48,10 +48,11 @@ def _code(found):
     config, traits = found.config, found.traits
     eps = lambda text: text.replace(f", {traits.eps},", ", eps,")  # noqa: E731
     lines, blocks = source.parts(traits, config)
-    forward = source.Wiring(traits).lines
+    named, which = source.mixer(traits, config) or (None, None)
+    forward = [f"mixer = {which}"] * (named is not None) + source.Wiring(traits, mixer=named).lines
     numbers = source.assigned(traits.numbers.values())
     layer = [f"eps = {traits.eps}"] * any(", eps," in eps(line) for line in lines) + [eps(line) for line in lines]
-    found.layer_init = [source.wrapped(line) for line in layer + numbers]
+    found.layer_init = [source.wrapped(line.lstrip(), 8 + len(line) - len(line.lstrip())) for line in layer + numbers]
     found.layer_forward = [source.wrapped(line) for line in forward]
     found.by_layer = any("[i]" in line or "i < " in line for line in layer)
     found.picture = source.picture(traits, config.num_hidden_layers)
@@ -163,5 +164,5 @@ def run_by_shapes(model_py, found):
         found.dram_peak = backends.memory(device)["dram"]["peak"]
         found.dtype = str(module.PRECISION.mlp).rpartition(".")[2].lower()  # another system's file may have chosen it
         found.paged = model.cache.prompt_chunk is not None
-        found.heads = model.model.layers[0].self_attn.heads
+        found.heads = next(layer.self_attn.heads for layer in model.model.layers if hasattr(layer, "self_attn"))
     return found

@@ -10,6 +10,15 @@ from contextlib import suppress
 
 USERS, PROMPT, STEPS = 2, 33, 3  # past one tile, and decoded past it
 HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
+#: Sizes inside a layer; eight experts for each group of them, of which as many as may be are not chosen.
+SIZES = {
+    "moe_intermediate_size": 64, "shared_expert_intermediate_size": 96, "shared_intermediate_size": 96,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+    "linear_num_key_heads": 8, "linear_num_value_heads": lambda c: 8 * (c.linear_num_value_heads // c.linear_num_key_heads),
+    "num_experts": 16, "n_routed_experts": 16, "num_local_experts": 16,
+    "num_experts_per_tok": lambda c: min(c.num_experts_per_tok, 4), "first_k_dense_replace": 1,
+    "n_group": lambda c: min(c.n_group, 4), "topk_group": lambda c: min(c.topk_group, 2),
+}  # fmt: skip
 # Fields that say nothing of what is computed, or follow from others.
 NO_PART = {
     "_name_or_path", "architectures", "attention_dropout", "dtype", "max_window_layers", "pretraining_tp",
@@ -53,6 +62,9 @@ def fields(config, layers=2):
     small.intermediate_size = small.hidden_size + 80  # no mesh divides it into whole tiles
     if own_head_dim:
         small.head_dim = head_dim
+    for name, size in SIZES.items():
+        if isinstance(getattr(config, name, None), int) and getattr(config, name):
+            setattr(small, name, size(config) if callable(size) else size)
     small.max_position_embeddings, small.initializer_range = 4096, 0.08
     rope = getattr(config, "rope_parameters", None) or {}
     for parameters in rope.values() if rope and "rope_type" not in rope else [small.rope_parameters or {}]:
@@ -62,7 +74,7 @@ def fields(config, layers=2):
                 parameters[name] = (parameters[name] * pairs)[:pairs]
     for token, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0)):
         setattr(small, token, value)
-    found = {k: v for k, v in small.to_diff_dict().items() if k in known and k not in NO_PART and k[0] != "_"}
+    found = {k: v for k, v in small.to_diff_dict().items() if k in (*known, "head_dim") and k not in NO_PART and k[0] != "_"}
     types = found.get("layer_types")
     if types and set(types) == {"full_attention"}:
         del found["layer_types"]
@@ -88,9 +100,11 @@ def hf_model(fields, seed=0):
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() == 1:
-                weight.copy_(0.2 * torch.randn(weight.shape) + (0.0 if name.endswith("bias") else 1.0))
+        for name, weight in [*model.named_parameters(), *model.named_buffers()]:
+            if name.endswith("bias"):
+                weight.copy_(0.2 * torch.randn(weight.shape))
+            elif weight.dim() == 1 and isinstance(weight, torch.nn.Parameter):
+                weight.copy_(0.2 * torch.randn(weight.shape) + 1.0)
     return model
 
 
@@ -102,8 +116,15 @@ def as_stored(model, dtype):
     import torch
     import ttnn
 
+    from bringup.blocks.moe import stacks
+
     with torch.no_grad():
+        for module in model.modules():
+            for stack in stacks(module.experts) if hasattr(module, "experts") else ():
+                stack.copy_(through(stack.transpose(1, 2).contiguous(), dtype).transpose(1, 2))
         for name, weight in model.named_parameters():
+            if weight.dim() > 2 and "experts" in name:
+                continue
             kind = dtype if weight.dim() == 2 and "embed" not in name else ttnn.bfloat16
             weight.copy_(
                 through(weight.T.contiguous(), kind).T if weight.dim() == 2 else through(weight[None], kind)[0]

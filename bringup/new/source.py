@@ -18,8 +18,8 @@ BRANCHES = {"self_attn": "attended", "mlp": "mixed"}
 class Wiring:
     """The statements of a layer's forward, in Python or as the docstring's picture says them."""
 
-    def __init__(self, traits, picture=False):
-        self.calls = {call.name: call for call in traits.calls}
+    def __init__(self, traits, picture=False, mixer=None):
+        self.calls, self.mixer = {call.name: call for call in traits.calls}, mixer
         self.traits, self.picture = traits, picture
         self.shared = set()
         while True:  # a part whose value is used twice gets a name
@@ -68,7 +68,9 @@ class Wiring:
             (name, factor), *_ = terms.items()
             given = self._part(name) if factor == 1 else self._times(self._part(name), factor)
         step = ", step" if self._takes_step(call.name) and not self.picture else ""
-        return f"{'' if self.picture else 'self.'}{call.name}({given}{step})"
+        if self.picture:
+            return f"{'|'.join(_names(self.traits.parts[call.name]))}({given})"
+        return f"{'mixer' if call.name == self.mixer else f'self.{call.name}'}({given}{step})"
 
     def _takes_step(self, name):
         return any(p is not None and "cache" in p.arguments for p in self.traits.parts[name])
@@ -107,10 +109,40 @@ def parts(traits, config):
     """(lines of DecoderLayer.__init__ that make its parts, the blocks they name)."""
     lines, blocks, conditions = [], set(), {}
     for name, kinds in traits.parts.items():
-        text, named = _made(kinds, config, conditions)
-        lines.append(f"self.{name} = {text}")
+        if len(names := _names(kinds)) > 1:
+            made, named = _either(kinds, names, config, conditions)
+            lines += made
+        else:
+            text, named = _made(kinds, config, conditions)
+            lines.append(f"self.{names[0]} = {text}")
         blocks |= named
     return [f"{name} = {source}" for name, source in conditions.items()] + lines, blocks
+
+
+def _names(kinds):
+    """HF's names of a part in the layers, in order."""
+    return list(dict.fromkeys(kind.arguments[0].rpartition(".")[2] for kind in kinds))
+
+
+def _either(kinds, names, config, conditions):
+    """The statements of a part that goes by another name in some layers, where it is of another kind."""
+    first, second = ([k for k in kinds if k.arguments[0].endswith(f".{name}")] for name in names)
+    condition, holds = _condition([k in first for k in kinds], config, conditions)
+    if not holds:
+        first, second, names = second, first, names[::-1]
+    (one, a), (other, b) = (_made(some, config, conditions) for some in (first, second))
+    lines = [f"self.{condition} = {condition}", f"if {condition}:", f"    self.{names[0]} = {one}"]
+    return [*lines, "else:", f"    self.{names[1]} = {other}"], a | b
+
+
+def mixer(traits, config):
+    """(name of a part, the expression that says which it is) where it goes by two names; None."""
+    for name, kinds in traits.parts.items():
+        if None not in kinds and len(names := _names(kinds)) > 1:
+            condition, holds = _condition([k.arguments[0].endswith(f".{names[0]}") for k in kinds], config, {})
+            names = names if holds else names[::-1]
+            return name, f"self.{names[0]} if self.{condition} else self.{names[1]}"
+    return None
 
 
 def _made(kinds, config, conditions):

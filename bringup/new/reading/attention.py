@@ -12,7 +12,7 @@ def read_part(hf_attention, path, seen, traits):
     """The `Part` of one layer's attention; None, with gaps in `traits`, where no block computes it."""
     import torch
 
-    from bringup.blocks.attention import NORMS, named, projections
+    from bringup.blocks.attention import NORMS, is_gated, named, output_gate, projections
 
     name, where = path.rpartition(".")[2], type(hf_attention).__name__
     config, given = seen.config, seen.kernel[path]
@@ -34,6 +34,10 @@ def read_part(hf_attention, path, seen, traits):
         kernel_out = given["out"].flatten(2)
         sub_norm = getattr(hf_attention, "attn_sub_norm", None)
         attended = kernel_out if sub_norm is None else sub_norm(kernel_out)
+        sizes = _Sizes(config, given)
+        if gated := is_gated(hf_attention, sizes):
+            gate = output_gate(hf_attention, sizes)
+            attended = attended * torch.sigmoid(torch.nn.functional.linear(x, gate.weight, gate.bias))
         if not _same(torch.nn.functional.linear(attended, o.weight, o.bias), seen.out_of(path)):
             traits.lacks(
                 f"{name}: what the heads give goes through more than o_proj", where, "that, as HF's forward has it"
@@ -45,10 +49,10 @@ def read_part(hf_attention, path, seen, traits):
     if len(traits.gaps) > before:
         return None
     placed, rotation = turned
-    return _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, traits)
+    return _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, gated, traits)
 
 
-def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, traits):
+def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, gated, traits):
     keywords, needs, said = {}, [], []
     block = BLOCKS[placed] if placed else "Attention"
     if placed:
@@ -67,6 +71,12 @@ def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_
             return None
         block = "SubNormAttention"
         said.append("normed before o_proj")
+    if gated:
+        if block != "Attention":
+            traits.lacks(f"{name}: a gate of what the heads give and {block}", where, "a block with both")
+            return None
+        block = "GatedAttention"
+        said.append("gated before o_proj")
     window = _window(given, config, name, where, traits)
     if window is not None:
         keywords["window"] = window

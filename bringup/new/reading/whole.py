@@ -1,12 +1,14 @@
 """A configuration's `Traits`, each with where it came from; what no block covers is a gap in them."""
 
 from bringup.new import small
-from bringup.new.reading import attention, ends, layers, mlp, norms, numbers
+from bringup.new.reading import attention, ends, layers, mixtures, mlp, norms, numbers, states
 from bringup.new.reading.run import run
 from bringup.new.traits import Call, Part, Traits
 
 CHILDREN = {"embed_tokens", "layers", "rotary_emb"}  # of HF's decoder, and a norm
-NORMS = ("norm", "final_layernorm")
+NORMS = ("norm", "final_layernorm", "embedding_norm")
+#: HF's names of what mixes tokens, of which a layer has one -> the first: they stand in the same place.
+MIXERS = dict.fromkeys(("linear_attn", "conv"), "self_attn")
 
 
 def read(config):
@@ -58,13 +60,15 @@ def _layers(seen, traits):
         except ValueError as error:
             traits.lacks(error, f"{where}.forward", "a DecoderLayer of its own")
             continue
-        calls = tuple(Call(name, tuple(terms.items())) for name, terms in calls)
+        names = {MIXERS.get(name, name): name for name, _ in calls}
+        placed = lambda terms: tuple((MIXERS.get(name, name), factor) for name, factor in terms.items())  # noqa: E731
+        calls, result = tuple(Call(MIXERS.get(name, name), placed(terms)) for name, terms in calls), dict(placed(result))
         if i and (calls, tuple(result.items())) != (traits.calls, traits.result):
             traits.lacks("layers are not wired alike", where, "a DecoderLayer for each kind")
             continue
         traits.calls, traits.result = calls, tuple(result.items())
         for call in calls:
-            part = _part(getattr(layer, call.name), f"{path}.{call.name}", seen, traits)
+            part = _part(getattr(layer, names[call.name]), f"{path}.{names[call.name]}", seen, traits)
             traits.parts.setdefault(call.name, []).append(part)
     for terms in (*(c.terms for c in traits.calls), traits.result):
         for _, factor in terms:
@@ -80,6 +84,10 @@ def _part(module, path, seen, traits):
         if takes(module, path, seen):
             return reads(module, path, seen, traits)
     raise AssertionError(path)  # the last takes all
+
+
+def _mixture(module, path, seen, traits):
+    return mixtures.read(module, path.rpartition(".")[2], seen.into(path), seen.out_of(path), seen.config, traits)
 
 
 def _norm(module, path, seen, traits):
@@ -102,6 +110,9 @@ def _mlp(module, path, seen, traits):
 
 #: (takes(module, path, seen), reads(module, path, seen, traits) -> Part or None): who reads a part of a layer.
 PARTS = (
+    (lambda module, path, seen: states.is_linear_attention(module), states.read_linear_attention),
+    (lambda module, path, seen: states.is_short_conv(module), states.read_short_conv),
+    (lambda module, path, seen: mixtures.is_mixture(module), _mixture),
     (lambda module, path, seen: path in seen.kernel, attention.read_part),
     (lambda module, path, seen: norms.kind(module, seen.config) is not None, _norm),
     (lambda module, path, seen: True, _mlp),

@@ -1,0 +1,117 @@
+"""Which mixture of experts a module of HF is: the block's formula in torch with each routing, against what it gave."""
+
+import itertools
+
+from bringup.blocks.router import Routing
+from bringup.new.traits import Part
+
+SAME = 1e-4  # relative L2 of two float32 computations of the same thing
+TOP_K = ("num_experts_per_tok", "experts_per_token")
+SCALES = ("routed_scaling_factor",)
+
+
+def is_mixture(module):
+    return hasattr(module, "experts") and hasattr(module.experts, "down_proj")
+
+
+def read(hf_moe, name, x, out, config, traits):
+    """The `Part` of a mixture that took x and gave `out`; None, with a gap in `traits`, where no block computes it."""
+    where = type(hf_moe).__name__
+    experts = "ClampedExperts" if hasattr(hf_moe.experts, "gate_up_proj_bias") else "Experts"
+    for routing, source, words in _routings(hf_moe, config):
+        try:
+            got = mixture(hf_moe, x, routing, experts)
+        except (AttributeError, RuntimeError) as error:
+            traits.lacks(f"{name}: {error}", where, "experts that `blocks.moe` has")
+            return None
+        if float((got - out).norm()) < SAME * float(out.norm()):
+            break
+    else:
+        traits.lacks(f"{name} is no mixture that the blocks compute", where, "a router, or experts, as HF has them")
+        return None
+    count = hf_moe.experts.down_proj.shape[0]
+    shared = next((n for n in ("shared_expert", "shared_experts") if hasattr(hf_moe, n)), None)
+    said = f"{routing.top_k} of {count} experts by {words}" + (", and one shared by all" if shared else "")
+    traits.words["mlp"] = f"a mixture: {said}"
+    traits.sources["mixture"] = f"{where}, run on random values: {said}"
+    keywords = (("experts", experts),) if experts != "Experts" else ()
+    return Part(
+        "MixtureOfExperts",
+        (f"hf_layer.{name}", source, "mesh", "precision"),
+        keywords,
+        ("Routing", *(value for _, value in keywords)),
+    )
+
+
+def _routings(hf_moe, config):
+    """(routing, its source, words) that the fields allow, plainest first."""
+    field = lambda names: next((n for n in names if getattr(config, n, None) is not None), None)  # noqa: E731
+    top_k, scaled = field(TOP_K), field(SCALES)
+    groups = (getattr(config, "n_group", None) or 1, getattr(config, "topk_group", None) or 1)
+    declared = getattr(config, "norm_topk_prob", None)
+    scales = [(1.0, ())] + ([(getattr(config, scaled), (f"scale=config.{scaled}",))] if scaled else [])
+    grouped = [((1, 1), ())]
+    grouped += [(groups, ("groups=config.n_group", "top_groups=config.topk_group"))] if groups[0] > 1 else []
+    for scores, normalised, scale, group in itertools.product(("softmax", "sigmoid"), (True, False), scales, grouped):
+        if declared is not None and normalised != declared:
+            continue
+        routing = Routing(getattr(config, top_k), scores, normalised, scale[0], *group[0])
+        arguments = [f"config.{top_k}"] + ['scores="sigmoid"'] * (scores == "sigmoid")
+        if declared is not None:
+            arguments.append("normalised=config.norm_topk_prob")
+        elif not normalised:
+            arguments.append("normalised=False")
+        words = "the softmax over them" if (scores, normalised) == ("softmax", True) else scores
+        yield routing, f"Routing({', '.join([*arguments, *scale[1], *group[1]])})", words
+
+
+def mixture(hf_moe, x, routing, experts="Experts", weight=None):
+    """What the blocks compute, in torch; x [.., hidden]. `weight` [rows, experts] in the place of the router's."""
+    import torch
+    from torch.nn.functional import silu
+
+    from bringup.blocks import moe
+
+    rows = x.reshape(-1, x.shape[-1])
+    hf = hf_moe.experts
+    with torch.no_grad():
+        weight = weights(hf_moe, rows, routing) if weight is None else weight
+        gate, up, down = getattr(moe, experts).split(hf)
+        g, u = (torch.einsum("sh,eoh->eso", rows, w) for w in (gate, up))
+        if experts == "ClampedExperts":
+            both = hf.gate_up_proj_bias
+            g = (g + both[:, None, ::2]).clamp(max=hf.limit)
+            u = (u + both[:, None, 1::2]).clamp(-hf.limit, hf.limit)
+            inner = (u + 1) * g * torch.sigmoid(hf.alpha * g)
+            each = torch.einsum("eso,eho->esh", inner, down) + hf.down_proj_bias[:, None]
+        else:
+            each = torch.einsum("eso,eho->esh", silu(g) * u, down)
+        out = torch.einsum("esh,se->sh", each, weight)
+        shared = getattr(hf_moe, "shared_expert", getattr(hf_moe, "shared_experts", None))
+        if shared is not None:
+            gate = getattr(hf_moe, "shared_expert_gate", None)
+            out = out + shared(rows) * (1 if gate is None else torch.sigmoid(gate(rows)))
+    return out.view_as(x)
+
+
+def router(hf_moe):
+    return getattr(hf_moe, "gate", None) or hf_moe.router
+
+
+def weights(hf_moe, rows, routing):
+    """[rows, experts] of the block's router, in torch: 0 for those not chosen."""
+    import torch
+
+    hf, r = router(hf_moe), routing
+    logits = torch.nn.functional.linear(rows, hf.weight, getattr(hf, "bias", None))
+    scores = logits.sigmoid() if r.scores == "sigmoid" else logits.softmax(-1)
+    by = scores + (hf.e_score_correction_bias if hasattr(hf, "e_score_correction_bias") else 0)
+    if r.groups > 1:
+        each = by.unflatten(-1, (r.groups, -1))
+        best = each.topk(2, -1)[0].sum(-1)
+        closed = best < best.topk(r.top_groups, -1)[0][..., -1:]
+        by = each.masked_fill(closed[..., None], float("-inf")).flatten(-2)
+    at = by.topk(r.top_k, -1)[1]
+    weight = torch.zeros_like(scores).scatter(-1, at, scores.gather(-1, at))
+    weight = weight / weight.sum(-1, keepdim=True) if r.normalised else weight
+    return weight * r.scale

@@ -1,0 +1,84 @@
+"""Layers with a state in place of keys: which block computes them, by what HF's module has and gives."""
+
+from bringup.new.traits import Part
+
+SAME = 1e-4  # relative L2 of two float32 computations of the same thing
+
+
+def is_linear_attention(module):
+    return hasattr(module, "A_log") and hasattr(module, "conv1d") and hasattr(module, "num_v_heads")
+
+
+def is_short_conv(module):
+    return all(hasattr(module, name) for name in ("conv", "in_proj", "out_proj"))
+
+
+def read_linear_attention(module, path, seen, traits):
+    return _read(module, path, seen, traits, "GatedDeltaNet", delta_net, "the gated delta rule over a convolution")
+
+
+def read_short_conv(module, path, seen, traits):
+    return _read(module, path, seen, traits, "ShortConv", short_conv, "a short gated convolution")
+
+
+def _read(module, path, seen, traits, block, formula, words):
+    name, where = path.rpartition(".")[2], type(module).__name__
+    out = seen.out_of(path)
+    if float((formula(module, seen.into(path)[0]) - out[0]).norm()) > SAME * float(out[0].norm()):
+        traits.lacks(f"{name} is not {words} as the block has it", where, "that, as HF's forward has it")
+        return None
+    traits.words["state"] = words
+    traits.sources["state"] = f"{where}, run on random values: {words}"
+    return Part(block, (f"hf_layer.{name}", "cache", "mesh", "precision"))
+
+
+def convolved(hf_conv, x):
+    """x [S, width] through HF's causal convolution."""
+    import torch
+
+    padded = torch.nn.functional.pad(x.T, (hf_conv.weight.shape[-1] - 1, 0))[None]
+    return torch.nn.functional.conv1d(padded, hf_conv.weight, hf_conv.bias, groups=len(hf_conv.weight))[0].T
+
+
+def short_conv(hf, x, conv=convolved):
+    """What `ShortConv` computes of x [S, hidden], in torch."""
+    import torch
+
+    with torch.no_grad():
+        b, c, inner = hf.in_proj(x).chunk(3, -1)
+        return hf.out_proj(c * conv(hf.conv, b * inner))
+
+
+def delta_net(hf, x, conv=convolved, state=None, **changed):
+    """What `GatedDeltaNet` computes of x [S, hidden], in torch, token by token. `changed` are functions in the place of
+    its own: beta(b), decay(g), length(q or k), gate(z), order of (gate, norm)."""
+    import torch
+    from torch.nn import functional as F
+
+    from bringup.blocks.linear_attention import EPSILON, projections
+
+    own = {
+        "beta": torch.sigmoid,
+        "decay": lambda g: g,
+        "length": lambda t: t * (t.square().sum(-1, keepdim=True) + EPSILON).rsqrt(),
+        "gate": F.silu,
+        "act": F.silu,
+    } | changed
+    with torch.no_grad():
+        qkv, z, b, a = (F.linear(x, w) for w in projections(hf))
+        mixed = own["act"](conv(hf.conv1d, qkv))
+        q, k, v = mixed.split((hf.key_dim, hf.key_dim, hf.value_dim), -1)
+        q, k = (own["length"](t.unflatten(-1, (hf.num_k_heads, -1))) for t in (q, k))
+        q, k = (t.repeat_interleave(hf.num_v_heads // hf.num_k_heads, 1) for t in (q, k))
+        v, q = v.unflatten(-1, (hf.num_v_heads, -1)), q * hf.head_k_dim**-0.5
+        beta, g = own["beta"](b), own["decay"](-hf.A_log.exp() * F.softplus(a + hf.dt_bias))
+        state = torch.zeros(hf.num_v_heads, hf.head_k_dim, hf.head_v_dim) if state is None else state
+        outs = []
+        for t in range(len(x)):
+            state = state * g[t].exp()[:, None, None]
+            new = (v[t] - torch.einsum("hkv,hk->hv", state, k[t])) * beta[t][:, None]
+            state = state + k[t][..., None] * new[:, None]
+            outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
+        out = torch.stack(outs)
+        normed = out * (out.square().mean(-1, keepdim=True) + hf.layer_norm_epsilon).rsqrt() * hf.norm.weight
+        return F.linear(normed.flatten(1) * own["gate"](z), hf.out_proj.weight)
