@@ -18,7 +18,14 @@ linear_attention    the gated delta rule
 generate   the HF-facing model: prompts, decode steps, generate()
 """
 
-from bringup.blocks.attention import Attention, GatedAttention, NormAfterRotation, NormOverHeads, SoftCappedAttention, SubNormAttention
+from bringup.blocks.attention import (
+    Attention,
+    GatedAttention,
+    NormAfterRotation,
+    NormOverHeads,
+    SoftCappedAttention,
+    SubNormAttention,
+)
 from bringup.blocks.config import delegate, read_config
 from bringup.blocks.embedding import Embedding
 from bringup.blocks.generate import CausalLM, soft_cap

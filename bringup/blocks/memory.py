@@ -27,7 +27,9 @@ KEYLESS = ("linear_attention", "conv")
 def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
     """Weights of one chip: its share of the matrices, and the whole token table (padding of shares not counted)."""
     groups = {"self_attn": precision.attention, "linear_attn": precision.attention, ".conv.": precision.attention}
-    groups |= {part: precision.mlp for part in ("mlp", "feed_forward", "block_sparse_moe")} | {"lm_head": precision.head}
+    groups |= {part: precision.mlp for part in ("mlp", "feed_forward", "block_sparse_moe")} | {
+        "lm_head": precision.head
+    }
     total = 0
     for name, weight in hf_model.named_parameters(remove_duplicate=False):  # a tied head is a copy on the device
         group = next((dtype for part, dtype in groups.items() if part in name), None)

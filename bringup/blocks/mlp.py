@@ -15,8 +15,9 @@ from bringup.blocks.parallel import TILE, Mesh, round_up
 from bringup.blocks.precision import Precision
 
 #: HF's names of what stands where.
-UP = ("up_proj", "fc1", "c_fc", "dense_h_to_4h")
-DOWN = ("down_proj", "fc2", "c_proj", "dense_4h_to_h")
+GATE = ("gate_proj", "w1")
+UP = ("up_proj", "fc1", "c_fc", "dense_h_to_4h", "w3")
+DOWN = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2")
 _GELU, _TANH = [ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, 0.0)], [ttnn.UnaryOpType.GELU_TANH]
 #: HF's activations by the vector unit's functions, one after the other.
 ACTIVATIONS = {
@@ -74,7 +75,7 @@ class GatedMLP(MLP):
     def halves(self, hf_mlp: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Weight and bias of gate and of up, which may be one matrix, one after the other."""
         if not hasattr(hf_mlp, "gate_up_proj"):
-            return [(p.weight, p.bias) for p in (hf_mlp.gate_proj, hf_mlp.up_proj)]
+            return [(p.weight, p.bias) for p in (named(hf_mlp, GATE), named(hf_mlp, UP))]
         fused = hf_mlp.gate_up_proj
         biases = [None] * 2 if fused.bias is None else fused.bias.chunk(2)
         return list(zip(fused.weight.chunk(2), biases, strict=True))

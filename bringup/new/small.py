@@ -74,7 +74,9 @@ def fields(config, layers=2):
                 parameters[name] = (parameters[name] * pairs)[:pairs]
     for token, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0)):
         setattr(small, token, value)
-    found = {k: v for k, v in small.to_diff_dict().items() if k in (*known, "head_dim") and k not in NO_PART and k[0] != "_"}
+    found = {
+        k: v for k, v in small.to_diff_dict().items() if k in (*known, "head_dim") and k not in NO_PART and k[0] != "_"
+    }
     types = found.get("layer_types")
     if types and set(types) == {"full_attention"}:
         del found["layer_types"]
@@ -167,7 +169,8 @@ def in_bf16(module, *args, **kwargs):
 
 
 def check(model_py, fields, system, seed=0):
-    """Runs a prompt of two users, three steps and generate() on the emulator, and asserts that they are HF's.
+    """Runs a prompt of two users, three steps and generate() on the emulator, and asserts that they are HF's, with the
+    experts that the device chose.
 
     Gives the relative L2 of all logits, and that of HF in bfloat16: {"relative_l2", "hf_bfloat16"}.
     """
@@ -175,6 +178,7 @@ def check(model_py, fields, system, seed=0):
 
     from bringup import backends
     from bringup.backends import model_files
+    from bringup.new import choices
 
     backends.activate("emulator")
     module = model_files.load_model_file(model_py, system).module
@@ -185,16 +189,22 @@ def check(model_py, fields, system, seed=0):
         hf = as_stored(hf, precision.mlp)
     ids = torch.randint(3, VOCAB, (USERS, PROMPT + STEPS), generator=torch.Generator().manual_seed(seed + 1))
     with torch.no_grad(), backends.open_system(system) as device:
-        want, bf16 = hf(ids).logits, in_bf16(hf, ids).logits
         model = module.build_model(hf, device, 64)
         chips = device.get_num_devices()
-        out = model(ids[:, :PROMPT], logits_to_keep=0)
-        assert as_good_as_bf16(out.logits, want[:, :PROMPT], bf16[:, :PROMPT], chips)
-        everything = [out.logits]
-        for i in range(PROMPT, PROMPT + STEPS):
-            out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
-            assert as_good_as_bf16(out.logits[:, 0], want[:, i], bf16[:, i], chips, APPROXIMATE_EXP)
-            everything.append(out.logits)
+        with choices.watched(model) as seen:
+            out = model(ids[:, :PROMPT], logits_to_keep=0)
+            everything = [out.logits]
+            for i in range(PROMPT, PROMPT + STEPS):
+                out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
+                everything.append(out.logits)
         assert model.generate(ids[:, :5], max_new_tokens=4, do_sample=False, eos_token_id=None).shape == (USERS, 9)
+        apart = choices.force(model, seen, USERS, PROMPT, STEPS, hf)
+        want, worst = hf(ids).logits, max(apart, default=0.0)
+        bf16 = in_bf16(hf, ids).logits
+    assert as_good_as_bf16(everything[0], want[:, :PROMPT], bf16[:, :PROMPT], chips)
+    for i, logits in enumerate(everything[1:], PROMPT):
+        assert as_good_as_bf16(logits[:, 0], want[:, i], bf16[:, i], chips, APPROXIMATE_EXP)
     logits = torch.cat(everything, 1)
-    return {"relative_l2": relative_l2(logits, want), "hf_bfloat16": relative_l2(bf16.float(), want)}
+    error = relative_l2(logits, want)
+    assert worst <= choices.NEAR * error, f"experts chosen that fall short of HF's by {worst:.2f} of the scores' spread"
+    return {"relative_l2": error, "hf_bfloat16": relative_l2(bf16.float(), want)}

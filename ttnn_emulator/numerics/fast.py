@@ -115,6 +115,9 @@ def attention(
     return _attend(q, k, v, mask, hidden, scale, config, exp_approx, dtype, k_chunk // TILE, True, sink)
 
 
+_LOWEST = torch.finfo(torch.bfloat16).min
+
+
 class _Flash(flash._Flash):
     """The steps of flash attention. With an fp32 destination by the products of `fast`, torch's exponential where the
     device's is accurate, and one rounding to nearest where the FPU has several.
@@ -133,6 +136,7 @@ class _Flash(flash._Flash):
     def exponentials(self, s, m):
         if not self.fp32 or self.exp_approx:
             return super().exponentials(s, m)
+        m = m.clamp(min=_LOWEST)  # of a row that sees nothing of this chunk; the FPU knows no nan
         return truncate_fp32(s).sub_(m).mul_(vector.f32(self.scale)).exp_()
 
     def times(self, a, b):

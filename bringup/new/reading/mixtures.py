@@ -75,7 +75,7 @@ def mixture(hf_moe, x, routing, experts="Experts", weight=None):
     rows = x.reshape(-1, x.shape[-1])
     hf = hf_moe.experts
     with torch.no_grad():
-        weight = weights(hf_moe, rows, routing) if weight is None else weight
+        weight = weights(router(hf_moe), rows, routing) if weight is None else weight
         gate, up, down = getattr(moe, experts).split(hf)
         g, u = (torch.einsum("sh,eoh->eso", rows, w) for w in (gate, up))
         if experts == "ClampedExperts":
@@ -98,20 +98,30 @@ def router(hf_moe):
     return getattr(hf_moe, "gate", None) or hf_moe.router
 
 
-def weights(hf_moe, rows, routing):
-    """[rows, experts] of the block's router, in torch: 0 for those not chosen."""
+def scores(hf_router, rows, routing):
+    """(scores, what experts are chosen by) [rows, experts] of the block's router, in torch."""
     import torch
 
-    hf, r = router(hf_moe), routing
-    logits = torch.nn.functional.linear(rows, hf.weight, getattr(hf, "bias", None))
-    scores = logits.sigmoid() if r.scores == "sigmoid" else logits.softmax(-1)
-    by = scores + (hf.e_score_correction_bias if hasattr(hf, "e_score_correction_bias") else 0)
+    r = routing
+    logits = torch.nn.functional.linear(rows, hf_router.weight, getattr(hf_router, "bias", None)).float()
+    if r.scores == "softmax":
+        return logits.softmax(-1), logits
+    sigmoids = logits.sigmoid()
+    by = sigmoids + getattr(hf_router, "e_score_correction_bias", 0.0)
     if r.groups > 1:
         each = by.unflatten(-1, (r.groups, -1))
         best = each.topk(2, -1)[0].sum(-1)
         closed = best < best.topk(r.top_groups, -1)[0][..., -1:]
         by = each.masked_fill(closed[..., None], float("-inf")).flatten(-2)
-    at = by.topk(r.top_k, -1)[1]
-    weight = torch.zeros_like(scores).scatter(-1, at, scores.gather(-1, at))
-    weight = weight / weight.sum(-1, keepdim=True) if r.normalised else weight
-    return weight * r.scale
+    return sigmoids, by
+
+
+def weights(hf_router, rows, routing, at=None):
+    """[rows, experts] of the block's router, in torch: 0 for those not chosen. `at`: those that are."""
+    import torch
+
+    score, by = scores(hf_router, rows, routing)
+    at = by.topk(routing.top_k, -1)[1] if at is None else at
+    weight = torch.zeros_like(score).scatter(-1, at, score.gather(-1, at))
+    weight = weight / weight.sum(-1, keepdim=True) if routing.normalised else weight
+    return weight * routing.scale

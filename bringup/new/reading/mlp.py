@@ -22,12 +22,12 @@ def read(hf_mlp, name, x, out, config, traits):
     import torch
 
     from bringup.blocks.attention import named
-    from bringup.blocks.mlp import DOWN, UP
+    from bringup.blocks.mlp import DOWN, GATE, UP
 
     where = type(hf_mlp).__name__
     arguments = (f"hf_layer.{name}", "mesh", "precision")
     down = named(hf_mlp, DOWN)
-    gated = hasattr(hf_mlp, "gate_up_proj") or hasattr(hf_mlp, "gate_proj")
+    gated = hasattr(hf_mlp, "gate_up_proj") or named(hf_mlp, GATE) is not None
     if not isinstance(down, torch.nn.Linear) or not (gated or isinstance(named(hf_mlp, UP), torch.nn.Linear)):
         parts = ", ".join(n for n, _ in hf_mlp.named_children())
         traits.lacks(f"{name} of {parts}", where, "a block for it, which `reading.whole.PARTS` knows")
@@ -35,9 +35,7 @@ def read(hf_mlp, name, x, out, config, traits):
     act = named(hf_mlp, ("act_fn", "activation_fn", "act"))
     probe = torch.linspace(-6, 6, 500)
     with torch.no_grad():
-        found = [
-            n for n, f in _activations().items() if act is not None and torch.allclose(act(probe), f(probe), atol=1e-5)
-        ]
+        found = [n for n, f in _activations().items() if act is None or torch.allclose(act(probe), f(probe), atol=1e-5)]
     if not found and type(act).__name__ == "XIELUActivation" and not gated:
         _say(traits, "xIELU, no gate", where)
         return Part("XieluMLP", arguments)
@@ -48,7 +46,7 @@ def read(hf_mlp, name, x, out, config, traits):
     with torch.no_grad():
         if gated:
             fused = getattr(hf_mlp, "gate_up_proj", None)
-            gate, up = fused(x).chunk(2, -1) if fused is not None else (hf_mlp.gate_proj(x), hf_mlp.up_proj(x))
+            gate, up = fused(x).chunk(2, -1) if fused is not None else (named(hf_mlp, GATE)(x), named(hf_mlp, UP)(x))
             inner = f(gate) * up
         else:
             inner = f(named(hf_mlp, UP)(x))

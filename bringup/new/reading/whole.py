@@ -62,7 +62,10 @@ def _layers(seen, traits):
             continue
         names = {MIXERS.get(name, name): name for name, _ in calls}
         placed = lambda terms: tuple((MIXERS.get(name, name), factor) for name, factor in terms.items())  # noqa: E731
-        calls, result = tuple(Call(MIXERS.get(name, name), placed(terms)) for name, terms in calls), dict(placed(result))
+        calls, result = (
+            tuple(Call(MIXERS.get(name, name), placed(terms)) for name, terms in calls),
+            dict(placed(result)),
+        )
         if i and (calls, tuple(result.items())) != (traits.calls, traits.result):
             traits.lacks("layers are not wired alike", where, "a DecoderLayer for each kind")
             continue

@@ -117,6 +117,9 @@ CASES = {
         Case((Q, KV, KV), dict(is_causal=False, attn_mask=ALIBI), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(is_causal=False, attn_mask=ALIBI, scale=0.3), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(sliding_window_size=16), sdpa, DEFAULT),
+        Case(  # rows that see nothing of a chunk
+            (Q, KV, KV), dict(sliding_window_size=16, compute_kernel_config=CONFIG, program_config=program(exact=True)),
+            sdpa, EXACT),
         Case((Q, KV, KV), dict(sliding_window_size=16, is_causal=False), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(sliding_window_size=41, is_causal=False, program_config=program(64, 64)), sdpa, DEFAULT),
         Case((Q, KV, KV), dict(attention_sink=SINK), sdpa, DEFAULT),
