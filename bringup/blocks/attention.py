@@ -145,7 +145,7 @@ class Attention(torch.nn.Module):
         return self.cache.attend(q, step, **self._sdpa(TILE, self.cache_len, self.step_sinks))
 
     def _sdpa(self, queries: int, keys: int, sinks: ttnn.Tensor | None) -> dict:
-        """Chunks that divide both lengths, the compute config, and what of scale, window and sinks is not the library's.
+        """Chunks that divide both lengths, the compute config, and what of scale and window is not the library's.
 
         A program config keeps a step to 16 cores a head; without one, few heads get more than the library can join
         (ttnn 0.81.1: 64, and 110 cores on Blackhole).

@@ -38,6 +38,10 @@ class Rows:
     def layer(self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision) -> "RowCache":
         return RowCache((USERS, heads.n_kv, self.length, head_dim), mesh, precision)
 
+    def latents(self, width: int, mesh: Mesh, precision: Precision) -> "RowCache":
+        """Of one head on every chip, whose values are its keys."""
+        return RowCache((USERS, 1, self.length, width), mesh, precision, one=True)
+
     def open(self, mesh: Mesh):
         """Nothing on the device beside the layers' caches and states."""
         self.states = States(mesh)
@@ -74,6 +78,9 @@ class Blocks:
 
     def layer(self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision) -> "BlockCache":
         return BlockCache((self.count, heads.n_kv, BLOCK, head_dim), mesh, precision)
+
+    def latents(self, width: int, mesh: Mesh, precision: Precision) -> "BlockCache":
+        return BlockCache((self.count, 1, BLOCK, width), mesh, precision, one=True)
 
     def open(self, mesh: Mesh):
         """Puts the page table of a decode step on the device, into a buffer that stays."""
@@ -127,13 +134,19 @@ class Blocks:
 
 
 class _LayerCache:
-    """Keys and values of one layer: two tensors of `shape`, zeros."""
+    """Keys and values of one layer: two tensors of `shape`, zeros; or one that is both."""
 
-    def __init__(self, shape: tuple[int, ...], mesh: Mesh, precision: Precision):
+    def __init__(self, shape: tuple[int, ...], mesh: Mesh, precision: Precision, one: bool = False):
         self.dtype = precision.cache
-        self.keys, self.values = (
-            ttnn.zeros(shape, dtype=precision.cache, layout=ttnn.TILE_LAYOUT, device=mesh.device) for _ in range(2)
-        )
+        kept = [
+            ttnn.zeros(shape, dtype=precision.cache, layout=ttnn.TILE_LAYOUT, device=mesh.device)
+            for _ in range(1 if one else 2)
+        ]
+        self.keys, self.values = kept[0], kept[-1]
+
+    def pairs(self, k: ttnn.Tensor, v: ttnn.Tensor) -> list[tuple[ttnn.Tensor, ttnn.Tensor]]:
+        """(cache, what goes into it)"""
+        return [(self.keys, k)] + [(self.values, v)] * (self.values is not self.keys)
 
 
 class RowCache(_LayerCache):
@@ -141,8 +154,8 @@ class RowCache(_LayerCache):
 
     def fill(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, kv_heads, S, head_dim] of the cache's dtype into the user's row."""
-        ttnn.fill_cache(self.keys, k, step.row)
-        ttnn.fill_cache(self.values, v, step.row)
+        for cache, x in self.pairs(k, v):
+            ttnn.fill_cache(cache, x, step.row)
 
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """Causal attention of a whole prompt over its own keys."""
@@ -150,8 +163,8 @@ class RowCache(_LayerCache):
 
     def update(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position."""
-        ttnn.experimental.paged_update_cache(self.keys, k, update_idxs_tensor=step.positions)
-        ttnn.experimental.paged_update_cache(self.values, v, update_idxs_tensor=step.positions)
+        for cache, x in self.pairs(k, v):
+            ttnn.experimental.paged_update_cache(cache, x, update_idxs_tensor=step.positions)
 
     def attend(self, q: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """One token of every user over its keys, its own included."""
@@ -165,8 +178,8 @@ class BlockCache(_LayerCache):
 
     def fill(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, kv_heads, S, head_dim] of the cache's dtype into the blocks of this chunk."""
-        ttnn.experimental.paged_fill_cache(self.keys, k, step.pages.new, batch_idx=0)
-        ttnn.experimental.paged_fill_cache(self.values, v, step.pages.new, batch_idx=0)
+        for cache, x in self.pairs(k, v):
+            ttnn.experimental.paged_fill_cache(cache, x, step.pages.new, batch_idx=0)
 
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """Causal attention of a chunk over all keys of the prompt so far, out of the pool."""
@@ -176,7 +189,7 @@ class BlockCache(_LayerCache):
 
     def update(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position."""
-        for cache, x in ((self.keys, k), (self.values, v)):
+        for cache, x in self.pairs(k, v):
             ttnn.experimental.paged_update_cache(
                 cache, x, update_idxs_tensor=step.positions, page_table=step.pages.table
             )

@@ -27,9 +27,7 @@ KEYLESS = ("linear_attention", "conv")
 def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
     """Weights of one chip: its share of the matrices, and the whole token table (padding of shares not counted)."""
     groups = {"self_attn": precision.attention, "linear_attn": precision.attention, ".conv.": precision.attention}
-    groups |= {part: precision.mlp for part in ("mlp", "feed_forward", "block_sparse_moe")} | {
-        "lm_head": precision.head
-    }
+    groups |= dict.fromkeys(("mlp", "feed_forward", "block_sparse_moe"), precision.mlp) | {"lm_head": precision.head}
     total = 0
     for name, weight in hf_model.named_parameters(remove_duplicate=False):  # a tied head is a copy on the device
         group = next((dtype for part, dtype in groups.items() if part in name), None)
@@ -74,6 +72,8 @@ def block_bytes(config, mesh: Mesh, precision: Precision) -> int:
 def _position_bytes(config, mesh: Mesh, precision: Precision) -> int:
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
     values = 2 * layers_with_keys(config) * heads.n_kv * head_width(config.head_dim)
+    if hasattr(config, "kv_lora_rank"):  # latents, on every chip
+        values = layers_with_keys(config) * (config.kv_lora_rank + config.head_dim)
     return values * TILE_BYTES[precision.cache] // 1024
 
 
@@ -92,7 +92,8 @@ def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
 
     bfloat16 rows of: the residual stream before and after attention and its norm, with the MLP's gate, up and product
     (or a sum over the chips, 4.3 times what is summed, as the library's collectives allocate it); or the stream and its
-    norm with q, k and v as one product, as heads, and rotated. Experts take a prompt in pieces. And logits, of the last tile and of a step.
+    norm with q, k and v as one product, as heads, and rotated. Experts take a prompt in pieces. And logits, of the last
+    tile and of a step.
     """
     heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
     stream = config.hidden_size

@@ -1,14 +1,14 @@
 """The experts that the device chose, in the place of HF's choice: what then differs is computation.
 
-A score that formats turn sends a token to another expert, and its logits far away; that is no fault. So HF runs with the
-device's choices, and where HF would have chosen otherwise, the scores must have been as good as equal.
+A score that formats turn sends a token to another expert, and its logits far away; that is no fault. So HF runs with
+the device's choices, and where HF would have chosen otherwise, the scores must have been as good as equal.
 """
 
 import dataclasses
 from contextlib import contextmanager
 
-#: How much worse than HF's k-th an expert may be that the device chose, of the spread of a token's scores and times the
-#: relative error of all logits: scores are off by as much as the hidden state is, and the worst of many tokens is asked.
+#: How much worse than HF's k-th an expert may be that the device chose, of the spread of a token's scores and times
+#: the relative error of all logits: scores are off by as much as the hidden state, and the worst of many is asked.
 NEAR = 10
 
 
@@ -49,7 +49,6 @@ def of_text(calls, users, prompt, steps):
 def force(model, seen, users, prompt, steps, hf_model):
     """From now on `hf_model` takes the device's choices for this text; gives the list of how far HF's own were from
     them, one number a router and run."""
-    import torch
 
     from bringup.new.reading import mixtures
 

@@ -14,7 +14,8 @@ HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
 SIZES = {
     "moe_intermediate_size": 64, "shared_expert_intermediate_size": 96, "shared_intermediate_size": 96,
     "linear_key_head_dim": 32, "linear_value_head_dim": 32,
-    "linear_num_key_heads": 8, "linear_num_value_heads": lambda c: 8 * (c.linear_num_value_heads // c.linear_num_key_heads),
+    "linear_num_key_heads": 8,
+    "linear_num_value_heads": lambda c: 8 * (c.linear_num_value_heads // c.linear_num_key_heads),
     "num_experts": 16, "n_routed_experts": 16, "num_local_experts": 16,
     "num_experts_per_tok": lambda c: min(c.num_experts_per_tok, 4), "first_k_dense_replace": 1,
     "n_group": lambda c: min(c.n_group, 4), "topk_group": lambda c: min(c.topk_group, 2),

@@ -108,7 +108,7 @@ def assigned(sources):
 def parts(traits, config):
     """(lines of DecoderLayer.__init__ that make its parts, the blocks they name)."""
     lines, blocks, conditions = [], set(), {}
-    for name, kinds in traits.parts.items():
+    for kinds in traits.parts.values():
         if len(names := _names(kinds)) > 1:
             made, named = _either(kinds, names, config, conditions)
             lines += made

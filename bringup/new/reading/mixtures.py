@@ -18,17 +18,16 @@ def read(hf_moe, name, x, out, config, traits):
     """The `Part` of a mixture that took x and gave `out`; None, with a gap in `traits`, where no block computes it."""
     where = type(hf_moe).__name__
     experts = "ClampedExperts" if hasattr(hf_moe.experts, "gate_up_proj_bias") else "Experts"
-    for routing, source, words in _routings(hf_moe, config):
-        try:
-            got = mixture(hf_moe, x, routing, experts)
-        except (AttributeError, RuntimeError) as error:
-            traits.lacks(f"{name}: {error}", where, "experts that `blocks.moe` has")
-            return None
-        if float((got - out).norm()) < SAME * float(out.norm()):
-            break
-    else:
+    same = lambda routing: float((mixture(hf_moe, x, routing, experts) - out).norm()) < SAME * float(out.norm())  # noqa: E731
+    try:
+        found = next((given for given in _routings(hf_moe, config) if same(given[0])), None)
+    except (AttributeError, RuntimeError) as error:
+        traits.lacks(f"{name}: {error}", where, "experts that `blocks.moe` has")
+        return None
+    if found is None:
         traits.lacks(f"{name} is no mixture that the blocks compute", where, "a router, or experts, as HF has them")
         return None
+    routing, source, words = found
     count = hf_moe.experts.down_proj.shape[0]
     shared = next((n for n in ("shared_expert", "shared_experts") if hasattr(hf_moe, n)), None)
     said = f"{routing.top_k} of {count} experts by {words}" + (", and one shared by all" if shared else "")
