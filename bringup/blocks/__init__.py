@@ -15,6 +15,7 @@ router     which experts a token goes to
 moe        mixtures of experts, each chip with a share of them
 state      what layers without keys keep of each user; causal convolutions
 linear_attention    the gated delta rule
+latent_attention    one key for all heads, of which they make theirs
 generate   the HF-facing model: prompts, decode steps, generate()
 """
 
@@ -29,6 +30,7 @@ from bringup.blocks.attention import (
 from bringup.blocks.config import delegate, read_config
 from bringup.blocks.embedding import Embedding
 from bringup.blocks.generate import CausalLM, soft_cap
+from bringup.blocks.latent_attention import LatentAttention
 from bringup.blocks.linear_attention import GatedDeltaNet
 from bringup.blocks.mlp import GatedMLP, PlainMLP, Relu2MLP, SubNormGatedMLP, XieluMLP
 from bringup.blocks.moe import ClampedExperts, MixtureOfExperts
@@ -49,6 +51,7 @@ __all__ = [
     "GatedDeltaNet",
     "GatedMLP",
     "LMHead",
+    "LatentAttention",
     "LayerNorm",
     "Mesh",
     "MixtureOfExperts",

@@ -18,6 +18,7 @@ SIZES = {
     "linear_num_value_heads": lambda c: 8 * (c.linear_num_value_heads // c.linear_num_key_heads),
     "num_experts": 16, "n_routed_experts": 16, "num_local_experts": 16,
     "num_experts_per_tok": lambda c: min(c.num_experts_per_tok, 4), "first_k_dense_replace": 1,
+    "q_lora_rank": 96, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32,
     "n_group": lambda c: min(c.n_group, 4), "topk_group": lambda c: min(c.topk_group, 2),
 }  # fmt: skip
 # Fields that say nothing of what is computed, or follow from others.

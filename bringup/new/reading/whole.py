@@ -1,7 +1,7 @@
 """A configuration's `Traits`, each with where it came from; what no block covers is a gap in them."""
 
 from bringup.new import small
-from bringup.new.reading import attention, ends, layers, mixtures, mlp, norms, numbers, states
+from bringup.new.reading import attention, ends, latent, layers, mixtures, mlp, norms, numbers, states
 from bringup.new.reading.run import run
 from bringup.new.traits import Call, Part, Traits
 
@@ -116,6 +116,7 @@ PARTS = (
     (lambda module, path, seen: states.is_linear_attention(module), states.read_linear_attention),
     (lambda module, path, seen: states.is_short_conv(module), states.read_short_conv),
     (lambda module, path, seen: mixtures.is_mixture(module), _mixture),
+    (lambda module, path, seen: latent.is_latent(module), latent.read_part),
     (lambda module, path, seen: path in seen.kernel, attention.read_part),
     (lambda module, path, seen: norms.kind(module, seen.config) is not None, _norm),
     (lambda module, path, seen: True, _mlp),
