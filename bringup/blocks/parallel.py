@@ -67,9 +67,10 @@ class Mesh:
         )
 
     def linear_sum(self, x: ttnn.Tensor, weight: ttnn.Tensor, bias: ttnn.Tensor | None, compute) -> ttnn.Tensor:
-        """x @ weight + bias of a row-parallel weight, where x is: summed over the chips, the bias added once."""
+        """x @ weight + bias of a row-parallel weight, summed over the chips, the bias added once; never sharded."""
         alone = self.tensor_ways == 1
-        given = {"memory_config": x.memory_config(), "compute_kernel_config": compute}
+        place = ttnn.L1_MEMORY_CONFIG if x.is_sharded() else x.memory_config()  # heads of a step are, their sum is not
+        given = {"memory_config": place, "compute_kernel_config": compute}
         out = self.all_reduce(ttnn.linear(x, weight, bias=bias if alone else None, **given))
         if alone or bias is None:
             return out

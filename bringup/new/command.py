@@ -150,13 +150,14 @@ def _words(found):
 
 def _delegate(found, other):
     from bringup.blocks.parallel import Heads
+    from bringup.new import facts
 
     heads = Heads.over(found.system.chips, found.config.num_attention_heads, found.config.num_key_value_heads)
     plan = f"the {other} file, "
     if found.system.chips == 1:
         plan += 'on one chip, where its parallel plan is the identity."""'
     else:
-        chips = {2: "two", 8: "eight"}.get(found.system.chips, found.system.chips)
+        chips = facts.COUNTS.get(found.system.chips, found.system.chips)
         plan += f'tensor parallel over {chips} chips.\n\nEach has {heads.n_query} query and {heads.n_kv} KV heads.\n"""'
     found.other, found.other_file = other, plan
     return _render("delegate.py.j2", found)

@@ -30,8 +30,7 @@ def gather(config, hf_id, system, traits):
     found.head_dim = config.head_dim if found.own_head_dim else config.hidden_size // config.num_attention_heads
     found.tied = bool(config.tie_word_embeddings)
     found.max_seq_len = min(MAX_SEQ_LEN, config.max_position_embeddings)
-    chip = system.chip.name.partition("_")[0].capitalize()
-    found.chips = f"{COUNTS.get(system.chips, system.chips)} {chip}{'s' * (system.chips > 1)}"
+    found.chips = f"{COUNTS.get(system.chips, system.chips)} {system.chip.family}{'s' * (system.chips > 1)}"
     found.rope = ", ".join(dict.fromkeys(_rope_words(kind) for kind in traits.words["rope"].split(", ")))
     _code(found)
     return found
@@ -96,7 +95,8 @@ def fit(found):
     caches = {dtype: _cache(found, found.system, dtype) for dtype in DTYPES}
     fits = [dtype for dtype in DTYPES if not isinstance(caches[dtype], str)]
     if not fits:
-        wider = [s for s in systems.SYSTEMS.values() if s.chips > found.system.chips]
+        own = found.system.chips * found.system.chip.dram_bytes
+        wider = [s for s in systems.machines() if s.chips * s.chip.dram_bytes > own]
         held = [s.name for s in wider if not isinstance(_cache(found, s, DTYPES[-1]), str)]
         raise BadInput(
             f"{found.hf_id} does not fit {found.system}",

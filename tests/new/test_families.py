@@ -64,6 +64,17 @@ def test_on_two_chips(model_type, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("model_type", "system"),
+    [("gemma3_text", "p150"), ("olmo2", "p300")]
+    + [pytest.param(f, "p150", marks=pytest.mark.slow) for f in FAMILIES if f != "gemma3_text"],
+)
+def test_on_blackhole(model_type, system, tmp_path):
+    asked, model_py = written(model_type, tmp_path, system)
+    assert f"Blackhole{'s' * (system != 'p150')} ({system})" in model_py.read_text()
+    assert distance(asked, model_py, system) < FAR
+
+
+@pytest.mark.parametrize(
     ("model_type", "head_dim"),
     [("phi3", 96), pytest.param("qwen3", 80, marks=pytest.mark.slow), pytest.param("glm", 160, marks=pytest.mark.slow)],
 )
