@@ -32,7 +32,7 @@ def add_model_arguments(parser, nargs=None):
     parser.add_argument("model_py", nargs=nargs, type=arguments.name, metavar="MODEL_PY",
                         help="models/<org>/<model>/<system>/functional/model.py")  # fmt: skip
     parser.add_argument("--model", type=arguments.name, metavar="DIR_OR_ID",
-                        help="HF checkpoint directory or hub id (default: as the path says)")  # fmt: skip
+                        help="HF checkpoint directory, GGUF file or hub id (default: as the path says)")  # fmt: skip
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
     parser.add_argument("--system", type=arguments.name,
                         help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")  # fmt: skip

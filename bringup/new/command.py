@@ -3,10 +3,10 @@
 bringup new Qwen/Qwen3-0.6B --system n150
 bringup new path/to/checkpoint --id org/name --system t3000 --out my-bringups
 
-Written from the HF configuration: a known id (or one in the HF cache or on the hub), a checkpoint directory, or a
-config.json. These two rarely say which model they are: --id ORG/NAME does, and names the folder under models/. Where
-the model needs what no block does, nothing is written and everything that is missing is listed: the field and its
-value, HF's module that has it, and what would be needed. What is written has run whole by shapes.
+Written from the HF configuration: a known id (or one in the HF cache or on the hub), a checkpoint directory, a GGUF
+file, or a config.json. Files rarely say which model they are: --id ORG/NAME does, and names the folder under models/.
+Where the model needs what no block does, nothing is written and everything that is missing is listed: the field and
+its value, HF's module that has it, and what would be needed. What is written has run whole by shapes.
 """
 
 import json
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 
 def add_arguments(parser):
     parser.add_argument("model", type=arguments.name, metavar="HF_ID_OR_CONFIG",
-                        help="HF id, checkpoint directory or config.json")  # fmt: skip
+                        help="HF id, checkpoint directory, GGUF file or config.json")  # fmt: skip
     parser.add_argument("--system", choices=systems.NAMES, default="n150", help="default: %(default)s")
     id_help = "the model's HF id; needed where a directory or config.json does not say it in _name_or_path"
     parser.add_argument("--id", type=arguments.name, metavar="ORG/NAME", help=id_help)
@@ -43,10 +43,11 @@ def run(args):
     from bringup import backends
     from bringup.checkpoints import configuration
     from bringup.console import quiet_libraries
-    from bringup.new import covered, facts
 
     quiet_libraries()
     backends.activate("emulator")
+    from bringup.new import covered, facts  # they import ttnn
+
     config, hf_id, flag = configuration.find(args.model, args.id)
     traits, missing = covered.look(config)
     if missing:

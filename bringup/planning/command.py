@@ -18,7 +18,7 @@ HELP = "does it fit, how long a context, how fast: from a configuration, without
 
 def add_arguments(parser):
     parser.add_argument("model", nargs="?", type=arguments.name, metavar="HF_ID_OR_CONFIG",
-                        help="HF id, checkpoint directory or config.json")  # fmt: skip
+                        help="HF id, checkpoint directory, GGUF file or config.json")  # fmt: skip
     parser.add_argument("--system", choices=systems.NAMES, help="default: a table of all systems")
     parser.add_argument("--model_py", type=arguments.name, metavar="FILE",
                         help="the model file (default: models/HF_ID/SYSTEM, where it is)")  # fmt: skip

@@ -39,7 +39,7 @@ def add_arguments(parser):
     parser.add_argument("model_py", type=arguments.name, metavar="MODEL_PY",
                         help="models/<org>/<model>/<system>/functional/model.py")  # fmt: skip
     parser.add_argument("--model", type=arguments.name, metavar="DIR_OR_ID",
-                        help="checkpoint for the accuracy (default: as the path says)")  # fmt: skip
+                        help="checkpoint for the accuracy, as of eval (default: as the path says)")  # fmt: skip
     parser.add_argument(
         "--config",
         type=arguments.name,

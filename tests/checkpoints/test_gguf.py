@@ -11,6 +11,7 @@ import torch
 gguf = pytest.importorskip("gguf", reason="pip install 'ttnn-bringup[gguf]'")
 pytest.importorskip("accelerate", reason="pip install 'ttnn-bringup[gguf]'")
 
+from bringup import cli  # noqa: E402
 from bringup.checkpoints import configuration, sources  # noqa: E402
 from bringup.errors import BadInput  # noqa: E402
 from tests.checkpoints import gguf_file  # noqa: E402
@@ -145,6 +146,37 @@ def test_damaged_files_are_refused_in_one_message(file, tmp_path, name):
     with pytest.raises(BadInput, match=text):
         sources.find_source(str(bad), cache_dir=tmp_path)
     assert not list(tmp_path.glob("gguf/*")), "nothing is left behind"
+
+
+MODEL = "models/HuggingFaceTB/SmolLM2-135M-Instruct/n150/functional/model.py"
+COMMANDS = [
+    ("plan", "FILE"),
+    ("new", "FILE", "--id", "me/mine"),
+    *((command, MODEL, "--model", "FILE") for command in ("eval", "demo", "check", "layers", "sweep", "accuracy")),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_every_command_refuses_a_damaged_one(file, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(file.read_bytes()[:-1])
+    assert cli.main([str(bad) if word == "FILE" else word for word in words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    assert "bad.gguf is no GGUF file that can be read" in said
+    assert "the file is not whole" in said
+    assert "Traceback" not in said
+
+
+def test_eval_says_what_the_weights_are(file, tmp_path, capsys):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("5 9 17 33")
+    words = ["eval", MODEL, "--model", file, "--prompt_ids_file", ids, "--max_new_tokens", 3, "--cache_dir", tmp_path]
+    assert cli.main(list(map(str, words))) == 0
+    out = capsys.readouterr().out
+    assert "weights: tiny.gguf holds F32, Q8_0; de-quantised to bfloat16: HF and the device both run with these" in out
+    assert json.loads(out.splitlines()[-1])["weights_note"].startswith("tiny.gguf holds F32, Q8_0")
 
 
 def test_sizes_of_another_model_are_refused_before_memory_is_filled(tmp_path):
