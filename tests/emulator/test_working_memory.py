@@ -4,6 +4,8 @@ Figures: ttnn 0.81.1 on mock clusters, bytes per bank as its graph capture and `
 how much was allocated in DRAM after each allocation within the op, of which the largest is the peak.
 """
 
+import functools
+
 import pytest
 import torch
 
@@ -193,6 +195,29 @@ def test_gathers_and_scatters(mesh):
     rows = "+12288 +12288 +4096 +4096 +4096 +12288"
     assert cost(mesh, lambda: ttnn.all_gather(row, 2)) == (peak(rows), 12288, 2 * 32)
     assert cost(mesh, lambda: ttnn.reduce_scatter(x, 3)) == (6144 + 22528, 6144, 4 * 32)
+
+
+@pytest.mark.parametrize("mesh", [(1, 8)], indirect=True)
+def test_a_scatter_round_a_ring(mesh):
+    cores = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(7, 7))})
+    three = [ttnn.create_global_semaphore(mesh, cores, 0) for _ in range(3)]
+    for shape, dtype, topology, tiles in (
+        ((1, 1, 32, 512), b16, "Ring", (64, 8)),
+        ((1, 1, 96, 1024), b16, "Ring", (128, 16)),
+        ((1, 3, 32, 512), b16, "Ring", (192, 24)),
+        ((1, 1, 32, 512), f32, "Ring", (32, 4)),
+        ((1, 1, 32, 512), b16, "Linear", (32,)),
+    ):
+        x, how = made(mesh, *shape, dtype=dtype), getattr(ttnn.Topology, topology)
+        page, volume = (4096 if dtype is f32 else 2048), x.volume() // 1024
+        bytes_of = lambda count, page=page: -(-count // 12) * page  # noqa: E731
+        beside, out = sum(map(bytes_of, tiles)), bytes_of(volume // 8)
+        scatter = functools.partial(
+            ttnn.experimental.reduce_scatter_minimal_async, x, dim=3, multi_device_global_semaphore=three, topology=how
+        )
+        assert cost(mesh, scatter) == (beside + out, out, 0), f"{shape} {dtype} {topology}"
+        plain = bytes_of(volume * (1 if topology == "Ring" else 2))
+        assert cost(mesh, lambda x=x, how=how: ttnn.reduce_scatter(x, 3, topology=how))[0] == plain + out
 
 
 @pytest.mark.parametrize("mesh", [(2, 4)], indirect=True)

@@ -20,7 +20,7 @@ from ...op import op
 from ...overloads import overloaded
 from ...semaphore import GlobalSemaphore
 from ...shape import TILE
-from ...tensor import Tensor, spec
+from ...tensor import Tensor, TensorSpec, spec
 from ..matmul.matmul import linear
 from .ccl import gathered, reduce_scatter
 from .groups import (
@@ -31,6 +31,7 @@ from .groups import (
     fabric_of,
     gathered_topology,
     is_line,
+    makes_ring,
     scattered_topology,
     summed,
     unsigned_axis,
@@ -103,7 +104,7 @@ def _gather(
         raise DeviceRejects("DEBUG: forward_coord or backward_coord is null", "there is one chip along this axis")
     check_links(device, cluster_axis, num_links)
     if cluster_axis is None:
-        check_route(device, topology is Topology.Ring)
+        check_route(device, topology)
 
     def gather(values):
         return [torch.cat(values, dim)] * ways
@@ -215,7 +216,7 @@ def reduce_scatter_minimal_async(
         raise DeviceRejects(f"Expected 3 semaphores but got {len(semaphores)}")
     _check_links_of_ring(device, cluster_axis, num_links, topology)
     if cluster_axis is None:
-        check_route(device, topology is Topology.Ring)
+        check_route(device, topology)
     given = list(persistent_output_buffers or ())
     staging, output = given if len(given) == 2 else (None, None)
     dtype, shape = x.dtype, list(x.spec.shape)
@@ -224,13 +225,27 @@ def reduce_scatter_minimal_async(
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed(values, dtype), ways, dim)]
 
-    between = spec((2, *x.spec.padded_shape), dtype, x.layout, intermediate_memory_config or DRAM_MEMORY_CONFIG)
-    with scratch(device, *([] if staging is not None else [between])):
+    ring, between = makes_ring(device, cluster_axis, topology), intermediate_memory_config or DRAM_MEMORY_CONFIG
+    with scratch(device, *([] if staging is not None else _on_the_way(x.spec, ways, ring, between))):
         return launch(
             SCATTER, (x,), spec(shape, dtype, x.layout, memory), each_group(device, cluster_axis, scatter),
             into=output, topology=scattered_topology(x, device, cluster_axis, dim), collective=True,
             flops=(ways - 1) * x.volume(), rows=_ROWS if dim != rank - 2 else None,
         )  # fmt: skip
+
+
+def _on_the_way(x: TensorSpec, ways: int, ring: bool, memory: MemoryConfig) -> list[TensorSpec]:
+    """What lies beside the result: the operand's tiles twice; round a ring once, each chip's part of each batch in
+    whole groups of 8 tiles (4 of float32), and one chip's parts again.
+
+    Source    ttnn 0.81.1 on n300 and t3000 (1x4, 1x8, 2x4), buffers seen by its graph capture
+    """
+    if not ring:
+        return [spec((2, *x.padded_shape), x.dtype, x.layout, memory)]
+    *batches, rows, columns = x.padded_shape
+    group = 4 if x.dtype is DataType.FLOAT32 else 8
+    part = -(-(rows * columns) // (TILE * TILE * ways * group)) * group * TILE
+    return [spec((*batches, count * part, TILE), x.dtype, x.layout, memory) for count in (ways, 1)]
 
 
 def _check_links_of_ring(device, axis: int | None, num_links: int | None, topology: Topology) -> None:
@@ -278,7 +293,7 @@ def all_gather_matmul_async(
         )
     if len(_semaphores("ttnn.experimental.all_gather_matmul_async", multi_device_global_semaphore)) < 2:
         raise IndexError("vector::_M_range_check: __n (which is 1) >= this->size() (which is 1)")
-    if topology is not Topology.Ring or not is_line(device) or ways == 2:
+    if not makes_ring(device, None, topology):
         raise DeviceRejects(
             "linear is not support when using fused for all-gather",
             f"topology {topology} on {device.shape}: want Topology.Ring and a line of more than two chips",

@@ -6,6 +6,7 @@ import torch
 
 from ...dtypes import BLOCK_FORMATS, Layout, bfloat16
 from ...errors import DeviceRejects
+from ...fabric import FabricConfig
 from ...launch import launch, on_device, output_memory, same, scratch, unmodelled
 from ...memory import MemoryConfig
 from ...mesh import Topology
@@ -18,11 +19,13 @@ from .groups import (
     axes_of,
     check_axis,
     check_links,
+    check_route,
     each_group,
     fabric_of,
     gathered_topology,
     is_line,
     keep_semaphores,
+    makes_ring,
     reduce_memory,
     reduced_topology,
     scatter_memory,
@@ -225,6 +228,10 @@ def reduce_scatter(
     ):  # whole tiles are dealt, which are not the rows that the result speaks of
         return unmodelled((x,), spec(shape, dtype, x.layout, memory))
 
+    ring = makes_ring(device, cluster_axis, topology)
+    if ring and device.fabric is FabricConfig.FABRIC_1D:
+        check_route(device, topology)
+
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed_over(values, device, cluster_axis, dtype), ways, dim)]
 
@@ -242,7 +249,7 @@ def reduce_scatter(
             rows=_ROWS if dim != rank - 2 else None,
         )  # fmt: skip
         if not shards:
-            scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec)
+            scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec, ring)
     return out
 
 

@@ -59,6 +59,11 @@ def is_line(device) -> bool:
     return 1 in device.shape
 
 
+def makes_ring(device, axis: int | None, topology) -> bool:
+    """Whether a collective that is asked for a ring goes round one (Source: ttnn 0.81.1 on n300 and t3000)."""
+    return topology is Topology.Ring and axis is None and is_line(device) and device.chips > 2
+
+
 def gathered_topology(t: Tensor, device, axis: int | None, dim: int) -> TensorTopology:
     """All replicated, or replicated along the cluster axis (recorded contract; the rest asked of ttnn 0.81.1)."""
     whole, flat = PlacementReplicate(), is_flat(t, device)
@@ -156,7 +161,7 @@ def check_links(device, axis: int | None, num_links: int | None, neighbour: int 
     )
 
 
-def check_route(device, ring: bool) -> None:
+def check_route(device, topology) -> None:
     """A one-dimensional fabric forwards between neighbours alone: over a whole mesh the chips are one line in mesh
     order, a ring where they are so laid.
 
@@ -168,7 +173,8 @@ def check_route(device, ring: bool) -> None:
     at = {chip: (r, c) for r, row in enumerate(rows) for c, chip in enumerate(row)}
     places = [at[chip] for chip in device.device_ids]
     pairs = list(pairwise(places))
-    if ring and is_line(device) and device.chips > 2:
+    ring = makes_ring(device, None, topology)
+    if ring:
         pairs.insert(0, (places[0], places[-1]))
     for a, b in pairs:
         if abs(a[0] - b[0]) + abs(a[1] - b[1]) != 1:
@@ -263,9 +269,10 @@ def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
         pass
 
 
-def scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec) -> None:
-    """What a reduce_scatter holds beside its result: its input's tiles twice, always in DRAM; and its semaphores."""
-    with scratch(device, spec((2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
+def scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec, ring: bool = False) -> None:
+    """What a reduce_scatter holds beside its result: its input's tiles twice, round a ring once, always in DRAM; and
+    its semaphores."""
+    with scratch(device, spec((1 if ring else 2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
         keep_semaphores(device, "reduce_scatter", axis, x, part)
 
 
