@@ -211,7 +211,8 @@ def test_a_scatter_round_a_ring(mesh):
         x, how = made(mesh, *shape, dtype=dtype), getattr(ttnn.Topology, topology)
         page, volume = (4096 if dtype is f32 else 2048), x.volume() // 1024
         bytes_of = lambda count, page=page: -(-count // 12) * page  # noqa: E731
-        beside, out = sum(map(bytes_of, tiles)), bytes_of(volume // 8)
+        group = 1 if topology == "Linear" else 4 if dtype is f32 else 8  # tiles of a page
+        beside, out = sum(bytes_of(n // group) * group for n in tiles), bytes_of(volume // 8)
         scatter = functools.partial(
             ttnn.experimental.reduce_scatter_minimal_async, x, dim=3, multi_device_global_semaphore=three, topology=how
         )

@@ -1,5 +1,7 @@
 """Model files that know nothing of this project run on the emulator as they are, and agree with HF."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,14 @@ def test_a_traced_step_that_samples_on_the_devices(shape, fabric, hf):
     ttnn.release_trace(mesh, model.trace)
     ttnn.close_mesh_device(mesh)
     ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+def test_a_program_of_preprocessed_parameters(monkeypatch, capsys):
+    backends.activate("emulator", "n150")
+    monkeypatch.setattr(sys, "argv", ["program", "0.01"])  # torch in bfloat16: 0.003 from float32
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(HERE / "preprocessed_bert_layer.py"), run_name="__main__")
+    assert end.value.code == 0, capsys.readouterr().out
 
 
 def test_other_ways_to_the_same_names():

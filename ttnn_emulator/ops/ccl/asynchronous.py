@@ -5,11 +5,13 @@ What does not go by whole tiles the library hands to `ttnn.all_gather` and `ttnn
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ...chips import systems
 from ...device import MeshDevice
-from ...dtypes import DataType, Layout, cpp
+from ...dtypes import TILE_BYTES, DataType, Layout, cpp
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreCoord
 from ...launch import launch, output_memory, scratch
@@ -225,8 +227,9 @@ def reduce_scatter_minimal_async(
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed(values, dtype), ways, dim)]
 
-    ring, between = makes_ring(device, cluster_axis, topology), intermediate_memory_config or DRAM_MEMORY_CONFIG
-    with scratch(device, *([] if staging is not None else _on_the_way(x.spec, ways, ring, between))):
+    ring = makes_ring(device, cluster_axis, topology)
+    beside = _on_the_way(x.spec, ways, intermediate_memory_config, ring)
+    with scratch(device, *([] if staging is not None else beside)):
         return launch(
             SCATTER, (x,), spec(shape, dtype, x.layout, memory), each_group(device, cluster_axis, scatter),
             into=output, topology=scattered_topology(x, device, cluster_axis, dim), collective=True,
@@ -234,18 +237,20 @@ def reduce_scatter_minimal_async(
         )  # fmt: skip
 
 
-def _on_the_way(x: TensorSpec, ways: int, ring: bool, memory: MemoryConfig) -> list[TensorSpec]:
-    """What lies beside the result: the operand's tiles twice; round a ring once, each chip's part of each batch in
-    whole groups of 8 tiles (4 of float32), and one chip's parts again.
+def _on_the_way(x: TensorSpec, ways: int, memory: MemoryConfig | None, ring: bool) -> list[TensorSpec]:
+    """What lies beside the result: the operand's tiles twice; round a ring, always in DRAM, each chip's part of each
+    batch once and one chip's parts again, in pages of 8 tiles (4 of float32).
 
     Source    ttnn 0.81.1 on n300 and t3000 (1x4, 1x8, 2x4), buffers seen by its graph capture
     """
+    memory = memory or DRAM_MEMORY_CONFIG
     if not ring:
         return [spec((2, *x.padded_shape), x.dtype, x.layout, memory)]
     *batches, rows, columns = x.padded_shape
-    group = 4 if x.dtype is DataType.FLOAT32 else 8
-    part = -(-(rows * columns) // (TILE * TILE * ways * group)) * group * TILE
-    return [spec((*batches, count * part, TILE), x.dtype, x.layout, memory) for count in (ways, 1)]
+    tiles = 4 if x.dtype is DataType.FLOAT32 else 8
+    pages = math.prod(batches) * -(-(rows * columns) // (TILE * TILE * ways * tiles))
+    words = tiles * TILE_BYTES[x.dtype] // 4
+    return [spec((count * pages, words), DataType.UINT32, Layout.ROW_MAJOR, DRAM_MEMORY_CONFIG) for count in (ways, 1)]
 
 
 def _check_links_of_ring(device, axis: int | None, num_links: int | None, topology: Topology) -> None:
