@@ -257,9 +257,7 @@ def _beyond(a):
     steps = [(case.rows[-1:], held)] if (held := _held(a, case.device.user)) else []
     worst = case.rows[(case.got - case.want).norm(dim=1).argmax()][None]
     if case.device.earlier:
-        before = record_reference(case.hf, case.device.earlier, len(case.device.earlier)).points
-        left = (before[f"{case.prefix}self_attn.{name}"] for name in ("k_cache", "v_cache"))
-        steps.append((worst, [case.by_head(x) for x in left]))
+        steps.append((worst, _left(case)))
     for at, (k, v) in steps:
         own = int(at) + 1
         k, v = (torch.cat([x[:, :own], y[:, own:]], dim=1) for x, y in ((a.k, k), (a.v, v)))
@@ -273,9 +271,21 @@ def _beyond(a):
             if end > 0:
                 words = (
                     f"attention that reads on beyond its position, {own - 1}, to {own + end}, "
-                    "over what an earlier prompt left in the cache"
+                    "over padding and what an earlier prompt left in the cache"
                 )
             yield words, values[[end]], at
+
+
+def _left(case):
+    """What HF would have left in the cache: an earlier prompt, and over it this one, padded with 0 to whole tiles."""
+    device = case.device
+    texts = device.earlier, [*device.ids[: device.decode_from], *[0] * (-device.decode_from % 32)]
+    runs = [record_reference(case.hf, text, len(text)).points for text in texts]
+    found = []
+    for name in ("k_cache", "v_cache"):
+        earlier, own = (run[f"{case.prefix}self_attn.{name}"] for run in runs)
+        found.append(case.by_head(torch.cat([own, earlier[len(own) :]])))
+    return found
 
 
 def _held(a, user):
