@@ -108,6 +108,14 @@ def write(found, root, force=False):
     return write_all({path: texts[name] for name, path in files.items()})
 
 
+def draft(found, root):
+    """Writes the model file alone under `root`, for what needs no values; its path."""
+    path = root / "models" / found.hf_id / found.system.name / "functional" / "model.py"
+    _words(found)
+    write_file(path, _render("model.py.j2", found))
+    return path
+
+
 def _hold_against_hf(model_py, found):
     """Runs the file at a small random size, on the system that it is for: BadInput where it is not HF's model."""
     from bringup.new import small

@@ -46,15 +46,14 @@ class Wiring:
         """A model file of blocks in a temporary folder, or shapes alone with the reason."""
         from bringup.new import command, covered, facts
 
-        gaps = covered.gaps(config)
+        traits, gaps = covered.look(config)
         if gaps:
             return cls("shapes alone", gaps=[f"{gap.what} ({gap.where})" for gap in gaps])
         folder = tempfile.TemporaryDirectory(prefix="bringup-plan-")
         _folders.append(folder)
         try:
-            found = facts.fit(facts.gather(config, "planned/model", system))
-            found.asked, found.model_flag = "planned/model", ""
-            return cls("blocks", command.write(found, Path(folder.name))[0])
+            found = facts.fit(facts.gather(config, "planned/model", system, traits))
+            return cls("blocks", command.draft(found, Path(folder.name)))
         except BringupError as error:
             return cls("shapes alone", gaps=[" ".join(line.strip() for line in str(error).splitlines()[:2])])
 

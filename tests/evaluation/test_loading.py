@@ -27,6 +27,7 @@ PARAMETERS = {  # as published, in billions
     "meta-llama/Llama-3.3-70B-Instruct": 70.554,
     "Qwen/Qwen2.5-32B-Instruct": 32.764,
     "Qwen/Qwen3-32B": 32.762,
+    "openai/gpt-oss-20b": 20.915,
     "HuggingFaceTB/SmolLM2-135M-Instruct": 0.1345,
 }
 
