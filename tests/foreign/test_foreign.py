@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from bringup import backends
 from bringup.backends import model_files
@@ -125,6 +125,29 @@ def test_a_traced_step_that_samples_on_the_devices(shape, fabric, hf):
     ttnn.release_trace(mesh, model.trace)
     ttnn.close_mesh_device(mesh)
     ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"tie_word_embeddings": True}, {"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}}],
+    ids=["own head", "tied", "linear RoPE"],
+)
+def test_a_file_for_transformers_4_is_right_in_values(fields):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=128, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, rope_theta=1e6, **{"tie_word_embeddings": False} | fields,
+    )  # fmt: skip
+    hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for p in hf.parameters():
+        p.data = torch.randn_like(p) * 0.1 + (p.dim() == 1)  # biases and positions that matter
+    backends.activate("emulator", "n150")
+    with backends.open_system("n150") as device, torch.no_grad():
+        model = model_files.build(model_files.load_model_file(HERE / "qwen_for_transformers_4.py"), hf, device, 128)
+        prompt = PROMPT % 128
+        got, want = model(prompt).logits, hf(prompt).logits
+        assert (got - want).norm() < FAR * want.norm()
+        assert model.read.theta == 1e6
 
 
 def test_a_program_of_preprocessed_parameters(monkeypatch, capsys):
