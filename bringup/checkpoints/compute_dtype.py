@@ -27,6 +27,9 @@ def computing_in(model, dtype):
         if plain and module.weight.dtype != dtype:
             streamed.add(id(module.weight))
             modules.append((module, _linear if plain[0] is linear else _embedding))
+        elif isinstance(module, embedding) and hasattr(module, "embed_scale") and module.weight.dtype != dtype:
+            streamed.add(id(module.weight))  # Gemma's: its rows times a number, and tied to the head
+            modules.append((module, _scaled_embedding))
     others = [p for p in model.parameters() if p.dtype != dtype and id(p) not in streamed]
     needed = sum(p.numel() for p in others) * dtype.itemsize
     if needed > free_bytes():
@@ -68,3 +71,7 @@ def _embedding(module, dtype, ids):
     import torch.nn.functional as F
 
     return F.embedding(ids, module.weight).to(dtype)
+
+
+def _scaled_embedding(module, dtype, ids):
+    return _embedding(module, dtype, ids) * module.embed_scale.to(dtype)

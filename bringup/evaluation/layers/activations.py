@@ -5,7 +5,7 @@ Points that are no module's output:
 
     self_attn.q_rope, self_attn.k_rope     queries and keys after RoPE, heads side by side
     self_attn.k_cache, self_attn.v_cache   what attention reads: the device's cache after the run
-    self_attn.residual                     the residual stream after attention: what goes into post_attention_layernorm
+    self_attn.residual                     the residual stream after attention: what goes into the norm before the MLP
     mlp.residual                           the residual stream after the MLP: the layer's output
 """
 
@@ -16,17 +16,23 @@ from dataclasses import dataclass, field
 
 ORDER = (
     "input_layernorm",
+    "attention_layernorm",
     "self_attn.q_rope",
     "self_attn.k_rope",
     "self_attn.k_cache",
     "self_attn.v_cache",
     "self_attn",
+    "post_self_attn_layernorm",
     "self_attn.residual",
     "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "feedforward_layernorm",
     "mlp",
+    "post_feedforward_layernorm",
+    "post_mlp_layernorm",
     "mlp.residual",
 )
-MODULES = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+MODULES = tuple(point for point in ORDER if "." not in point)
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 
@@ -116,8 +122,8 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
         for i, layer in enumerate(layers):
             prefix = f"model.layers.{i}."
             hook(layer, lambda _, o, name=prefix + "mlp.residual": _replace(o, take(name, first_of(o))))
-            if norm := modules.get(prefix + "post_attention_layernorm"):
-                hook(norm, lambda x, name=prefix + "self_attn.residual": take(name, x), before=True)
+            if (after := after_attention(layer)) is not None:
+                hook(after, lambda x, name=prefix + "self_attn.residual": take(name, x), before=True)
             if linear := modules.get(prefix + "self_attn.v_proj"):
                 hook(linear, lambda _, o, name=prefix + "self_attn.v_cache": take(name, through_cache(o)))
 
@@ -131,6 +137,16 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
             logits = hf_model(torch.tensor([list(ids)]), use_cache=False).logits
     out.points["lm_head"] = logits[0].float()
     return out
+
+
+def after_attention(layer):
+    """The module of a layer that takes the stream after attention; None where the MLP stands beside attention."""
+    parts = dict(layer.named_children())
+    for name in ("pre_feedforward_layernorm", "feedforward_layernorm"):
+        if name in parts:
+            return parts[name]
+    before = "input_layernorm" in parts or "attention_layernorm" in parts
+    return parts.get("post_attention_layernorm" if before else "mlp")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 from bringup.checkpoints.session import answered
 from bringup.console import progress
-from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, first_of, hooks
+from bringup.evaluation.layers.activations import LAYER, ORDER, Activations, after_attention, first_of, hooks
 from bringup.evaluation.pcc import rel_l2
 
 USERS = 32
@@ -45,10 +45,10 @@ def record_device(model, ids, decode_from, user=0):
             for name in named:
                 hook(modules[name], lambda _, o, name=name: recorder.module(name, first_of(o)))
             for name, module in modules.items():
-                if name.endswith(".post_attention_layernorm"):
-                    mid = name.replace("post_attention_layernorm", "self_attn.residual")
-                    hook(module, lambda x, mid=mid: recorder.hidden(mid, x) or x, before=True)
                 if re.fullmatch(r"model\.layers\.\d+", name):
+                    mid = f"{name}.self_attn.residual"
+                    if (after := after_attention(module)) is not None:
+                        hook(after, lambda x, mid=mid: recorder.hidden(mid, x) or x, before=True)
                     hook(module, lambda _, o, name=name: recorder.hidden(name + ".mlp.residual", first_of(o)))
         past = None
         for n, (start, stop) in enumerate(passes):

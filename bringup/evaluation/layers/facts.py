@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.activations import MODULES, ORDER, place, split
 from bringup.evaluation.layers.declared import BLOCK_FORMATS, formats, word
 from bringup.evaluation.layers.verdict import Divergence
@@ -175,7 +176,8 @@ def _epsilon(call, module, model, precision):
 
 
 def _window(call, module, model, precision):
-    got, want = _number(call, "sliding_window_size"), getattr(module, "sliding_window", None)
+    got = _number(call, "sliding_window_size")
+    want = hf_layers.window(module, module.config) if hasattr(module, "config") else None
     if not got or got == want or got >= getattr(model, "max_seq_len", got + 1):
         return None
     has = f"a window of {want}" if want else "no window"

@@ -2,6 +2,7 @@
 
 import torch
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.activations import record_reference
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.device_activations import USERS, device_cache
@@ -23,7 +24,7 @@ class Attended:
         self.n, self.group = self.q.shape[1], len(self.q) // len(self.k)
         self.pairs = [i // self.group for i in range(len(self.q))]
         self.causal = torch.ones(self.n, self.n, dtype=torch.bool).tril()
-        window = getattr(self.module, "sliding_window", None)
+        window = hf_layers.window(self.module, case.config)
         if window:
             self.causal = self.causal.triu(1 - window)
         self.weight, self.bias = self.module.o_proj.weight.detach().float(), self.module.o_proj.bias

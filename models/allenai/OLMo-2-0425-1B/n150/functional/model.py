@@ -1,0 +1,100 @@
+"""OLMo-2-0425-1B on one Wormhole (n150).
+
+    tokens -> embed_tokens -> 16 x [ x + post_attention_layernorm(self_attn(x)) ;
+                                     x + post_feedforward_layernorm(mlp(x)) ]
+           -> norm -> lm_head -> logits
+
+hidden 2048, MLP 8192 (gated SiLU), 16 query heads and 16 KV heads of 128, q and k normed over all heads, vocabulary
+100352, plain RoPE. Weights, activations and cache are bfloat16. Reference: transformers, Olmo2ForCausalLM.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import ttnn
+
+from bringup.blocks import (
+    CausalLM,
+    Embedding,
+    GatedMLP,
+    LMHead,
+    Mesh,
+    NormOverHeads,
+    Precision,
+    RMSNorm,
+    read_config,
+)
+
+MESH_SHAPE = (1, 1)
+MAX_SEQ_LEN = 1024  # where the caller names none
+WEIGHT_DTYPE = ttnn.bfloat16
+PRECISION = Precision.of(WEIGHT_DTYPE)  # HiFi3 and an fp32 destination everywhere
+
+
+@dataclass(frozen=True)
+class Config:
+    """The HF fields this file reads."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    rms_norm_eps: float
+
+    REQUIRES: ClassVar = {
+        "model_type": ["olmo2"],
+        "attention_bias": [False],
+        "hidden_act": ["silu"],
+        "tie_word_embeddings": [False],
+        "rope_parameters.rope_type": ["default"],
+    }
+
+    @property
+    def head_dim(self):
+        return self.hidden_size // self.num_attention_heads
+
+
+class DecoderLayer(torch.nn.Module):
+    def __init__(self, hf_layer, config: Config, cache, mesh: Mesh, precision: Precision):
+        super().__init__()
+        eps = config.rms_norm_eps
+        self.self_attn = NormOverHeads(hf_layer.self_attn, config, cache, mesh, precision)
+        self.post_attention_layernorm = RMSNorm(hf_layer.post_attention_layernorm, eps, mesh, precision)
+        self.mlp = GatedMLP(hf_layer.mlp, mesh, precision)
+        self.post_feedforward_layernorm = RMSNorm(hf_layer.post_feedforward_layernorm, eps, mesh, precision)
+
+    def forward(self, x, step):
+        x = ttnn.add(x, self.post_attention_layernorm(self.self_attn(x, step)))
+        return ttnn.add(x, self.post_feedforward_layernorm(self.mlp(x)))
+
+
+class Decoder(torch.nn.Module):
+    def __init__(self, hf_decoder, config: Config, cache, mesh: Mesh, precision: Precision):
+        super().__init__()
+        self.embed_tokens = Embedding(hf_decoder.embed_tokens, mesh)
+        self.layers = torch.nn.ModuleList(
+            DecoderLayer(hf_layer, config, cache, mesh, precision) for hf_layer in hf_decoder.layers
+        )
+        self.norm = RMSNorm(hf_decoder.norm, config.rms_norm_eps, mesh, precision)
+
+    def forward(self, tokens, step):
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, step)
+        return x
+
+
+class Olmo2(CausalLM):
+    def __init__(self, hf_model, config: Config, mesh: Mesh, max_seq_len: int, precision: Precision):
+        super().__init__(hf_model, config, mesh, max_seq_len, precision)
+        self.model = Decoder(hf_model.model, config, self.cache, mesh, precision)
+        self.lm_head = LMHead(hf_model.lm_head.weight, mesh, precision)
+
+    def logits(self, x):
+        return self.lm_head(self.model.norm(x))
+
+
+def build_model(hf_model, tt_device, max_seq_len=MAX_SEQ_LEN, precision=PRECISION, data_parallel=False):
+    config = read_config(Config, hf_model.config)
+    return Olmo2(hf_model, config, Mesh(tt_device, data_parallel), max_seq_len, precision)
