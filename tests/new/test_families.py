@@ -87,12 +87,14 @@ def test_what_computes_something_else_is_not_installed(tmp_path, monkeypatch, ca
     """Were a layer without rotation taken for one with it, the file would be held against HF before it is there."""
     from bringup.new.reading import whole
 
-    def turned(*given):
-        part = attention(*given)
-        return dataclasses.replace(part, keywords=())
+    def turned(reads):
+        def read(*given):
+            part = reads(*given)
+            return dataclasses.replace(part, keywords=()) if part.block == "Attention" else part
 
-    attention = whole.PARTS[0][1]
-    monkeypatch.setattr(whole, "PARTS", ((whole.PARTS[0][0], turned), *whole.PARTS[1:]))
+        return read
+
+    monkeypatch.setattr(whole, "PARTS", tuple((takes, turned(reads)) for takes, reads in whole.PARTS))
     config("smollm3").save_pretrained(tmp_path / "hf")
     assert cli.main(["new", str(tmp_path / "hf"), "--id", "some/model", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err

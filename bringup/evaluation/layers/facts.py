@@ -178,10 +178,12 @@ def _epsilon(call, module, model, precision):
 def _window(call, module, model, precision):
     got = _number(call, "sliding_window_size")
     want = hf_layers.window(module, module.config) if hasattr(module, "config") else None
-    if not got or got == want or got >= getattr(model, "max_seq_len", got + 1):
+    least = min(filter(None, (got, want)), default=None)
+    if (got or None) == want or least is None or least >= getattr(model, "max_seq_len", least + 1):
         return None
     has = f"a window of {want}" if want else "no window"
-    return f"the op log: {call.op} sees a window of the last {got} positions, HF has {has}"
+    sees = f"a window of the last {got} positions" if got else "all positions"
+    return f"the op log: {call.op} sees {sees}, HF has {has}"
 
 
 def _fidelity(call, module, model, precision):

@@ -2,7 +2,6 @@
 
 import itertools
 
-from bringup.blocks.router import Routing
 from bringup.new.traits import Part
 
 SAME = 1e-4  # relative L2 of two float32 computations of the same thing
@@ -44,6 +43,8 @@ def read(hf_moe, name, x, out, config, traits):
 
 def _routings(hf_moe, config):
     """(routing, its source, words) that the fields allow, plainest first."""
+    from bringup.blocks.router import Routing
+
     field = lambda names: next((n for n in names if getattr(config, n, None) is not None), None)  # noqa: E731
     top_k, scaled = field(TOP_K), field(SCALES)
     groups = (getattr(config, "n_group", None) or 1, getattr(config, "topk_group", None) or 1)
