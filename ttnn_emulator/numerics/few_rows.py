@@ -3,11 +3,19 @@
 One or two rows, as in decode, take the time of reading the matrix once: torch's own product of this size reaches two
 thirds of the memory's speed on the CPU tried (AMD EPYC, AVX-512). More rows go in tiles of 4 by 4 sums, and nothing is
 opened to float32 beforehand: with AVX2 that is faster than torch's fp32 product of up to some hundred rows.
+
+A word holds two neighbours of a row of the stored matrix [N, K]: the even one, shifted up, and the odd one, its upper
+half, are float32; x has its even and its odd columns apart.
 """
+
+import functools
 
 import numpy as np
 import torch
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from . import compiling  # noqa: F401  says when kernels are compiled
 
@@ -15,19 +23,10 @@ from . import compiling  # noqa: F401  says when kernels are compiled
 WORTH = 1 << 18
 BAND = 64  # columns of the result that a thread takes at a time
 CACHED = 1 << 18  # elements of x beside them: 1 MiB in float32
+COLUMNS, ROWS = 4, 4  # sums that are in registers at a time
 #: The order of a sum is free, infinities and nans are kept.
 REORDER = {"reassoc", "contract", "nsz"}
-
-
-@njit(cache=True, nogil=True)
-def _halves(x):
-    """bfloat16 patterns [M, K] as float32, the even and the odd columns apart."""
-    even, odd = np.empty((x.shape[0], x.shape[1] // 2), np.float32), np.empty((x.shape[0], x.shape[1] // 2), np.float32)
-    for m in range(x.shape[0]):
-        for k in range(x.shape[1] // 2):
-            even[m, k] = np.int32(np.int64(x[m, 2 * k]) << 16).view(np.float32)
-            odd[m, k] = np.int32(np.int64(x[m, 2 * k + 1]) << 16).view(np.float32)
-    return even, odd
+I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 
 @njit(cache=True, nogil=True)
@@ -39,55 +38,109 @@ def _rounded(value):
     return np.int16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
 
 
+@njit(cache=True, nogil=True)
+def _halves(x):
+    """bfloat16 patterns [M, K] as float32, the even and the odd columns apart, [M padded to ROWS, K / 2]."""
+    m = -(-x.shape[0] // ROWS) * ROWS if x.shape[0] > 2 else x.shape[0]
+    even, odd = np.zeros((m, x.shape[1] // 2), np.float32), np.zeros((m, x.shape[1] // 2), np.float32)
+    for m in range(x.shape[0]):
+        for k in range(x.shape[1] // 2):
+            even[m, k] = np.int32(np.int64(x[m, 2 * k]) << 16).view(np.float32)
+            odd[m, k] = np.int32(np.int64(x[m, 2 * k + 1]) << 16).view(np.float32)
+    return even, odd
+
+
+@intrinsic(prefer_literal=True)
+def _sums(typingctx, even, odd, at_x, words, at_w, depth, mask, out, at_out, rows, width):
+    """out[at_out + r * COLUMNS + c] = the sum of `depth` words' products of row r of x and column c of four.
+
+    Flat arrays: even, odd and out float32, words int32; depth a multiple of `width`, the lanes of a vector. For one or
+    two rows, which wait for the memory, the words of the next four columns are called for.
+    """
+    n_rows, lanes = rows.literal_value, width.literal_value
+    floats, ints = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
+
+    def codegen(context, builder, signature, args):
+        def element(array, *terms):
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.gep(data, [functools.reduce(builder.add, terms)])
+
+        def vector(array, kind, *terms):
+            return builder.load(builder.bitcast(element(array, *terms), kind.as_pointer()), align=4)
+
+        def down(i):
+            return builder.mul(args[5], ir.Constant(I64, i))
+
+        def intrinsic_of(name, kind, *operands):
+            return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, operands), name)
+
+        def same(value):
+            return ir.Constant(ints, [value] * lanes)
+
+        fma = intrinsic_of(f"llvm.fma.v{lanes}f32", floats, floats, floats, floats)
+        add = intrinsic_of(f"llvm.vector.reduce.fadd.v{lanes}f32", F32, F32, floats)
+        prefetch = intrinsic_of("llvm.prefetch.p0i8", ir.VoidType(), ir.IntType(8).as_pointer(), I32, I32, I32)
+        read, level, of_data = (ir.Constant(I32, i) for i in (0, 2, 1))
+        zero = ir.Constant(floats, [0.0] * lanes)
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(COLUMNS)] for _ in range(n_rows)]
+        one = builder.insert_element(ir.Constant(ints, ir.Undefined), args[6], ir.Constant(I32, 0))
+        counted = builder.shuffle_vector(one, ir.Constant(ints, ir.Undefined), same(0))
+        step = ir.Constant(I64, lanes)
+        with cgutils.for_range_slice(builder, ir.Constant(I64, 0), args[5], step, I64) as (k, _):
+            for c in range(COLUMNS if n_rows <= 2 else 0):
+                ahead = builder.bitcast(element(3, args[4], down(COLUMNS + c), k), ir.IntType(8).as_pointer())
+                builder.call(prefetch, [ahead, read, level, of_data])
+            halves = []
+            for c in range(COLUMNS):
+                w = builder.and_(vector(3, ints, args[4], down(c), k), counted)
+                pair = builder.shl(w, same(16)), builder.and_(w, same(-65536))
+                halves.append([builder.bitcast(half, floats) for half in pair])
+            for r in range(n_rows):
+                x = [vector(array, floats, args[2], down(r), k) for array in (0, 1)]
+                for c in range(COLUMNS):
+                    total = builder.load(sums[r][c])
+                    for pair in zip(x, halves[c]):
+                        total = builder.call(fma, [*pair, total])
+                    builder.store(total, sums[r][c])
+        for r in range(n_rows):
+            for c in range(COLUMNS):
+                total = builder.call(add, [ir.Constant(F32, -0.0), builder.load(sums[r][c])], fastmath=("reassoc",))
+                builder.store(total, element(7, args[8], ir.Constant(I64, r * COLUMNS + c)))
+        return context.get_dummy_value()
+
+    return types.void(even, odd, at_x, words, at_w, depth, mask, out, at_out, rows, width), codegen
+
+
+@functools.cache
+def _kernel(rows: int, width: int):
+    """The product of tiles of so many rows, in vectors of `width`."""
+
+    @njit(parallel=True, cache=True, nogil=True)
+    def kernel(x, words, mask, most, out):
+        """`most` rows of x stay in the cache while BAND columns are computed."""
+        even, odd = _halves(x)
+        m, depth = even.shape
+        n = words.shape[0]
+        even, odd, flat = even.reshape(-1), odd.reshape(-1), words.reshape(-1)
+        for band in prange((n + BAND - 1) // BAND):
+            sums = np.empty(rows * COLUMNS, np.float32)
+            for start in range(0, m, most):
+                for column in range(BAND * band, min(BAND * band + BAND, n), COLUMNS):
+                    first = min(column, n - COLUMNS)
+                    for row in range(start, min(start + most, m), rows):
+                        _sums(even, odd, row * depth, flat, first * depth, depth, mask, sums, 0, rows, width)
+                        for r in range(min(rows, out.shape[0] - row)):
+                            for c in range(COLUMNS):
+                                out[row + r, first + c] = _rounded(sums[r * COLUMNS + c])
+
+    return kernel
+
+
 @njit(inline="always")
 def _pair(word, mask):
     """The two neighbours in a word of a row of w; the first is in the low half."""
     word = word & mask
     return np.int32(word << 16).view(np.float32), np.int32(word & np.int32(-65536)).view(np.float32)
-
-
-@njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
-def _one(x, words, mask, out):
-    even, odd = _halves(x)
-    for group in prange((words.shape[0] + 3) // 4):  # four columns of w share what is read of x
-        n = min(4 * group, words.shape[0] - 4)
-        a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for k in range(words.shape[1]):
-            e, o = even[0, k], odd[0, k]
-            first, second = _pair(words[n, k], mask)
-            a0 += e * first + o * second
-            first, second = _pair(words[n + 1, k], mask)
-            a1 += e * first + o * second
-            first, second = _pair(words[n + 2, k], mask)
-            a2 += e * first + o * second
-            first, second = _pair(words[n + 3, k], mask)
-            a3 += e * first + o * second
-        out[0, n], out[0, n + 1], out[0, n + 2], out[0, n + 3] = _rounded(a0), _rounded(a1), _rounded(a2), _rounded(a3)
-
-
-@njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
-def _two(x, words, mask, out):
-    even, odd = _halves(x)
-    for group in prange((words.shape[0] + 3) // 4):
-        n = min(4 * group, words.shape[0] - 4)
-        a0, a1, a2, a3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        b0, b1, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for k in range(words.shape[1]):
-            e, o, f, p = even[0, k], odd[0, k], even[1, k], odd[1, k]
-            first, second = _pair(words[n, k], mask)
-            a0 += e * first + o * second
-            b0 += f * first + p * second
-            first, second = _pair(words[n + 1, k], mask)
-            a1 += e * first + o * second
-            b1 += f * first + p * second
-            first, second = _pair(words[n + 2, k], mask)
-            a2 += e * first + o * second
-            b2 += f * first + p * second
-            first, second = _pair(words[n + 3, k], mask)
-            a3 += e * first + o * second
-            b3 += f * first + p * second
-        out[0, n], out[0, n + 1], out[0, n + 2], out[0, n + 3] = _rounded(a0), _rounded(a1), _rounded(a2), _rounded(a3)
-        out[1, n], out[1, n + 1], out[1, n + 2], out[1, n + 3] = _rounded(b0), _rounded(b1), _rounded(b2), _rounded(b3)
 
 
 @njit(inline="always")
@@ -98,8 +151,9 @@ def _put(out, m, n, a, b, c, d):
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
-def _many(even, odd, words, mask, rows, out):
-    """even, odd [M, K / 2], M a multiple of 4; `rows` of them stay in the cache while BAND columns are computed."""
+def _many(x, words, mask, rows, out):
+    """As `_kernel`'s, in plain loops."""
+    even, odd = _halves(x)
     for band in prange((words.shape[0] + BAND - 1) // BAND):
         zero = np.float32(0)
         first, end = BAND * band, min(BAND * band + BAND, words.shape[0])
@@ -149,7 +203,7 @@ def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
         and w.shape[1] >= 4
         and w.stride(0) == 1
         and w.stride(1) == w.shape[0]
-        and w.shape[0] % 2 == 0
+        and w.shape[0] % 32 == 0  # whole vectors of words
         and w.storage_offset() % 2 == 0
         and x.device.type == "cpu"
         and x.dtype == w.dtype == torch.bfloat16
@@ -158,14 +212,20 @@ def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
 
 def product(x: torch.Tensor, w: torch.Tensor, drop: int = 0) -> torch.Tensor:
     """x [M, K] @ w [K, N] in fp32, rounded once to bfloat16; `drop` low bits of w count as zeros."""
-    out = torch.empty(x.shape[0], w.shape[1], dtype=torch.int16)
+    m = x.shape[0]
+    out = torch.empty(m, w.shape[1], dtype=torch.int16)
     half = 0x10000 - (1 << drop)  # the bits that count, of both neighbours
     words, mask = w.T.view(torch.int32).numpy(), np.int32((half << 16 | half) - (1 << 32))
-    if x.shape[0] <= 2:
-        patterns = x.contiguous().view(torch.int16).numpy()
-        (_one if x.shape[0] == 1 else _two)(patterns, words, mask, out.numpy())
+    most = max(ROWS, CACHED // x.shape[1] // ROWS * ROWS)
+    patterns, width = x.contiguous().view(torch.int16).numpy(), _width()
+    if m <= ROWS or width > 8:
+        _kernel(m if m <= 2 else ROWS, width)(patterns, words, mask, most, out.numpy())
     else:
-        x = torch.nn.functional.pad(x, (0, 0, 0, -x.shape[0] % 4))
-        even, odd = (x[:, i::2].to(torch.float32).contiguous().numpy() for i in (0, 1))
-        _many(even, odd, words, mask, max(4, CACHED // x.shape[1] // 4 * 4), out.numpy())
+        _many(patterns, words, mask, most, out.numpy())
     return out.view(torch.bfloat16)
+
+
+@functools.cache
+def _width() -> int:
+    """Lanes of a vector. With eight numba's own code of `_many` is the faster one for many rows."""
+    return 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8
