@@ -150,6 +150,12 @@ def _put(out, m, n, a, b, c, d):
         out[m, n], out[m, n + 1], out[m, n + 2], out[m, n + 3] = _rounded(a), _rounded(b), _rounded(c), _rounded(d)
 
 
+@njit(inline="always")
+def _row(a, b, c, d, e, o, w0, v0, w1, v1, w2, v2, w3, v3):
+    """Four sums of a row of x with its next two elements times those of four rows of w."""
+    return a + (e * w0 + o * v0), b + (e * w1 + o * v1), c + (e * w2 + o * v2), d + (e * w3 + o * v3)
+
+
 @njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
 def _many(x, words, mask, rows, out):
     """As `_kernel`'s, in plain loops."""
@@ -171,25 +177,13 @@ def _many(x, words, mask, rows, out):
                         w2, v2 = _pair(words[n + 2, k], mask)
                         w3, v3 = _pair(words[n + 3, k], mask)
                         e, o = even[m + 0, k], odd[m + 0, k]
-                        a0 += e * w0 + o * v0
-                        a1 += e * w1 + o * v1
-                        a2 += e * w2 + o * v2
-                        a3 += e * w3 + o * v3
+                        a0, a1, a2, a3 = _row(a0, a1, a2, a3, e, o, w0, v0, w1, v1, w2, v2, w3, v3)
                         e, o = even[m + 1, k], odd[m + 1, k]
-                        b0 += e * w0 + o * v0
-                        b1 += e * w1 + o * v1
-                        b2 += e * w2 + o * v2
-                        b3 += e * w3 + o * v3
+                        b0, b1, b2, b3 = _row(b0, b1, b2, b3, e, o, w0, v0, w1, v1, w2, v2, w3, v3)
                         e, o = even[m + 2, k], odd[m + 2, k]
-                        c0 += e * w0 + o * v0
-                        c1 += e * w1 + o * v1
-                        c2 += e * w2 + o * v2
-                        c3 += e * w3 + o * v3
+                        c0, c1, c2, c3 = _row(c0, c1, c2, c3, e, o, w0, v0, w1, v1, w2, v2, w3, v3)
                         e, o = even[m + 3, k], odd[m + 3, k]
-                        d0 += e * w0 + o * v0
-                        d1 += e * w1 + o * v1
-                        d2 += e * w2 + o * v2
-                        d3 += e * w3 + o * v3
+                        d0, d1, d2, d3 = _row(d0, d1, d2, d3, e, o, w0, v0, w1, v1, w2, v2, w3, v3)
                     _put(out, m + 0, n, a0, a1, a2, a3)
                     _put(out, m + 1, n, b0, b1, b2, b3)
                     _put(out, m + 2, n, c0, c1, c2, c3)

@@ -69,28 +69,6 @@ def full(
     return _filled("ttnn.full", shape, fill_value, dtype, layout, device, memory_config, optional_tensor)
 
 
-def constant_op(name: str, value: int, doc: str):
-    """The op `ttnn.<name>`: a new tensor of one value."""
-    full = f"ttnn.{name}"
-
-    @op(full)
-    def call(
-        shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
-        memory_config: MemoryConfig | None = None,
-    ) -> Tensor:  # fmt: skip
-        return _filled(full, shape, value, dtype, layout, device, memory_config)
-
-    call.__doc__ = described(
-        f"{doc}: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said.", Shapes="as given",
-        Dtypes="all; bfloat16 by default", Source=f"recorded contract, op `{full}`",
-    )  # fmt: skip
-    return call
-
-
-zeros = constant_op("zeros", 0, "A tensor of zeros")
-ones = constant_op("ones", 1, "A tensor of ones")
-
-
 @op("ttnn.empty")
 def empty(
     shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
@@ -141,26 +119,36 @@ def full_like(
     return _like("ttnn.full_like", tensor, fill_value, dtype, layout, device, memory_config, optional_tensor)
 
 
-def constant_like(name: str, value: int, doc: str):
-    """The op `ttnn.<name>`: a tensor of one value, otherwise like another."""
-    full = f"ttnn.{name}"
+def constant_ops(name: str, value: int, doc: str):
+    """The ops `ttnn.<name>`, a new tensor of one value, and `ttnn.<name>_like`, otherwise like another tensor."""
+    full, like = f"ttnn.{name}", f"ttnn.{name}_like"
 
     @op(full)
     def call(
+        shape, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
+        memory_config: MemoryConfig | None = None,
+    ) -> Tensor:  # fmt: skip
+        return _filled(full, shape, value, dtype, layout, device, memory_config)
+
+    @op(like)
+    def call_like(
         tensor: Tensor, dtype: DataType | None = None, layout: Layout | None = None, device: MeshDevice | None = None,
         memory_config: MemoryConfig | None = None, optional_tensor: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        return _like(full, tensor, value, dtype, layout, device, memory_config, optional_tensor)
+        return _like(like, tensor, value, dtype, layout, device, memory_config, optional_tensor)
 
     call.__doc__ = described(
-        f"{doc}, otherwise like `tensor`.", Shapes="the tensor's", Dtypes="all; the tensor's by default",
-        Source=f"recorded contract, op `{full}`",
+        f"A tensor of {doc}: bfloat16, ROW_MAJOR (TILE for block formats), on the host unless said.", Shapes="as given",
+        Dtypes="all; bfloat16 by default", Source=f"recorded contract, op `{full}`",
     )  # fmt: skip
-    return call
+    call_like.__doc__ = described(
+        f"{doc.capitalize()}, otherwise like `tensor`.", Shapes="the tensor's", Dtypes="all; the tensor's by default",
+        Source=f"recorded contract, op `{like}`",
+    )  # fmt: skip
 
 
-zeros_like = constant_like("zeros_like", 0, "Zeros")
-ones_like = constant_like("ones_like", 1, "Ones")
+constant_ops("zeros", 0, "zeros")
+constant_ops("ones", 1, "ones")
 
 
 @op("ttnn.empty_like")

@@ -1,11 +1,13 @@
-"""SmolLM2-135M-Instruct on n150, with a small random model of its kind: prompts, decode and generate() are HF's."""
+"""SmolLM2-135M-Instruct, with a small random model of its kind: prompts, decode and generate() are HF's."""
 
 from pathlib import Path
+
+import pytest
 
 from bringup.new import small
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "models/HuggingFaceTB/SmolLM2-135M-Instruct/n150/functional/model.py"
+MODEL = ROOT / "models/HuggingFaceTB/SmolLM2-135M-Instruct"
 # HuggingFaceTB/SmolLM2-135M-Instruct with its heads, norms, biases and ties, and few layers of small sizes.
 SMALL = {
     "model_type": "llama",
@@ -30,5 +32,6 @@ SMALL = {
 }
 
 
-def test_prompts_and_decode_are_hfs():
-    small.check(MODEL, SMALL, "n150")
+@pytest.mark.parametrize("system", ["n150", "p150"])
+def test_prompts_and_decode_are_hfs(system):
+    small.check(MODEL / system / "functional" / "model.py", SMALL, system)
