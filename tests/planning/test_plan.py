@@ -100,6 +100,9 @@ def test_the_document_is_current():
     """bringup plan --docs writes it."""
     text = (ROOT / "docs" / "planning.md").read_text()
     assert all(str(figure) in text for figure in docs.figures(stored()).values())
+    assert docs.TEMPLATE.read_text().partition("## Sweeps")[2].strip() in text, (
+        "text of the page stands in its template"
+    )
     for names in docs.FAMILIES:
         assert docs.section(LLAMA, names) in text
 
