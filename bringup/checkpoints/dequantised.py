@@ -8,7 +8,6 @@ that it was made from is no part of any figure.
 
 import hashlib
 import math
-import os
 import tempfile
 from pathlib import Path
 
@@ -66,7 +65,8 @@ def _make(file, tensors, dtype, directory):
     )
     own = any(file.parent.glob("tokenizer*"))
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".making-") as place:
+    hidden = {"dir": directory.parent, "prefix": ".making-", "ignore_cleanup_errors": True}  # it is moved away
+    with tempfile.TemporaryDirectory(**hidden) as place:
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 file.parent,
@@ -95,8 +95,6 @@ def _make(file, tensors, dtype, directory):
         except OSError:  # somebody else was faster
             if not directory.is_dir():
                 raise
-        else:
-            os.mkdir(place)  # the context takes it away
 
 
 def _plausible(file, config, tensors):

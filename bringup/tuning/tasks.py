@@ -73,9 +73,9 @@ class Common:
 
         names = {f.name for f in fields(Settings)} - {"max_seq_len", "chat"}
         given = {k: v for k, v in asdict(self).items() if k in names}
-        length = self.max_seq_len
+        given["model"], length = self.model or _id(self), self.max_seq_len
         if length is None:
-            source = sources.find_source(self.model or _id(self), cache_dir=self.cache_dir or None)
+            source = sources.find_source(given["model"], cache_dir=self.cache_dir or None)
             length = min(1024, sources.load_config(source).max_position_embeddings)
         prompt = {"prompt": "A", "max_new_tokens": 1, "three_way": False}
         job = Job(Settings(**given, **prompt, max_seq_len=length), hf_only=side == "hf")
