@@ -66,6 +66,7 @@ def add_arguments(parser):
                         help="where references are kept")  # fmt: skip
     spread.add_arguments(parser, "runs")
     parser.add_argument("--out", type=arguments.name, metavar="DIR", help="default: sweeps/<model>-accuracy")
+    parser.add_argument("--kept", action="store_true", help="run nothing: a page of the rows that are there")
     parser.add_argument("--document", type=arguments.name, metavar="FILE", help="write the page (docs/accuracy.md)")
     parser.add_argument("--json", action="store_true", help="print the rows as one JSON line instead")
 
@@ -128,9 +129,14 @@ def run(args):
     there = sum(path.is_file() for path in work)
     say = print if not args.json else lambda *a, **k: None
     say(f"{len(work)} runs of {shown(common.model_py)}, {there} are there already; results in {shown(out)}", flush=True)
-    failed = spread.run(write_point, work, args.jobs, args.engine, "accuracy")
+    missing = [r for r in asked if args.kept and not files[r].is_file()]
+    asked = [r for r in asked if r not in missing]
+    if not asked:
+        raise BadInput("--kept, and no row is there", got=shown(out / "points"), want="a run without --kept before it")
+    failed = spread.run(write_point, {files[r]: work[files[r]] for r in asked}, args.jobs, args.engine, "accuracy")
     rows = [vars(r) | vars(CHOICES[r.choice][0]) | sweep.found(files[r], failed) for r in asked]
-    record = {"format": 1, "command": _command(args), "model": reference, "rows": compared(rows)}
+    record = {"format": 1, "command": _command(args), "model": reference, "rows": compared(rows),
+              "missing": [r.name for r in missing]}  # fmt: skip
     write_json(out / "accuracy.json", record)
     if args.json:
         print(json.dumps(plain(record)))
@@ -147,8 +153,8 @@ def _name(args):
 
 
 def _command(args):
-    words = ["bringup accuracy", args.model_py, "--model", Path(args.model or "ID").name]
-    return " ".join([*words, "--document", "docs/accuracy.md"])
+    model = f"    --model {Path(args.model).name} " if args.model else "    "
+    return f"bringup accuracy {args.model_py} \\\n{model}--document docs/accuracy.md"
 
 
 def _prepare(args, system):

@@ -87,6 +87,17 @@ def test_exact_runs_what_is_marked(folder, monkeypatch):
     assert accuracy_page.page(record)
 
 
+def test_kept_runs_nothing_and_says_what_is_missing(folder, record, monkeypatch):
+    monkeypatch.setattr(accuracy, "measure", None)
+    page = folder / "kept.md"
+    found = run(folder, "--numerics", "fast,exact", "--systems", "n150", "--kept", "--document", page)
+    assert found["rows"] == [r for r in record["rows"] if r["system"] == "n150"]
+    assert len(found["missing"]) == 3, "all of `exact`"
+    assert "not been run yet" in page.read_text()
+    with pytest.raises(BadInput, match="no row is there"):
+        run(folder, "--numerics", "exact", "--systems", "n150", "--kept", choices="HiFi4")
+
+
 @pytest.mark.parametrize(
     "words", [("--systems", "n151"), ("--numerics", "slow"), ("--choices", "as shipped;x"), ("--systems", ",")]
 )
