@@ -55,17 +55,23 @@ TARGETS = (
     ("exact 32 decode", ">=", 1.0, "a decode step in `exact`, of `fast`'s", "{:.2f}x"),
     ("bfloat8_b 128 decode", "<=", 0.7, "a decode step with bfloat8_b weights, of HF's", "{:.2f}x"),
     ("bfloat8_b 128 prefill", "<=", 1.2, "a prompt of 128 with bfloat8_b weights, of HF's", "{:.2f}x"),
+    ("exact_eval_seconds", "<", 30, "`eval.py` of a tiny model in `exact`, 100 tokens", "{:.0f} s"),
+    ("demo_seconds", "<", 15, "`bringup demo`, the second time", "{:.0f} s"),
+    ("large_eval_seconds", "<", 180, "`eval.py` of ALLaM-7B from disk, 16 tokens", "{:.0f} s"),
+    ("large_eval_gib", "<=", 16, "its peak memory", "{:.1f} GiB"),
     ("op_overhead_microseconds", "<", 30, "host time of `ttnn.add` on one tile without its arithmetic", "{:.0f} us"),
     ("conversion_vs_ttnn", ">=", 3.0, "bfloat16 weights to bfloat8_b, of the ttnn wheel's own speed", "{:.1f}x"),
     ("eval_help_seconds", "<", 0.5, "`eval.py --help`", "{:.2f} s"),
 )
+#: An HF model whose prompt takes so many times the other's has no turn at longer prompts.
+SLOW = 3
 #: Variables that make a processor behave as a lesser one, for `machine`.
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "NUMBA_CPU_NAME")
 
 
 def add_arguments(parser):
     parser.add_argument("--groups", type=arguments.name, default=",".join(GROUPS), metavar="LIST",
-                        help=f"of {','.join(GROUPS)} (default: all)")  # fmt: skip
+                        help=f"of {','.join(GROUPS)}, or none (default: all)")  # fmt: skip
     parser.add_argument("--jobs", type=arguments.name, metavar="LIST",
                         help="of a group's jobs only these, such as 128,1024 (default: all)")  # fmt: skip
     parser.add_argument("--layers", type=arguments.positive, metavar="N",
@@ -77,6 +83,8 @@ def add_arguments(parser):
         help="cpu: seconds computed, not passed, for a machine that others use; with OMP_NUM_THREADS=1 and "
         "NUMBA_NUM_THREADS=1, as waiting threads compute too",
     )  # fmt: skip
+    parser.add_argument("--large", action="store_true",
+                        help="also ALLaM-7B, from 13 GB of random weights written to the cache folder")  # fmt: skip
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="of the weights and the prompts")
     parser.add_argument("--json", type=arguments.name, metavar="FILE", help="write the figures")
     parser.add_argument("--document", type=arguments.name, metavar="FILE", help="write them as a page (docs/speed.md)")
@@ -92,7 +100,7 @@ def run(args):
             raise BadInput("--runs are written as a page", want="--document FILE")
         write(args.document, document([_kept(path) for path in args.runs]))
         return
-    groups = args.groups.split(",")
+    groups = args.groups.split(",") if args.groups != "none" else []
     if unknown := set(groups) - set(GROUPS):
         raise BadInput("unknown group", got=", ".join(sorted(unknown)), want="of " + ", ".join(GROUPS))
     jobs = {job for group in groups for job in GROUPS[group].jobs}
@@ -106,7 +114,7 @@ def run(args):
         print(f"note: others are using this machine (load {load[0]:.1f}), so the ratios are rough")
     for name in groups:
         result["groups"][name] = compete(name, args)
-    result["parts"] = _parts()
+    result["parts"] = _parts(args.clock, args.large)
     load.append(os.getloadavg()[0])
     result |= figures(result)
     print()
@@ -124,14 +132,15 @@ def _kept(path):
         return json.loads(Path(path).read_text())
 
 
-def _parts():
+def _parts(clock, large):
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     from bringup.bench import parts
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
-        return apart.submit(parts.measure).result()
+        found = apart.submit(parts.measure).result()
+    return found | parts.commands(clock, large)
 
 
 # ---------------------------------------------------------------- models
@@ -155,15 +164,19 @@ def compete(name, args):
             Contender(Order(kind, group.model, str(model_py), system, numerics, layers, args.seed, room, args.clock))
         )
     found = {"model": group.model, "layers": layers, "jobs": {}, "contenders": {}}
+    slow = set()
     for job_name, job in jobs.items():
-        times = {c.kind: {"prefill": [], "decode": []} for c in contenders}
+        here = [c for c in contenders if job.steady or c.kind not in slow]
+        times = {c.kind: {"prefill": [], "decode": []} for c in here}
         for turn in range(args.repeats + 1):  # the first one warms up
-            for contender in contenders:
+            for contender in here:
                 prefill, *steps = contender.turn(job)
                 if turn:
                     times[contender.kind]["prefill"].append(prefill)
                     times[contender.kind]["decode"].append(statistics.median(steps))
         found["jobs"][job_name] = times
+        prompts = {k: statistics.median(taken["prefill"]) for k, taken in times.items() if k in HF}
+        slow |= {k for k, seconds in prompts.items() if seconds > SLOW * min(prompts.values())}
         for kind, taken in times.items():
             shown = "".join(f"{statistics.median(s):>10.4f} s {phase}" for phase, s in taken.items())
             print(f"{job_name:10}{kind:10}{shown}", flush=True)

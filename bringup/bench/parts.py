@@ -5,10 +5,14 @@ Each figure is the best of several runs: on a shared machine the one least distu
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+from bringup.errors import BringupError
 from bringup.files import PACKAGES, PROJECT
 
 WEIGHT = (4096, 14336)  # in, out: the MLP of a 7B model
@@ -114,6 +118,53 @@ def help_seconds():
     """Start to end of `eval.py --help`."""
     command = [sys.executable, str(PROJECT / "eval.py"), "--help"]
     return best(lambda: subprocess.run(command, check=True, capture_output=True), 1.0)
+
+
+#: Figure -> what is run, as people run it; what it has compiled or written to the cache folder is there.
+LLAMA = "models/meta-llama/Llama-3.2-1B/n150/functional/model.py"
+ALLAM = "models/humain-ai/ALLaM-7B-Instruct-preview/n150/functional/model.py"
+COMMANDS = {
+    "exact_eval": [
+        "eval",
+        LLAMA,
+        "--model",
+        "checkpoints/tiny-llama",
+        "--numerics",
+        "exact",
+        "--min_new_tokens",
+        "100",
+    ],
+    "demo": ["demo"],
+}
+LARGE = {"large_eval": ["eval", ALLAM, "--random-weights", "--min_new_tokens", "16", "--max_new_tokens", "16"]}
+
+
+def commands(clock="wall", large=False):
+    """{name_seconds, name_gib: peak memory} of a second run of each command."""
+    now = {"wall": time.perf_counter, "cpu": _of_children}[clock]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGES), "HF_HUB_OFFLINE": "1"}
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, words in (COMMANDS | (LARGE if large else {})).items():
+            command = [sys.executable, "-m", "bringup.cli", *words]
+            for _ in range(2):
+                start = now()
+                with open(Path(folder) / "told", "w+") as told:
+                    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=told, stderr=told)
+                    _, status, usage = os.wait4(process.pid, 0)
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    seconds = now() - start
+                    if process.returncode:
+                        told.seek(0)
+                        raise BringupError(f"bringup {' '.join(words)} failed", got=told.read().strip()[-500:])
+            found |= {f"{name}_seconds": seconds, f"{name}_gib": usage.ru_maxrss / 2**20}
+    return found
+
+
+def _of_children():
+    """Processor seconds of the processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measure(numerics=None):

@@ -1,6 +1,7 @@
 """The verdicts and the page of `bringup bench`, from figures made up here; contenders that take turns; the small
 measurements beside the models."""
 
+import argparse
 import json
 
 import pytest
@@ -21,6 +22,7 @@ def result():
     parts = {
         "conversion_gb_per_second": 7.2, "ttnn_conversion_gb_per_second": 3.6, "ttnn_conversion": "recorded: somewhere",
         "op_overhead_microseconds": {"ttnn.add": 14.0, "ttnn.silu": 8.0}, "eval_help_seconds": 0.04,
+        "demo_seconds": 9.0, "demo_gib": 0.5,
         "exact_macs_per_second_per_core": {"LoFi, bf16 destination": 1.2e10},
     }  # fmt: skip
     one = {
@@ -79,6 +81,8 @@ def test_the_page_shows_what_was_measured_and_on_what(result, tmp_path):
     assert "the ttnn wheel 3.60 GB/s (recorded: somewhere)" in text
     assert "`ttnn.add` 14 us, `ttnn.silu` 8 us." in text
     assert "LoFi, bf16 destination 12.0 billion" in text
+    assert "| `bringup demo`, the second time | < 15 s | 9 s | yes |" in text
+    assert "- `bringup demo`: 9.0 s, peak memory 0.50 GiB." in text
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,45 @@ def test_a_contender_that_fails_says_why():
     order = Order("n150", "org/unknown", "no/such/model.py", "n150", "fast", 1, 0, 256, "wall")
     with pytest.raises(BringupError, match="n150 failed"):
         Contender(order)
+
+
+class Made:
+    """A contender whose prompt takes as long as its kind says."""
+
+    load_seconds = 0
+    asked = []
+
+    def __init__(self, order):
+        self.kind = order.kind
+
+    def turn(self, job):
+        self.asked.append((self.kind, job.prefill))
+        return [{"hf_bf16": 4, "hf_fp32": 1, "n150": 1}[self.kind] * job.prefill, 1.0]
+
+    def close(self):
+        return 0
+
+
+def test_a_slow_hf_has_no_turn_at_longer_prompts(monkeypatch):
+    monkeypatch.setattr(bench, "Contender", Made)
+    args = argparse.Namespace(jobs=None, layers=1, repeats=1, seed=0, clock="wall")
+    jobs = bench.compete("n150", args)["jobs"]
+    assert {name: list(times) for name, times in jobs.items()} == {
+        "128": ["hf_bf16", "hf_fp32", "n150"],
+        "1024": ["hf_fp32", "n150"],
+        "32 users": ["hf_bf16", "hf_fp32", "n150"],
+    }
+    assert ("hf_bf16", 1024) not in Made.asked
+
+
+def test_a_command_is_timed_and_one_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(bench_parts, "COMMANDS", {"help": ["--version"]})
+    found = bench_parts.commands("cpu")
+    assert 0 < found["help_seconds"] < 60
+    assert 0.001 < found["help_gib"] < 1
+    monkeypatch.setattr(bench_parts, "COMMANDS", {"help": ["nothing"]})
+    with pytest.raises(BringupError, match="bringup nothing failed"):
+        bench_parts.commands()
 
 
 @pytest.mark.slow
