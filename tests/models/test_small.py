@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from bringup import backends
+from bringup.checkpoints.known import known_config
+from bringup.new import small
 from tests.blocks.common import (
     APPROXIMATE_EXP,
     CONFIGS,
@@ -15,12 +17,9 @@ from tests.blocks.common import (
     small_hf_model,
 )
 
-# Of the models that have a small one; others, such as `bringup new` writes, bring a test of their own.
-FILES = sorted(
-    str(path.relative_to(MODELS).parents[1])
-    for path in MODELS.glob("*/*/*/functional/model.py")
-    if path.parents[2].name in CONFIGS
-)
+ALL = sorted(str(path.relative_to(MODELS).parents[1]) for path in MODELS.glob("*/*/*/functional/model.py"))
+# Those written by hand have a small model by hand.
+FILES = [file for file in ALL if file.split("/")[1] in CONFIGS]
 
 
 def test_there_is_a_file_for_every_model_and_system():
@@ -54,6 +53,14 @@ def test_prompt_and_decode_are_hfs(file):
             assert as_good_as_bf16(out.logits[:, 0], want[:, i], bf16[:, i], model.mesh.chips, APPROXIMATE_EXP)
         text = model.generate(ids[:, :5], max_new_tokens=4, do_sample=False)
         assert text.shape[0] == 2
+
+
+@pytest.mark.parametrize("file", sorted({*ALL} - {*FILES}))
+def test_a_file_that_new_wrote_is_hfs(file):
+    """As the test that `bringup new` writes beside such a file."""
+    hf_id, system = file.rsplit("/", 1)
+    config = known_config(hf_id)
+    small.check(MODELS / file / "functional/model.py", small.fields(config, small.layers(config)), system)
 
 
 @pytest.mark.parametrize(
