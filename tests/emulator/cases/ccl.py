@@ -218,21 +218,27 @@ CASES = {
         Refused((T((1, 1, 20, 64), mapper=replicated),), dict(dim=2, **THREE), "tiles at dimension 2", system="t3000"),
     ],
     "ttnn.experimental.all_gather_matmul_async": [
-        Refused((SHARED, T((512, 512), mapper=replicated)), FUSED, "bad optional access", system="n300"),
+        Refused((SHARED, T((1, 1, 512, 512), mapper=replicated)), FUSED, "bad optional access", system="n300"),
         Refused(
-            (SHARED, T((512, 512), mapper=replicated)),
+            (SHARED, T((1, 1, 512, 512), mapper=replicated)),
             dict(FUSED, program_config=PROGRAM),
             "linear is not support when using fused",
             system="n300",
         ),
         Refused(
-            (SHARED, T((256, 512), mapper=replicated)),
+            (SHARED, T((1, 1, 256, 512), mapper=replicated)),
             dict(FUSED, program_config=PROGRAM),
             "Dimension K",
             system="n300",
         ),
         Refused(
             (SHARED, T((512, 512), mapper=replicated)),
+            dict(FUSED, program_config=PROGRAM),
+            "to be of rank 4",
+            system="n300",
+        ),
+        Refused(
+            (SHARED, T((1, 1, 512, 512), mapper=replicated)),
             dict(FUSED, dim=2, program_config=PROGRAM),
             "requires dim=3",
             system="n300",
