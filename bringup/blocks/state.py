@@ -11,6 +11,7 @@ import ttnn
 
 from bringup.blocks import weights
 from bringup.blocks.parallel import TILE, USERS, Mesh
+from bringup.blocks.precision import Precision, compute_config
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class CausalConv(torch.nn.Module):
         if hf_conv.bias is not None:
             bias = weights.dealt(hf_conv.bias.detach()[:, None], sizes, mesh.tensor_ways).T[None, None]
             self.bias = mesh.put(bias, ttnn.bfloat16, ttnn.TILE_LAYOUT, shard_dim=cut)
+        self.compute = compute_config()
         self.taps, self.width = self.weight.shape[0], self.weight.shape[-1]
         states.inputs = self.taps - 1
         self.state = states.zeros((self.taps - 1, 1, USERS, self.width), ttnn.bfloat16)
@@ -100,7 +102,8 @@ class CausalConv(torch.nn.Module):
         window = ttnn.concat([self.state, x], dim=0)  # [taps, 1, 32, width]
         moved = ttnn.slice(window, (1, 0, 0, 0), (self.taps, 1, USERS, self.width))
         ttnn.copy(moved, self.state)
-        return ttnn.sum(ttnn.mul(window, self.weight, dtype=ttnn.float32), dim=0, keepdim=True)
+        terms = ttnn.mul(window, self.weight, dtype=ttnn.float32)
+        return ttnn.experimental.fast_reduce_nc(terms, dims=[0], compute_kernel_config=self.compute)
 
 
 class ShortConv(torch.nn.Module):
@@ -109,7 +112,7 @@ class ShortConv(torch.nn.Module):
     B, C and x are column-parallel, out is row-parallel.
     """
 
-    def __init__(self, hf_conv: torch.nn.Module, cache, mesh: Mesh, precision):
+    def __init__(self, hf_conv: torch.nn.Module, cache, mesh: Mesh, precision: Precision):
         super().__init__()
         self.mesh, self.compute = mesh, precision.linear
         hidden = hf_conv.out_proj.weight.shape[0]

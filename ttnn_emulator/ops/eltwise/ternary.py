@@ -75,7 +75,8 @@ def where(
     else:
         _tiled(p, t, f)
         shape, dtype = _broadcast_three("ttnn.where", p, t, f), t.dtype
-    out = result(shape, dtype, p.layout, binary_memory(p, None, shape, memory_config))
+    beside = tensors[0] if len(tensors) == 1 else p  # where the result goes (ttnn 0.81.1: asked, DRAM and L1)
+    out = result(shape, dtype, p.layout, binary_memory(beside, None, shape, memory_config))
     made = NAME[out.dtype if output_tensor is None else output_tensor.dtype]
     numbers = [None if isinstance(v, Tensor) else _cut(number("ttnn.where", v), made) for v in (t, f)]
 
