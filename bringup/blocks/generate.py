@@ -311,7 +311,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self._prompts_run.add((rows, first))
         whole, pages = self.cache.prompt_chunk is None, self.cache.of_prompt(row, start, rows)
         turns = {name: rope.of_prompt(start, rows, whole) for name, rope in self.ropes.items()}
-        tokens_of = self.cache.states.of_prompt(lengths, rows)
+        tokens_of = self.cache.states.of_prompt(lengths, rows, row)
         step = self.new_step(turns, is_decode=False, row=row, start=start, pages=pages, tokens=tokens_of)
         hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
         if first >= rows:

@@ -89,7 +89,7 @@ class Router(torch.nn.Module):
             return scores
         rows, experts, groups = scores.shape[-2], scores.shape[-1], self.routing.groups
         best, _ = ttnn.topk(ttnn.reshape(scores, (1, rows, groups, experts // groups)), k=2, dim=-1)
-        of_group = ttnn.reshape(ttnn.sum(best, dim=-1), (1, 1, rows, groups))
+        of_group = ttnn.reshape(ttnn.sum(best, dim=-1, keepdim=True), (1, 1, rows, groups))
         is_open = ttnn.matmul(
             ttnn.typecast(self._largest(of_group, self.routing.top_groups), ttnn.bfloat16), self.members
         )

@@ -19,7 +19,8 @@ class Tokens:
     """Which rows of a piece of a prompt are tokens, and not padding: by them states end where the prompt does."""
 
     mask: ttnn.Tensor  # [1, 1, rows, 1] float32, 1 where a token is
-    ends: ttnn.Tensor  # [1, inputs that a convolution keeps] uint32: their number, one more, and so on
+    ends: ttnn.Tensor  # [1, 32 * inputs that a convolution keeps] uint32: their number, 32 times, one more, and so on
+    user: ttnn.Tensor  # [1, 1, 32, 1] bfloat16, 1 in the user's row
 
 
 class States:
@@ -40,17 +41,22 @@ class States:
             ttnn.copy(nothing, state)
             ttnn.deallocate(nothing)
 
-    def of_prompt(self, lengths: list[int], rows: int) -> Tokens | None:
-        """For a piece of `rows` rows, of which each chip group has so many tokens or all, or none; None where no layer
-        has a state."""
+    def of_prompt(self, lengths: list[int], rows: int, row: int) -> Tokens | None:
+        """For a piece of `rows` rows, of which each chip group has so many tokens or all, or none, of the user in `row`;
+        None where no layer has a state."""
         if not self.kept:
             return None
         idle = [0] * (self.mesh.data_ways - len(lengths))
         lengths = torch.tensor(lengths + idle)[:, None].clamp(0, rows)
         at = torch.arange(rows)[None]
         mask = self.mesh.put_users((at < lengths).float()[:, None, :, None], ttnn.float32)
-        ends = self.mesh.put_users((lengths + torch.arange(self.inputs)).int(), ttnn.uint32)
-        return Tokens(ttnn.to_layout(mask, ttnn.TILE_LAYOUT), ends)
+        ends = (lengths + torch.arange(self.inputs)).int().repeat_interleave(USERS, 1)
+        user = (torch.arange(USERS) == row).float()[None, None, :, None]
+        return Tokens(
+            ttnn.to_layout(mask, ttnn.TILE_LAYOUT),
+            self.mesh.put_users(ends, ttnn.uint32),
+            self.mesh.put(user, ttnn.bfloat16, ttnn.TILE_LAYOUT),
+        )
 
 
 class CausalConv(torch.nn.Module):
@@ -88,8 +94,10 @@ class CausalConv(torch.nn.Module):
                 (1, 1, before, self.width), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=self.state.device()
             )
         whole = ttnn.concat([past, x], dim=2)
-        last = ttnn.embedding(step.tokens.ends, whole, layout=ttnn.TILE_LAYOUT)  # rows of a table: the last inputs
-        ttnn.update_cache(self.state, ttnn.reshape(last, (1, 1, before, self.width)), step.row)
+        # The last inputs, looked up as rows of a table, once for each user. (update_cache takes no row wider than 512.)
+        last = ttnn.embedding(step.tokens.ends, whole, layout=ttnn.TILE_LAYOUT)
+        last = ttnn.reshape(last, (before, 1, USERS, self.width))
+        ttnn.copy(ttnn.where(step.tokens.user, last, self.state), self.state)
         total = None
         for j in range(self.taps):
             tap = ttnn.slice(self.weight, (j, 0, 0, 0), (j + 1, 1, 1, self.width))

@@ -55,7 +55,7 @@ def prompt(block, states, x, row, mesh, start=0):
     """x [S, hidden], padded with other numbers to whole tiles, as one user's prompt or the piece of it from `start`."""
     rows = -(-len(x) // 32) * 32
     padded = torch.cat((x, torch.full((rows - len(x), x.shape[1]), 3.0)))
-    step = SimpleNamespace(is_decode=False, row=row, start=start, tokens=states.of_prompt([len(x)], rows))
+    step = SimpleNamespace(is_decode=False, row=row, start=start, tokens=states.of_prompt([len(x)], rows, row))
     return replicated(block(put(padded, mesh), step))[: len(x)]
 
 
