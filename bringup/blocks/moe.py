@@ -14,6 +14,7 @@ from bringup.blocks.precision import Precision
 from bringup.blocks.router import Router, Routing
 
 PIECE_BYTES = 192 << 20  # of what all experts of a chip make of one piece of a prompt
+MOST = 256  # rows of a piece: more of gpt-oss's 2880 columns are beyond a core's L1 (ttnn 0.81.1)
 BLOCK = 8  # tiles of the inner dim that a core has at once
 GRID = 8  # cores a side
 
@@ -62,7 +63,7 @@ class Experts(torch.nn.Module):
             own = torch.eye(len(gate), self.count * mesh.tensor_ways)
             self.own = mesh.put(own[None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT, shard_dim=3)
         widest = 3 * max(gate.shape[1:])
-        self.piece = max(TILE, PIECE_BYTES // (2 * self.count * widest) // TILE * TILE)
+        self.piece = max(TILE, min(MOST, PIECE_BYTES // (2 * self.count * widest) // TILE * TILE))
 
     @staticmethod
     def split(hf):

@@ -19,7 +19,7 @@ class Tokens:
     """Which rows of a piece of a prompt are tokens, and not padding: by them states end where the prompt does."""
 
     mask: ttnn.Tensor  # [1, 1, rows, 1] float32, 1 where a token is
-    ends: ttnn.Tensor  # [1, 32 * inputs that a convolution keeps] uint32: their number, 32 times, one more, and so on
+    ends: ttnn.Tensor  # [1, 32 * inputs that a convolution keeps] uint32: their number 32 times, one more, ...
     user: ttnn.Tensor  # [1, 1, 32, 1] bfloat16, 1 in the user's row
 
 
@@ -42,7 +42,7 @@ class States:
             ttnn.deallocate(nothing)
 
     def of_prompt(self, lengths: list[int], rows: int, row: int) -> Tokens | None:
-        """For a piece of `rows` rows, of which each chip group has so many tokens or all, or none, of the user in `row`;
+        """For a piece of `rows` rows of the user in `row`, of which each chip group has so many tokens, all or none;
         None where no layer has a state."""
         if not self.kept:
             return None

@@ -149,9 +149,12 @@ def _words(found):
         formats = "Weights, activations and cache are bfloat16."
     else:
         formats = f"Weights are {found.dtype}, activations and cache bfloat16."
+    mixture = words["mlp"].startswith("a mixture")
+    inner = getattr(config, "moe_intermediate_size", config.intermediate_size) if mixture else config.intermediate_size
+    state = f"; other layers: {words['state']}" if "state" in words else ""
     sizes = (
-        f"hidden {config.hidden_size}, MLP {config.intermediate_size} ({words['mlp']}), {heads}"
-        f"{found.attention_words}, vocabulary {config.vocab_size}, {found.rope}. {found.sum_note}{formats} "
+        f"hidden {config.hidden_size}, MLP {inner} ({words['mlp']}), {heads}{found.attention_words}{state}"
+        f", vocabulary {config.vocab_size}, {found.rope}. {found.sum_note}{formats} "
         f"Reference: transformers, {found.architecture}."
     )
     found.sizes = "\n".join(textwrap.wrap(sizes, WIDTH, break_on_hyphens=False))
