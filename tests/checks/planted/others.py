@@ -23,6 +23,16 @@ from tests.checks.planted.core import (
 )
 
 
+def decode_of_other_rows(build, turned):
+    """The build whose decode attention reads `turned(keys)` and `turned(values)`."""
+
+    def make(original):
+        return lambda q, k, v, **kwargs: original(q, turned(k), turned(v), **kwargs)
+
+    with replaced(ttnn.transformer, "scaled_dot_product_attention_decode", make):
+        yield build
+
+
 def of_layer(build, index, forward):
     """The build whose layer runs `forward(self, x, step)`."""
 
@@ -44,15 +54,7 @@ def of_layer(build, index, forward):
     phase="decode",
 )
 def decode_reads_the_next_kv_head(build):
-    def make(original):
-        def attend(q, k, v, **kwargs):
-            k, v = (ttnn.concat([x[:, 1:], x[:, :1]], dim=1) for x in (k, v))
-            return original(q, k, v, **kwargs)
-
-        return attend
-
-    with replaced(ttnn.transformer, "scaled_dot_product_attention_decode", make):
-        yield build
+    yield from decode_of_other_rows(build, lambda x: ttnn.concat([x[:, 1:], x[:, :1]], dim=1))
 
 
 @planted("tiny-llama", "self_attn", "the scores of head 2 are 1.3 times as large", r"head 2\b")
@@ -117,15 +119,7 @@ def keys_cached_before_the_rotation(build):
     phase="decode",
 )
 def user_31_in_the_row_of_user_0(build):
-    def make(original):
-        def attend(q, k, v, **kwargs):
-            k, v = (ttnn.concat([x[:31], x[:1]], dim=0) for x in (k, v))
-            return original(q, k, v, **kwargs)
-
-        return attend
-
-    with replaced(ttnn.transformer, "scaled_dot_product_attention_decode", make):
-        yield build
+    yield from decode_of_other_rows(build, lambda x: ttnn.concat([x[:31], x[:1]], dim=0))
 
 
 @planted("tiny-mistral", Q, "theta is max_position_embeddings, 4,096, in the place of 1,000,000", r"theta")
