@@ -8,10 +8,11 @@ from statistics import NormalDist
 from bringup.files import PROJECT
 
 SECONDS = 20  # for all pairs; a model whose pairs take longer is not asked
-SUSPECTS = 3  # pairs with which the first text is guessed best: a second, long text decides
+SUSPECTS = 8  # pairs with which the first text is guessed best: a second, long text decides
 TOKENS = 896  # of the second text, beyond its prompt
 GAIN = 0.05  # in the logarithm of the place of a token
 FALSE_ALARMS = 0.01  # of checkpoints, if an exchange made no token better or worse on the average
+APART = 2  # standard errors between the best pair and the next
 TRAINED = 0.8  # of the logarithm of the vocabulary: a trained model's is below
 SECOND = PROJECT / "prompts" / "prose.txt"
 
@@ -34,16 +35,19 @@ def find(context):
     gains = [(float((before - _exchanged(model, pair, first)).mean()), i) for i, pair in enumerate(pairs)]
     suspects = [pairs[i] for gain, i in sorted(gains, reverse=True)[:SUSPECTS] if gain > 0]
     second = _ids(texts.given_text(SECOND, job.tokenizer, longest, config=model.config))
-    before, best = _losses(model, second), None
-    for pair in suspects:
-        better = before - _exchanged(model, pair, second)
-        gain = better.mean().item()
-        if beyond_chance(better, len(suspects)) and (best is None or gain > best[0]):
-            best = gain, tuple(name for name, _ in pair)
-    loss = before.mean().item()
-    if best is None or loss - best[0] > TRAINED * math.log(model.config.vocab_size):
+    before = _losses(model, second)
+    better = [before - _exchanged(model, pair, second) for pair in suspects]
+    order = sorted(range(len(suspects)), key=lambda i: -better[i].mean().item())
+    if not order or not beyond_chance(better[order[0]], len(suspects)):
         return None
-    return best[1], math.exp(loss), math.exp(loss - best[0])
+    best, loss = better[order[0]], before.mean().item()
+    rivals = (better[i] for i in order[1:2])
+    if any((best - rival).mean() < APART * (best - rival).std() / math.sqrt(len(best)) for rival in rivals):
+        return None  # another pair mends nearly as much: which of the two it is no text tells
+    mended = loss - best.mean().item()
+    if mended > TRAINED * math.log(model.config.vocab_size):
+        return None
+    return tuple(name for name, _ in suspects[order[0]]), math.exp(loss), math.exp(mended)
 
 
 def beyond_chance(better, pairs):

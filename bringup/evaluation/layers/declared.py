@@ -56,8 +56,8 @@ def through(x, dtype):
     return ttnn.to_torch(ttnn.from_torch(flat, dtype=dtype, layout=ttnn.TILE_LAYOUT)).float().reshape(x.shape)
 
 
-def formats(model, layer, point, precision):
-    """Which of the weights behind a point are in another format than the model file declares."""
+def formats(model, layer, point, precision, coarser=False):
+    """Which of the weights behind a point are in another format than the model file declares, or in a coarser one."""
     import ttnn
 
     part = point.split(".")[0]
@@ -68,8 +68,16 @@ def formats(model, layer, point, precision):
         return None
     matrices = {n: w for n, w in vars(module).items() if isinstance(w, ttnn.Tensor) and w.shape[-2] > ttnn.TILE_SIZE}
     held = {n: w.dtype for n, w in matrices.items() if tuple(w.shape)[:-2] == (1, 1)}  # a cache has users there
-    other = [f"{n} is {word(dtype)}" for n, dtype in held.items() if dtype != want]
+    wrong = {n: dtype for n, dtype in held.items() if dtype != want}
+    if coarser:
+        wrong = {n: dtype for n, dtype in wrong.items() if _grid(dtype) > _grid(want)}
+    other = [f"{n} is {word(dtype)}" for n, dtype in wrong.items()]
     return f"on the device {', '.join(other)}; the model file declares {word(want)}" if other else None
+
+
+def _grid(dtype):
+    """How coarse: 0 for a format of its own exponents."""
+    return BLOCK_FORMATS.index(word(dtype)) + 1 if word(dtype) in BLOCK_FORMATS else 0
 
 
 def word(dtype):

@@ -115,7 +115,7 @@ def differing(hf_model, device, model, precision):
     modules = dict(hf_model.named_modules())
     judged = [key for key in device.calls if _is_judged(key[0], modules)]
     for name, phase in sorted(judged, key=lambda key: (key[1] != "prefill", _order(key[0]))):
-        if (said := formats(model, *split(name), precision)) and not any(f.words == said for f in found):
+        if (said := formats(model, *split(name), precision, coarser=True)) and not any(f.words == said for f in found):
             found.append(Fact(name, phase, said, FORMATS))
         for rule in RULES:
             for call in device.calls[name, phase]:
