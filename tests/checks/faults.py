@@ -8,7 +8,7 @@ system show it, at which point it must be found, and a word that the reason must
 import copy
 import dataclasses
 from contextlib import contextmanager
-from types import MethodType, SimpleNamespace
+from types import MethodType
 
 import torch
 import ttnn
@@ -315,7 +315,8 @@ def output_heads_of_the_other_chip(build):
 def all_reduce_left_out_after_down_proj(build):
     def change(model):
         for layer in model.model.layers:
-            layer.mlp.mesh = SimpleNamespace(**{**vars(model.mesh), "all_reduce": lambda x: x})
+            layer.mlp.mesh = copy.copy(model.mesh)
+            layer.mlp.mesh.all_reduce = lambda x: x
 
     yield of_model(build, change)
 

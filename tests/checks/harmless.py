@@ -59,12 +59,12 @@ def metas_order_throughout(build):
     turn[torch.arange(1, TILE, 2), torch.arange(0, TILE, 2)] = -1
 
     def tables(original):
-        def init(self, hf_rotary, hf_config, length, mesh):
+        def init(self, hf_rotary, hf_config, length, mesh, *more):
             class Pairs(type(hf_rotary)):
                 def forward(self, *args):
                     return [_metas_order(t[0].T, 64).T[None] for t in super().forward(*args)]
 
-            original(self, Pairs(hf_config), hf_config, length, mesh)
+            original(self, Pairs(hf_config), hf_config, length, mesh, *more)
             self.turn = mesh.put(turn[None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
             a_tile_a_core = ttnn.create_sharded_memory_config(
                 (TILE, TILE),
