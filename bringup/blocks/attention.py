@@ -298,19 +298,19 @@ class SoftCappedAttention(Attention):
         window = self.sdpa.get("sliding_window_size", self.cache_len)
         hidden = (at[None] > at[:, None]) | (at[None] <= at[:, None] - window)
         mask = torch.zeros(hidden.shape).masked_fill(hidden, MASKED)
-        self.mask = mesh.put(mask[None, None], ttnn.float32, ttnn.TILE_LAYOUT)
-        self.mask_rows = mesh.put(mask, ttnn.bfloat16)
+        #: For a prompt [1, 1, length, length], for look-up [length, length].
+        self.masks = mesh.put(mask[None, None], ttnn.float32, ttnn.TILE_LAYOUT), mesh.put(mask, ttnn.bfloat16)
 
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step) -> ttnn.Tensor:
         length, group = q.shape[-2], self.heads.n_query // self.heads.n_kv
-        mask = ttnn.slice(self.mask, (0, 0, 0, 0), (1, 1, length, length))
+        mask = ttnn.slice(self.masks[0], (0, 0, 0, 0), (1, 1, length, length))
         q = ttnn.reshape(q, (1, self.heads.n_kv, group * length, self.width))
         attended = self.capped(q, k, v, mask, (self.heads.n_kv, group, length, length))
         return ttnn.reshape(attended, (1, self.heads.n_query, length, self.width))
 
     def attend(self, q: ttnn.Tensor, step) -> ttnn.Tensor:
         group = self.heads.n_query // self.heads.n_kv
-        mask = ttnn.embedding(step.at, self.mask_rows, layout=ttnn.TILE_LAYOUT)
+        mask = ttnn.embedding(step.at, self.masks[1], layout=ttnn.TILE_LAYOUT)
         mask = ttnn.typecast(ttnn.reshape(mask, (USERS, 1, 1, self.cache_len)), ttnn.float32)
         q = ttnn.reshape(ttnn.to_memory_config(q, ttnn.DRAM_MEMORY_CONFIG), (USERS, self.heads.n_kv, group, self.width))
         shape = (USERS, self.heads.n_kv, group, self.cache_len)

@@ -104,7 +104,7 @@ class CutRMSNorm(torch.nn.Module):
     def __init__(self, weight: torch.Tensor, size: int, eps: float, mesh: Mesh, precision: Precision, copies: int = 1):
         super().__init__()
         self.mesh, self.compute = mesh, precision.norm
-        more = weight.shape[0] / mesh.tensor_ways / (copies * size)
+        more = weight.shape[0] / (copies * size)
         self.weight = weights.cut_vector(weight * more**-0.5, mesh)
         self.eps = eps / more
 
@@ -112,8 +112,12 @@ class CutRMSNorm(torch.nn.Module):
         given = {"epsilon": self.eps, "weight": self.weight, "compute_kernel_config": self.compute}
         if self.mesh.tensor_ways == 1:
             return ttnn.rms_norm(x, **given)
-        squares = self.mesh.all_reduce(ttnn.rms_norm_pre_all_gather(x, compute_kernel_config=self.compute))
-        return ttnn.rms_norm_post_all_gather(x, squares, **given)
+        own = ttnn.rms_norm_pre_all_gather(x, compute_kernel_config=self.compute)  # the chip's sum of squares
+        squares = ttnn.all_gather(own, dim=3)
+        normed = ttnn.rms_norm_post_all_gather(x, squares, **given)
+        for used in (own, squares):
+            ttnn.deallocate(used)
+        return normed
 
 
 def epsilon(hf_norm: torch.nn.Module) -> float:

@@ -87,6 +87,8 @@ def _scales(a):
         yield f"scaled by {_scale(a, a.scale * best)}, where HF has {a.scale:.4g}", a.heads(scale=a.scale * best)
     yield from _scale_of_one_head(a, mask)
     cap = getattr(a.case.config, "attn_logit_softcapping", None)
+    if cap is not None:
+        yield f"without the cap of its scores, {cap:g}", a.heads()
     for value in (30.0, 50.0):
         if value != cap:
             scores = (a.q @ a.k[a.pairs].transpose(1, 2) * a.scale / value).tanh() * value

@@ -63,6 +63,15 @@ class Case:
         layer = self.layer if self.layer is not None else len(self.hf.model.layers)
         return self.any(f"model.layers.{layer - 1}.mlp.residual" if layer else "model.embed_tokens")
 
+    def into_mlp(self):
+        """What HF's MLP takes: the norm before it, attention's where they stand side by side, or the stream."""
+        for name in ("pre_feedforward_layernorm", "feedforward_layernorm"):
+            if self.has(name):
+                return self.value(name)
+        if not self.has("input_layernorm"):
+            return self.value("self_attn.residual")
+        return self.value("post_attention_layernorm" if self.has("post_attention_layernorm") else "input_layernorm")
+
     def has(self, *parts):
         """Does HF's layer have modules of these names?"""
         return all(self.prefix + part in self.modules for part in parts)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 
 from bringup.evaluation import pcc
-from bringup.evaluation.layers.suspects import attention, ends, heads, mlp, norms, parts, residuals, rotation
+from bringup.evaluation.layers.activations import ORDER
+from bringup.evaluation.layers.suspects import attention, ends, heads, mlp, norms, parts, residuals, rotation, variants
 from bringup.evaluation.layers.suspects.case import REMAINS, Case
 
 Q, K, K_CACHE, V_CACHE = "self_attn.q_rope", "self_attn.k_rope", "self_attn.k_cache", "self_attn.v_cache"
@@ -24,7 +25,14 @@ class Mechanism(NamedTuple):
     values: Callable
 
 
+NORMS = tuple(point for point in ORDER if "norm" in point)
+
 MECHANISMS = (
+    Mechanism((*NORMS, "norm"), variants.norm),
+    Mechanism((Q, K), variants.rotation),
+    Mechanism(("self_attn",), variants.attention),
+    Mechanism(("embed_tokens",), variants.embedding),
+    Mechanism(("lm_head",), variants.head),
     Mechanism(("input_layernorm", "post_attention_layernorm", "norm"), norms.norm),
     Mechanism((Q, K), rotation.rotation),
     Mechanism((K_CACHE, V_CACHE), heads.cache),

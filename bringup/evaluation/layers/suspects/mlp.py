@@ -30,7 +30,7 @@ class Parts:
     """HF's MLP on the device's input, its products apart: `hidden` is what the last of them takes."""
 
     def __init__(self, case):
-        self.case, self.module, self.x = case, case.module, case.value("post_attention_layernorm")
+        self.case, self.module, self.x = case, case.module, case.into_mlp()
         names = ("gate_proj", "up_proj", "down_proj")
         self.parts = {n: getattr(self.module, n) for n in names if hasattr(self.module, n)}
         self.gated = "gate_proj" in self.parts

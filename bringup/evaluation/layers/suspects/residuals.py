@@ -3,7 +3,7 @@
 import torch
 
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
-from bringup.evaluation.layers.suspects import reading
+from bringup.evaluation.layers.suspects import reading, variants
 from bringup.evaluation.layers.suspects.case import COARSE
 
 SIMPLE = 0.02  # a coefficient is 0, 1, 2, ... within this
@@ -48,10 +48,17 @@ def _sum(case, branch, terms):
     if len(found) > 2 and (simple[2] is None or simple[2] == 0):
         return  # the third term explains nothing, or by an accident
     used = [c if s is None else s for c, s in zip(found, simple, strict=True)]
-    if used == [1, 1]:
+    hf = [round(c, 4) for c in torch.linalg.solve(gram + ridge, basis @ case.want.double().flatten()).tolist()[:2]]
+    if used[:2] == hf and not any(used[2:]):
         return  # that is HF's sum
     value = sum(c * t[case.rows] for c, t in zip(used, terms.values(), strict=True))
-    yield _words(case, branch, list(terms), used), value
+    if hf == [1, 1]:
+        yield _words(case, branch, list(terms), used), value
+        return
+    left_out = [variants.field(case, h) for c, h in zip(used, hf, strict=False) if c == 1 and h != 1]
+    said = ", ".join(f"{name} is left out".replace(", is", " is") for name in left_out)
+    sums = (" + ".join(f"{c:.4g} x {name}" for c, name in zip(cs, terms, strict=False)) for cs in (used, hf))
+    yield "{}, where HF has {}".format(*sums) + (f": {said}" if said else ""), value
 
 
 def _simple(case, c):

@@ -1,0 +1,113 @@
+"""What families differ in: another kind of norm, a norm that is skipped, a factor or a cap that is left out, the
+rotation of another type of layer."""
+
+import torch
+
+from bringup.evaluation import hf_layers
+from bringup.new.reading import norms
+
+POST = {"post_self_attn_layernorm": "self_attn", "post_feedforward_layernorm": "mlp", "post_mlp_layernorm": "mlp"}
+WORDS = {
+    "RMSNorm": "x / rms(x) times the weight",
+    "UnitOffsetRMSNorm": "x / rms(x) times 1 + weight",
+    "LayerNorm": "LayerNorm, which subtracts the mean, times the weight",
+    "UnitOffsetLayerNorm": "LayerNorm, which subtracts the mean, times 1 + weight",
+}
+NEAR = 0.01  # relative: a factor that was read off, and a field
+
+
+def norm(case):
+    """Other kinds of norm than HF's on its own input, and none."""
+    found = norms.kind(case.module, case.config)
+    if found is None:
+        return
+    kind, eps = found
+    x = _input(case)
+    given = [getattr(case.module, name, None) for name in ("weight", "bias")]
+    none = torch.ones(x.shape[-1]), torch.zeros(x.shape[-1])
+    weight, bias = (n if p is None else p.detach().float() for p, n in zip(given, none, strict=True))
+    yield f"its input: {case.point} is skipped", x
+    for other, compute in norms.KINDS.items():
+        if other != kind:
+            yield f"{WORDS[other]}, where HF has {WORDS[kind]}", compute(x, weight, bias, eps)
+    if given[1] is not None:
+        yield "the norm without its bias", norms.KINDS[kind](x, weight, torch.zeros_like(bias), eps)
+
+
+def _input(case):
+    """What HF's norm takes, of the device's values."""
+    before = case.point in ("input_layernorm", "attention_layernorm") or case.layer is None
+    if case.point in POST:
+        return case.value(POST[case.point])
+    if case.point == "post_attention_layernorm" and not case.has("post_self_attn_layernorm"):
+        first = case.has("input_layernorm") and not case.has("pre_feedforward_layernorm")
+        return case.value("self_attn.residual" if first else "self_attn")
+    return case.before() if before else case.value("self_attn.residual")
+
+
+def rotation(case):
+    """The tables of another type of layer, where HF has several rotations."""
+    types = getattr(case.config, "layer_types", None)
+    which = "q" if case.point == "self_attn.q_rope" else "k"
+    if not types or len(case.own.extras[case.layer]["cos"].shape) < 2:
+        return
+    x = case.own.extras[case.layer][which].float()
+    at, mine = torch.arange(x.shape[2])[None], types[case.layer]
+    for layer, kind in enumerate(types):
+        if kind != mine and kind not in types[:layer]:
+            tables = hf_layers.tables(case.hf.model.rotary_emb, case.config, layer, at)
+            turned = hf_layers.rotated(case.attention, x, *tables)[0]
+            yield f"{which} rotated by the tables of {kind}, in a layer of {mine}", turned.transpose(0, 1).flatten(1)
+
+
+def attention(case):
+    """Queries and keys that are rotated in a layer where HF turns neither."""
+    if case.layer in case.own.extras:
+        return
+    hf = case.attention
+    name = next((n for n in ("input_layernorm", "attention_layernorm") if case.has(n)), None)
+    x = case.before() if name is None else case.value(name)
+    heads = lambda p: p(x).unflatten(-1, (-1, hf.head_dim)).transpose(0, 1)  # noqa: E731
+    q, k, v = (heads(p) for p in (hf.q_proj, hf.k_proj, hf.v_proj))
+    q, k = (getattr(hf, n)(t) if hasattr(hf, n) else t for n, t in (("q_norm", q), ("k_norm", k)))
+    at = torch.arange(len(x))
+    tables = hf_layers.tables(case.hf.model.rotary_emb, case.config, case.layer, at[None])
+    q, k = (hf_layers.rotated(hf, t[None], *tables)[0] for t in (q, k))
+    sees = at[:, None] >= at[None]
+    if (window := hf_layers.window(hf, case.config)) is not None:
+        sees &= at[:, None] - at[None] < window
+    groups = len(q) // len(k)
+    scores = (q @ k.repeat_interleave(groups, 0).transpose(1, 2) * hf.scaling).masked_fill(~sees, float("-inf"))
+    attended = scores.softmax(-1) @ v.repeat_interleave(groups, 0)
+    words = f"attention of rotated queries and keys, where HF rotates neither in layer {case.layer}"
+    yield words, hf.o_proj(attended.transpose(0, 1).flatten(1))
+
+
+def embedding(case):
+    """HF's table gives its rows times a number."""
+    scale = getattr(case.hf.get_input_embeddings(), "embed_scale", None)
+    if scale is not None:
+        yield f"the token's rows without their scale, {float(scale):.4g}", case.want / float(scale)
+
+
+def head(case):
+    """HF's logits are more than the head's product."""
+    head = case.hf.get_output_embeddings()
+    product = torch.nn.functional.linear(case.any("model.norm")[case.rows], head.weight.detach().float())
+    product = product if head.bias is None else product + head.bias.detach().float()
+    if float((product - case.want).norm()) < NEAR * float(case.want.norm()):
+        return
+    times = float((product * case.want).sum() / product.square().sum())
+    name = "the cap of the logits" if getattr(case.config, "final_logit_softcapping", None) else field(case, times)
+    yield f"the head's product alone: {name} is left out", product
+
+
+def field(case, number):
+    """The field of the configuration that a factor is of; the number where there is none."""
+    for name, value in case.config.to_dict().items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value:
+            continue
+        for of in (value, 1 / value):
+            if abs(of - number) < NEAR * abs(number) and ("multiplier" in name or "scal" in name):
+                return f"{name}, {value:g},"
+    return f"a factor of {number:.4g}"
