@@ -14,7 +14,7 @@ from bringup.blocks import GatedMLP, RMSNorm
 from bringup.blocks.cache import RowCache
 from bringup.blocks.parallel import TILE
 from bringup.blocks.rope import Rope, RopeTables
-from tests.checks.faults import of_hf, of_model, replaced
+from tests.checks.faults import of_hf, of_model, on_host, replaced
 
 HARMLESS = []
 
@@ -59,12 +59,14 @@ def metas_order_throughout(build):
     turn[torch.arange(1, TILE, 2), torch.arange(0, TILE, 2)] = -1
 
     def tables(original):
-        def init(self, hf_rotary, hf_config, length, mesh, *more):
-            class Pairs(type(hf_rotary)):
-                def forward(self, *args):
-                    return [_metas_order(t[0].T, 64).T[None] for t in super().forward(*args)]
+        def pairs(table):
+            return _metas_order(table.flatten(0, -2).T, 64).T.reshape(table.shape)
 
-            original(self, Pairs(hf_config), hf_config, length, mesh, *more)
+        def init(self, hf_rotary, hf_config, length, mesh, *more):
+            original(self, hf_rotary, hf_config, length, mesh, *more)
+            self.prompt, self.by_position = (
+                [on_host(t, pairs) for t in each] for each in (self.prompt, self.by_position)
+            )
             self.turn = mesh.put(turn[None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
             a_tile_a_core = ttnn.create_sharded_memory_config(
                 (TILE, TILE),
