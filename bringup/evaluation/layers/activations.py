@@ -22,6 +22,7 @@ ORDER = (
     "self_attn.k_cache",
     "self_attn.v_cache",
     "self_attn",
+    "linear_attn",
     "post_self_attn_layernorm",
     "self_attn.residual",
     "post_attention_layernorm",
@@ -133,7 +134,8 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
             q, k = (_heads(take(prefix + n, _flat(x)), x) for n, x in (("q_rope", q), ("k_rope", k)))
             return q, _heads(take(prefix + "k_cache", _flat(through_cache(k))), k)
 
-        with _rope_watched([m for n, m in modules.items() if n.endswith(".self_attn")], rotated):
+        attentions = {i: layer.self_attn for i, layer in enumerate(layers) if hasattr(layer, "self_attn")}
+        with _rope_watched(attentions, rotated):
             logits = hf_model(torch.tensor([list(ids)]), use_cache=False).logits
     out.points["lm_head"] = logits[0].float()
     return out
@@ -171,14 +173,15 @@ def hooks():
 
 @contextmanager
 def _rope_watched(attentions, rotated):
-    """Inside, `rotated(q, k, extras)` sees and may replace what HF's apply_rotary_pos_emb returns in each layer."""
-    modeling = sys.modules[type(attentions[0]).__module__] if attentions else None
+    """Inside, `rotated(q, k, extras)` sees and may replace what HF's apply_rotary_pos_emb returns in each layer with
+    attention, by its number."""
+    modeling = sys.modules[type(next(iter(attentions.values()))).__module__] if attentions else None
     original = getattr(modeling, "apply_rotary_pos_emb", None)
     if original is None:
         yield
         return
     current = []
-    handles = [a.register_forward_pre_hook(lambda *_, i=i: current.append(i)) for i, a in enumerate(attentions)]
+    handles = [a.register_forward_pre_hook(lambda *_, i=i: current.append(i)) for i, a in attentions.items()]
 
     def watched(q, k, cos, sin, *args, **kwargs):
         extras = {"layer": current[-1], "q": q, "k": k, "cos": cos, "sin": sin}

@@ -16,7 +16,7 @@ def is_mixture(module):
 def read(hf_moe, name, x, out, config, traits):
     """The `Part` of a mixture that took x and gave `out`; None, with a gap in `traits`, where no block computes it."""
     where = type(hf_moe).__name__
-    experts = "ClampedExperts" if hasattr(hf_moe.experts, "gate_up_proj_bias") else "Experts"
+    experts = experts_of(hf_moe)
     same = lambda routing: float((mixture(hf_moe, x, routing, experts) - out).norm()) < SAME * float(out.norm())  # noqa: E731
     try:
         found = next((given for given in _routings(hf_moe, config) if same(given[0])), None)
@@ -65,8 +65,31 @@ def _routings(hf_moe, config):
         yield routing, f"Routing({', '.join([*arguments, *scale[1], *group[1]])})", words
 
 
-def mixture(hf_moe, x, routing, experts="Experts", weight=None):
-    """What the blocks compute, in torch; x [.., hidden]. `weight` [rows, experts] in the place of the router's."""
+def routing(hf_moe, x, config):
+    """The `Routing` with which the block computes what HF's mixture gives of x; None where there is none."""
+    import torch
+
+    with torch.no_grad():
+        out = hf_moe(x[None])
+    out = (out[0] if isinstance(out, tuple) else out).view_as(x)
+    found = (given[0] for given in _routings(hf_moe, config))
+    return next((r for r in found if _far(mixture(hf_moe, x, r, experts_of(hf_moe)), out) < SAME), None)
+
+
+def _far(got, want):
+    return float((got - want).norm() / want.norm())
+
+
+def experts_of(hf_moe):
+    """The name of the class of `blocks.moe` that has HF's experts."""
+    return "ClampedExperts" if hasattr(hf_moe.experts, "gate_up_proj_bias") else "Experts"
+
+
+def mixture(
+    hf_moe, x, routing, experts="Experts", weight=None, exchanged=False, biased=True, limit=None, offset=1.0
+):  # fmt: skip
+    """What the blocks compute, in torch; x [.., hidden]. `weight` [rows, experts] in the place of the router's; what
+    follows it is done otherwise than HF has it."""
     import torch
     from torch.nn.functional import silu
 
@@ -77,13 +100,14 @@ def mixture(hf_moe, x, routing, experts="Experts", weight=None):
     with torch.no_grad():
         weight = weights(router(hf_moe), rows, routing) if weight is None else weight
         gate, up, down = getattr(moe, experts).split(hf)
+        gate, up = (up, gate) if exchanged else (gate, up)
         g, u = (torch.einsum("sh,eoh->eso", rows, w) for w in (gate, up))
         if experts == "ClampedExperts":
-            both = hf.gate_up_proj_bias
-            g = (g + both[:, None, ::2]).clamp(max=hf.limit)
-            u = (u + both[:, None, 1::2]).clamp(-hf.limit, hf.limit)
-            inner = (u + 1) * g * torch.sigmoid(hf.alpha * g)
-            each = torch.einsum("eso,eho->esh", inner, down) + hf.down_proj_bias[:, None]
+            limit, both = hf.limit if limit is None else limit, hf.gate_up_proj_bias * biased
+            g = (g + both[:, None, ::2]).clamp(max=limit)
+            u = (u + both[:, None, 1::2]).clamp(-limit, limit)
+            inner = (u + offset) * g * torch.sigmoid(hf.alpha * g)
+            each = torch.einsum("eso,eho->esh", inner, down) + hf.down_proj_bias[:, None] * biased
         else:
             each = torch.einsum("eso,eho->esh", silu(g) * u, down)
         out = torch.einsum("esh,se->sh", each, weight)

@@ -49,9 +49,27 @@ def short_conv(hf, x, conv=convolved):
         return hf.out_proj(c * conv(hf.conv, b * inner))
 
 
+def mixed(hf, x):
+    """What goes into the convolution of linear attention, of x [S, hidden]."""
+    import torch
+
+    from bringup.blocks.linear_attention import projections
+
+    return torch.nn.functional.linear(x, projections(hf)[0])
+
+
+def state_after(hf, x):
+    """The state [heads, key dim, value dim] that x [S, hidden] leaves."""
+    return _run(hf, x)[1]
+
+
 def delta_net(hf, x, conv=convolved, state=None, **changed):
     """What `GatedDeltaNet` computes of x [S, hidden], in torch, token by token. `changed` are functions in the place of
-    its own: beta(b), decay(g), length(q or k), gate(z), order of (gate, norm)."""
+    its own: beta(b), decay(g), length(q or k), act(what the convolution gives), gate(z)."""
+    return _run(hf, x, conv, state, **changed)[0]
+
+
+def _run(hf, x, conv=convolved, state=None, **changed):
     import torch
     from torch.nn import functional as F
 
@@ -66,8 +84,7 @@ def delta_net(hf, x, conv=convolved, state=None, **changed):
     } | changed
     with torch.no_grad():
         qkv, z, b, a = (F.linear(x, w) for w in projections(hf))
-        mixed = own["act"](conv(hf.conv1d, qkv))
-        q, k, v = mixed.split((hf.key_dim, hf.key_dim, hf.value_dim), -1)
+        q, k, v = own["act"](conv(hf.conv1d, qkv)).split((hf.key_dim, hf.key_dim, hf.value_dim), -1)
         q, k = (own["length"](t.unflatten(-1, (hf.num_k_heads, -1))) for t in (q, k))
         q, k = (t.repeat_interleave(hf.num_v_heads // hf.num_k_heads, 1) for t in (q, k))
         v, q = v.unflatten(-1, (hf.num_v_heads, -1)), q * hf.head_k_dim**-0.5
@@ -81,4 +98,4 @@ def delta_net(hf, x, conv=convolved, state=None, **changed):
             outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
         out = torch.stack(outs)
         normed = out * (out.square().mean(-1, keepdim=True) + hf.layer_norm_epsilon).rsqrt() * hf.norm.weight
-        return F.linear(normed.flatten(1) * own["gate"](z), hf.out_proj.weight)
+        return F.linear(normed.flatten(1) * own["gate"](z), hf.out_proj.weight), state

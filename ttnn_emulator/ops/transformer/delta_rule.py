@@ -12,12 +12,13 @@ from ...config import WormholeComputeKernelConfig
 from ...dtypes import Layout, cpp, float32
 from ...enums import Named
 from ...errors import DeviceRejects, NotEmulated
-from ...launch import launch, on_device
-from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
+from ...launch import keep, launch, on_device
+from ...memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
 from ...numerics import delta_rule
 from ...op import op, refuse_unmodelled
-from ...shape import TILE
+from ...shape import TILE, Shape
 from ...tensor import Tensor, spec
+from ..data_movement.reshape import tile_map_bytes
 
 RECURRENT, CHUNKED = (
     "ttnn.transformer.fused_recurrent_gated_delta_rule",
@@ -137,6 +138,12 @@ def fused_recurrent_gated_delta_rule(
         return o, states.reshape(batch, value_heads, tokens, width, value_width).transpose(1, 2).contiguous()
 
     inputs = inputs if initial_state is None else [*inputs, initial_state]
+    if tokens % TILE:  # g and beta are reshaped inside, whose map stays with the program (ttnn 0.81.1: bytes asked)
+        old, new = Shape((batch, value_heads, tokens)), Shape((total, tokens))
+        device, place = g.buffer.device, g.spec.memory_config
+        keep(
+            device, ("reshape", g.dtype, old, place, new, place), BufferType.DRAM, tile_map_bytes(old, new, device.chip)
+        )
     flops = 7 * total * tokens * width * value_width
     out = launch(RECURRENT, inputs, made if len(made) > 1 else made[0], compute, flops=flops)
     return tuple(out) if len(made) > 1 else (out, None)

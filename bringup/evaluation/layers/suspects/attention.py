@@ -29,11 +29,14 @@ class Attended:
             self.causal = self.causal.triu(1 - window)
         self.weight, self.bias = self.module.o_proj.weight.detach().float(), self.module.o_proj.bias
 
-    def heads(self, mask=None, scale=None, pairs=None, q=None, k=None, v=None):
+    def heads(self, mask=None, scale=None, pairs=None, q=None, k=None, v=None, sinks="HF's"):
         pairs = self.pairs if pairs is None else pairs
         q, k, v = self.q if q is None else q, self.k if k is None else k, self.v if v is None else v
         mask = self.causal if mask is None else mask
-        return attend(q, k[pairs], v[pairs], mask, self.scale if scale is None else scale)
+        if isinstance(sinks, str):
+            own = getattr(self.module, "sinks", None)
+            sinks = None if own is None else own.detach().float()[:, None, None]
+        return attend(q, k[pairs], v[pairs], mask, self.scale if scale is None else scale, sinks)
 
     def out(self, heads):
         return weights.apply(heads.transpose(0, 1).flatten(1), self.weight, self.bias)
@@ -44,10 +47,13 @@ class Attended:
         return torch.einsum("hnd,ohd->hno", heads, slots)
 
 
-def attend(q, k, v, mask, scale):
-    """[heads, n, head_dim] each, mask [n, m]"""
+def attend(q, k, v, mask, scale, sinks=None):
+    """[heads, n, head_dim] each, mask [n, m]; sinks [heads, 1, 1]: a score without a value"""
     scores = (q @ k.transpose(1, 2) * scale).masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1) @ v
+    if sinks is None:
+        return scores.softmax(-1) @ v
+    shares = torch.cat((scores, sinks.expand(-1, scores.shape[1], 1)), -1).softmax(-1)
+    return shares[..., :-1] @ v
 
 
 def attention(case):
@@ -65,8 +71,25 @@ def attention(case):
     if case.decode and case.model is not None:
         yield from _beyond(a)
         yield from _of_another_user(a)
+    yield from _sinks(a)
     yield from _orders(a, right)
     yield from _output(a, right)
+
+
+def _sinks(a):
+    """A score of each head without a key: what HF has where the heads without it are not right."""
+    sinks = getattr(a.module, "sinks", None)
+    if sinks is None:
+        return
+    sinks = sinks.detach().float()[:, None, None]
+    others = {
+        "without its sinks": None,
+        "with its sinks scaled like scores": sinks * a.scale,
+        "with its sinks divided by the scale": sinks / a.scale,
+        "with its sinks negative": -sinks,
+    }
+    for words, value in others.items():
+        yield f"attention {words}", a.out(a.heads(sinks=value))
 
 
 def _scales(a):

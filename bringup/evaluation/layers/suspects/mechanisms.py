@@ -7,7 +7,19 @@ import torch
 
 from bringup.evaluation import pcc
 from bringup.evaluation.layers.activations import ORDER
-from bringup.evaluation.layers.suspects import attention, ends, heads, mlp, norms, parts, residuals, rotation, variants
+from bringup.evaluation.layers.suspects import (
+    attention,
+    ends,
+    heads,
+    linear,
+    mixtures,
+    mlp,
+    norms,
+    parts,
+    residuals,
+    rotation,
+    variants,
+)
 from bringup.evaluation.layers.suspects.case import REMAINS, Case
 
 Q, K, K_CACHE, V_CACHE = "self_attn.q_rope", "self_attn.k_rope", "self_attn.k_cache", "self_attn.v_cache"
@@ -40,6 +52,8 @@ MECHANISMS = (
     Mechanism(("self_attn",), attention.attention),
     Mechanism(("self_attn.residual", "mlp.residual"), residuals.residual),
     Mechanism(("mlp",), mlp.mlp),
+    Mechanism(("mlp",), mixtures.mixture),
+    Mechanism(("linear_attn",), linear.linear_attention),
     Mechanism(("embed_tokens",), ends.embedding),
     Mechanism(("lm_head",), ends.head),
 )

@@ -1,0 +1,117 @@
+"""What a mixture of experts may have computed: other choices, other weights of them, other experts, parts left out."""
+
+import dataclasses
+
+import torch
+
+from bringup.evaluation.layers.suspects import reading
+
+FEW = 64  # experts up to which pairs of them are exchanged
+
+
+def mixture(case):
+    """HF's mixture on the device's input, with this or that done differently."""
+    from bringup.new.reading import mixtures
+
+    hf = case.module
+    if hf is None or not mixtures.is_mixture(hf):
+        return
+    x = case.value("post_attention_layernorm")
+    routing = mixtures.routing(hf, x, case.config)
+    if routing is None:
+        return
+    experts = mixtures.experts_of(hf)
+    run = lambda **changed: mixtures.mixture(hf, x, routing, experts, **changed)  # noqa: E731
+    router, weight = mixtures.router(hf), mixtures.weights(mixtures.router(hf), x, routing)
+    for words, other in _routings(routing):
+        yield f"the mixture {words}", mixtures.mixture(hf, x, other, experts)
+    yield from _router(hf, router, routing, x, run)
+    yield from _order(weight, run)
+    yield from _parts(hf, mixtures, x, routing, experts, run)
+    yield from _shares(case, weight, run)
+
+
+def _routings(r):
+    changed = lambda **fields: dataclasses.replace(r, **fields)  # noqa: E731
+    how = "weights of the chosen sum to 1" if r.normalised else "weights of the chosen do not sum to 1"
+    yield (
+        f"with its router {'not ' if r.normalised else ''}normalised, where HF's {how}",
+        changed(normalised=not r.normalised),
+    )
+    for k in range(1, r.top_k + 3):
+        if k != r.top_k:
+            yield f"with {k} experts a token, where HF has {r.top_k}", changed(top_k=k)
+    if r.scale != 1:
+        yield f"without the router's scale {r.scale:g}", changed(scale=1.0)
+    if r.groups > 1:
+        yield "with experts chosen among all groups", changed(groups=1, top_groups=1)
+    if r.scores == "sigmoid":
+        yield "with scores by a softmax, where HF has a sigmoid", changed(scores="softmax")
+    else:
+        yield "with scores by a sigmoid, where HF has a softmax", changed(scores="sigmoid")
+
+
+def _router(hf, router, routing, x, run):
+    """The router's own parts."""
+    from bringup.new.reading import mixtures
+
+    for name, words in (("bias", "its bias"), ("e_score_correction_bias", "the correction of its scores")):
+        value = getattr(router, name, None)
+        if value is None:
+            continue
+        before = value.detach().clone()
+        try:
+            value.zero_()
+            other = mixtures.weights(router, x, routing)
+        finally:
+            value.copy_(before)
+        yield f"the mixture with a router without {words}", run(weight=other)
+    weight = mixtures.weights(router, x, routing)
+    yield (
+        "the mixture with every chosen expert weighed alike",
+        run(weight=(weight > 0) * (weight.sum(-1, True) / routing.top_k)),
+    )
+
+
+def _order(weight, run):
+    """Experts that stand in another's place."""
+    count = weight.shape[1]
+    for by in (1, -1):
+        yield (
+            f"the mixture with experts in another order: each has the weights of expert {by:+d}",
+            run(weight=weight.roll(by, 1)),
+        )
+    yield "the mixture with experts in another order: from the last to the first", run(weight=weight.flip(1))
+    if count % 2 == 0:
+        yield "the mixture with experts in another order: its halves exchanged", run(weight=weight.roll(count // 2, 1))
+    for i in range(count if count <= FEW else 0):
+        for j in range(i + 1, count):
+            at = list(range(count))
+            at[i], at[j] = j, i
+            yield f"the mixture with experts {i} and {j} exchanged", run(weight=weight[:, at])
+
+
+def _parts(hf, mixtures, x, routing, experts, run):
+    """Without what all share, its gate or the experts' biases; gate and up exchanged."""
+    shared = getattr(hf, "shared_expert", getattr(hf, "shared_experts", None))
+    if shared is not None:
+        gate = getattr(hf, "shared_expert_gate", None)
+        by = 1 if gate is None else torch.sigmoid(gate(x))
+        yield "the mixture without the expert that all share", run() - by * shared(x)
+        if gate is not None:
+            yield "the mixture with the shared expert not gated", run() + (1 - by) * shared(x)
+    yield "the mixture with gate and up exchanged in each expert", run(exchanged=True)
+    if experts == "ClampedExperts":
+        yield "the mixture without the biases of its experts", run(biased=False)
+        yield "the mixture with nothing clamped", run(limit=float("inf"))
+        yield "the mixture with up in the place of up + 1", run(offset=0.0)
+
+
+def _shares(case, weight, run):
+    """Chips whose experts are not in the sum."""
+    chips, count = case.chips, weight.shape[1]
+    for chip in range(chips if chips > 1 else 0):
+        per_chip = -(-count // chips)
+        left = weight.clone()
+        left[:, chip * per_chip : (chip + 1) * per_chip] = 0
+        yield f"the mixture without the experts of {reading.ranges([chip], 'chip')}", run(weight=left)
