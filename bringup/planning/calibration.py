@@ -1,29 +1,32 @@
-"""The constants of the roofline that no data sheet has, fitted to some of the published rows, and judged by the others.
+"""The rates that no data sheet has, fitted to half of what is published, and judged by the other half.
 
-python -m bringup.planning.calibration --write      # constants.json, from published.json and the model files' op logs
+python -m bringup.planning.calibration --write      # constants.json, from measured.json, published.json and the op logs
 
-What is assumed of the published runs, whose model files are not known: this project's blocks stand in for them; a
-prompt of 128 tokens and one user where the row says no other; the library's default fidelity (HiFi2); `SETUPS`. The
-rows that calibrate were chosen by position before the first fit; the form of the model was chosen with the first 18
-rows known. Each kind of chip has its own constants; those that no row of it determines are the other chip's.
+What is published: products by size, format, fidelity and place, and single programs of profiles (measured.json); whole
+models (published.json). Every other product, and of the models the rows marked so, calibrate. What a published model
+ran is taken from its own code where that runs on the emulator (logs.json has its programs, counted); else this
+project's model files stand in, with the library's default fidelity (HiFi2) and `SETUPS`. A prompt of 128 tokens and one
+user where a row says no other.
 """
 
 import argparse
 import json
 import math
 from collections import Counter
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from bringup.backends import systems
 from bringup.files import write
-from bringup.planning import roofline
+from bringup.planning import kernels, roofline
 from bringup.planning.formats import Formats
-from bringup.planning.roofline import Rates
+from bringup.planning.kernels import CONSTANTS, Kernel, Rates
+from bringup.planning.roofline import Work
 
-PUBLISHED = Path(__file__).with_name("published.json")
-PROMPT, ANSWER = 128, 32  # tokens of the prompt, and of the answer on average while decoding
-TARGET = 0.30  # of the median error of tokens per second on rows that did not calibrate
+HERE = Path(__file__).parent
+PROMPT, ANSWER = 128, 50  # tokens of the prompt, and of the answer on average while decoding
 
 # By kind of row: dtypes (None: the model file's), and whether a step is replayed from a trace with the next token
 # chosen on the device (else every program is dispatched, and logits are read, by the host). The vendor's "performance"
@@ -32,182 +35,283 @@ SETUPS = {
     "functional": (None, False),
     "optimized": (Formats("bfp8", "bfp8", "bfp8"), True),
     "vendor": (Formats("bfp8", "bfp4", "bfp8", "bfp8"), True),
+    "vendor, accuracy": (Formats("bf16", "bfp8", "bfp8", "bfp8"), True),
 }
-# What each constant may be. A fit that ends at a bound says that the rows do not determine it.
-PLAUSIBLE = {
-    "dram_fraction": (0.3, 0.95),
-    "matrix_fraction": (0.05, 0.9),
-    "traced_seconds": (1e-6, 60e-6),
-    "untraced_seconds": (5e-6, 200e-6),
-    "collective_seconds": (5e-6, 2e-3),
-    "mesh_read_bytes_per_second": (30e6, 10e9),
-}
+# Where the search begins, of each kind of chip, and between what factors of it a rate may end.
+START = Rates(
+    multiply=1.2, unpack_bytes_per_cycle=90, read_fraction=0.6, grid_fraction=0.4, sharded_fraction=0.75,
+    write_fraction=0.4, step_seconds=5e-7, tile_seconds=1e-6, row_seconds=8e-7, score_seconds=5e-7,
+    product_start=4e-6, grid_start=1e-5, sharded_start=4e-6, row_start=1e-5, tile_start=1e-6, move_start=1e-5, attention_start=1e-5,
+    collective_start=3e-5, async_start=6e-6, hop_seconds=3e-5, async_hop_seconds=4e-6, link_fraction=0.6,
+    gap_seconds=7e-7, call_seconds=5.5e-5, read_bytes_per_second=3e9, mesh_read_bytes_per_second=7e7,
+)  # fmt: skip
+FRACTIONS = ("read_fraction", "grid_fraction", "sharded_fraction", "write_fraction", "link_fraction")
+MOST, FACTOR = 0.95, 12
+WEIGHTS = {"products": 1, "programs": 1, "models": 4}  # of what is published in the fit
+HELD = 3e-3  # what a factor of e away from the start costs: a rate that no row determines stays there
+
+
+@dataclass(frozen=True)
+class Row:
+    """Something that was timed: programs and how many of each, calls of the host, bytes read there, seconds."""
+
+    name: str
+    group: str  # what errors are told apart by
+    system: str
+    programs: Counter
+    seconds: float
+    calls: int = 0  # that no trace replays
+    host_bytes: float = 0
+    joined: bool = False  # those of several chips, put together by the host
+    used: bool = True
+
+    @property
+    def kind(self):
+        return next((kind for kind in ("products", "programs") if kind in self.group), "models")
 
 
 def published():
-    return json.loads(PUBLISHED.read_text())["rows"]
-
-
-def logs(row):
-    """(prefill records, decode records) of our model file in place of a published row's."""
-    from bringup.checkpoints import sources
-    from bringup.planning.spec_run import spec_run
-    from bringup.planning.wiring import Wiring
-
-    config = sources.load_config(sources.Source(row["model"], random_seed=0))
-    system, (formats, traced), prompt = systems.get(row["system"]), SETUPS[row["kind"]], row.get("prompt", PROMPT)
-    run = spec_run(
-        Wiring.find(config, row["model"], system).path,
-        config,
-        system,
-        max_seq_len=2 * prompt,
-        prompt=prompt,
-        formats=formats,
-        settings={"linear": None, "norm": None, "sdpa": None},
-    )
-    if not traced:
-        return run.prefill, run.decode
-    return roofline.without_reads(run.prefill), roofline.without_reads(run.decode)
-
-
-def condensed(row, records):
-    """What a row's prompt and decode step ask, each kind of call once with its number: layers are alike."""
-    system, context = systems.get(row["system"]), row.get("prompt", PROMPT) + ANSWER
-    users = row.get("users", 1)
-    asked = ((roofline.work(r, system, users, context) for r in phase) for phase in records)
-    return [Counter(each for each in phase if each is not None) for phase in asked]
-
-
-def speeds(row, works, rates):
-    """(tokens per second, milliseconds to the first token), as `roofline.predict` has them."""
-    system, (_, traced) = systems.get(row["system"]), SETUPS[row["kind"]]
-    prompt, step = (
-        sum(n * roofline.seconds(work, system, how, rates) for work, n in phase.items())
-        for phase, how in zip(works, (False, traced), strict=True)
-    )
-    return {"tps": 1 / step, "ttft_ms": 1e3 * prompt}
-
-
-def fit(rows, works, sweeps=60, names=tuple(PLAUSIBLE), others=None):
-    """`Rates` with the least squares of log(predicted / published), by turns along each constant of `names`; the rest
-    are those of `others`. No randomness.
-
-    First those of a decode step to tokens per second, then the matrix unit's fraction to the time to first token.
-    """
-    start = asdict(others) if others else {}
-    start |= {name: math.sqrt(low * high) for name, (low, high) in PLAUSIBLE.items() if name in names}
-    rates = Rates(**start)
-
-    def error(rates, figure):
-        known = [r for r in rows if r[figure] is not None]
-        return sum(math.log(speeds(r, works[key(r)], rates)[figure] / r[figure]) ** 2 for r in known)
-
-    decode = [name for name in names if name != "matrix_fraction"]
-    for _ in range(2):  # a large matrix fraction leaves a decode step to DRAM: twice is enough
-        for _ in range(sweeps):
-            before = rates
-            for name in decode:
-                rates = _along(name, rates, lambda r: error(r, "tps"))
-            if all(abs(math.log(getattr(rates, n) / getattr(before, n))) < 1e-4 for n in decode):
-                break
-        rates = _along("matrix_fraction", rates, lambda r: error(r, "ttft_ms"))
-    return rates
-
-
-def determined(rows):
-    """The constants that such rows say something about: what only the host costs needs a row that is not traced."""
-    untraced = any(not SETUPS[row["kind"]][1] for row in rows)
-    return [name for name in PLAUSIBLE if untraced or name not in ("untraced_seconds", "mesh_read_bytes_per_second")]
-
-
-def key(row):
-    """What a row asks of our model file."""
-    found = f"{row['model']} {row['system']} {row['kind']}"
-    users, prompt = row.get("users", 1), row.get("prompt", PROMPT)
-    return found + f", {users} users" * (users > 1) + f", prompt of {prompt}" * (prompt != PROMPT)
+    return json.loads((HERE / "published.json").read_text())["rows"]
 
 
 def chip(row):
     return systems.get(row["system"]).chip.name
 
 
-def group(row):
-    """Chip and users: what errors are told apart by."""
-    return f"{chip(row)} {row.get('users', 1)}"
+def key(row):
+    """What a row asks of a model."""
+    found = f"{row['model']} {row['system']} {row['kind']}"
+    users, prompt = row.get("users", 1), row.get("prompt", PROMPT)
+    return found + f", {users} users" * (users > 1) + f", prompt of {prompt}" * (prompt != PROMPT)
 
 
-def _along(name, rates, error, steps=30):
-    """The least error along one constant, by golden sections of its logarithm."""
-    ratio = (math.sqrt(5) - 1) / 2
-    low, high = map(math.log, PLAUSIBLE[name])
-
-    def at(x):
-        return error(replace(rates, **{name: math.exp(x)}))
-
-    a, b = high - ratio * (high - low), low + ratio * (high - low)
-    fa, fb = at(a), at(b)
-    for _ in range(steps):
-        if fa < fb:
-            high, b, fb = b, a, fa
-            a = high - ratio * (high - low)
-            fa = at(a)
-        else:
-            low, a, fa = a, b, fb
-            b = low + ratio * (high - low)
-            fb = at(b)
-    return replace(rates, **{name: math.exp((low + high) / 2)})
+# What was timed -----------------------------------------------------------------------------------------------------
 
 
-def judge(rows, works, rates):
-    """Each row with what is predicted by the rates of its chip, and the relative errors; and by `group` the errors over
-    those that did not calibrate."""
-    table, groups = [], {}
-    for row in rows:
-        predicted = speeds(row, works[key(row)], rates[chip(row)])
-        error = {figure: predicted[figure] / row[figure] - 1 for figure in predicted if row[figure] is not None}
-        table.append({**row, "predicted": predicted, "error": error})
-        if not row["used_for_calibration"]:
-            groups.setdefault(group(row), []).append(table[-1])
-    errors = {name: {figure: _errors(held, figure) for figure in ("tps", "ttft_ms")} for name, held in groups.items()}
-    return {"rows": table, "held_out": errors}
+def products():
+    """The published products: those of chosen programs by their grid, out-of-box ones by the library's own choice."""
+    import ttnn
+
+    found, table = [], json.loads((HERE / "measured.json").read_text())["products"]
+    for i, values in enumerate(table["rows"]):
+        row = dict(zip(table["columns"], values, strict=True))
+        dtype, (m, k, n) = getattr(ttnn, row["dtype"]), (row[name] // kernels.TILE for name in "MKN")
+        tile = _tile_bytes(dtype)
+        across, down = row["grid"]
+        work = Kernel(
+            "ttnn.matmul", "weights", "grid",
+            read=((m * k if row["in0"] == "DRAM" else 0) + k * n) * tile,
+            written=m * n * tile if row["out"] == "DRAM" else 0,
+            products=-(-m // down) * -(-n // across) * k, tile_bytes=2 * tile,
+            phases=kernels.PHASES[row["fidelity"]], steps=across,
+        )  # fmt: skip
+        name = f"{row['M']}x{row['K']}x{row['N']} {row['dtype']} {row['fidelity']}"
+        group = f"{row['system']} products, {'chosen programs' if row['tuned'] else 'out of the box'}"
+        found.append(Row(name, group, row["system"], Counter([work]), row["us"] * 1e-6, used=i % 2 == 0))
+    return found
 
 
-def _errors(rows, name):
-    """Median and worst relative error of the rows that have it."""
-    ordered = sorted((r for r in rows if name in r["error"]), key=lambda r: abs(r["error"][name]))
-    if not ordered:
-        return {"rows": 0}
-    n = len(ordered)
-    middle = ordered[(n - 1) // 2 : n // 2 + 1]
-    worst = ordered[-1]
-    median = sum(abs(r["error"][name]) for r in middle) / len(middle)
-    return {"rows": n, "median": median, "worst": worst["error"][name], "worst_row": key(worst)}
+def _tile_bytes(dtype):
+    from ttnn_emulator.dtypes import TILE_BYTES
+
+    return TILE_BYTES[dtype]
 
 
-def at_bounds(rates):
-    """Constants that ended at the end of their plausible range."""
-    return [
-        f.name
-        for f in fields(rates)
-        if any(abs(math.log(getattr(rates, f.name) / bound)) < 0.01 for bound in PLAUSIBLE[f.name])
-    ]
+def programs():
+    """Single programs of published profiles, as the emulator launches them for such operands."""
+    import ttnn
+
+    from bringup import backends
+    from ttnn_emulator.op import record, spec_only
+
+    found = []
+    for row in json.loads((HERE / "measured.json").read_text())["programs"]["rows"]:
+        system = systems.get(row["system"])
+        with spec_only(), backends.open_system(system) as device:
+            operands = [
+                ttnn.zeros(shape, dtype=getattr(ttnn, dtype), layout=ttnn.TILE_LAYOUT, device=device)
+                for shape, dtype in row["operands"]
+            ]
+            op = ttnn
+            for part in row["op"].split("."):
+                op = getattr(op, part)
+            with record() as log:
+                op(*operands, *row["arguments"])
+        launched = Counter(kernels.kernel(each, system) for r in log for each in r.launches)
+        name = f"{row['op']} {' '.join(str(shape) for shape, _ in row['operands'])}"
+        found.append(Row(name, f"{row['system']} programs", row["system"], launched, row["us"] * 1e-6))
+    return found
+
+
+def kept_logs():
+    return json.loads((HERE / "logs.json").read_text())["logs"]
+
+
+def logs(row):
+    """(prompt, step) of a published row, Counters of `Work`: of its own code, or of our model file in its place."""
+    kept = kept_logs().get(key(row))
+    if kept is not None:
+        return [
+            Counter({
+                Work(op, tuple(Kernel(*program) for program in launched), host): n
+                for op, launched, host, n in kept[phase]
+            })
+            for phase in ("prefill", "decode")
+        ]  # fmt: skip
+    from bringup.checkpoints import sources
+    from bringup.planning.spec_run import spec_run
+    from bringup.planning.wiring import Wiring
+
+    config = sources.load_config(sources.Source(row["model"], random_seed=0))
+    system, (formats, _), prompt = systems.get(row["system"]), SETUPS[row["kind"]], row.get("prompt", PROMPT)
+    run = spec_run(
+        Wiring.find(config, row["model"], system).path, config, system, max_seq_len=2 * prompt, prompt=prompt,
+        formats=formats, settings={"linear": None, "norm": None, "sdpa": None},
+    )  # fmt: skip
+    return [condensed(row, records) for records in (run.prefill, run.decode)]
+
+
+def condensed(row, records):
+    """What the records of a row ask, each kind of call once with its number: layers are alike."""
+    system, context = systems.get(row["system"]), row.get("prompt", PROMPT) + ANSWER
+    asked = (roofline.work(record, system, row.get("users", 1), context) for record in records)
+    return Counter(each for each in asked if each is not None)
+
+
+def models():
+    """Prompt and step of each published row."""
+    found = []
+    for row in published():
+        traced = SETUPS[row["kind"]][1]
+        (prompt, step), own = logs(row), key(row) in kept_logs() or row["kind"] == "optimized"
+        for figure, works, replayed in (("ttft_ms", prompt, False), ("tps", step, traced)):
+            if row[figure] is None:
+                continue
+            seconds = row[figure] / 1e3 if figure == "ttft_ms" else 1 / row[figure]
+            launched: Counter = Counter()
+            for work, n in works.items():
+                for program in work.programs:
+                    launched[program] += n
+            calls = 0 if replayed else sum(n for work, n in works.items() if work.programs)
+            vendor, joined = row["kind"].startswith("vendor"), systems.get(row["system"]).chips > 1
+            host = sum(work.host_bytes * n for work, n in works.items()) if vendor or not traced else 0
+            what = "prompt" if figure == "ttft_ms" else "step"
+            group = f"{chip(row)} {what}, batch {row.get('users', 1)}" + ("" if own else ", ours in its place")
+            found.append(
+                Row(key(row), group, row["system"], launched, seconds, calls, host, joined and not vendor,
+                    row["used_for_calibration"])  # fmt: skip
+            )
+    return found
+
+
+# The fit ------------------------------------------------------------------------------------------------------------
+
+
+class Fit:
+    """Rows, stacked by system and form of their programs so that all are predicted at once."""
+
+    def __init__(self, rows):
+        self.rows, self.stacks, stacked = rows, [], {}
+        for i, row in enumerate(rows):
+            for program, n in row.programs.items():
+                stacked.setdefault((row.system, program.form), []).append((i, n, program))
+        for (system, form), each in stacked.items():
+            at, counts, of = zip(*each, strict=True)
+            numbers = np.array([program[3:] for program in of], dtype=float).T
+            self.stacks.append((np.array(at), np.array(counts), systems.get(system), Kernel("", "", form, *numbers)))
+        self.seconds = np.array([row.seconds for row in rows])
+        used = Counter(row.kind for row in rows if row.used)
+        self.weights = np.array([WEIGHTS[row.kind] / used[row.kind] if row.used else 0 for row in rows])
+
+    def predicted(self, rates):
+        """Seconds of every row, by the `Rates` of each kind of chip."""
+        device = np.zeros(len(self.rows))
+        for at, counts, system, program in self.stacks:
+            each = kernels.seconds(program, system, rates[system.chip.name])
+            device += np.bincount(at, weights=counts * each, minlength=len(device))
+        host, read = [], []
+        for row in self.rows:
+            system = systems.get(row.system)
+            host.append(row.calls * rates[system.chip.name].call_seconds)
+            read.append(roofline.read_seconds(row.host_bytes, row.joined, rates[system.chip.name]))
+        return np.maximum(device, host) + read
+
+    def error(self, rates):
+        """Mean of |log(predicted / published)| of each kind, weighted: rows that contradict each other do not pull at the
+        rest; and a little for leaving the start."""
+        away = sum(
+            abs(math.log(value / getattr(START, name)))
+            for each in rates.values()
+            for name, value in asdict(each).items()
+        )
+        return float(self.weights @ abs(np.log(self.predicted(rates) / self.seconds))) + HELD * away
+
+    def rates(self, sweeps=40):
+        """The `Rates` of each kind of chip, by turns along each; no randomness."""
+        names = dict.fromkeys(systems.get(row.system).chip.name for row in self.rows)
+        found = dict.fromkeys(names, START)
+        best = self.error(found)
+        for _ in range(sweeps):
+            before = best
+            for name in names:
+                for rate in asdict(START):
+                    for factor in (1.5, 1 / 1.5, 1.1, 1 / 1.1, 1.02, 1 / 1.02):
+                        best, found = self._along(name, rate, factor, best, found)
+            if before - best < 1e-5:
+                break
+        return found
+
+    def _along(self, name, rate, factor, best, found):
+        start = getattr(START, rate)
+        while True:
+            value = getattr(found[name], rate) * factor
+            if not start / FACTOR <= value <= (MOST if rate in FRACTIONS else start * FACTOR):
+                return best, found
+            tried = found | {name: replace(found[name], **{rate: value})}
+            error = self.error(tried)
+            if error > best - 1e-9:
+                return best, found
+            best, found = error, tried
+
+
+def errors(rows, predicted):
+    """By group, over the rows that did not calibrate: how many, the median and the worst relative error."""
+    groups: dict = {}
+    for row, seconds in zip(rows, predicted, strict=True):
+        if not row.used:
+            groups.setdefault(row.group, []).append((seconds / row.seconds - 1, row.name))
+    return {name: _summary(each) for name, each in groups.items()}
+
+
+def _summary(each):
+    worst, name = max(each, key=lambda e: abs(e[0]))
+    median = float(np.median([abs(e) for e, _ in each]))
+    return {"rows": len(each), "median": median, "worst": float(worst), "worst_row": name}
 
 
 def calibrate():
     """The fit to the rows marked for it, and its errors: what constants.json holds."""
-    rows = published()
-    works: dict = {}
-    for row in rows:
-        if key(row) not in works:
-            works[key(row)] = condensed(row, logs(row))
-    rates, last = {}, None
-    for name in dict.fromkeys(map(chip, rows)):
-        used = [row for row in rows if row["used_for_calibration"] and chip(row) == name]
-        last = rates[name] = fit(used, works, names=determined(used), others=last)
+    rows = [*products(), *programs(), *models()]
+    fit = Fit(rows)
+    rates = fit.rates()
+    predicted = fit.predicted(rates)
+    by_model = {(row.name, "prompt" in row.group): float(s) for row, s in zip(rows, predicted, strict=True)}
+    table = []
+    for row in published():
+        of = {"tps": 1 / by_model[key(row), False]}
+        if row["ttft_ms"] is not None:
+            of["ttft_ms"] = 1e3 * by_model[key(row), True]
+        error = {figure: value / row[figure] - 1 for figure, value in of.items()}
+        table.append({**row, "predicted": of, "error": error})
     return {
         "rates": {name: asdict(found) for name, found in rates.items()},
-        "at_bounds": {name: at_bounds(found) for name, found in rates.items()},
-        **judge(rows, works, rates),
+        "held_out": errors(rows, predicted),
+        "programs": [
+            {"program": row.name, "system": row.system, "us": 1e6 * row.seconds, "predicted_us": float(1e6 * s)}
+            for row, s in zip(rows, predicted, strict=True)
+            if row.group.endswith("programs")
+        ],
+        "rows": table,
     }
 
 
@@ -222,28 +326,31 @@ def rounded(value, digits=6):
 
 def stored():
     """What constants.json holds: rates, every row with its prediction and error, and the errors held out."""
-    return json.loads(roofline.CONSTANTS.read_text())
+    return json.loads(CONSTANTS.read_text())
 
 
 def doubt(name):
-    """How far predicted tokens per second of a kind of chip are from published ones, in a line."""
+    """How far predicted steps of a kind of chip are from published ones, in a line."""
     said = []
-    for of, errors in stored()["held_out"].items():
-        chip_name, users = of.split()
-        e = errors["tps"]
-        if chip_name == name:
-            said.append(f"batch {users}, {e['rows']} rows: median {e['median']:.0%}, worst {e['worst']:+.0%}")
-    return f"Predicted t/s/u on {name}, held against published rows that did not calibrate: {'; '.join(said)}."
+    for group, e in stored()["held_out"].items():
+        if group.startswith(f"{name} step"):
+            said.append(
+                f"{group.rpartition(', ')[2]}, {e['rows']} rows: median {e['median']:.0%}, worst {e['worst']:+.0%}"
+            )
+    return f"Predicted steps on {name}, held against published rows that did not calibrate: {'; '.join(said)}."
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bringup.planning.calibration", description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write constants.json")
     args = parser.parse_args(argv)
+    from bringup import backends
+
+    backends.activate("emulator")
     text = json.dumps(rounded(calibrate()), indent=1) + "\n"
     print(text, end="")
     if args.write:
-        write(roofline.CONSTANTS, text)
+        write(CONSTANTS, text)
 
 
 if __name__ == "__main__":

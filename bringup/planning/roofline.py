@@ -1,60 +1,26 @@
 """Predicted time of an op log on a system; always labelled "predicted", never measured.
 
-Each program takes the larger of its DRAM traffic over the memory's rate and its products over the matrix unit's, a
-collective what its links and its steps take, and each what starting it costs: the device's own start-up when the
-program is replayed from a trace, the host's dispatch when it is not. What a call reads back to the host is copied at
-the host's rate. Left out: traffic that stays in L1, element-wise arithmetic (DRAM is slower), and what
-the host does between steps.
+What each program takes on the chip is `kernels`'. A trace replays one after the other. Without one the host makes the
+calls ahead of the chip: a phase takes the longer of both. What a call reads back to the host comes on top. Left out: what the host does between steps.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from bringup.backends import systems
+from bringup.planning import kernels
+from bringup.planning.kernels import CONSTANTS, PRODUCTS, Rates  # noqa: F401
 
-# How often a product goes through the matrix unit. Tenstorrent, tt-metal tech_reports/matrix_engine/matrix_engine.md.
-PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
-WEIGHTS = ("ttnn.linear", "ttnn.matmul")
 READ = "ttnn.to_torch"
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_broadcast", "all_to_all")
 KINDS = ("weights", "kv", "dispatch", "ccl", "other")
-CONSTANTS = Path(__file__).with_name("constants.json")
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What no data sheet says, of one kind of chip; `calibration` fits them.
-
-    Seconds are per program, or per collective and mesh axis.
-    """
-
-    dram_fraction: float  # of the memory's rate, reached by a large product
-    matrix_fraction: float  # of the matrix unit's rate, likewise
-    traced_seconds: float  # start of a program inside a trace
-    untraced_seconds: float  # dispatch of a program by the host
-    collective_seconds: float  # a collective along one mesh axis, beside its bytes
-    mesh_read_bytes_per_second: float  # logits of several chips, copied to the host and joined there
-
-    @classmethod
-    def fitted(cls, chip):
-        found = json.loads(CONSTANTS.read_text())["rates"][chip.name]
-        return cls(**{f.name: found[f.name] for f in fields(cls)})
 
 
 class Work(NamedTuple):
     """What one call asks of one chip: how long that takes is another question."""
 
     op: str
-    kind: str  # weights, kv, ccl or other
-    programs: int
-    dram_bytes: float
-    flops: float  # on the matrix unit
-    phases: int  # of the matrix unit; 0: not used
-    axes: int  # mesh axes along which a collective runs
-    link_bytes: float
-    host_bytes: float
+    programs: tuple  # of Kernel
+    host_bytes: float = 0
 
 
 @dataclass(frozen=True)
@@ -91,119 +57,18 @@ class Prediction:
         return {"label": "predicted", **asdict(self)}
 
 
-# What is asked ------------------------------------------------------------------------------------------------------
-
-
 def work(record, system, users=1, context=128):
-    """The `Work` of one record of `ttnn_emulator.op.record()`; None where the chip has nothing to do."""
+    """The `Work` of one record of `ttnn_emulator.op.record()`; None where neither chip nor host has anything to do."""
     if record.op == READ:
         total = sum(spec.bytes for spec in record.inputs) * max(1, record.chips)  # the shares of all chips
-        return Work(record.op, "other", 0, 0, 0, 0, 0, 0, total)
-    if not record.launches:
-        return None
-    launches = record.launches
-    collective = is_collective(launches[0].op)
-    axes = [n for n in system.mesh_shape if n > 1] if collective else []
-    reduces = "all_reduce" in record.op  # a reduce_scatter and an all_gather along each axis (ttnn 0.81.1)
-    rounds = 2 if reduces else 1
-    whole = max(spec.bytes for spec in (*launches[0].inputs, *launches[0].outputs))
-    return Work(
-        op=record.op,
-        kind=_kind(launches[0].op),
-        programs=len(axes) * rounds if collective else len(launches),
-        dram_bytes=sum(dram_bytes(each, users, context) for each in launches),
-        flops=sum(flops(each, users, context) for each in launches),
-        phases=max(_phases(each) for each in launches),
-        axes=len(axes),
-        link_bytes=sum(rounds * whole * (n - 1) / n for n in axes),
-        host_bytes=0,
-    )
+        return Work(record.op, (), total)
+    programs = tuple(kernels.kernel(launch, system, users, context) for launch in record.launches)
+    return Work(record.op, programs) if programs else None
 
 
-def _kind(op):
-    if op in WEIGHTS:
-        return "weights"
-    if is_collective(op):
-        return "ccl"
-    return "kv" if "attention" in op or "cache" in op else "other"
-
-
-def is_collective(op):
-    return op.rpartition(".")[2].startswith(COLLECTIVES)
-
-
-def _phases(launch):
-    given = launch.attrs.get("math_fidelity")
-    return 0 if given is None else PHASES[str(getattr(given, "name", given)).rpartition(".")[2]]
-
-
-def dram_bytes(launch, users, context):
-    """What a program reads from and writes to DRAM on one chip; the log has whole operands, and it may use few rows."""
-    op, inputs, outputs = launch.op, launch.inputs, launch.outputs
-    each = [_in_dram(spec) for spec in inputs]
-    if op == "ttnn.embedding":
-        each[1] = outputs[0].bytes
-    elif "attention_decode" in op:
-        share = min(1.0, users * _whole_tiles(context) / _positions(inputs[1]))
-        each[1:3] = [share * n for n in each[1:3]]
-    elif "chunked_scaled_dot_product" in op:  # a prompt's chunk attends to what the cache holds of the prompt so far
-        _, heads, rows, width = inputs[0].shape
-        share = min(1.0, launch.flops / (4 * heads * rows * width) / _positions(inputs[1]))
-        each[1:3] = [share * n for n in each[1:3]]
-    elif op == "ttnn.experimental.rotary_embedding" and len(inputs) > 2:
-        rows, length = inputs[0].shape[-2], inputs[1].shape[-2]
-        each[1:3] = [n * min(1.0, rows / length) for n in each[1:3]]
-    elif op == "ttnn.slice":
-        each[0] = min(each[0], outputs[0].bytes)
-    return sum(each) + sum(_in_dram(spec) for spec in outputs)
-
-
-def flops(launch, users, context):
-    """Floating-point operations of a program, attention over the users and positions that there are."""
-    if "attention_decode" not in launch.op:
-        return launch.flops
-    _, _, heads, width = launch.inputs[0].shape
-    return 4 * users * heads * _whole_tiles(context) * width
-
-
-def _in_dram(spec):
-    memory = spec.memory_config
-    return spec.bytes if memory is not None and memory.buffer_type.name == "DRAM" else 0
-
-
-def _positions(cache):
-    """Positions of all users in a cache [users or blocks, KV heads, positions, head_dim]."""
-    return cache.shape[0] * cache.shape[2]
-
-
-def _whole_tiles(context):
-    return -(-context // 32) * 32
-
-
-# How long it takes --------------------------------------------------------------------------------------------------
-
-
-def waits(work, system, traced, rates):
-    """Seconds by what a call waits for; `dispatch` comes on top of the longest of the others."""
-    chip = system.chip
-    found = {"dram": work.dram_bytes / (rates.dram_fraction * chip.dram_bytes_per_second)}
-    if work.phases:
-        peak = chip.cores * chip.cycles_per_second * chip.flops_per_cycle / work.phases
-        found["compute"] = work.flops / (rates.matrix_fraction * peak)
-    if work.axes:
-        found["ccl"] = work.axes * rates.collective_seconds + work.link_bytes / (
-            system.links * chip.link_bytes_per_second
-        )
-    if work.host_bytes:
-        rate = chip.host_bytes_per_second if system.chips == 1 else rates.mesh_read_bytes_per_second
-        found["host"] = work.host_bytes / rate
-    found["dispatch"] = work.programs * (rates.traced_seconds if traced else rates.untraced_seconds)
-    return found
-
-
-def seconds(work, system, traced, rates):
-    found = waits(work, system, traced, rates)
-    return found.pop("dispatch") + max(found.values())
+def read_seconds(host_bytes, joined, rates):
+    """Seconds in which the host has so many bytes of logits; `joined`: the shares of several chips, put together."""
+    return host_bytes / (rates.mesh_read_bytes_per_second if joined else rates.read_bytes_per_second)
 
 
 def op_times(records, system, *, traced=False, users=1, context=128, rates=None):
@@ -213,25 +78,45 @@ def op_times(records, system, *, traced=False, users=1, context=128, rates=None)
     """
     system = systems.get(system)
     rates = rates or Rates.fitted(system.chip)
-    asked = [work(record, system, users, context) for record in records]
-    return [_op_time(each, system, traced, rates) for each in asked if each is not None]
+    asked = [each for each in (work(record, system, users, context) for record in records) if each is not None]
+    times = [_op_time(each, system, rates) for each in asked]
+    calls = sum(bool(each.programs) for each in asked)
+    late = 0 if traced else calls * rates.call_seconds - sum(t.seconds for t in times if t.programs)
+    return [_waiting(t, late / calls) if late > 0 and t.programs else t for t in times]
 
 
-def _op_time(work, system, traced, rates):
-    found = waits(work, system, traced, rates)
-    bound, dispatch = max(found, key=found.get), found.pop("dispatch")
-    total = dispatch + max(found.values())
-    return OpTime(work.op, total, bound, work.dram_bytes, work.flops, 1, work.programs, work.kind, dispatch)
+def _op_time(work, system, rates):
+    if not work.programs:
+        return OpTime(work.op, read_seconds(work.host_bytes, system.chips > 1, rates), "host", 0, 0, 1, 0, "other", 0)
+    found: dict = {}
+    for program in work.programs:
+        for name, value in kernels.waits(program, system, rates).items():
+            found[name] = found.get(name, 0) + float(value)
+    total = sum(float(kernels.seconds(program, system, rates)) for program in work.programs)
+    dispatch = found["dispatch"]
+    found["dram"] = found.get("dram", 0) + found.pop("write", 0)
+    n_bytes = sum(p.read + p.written for p in work.programs)
+    flops = sum(p.flops for p in work.programs)
+    bound = max(found, key=found.__getitem__)
+    return OpTime(
+        work.op, total, bound, n_bytes, flops, 1, len(work.programs), work.programs[0].kind, dispatch
+    )  # fmt: skip
+
+
+def _waiting(time, late):
+    """The same call where the chip waits for the host so long."""
+    bound = "dispatch" if late > time.seconds - time.dispatch else time.bound
+    return OpTime(**asdict(time) | {"seconds": time.seconds + late, "dispatch": time.dispatch + late, "bound": bound})
 
 
 def by_op(times):
     """One `OpTime` for each op, the slowest first; its bound is that of most of its seconds."""
-    groups = {}
+    groups: dict = {}
     for time in times:
         groups.setdefault(time.op, []).append(time)
     summed = []
     for op, each in groups.items():
-        bounds = {}
+        bounds: dict = {}
         for time in each:
             bounds[time.bound] = bounds.get(time.bound, 0) + time.seconds
         names = ("seconds", "bytes", "flops", "calls", "programs", "dispatch")
@@ -253,7 +138,7 @@ def predict(
         prefill_records, decode_records = without_reads(prefill_records), without_reads(decode_records)
     prefill = op_times(prefill_records, system, users=users, context=context, rates=rates)
     decode = op_times(decode_records, system, traced=traced, users=users, context=context, rates=rates)
-    weights = sum(launch.inputs[1].bytes for r in decode_records for launch in r.launches if launch.op in WEIGHTS)
+    weights = sum(launch.inputs[1].bytes for r in decode_records for launch in r.launches if launch.op in PRODUCTS)
     return Prediction(
         ttft_seconds=sum(time.seconds for time in prefill),
         tokens_per_second_per_user=1 / sum(time.seconds for time in decode),

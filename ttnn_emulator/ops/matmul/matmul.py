@@ -159,7 +159,8 @@ def _product(c: Call) -> Product:
     vector = len(c.a.shape) == 1 or len(s.shape) < 2
     shared = s.batch == 1 and row and not (vector or c.transpose_a) and len(c.a.shape) == len(o.shape)
     how = {
-        "flops": 2 * math.prod(s.shape) * s.inner, "attrs": {"math_fidelity": o.config.math_fidelity},
+        "flops": 2 * math.prod(s.shape) * s.inner,
+        "attrs": {"math_fidelity": o.config.math_fidelity, "fp32_dest": o.config.fp32_dest_acc_en} | plan.as_attrs(),
         "through": (out,) if after or apart else (), "rows": _ROWS[c.bias is not None] if shared else None,
     }  # fmt: skip
     return Product(out, values, how, plan, s)

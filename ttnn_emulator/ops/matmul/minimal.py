@@ -171,7 +171,10 @@ def _product(
     made_of = [out] * chunks if chunks > 1 else out
     return launch(
         name, inputs, made_of, compute, flops=2 * x.volume() // k * w.volume(),
-        attrs={"math_fidelity": how.math_fidelity},
+        attrs={
+            "math_fidelity": how.math_fidelity, "program": "minimal", "in0_block_w": block_k,
+            "per_core": (-(-x.volume() // k // TILE // grid.y), per_core),
+        },
     )  # fmt: skip
 
 

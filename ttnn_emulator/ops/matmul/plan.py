@@ -36,6 +36,10 @@ class Plan(NamedTuple):
     subblock: tuple | None = None  # tiles computed at once, where the library chooses them without regard to the result
     end: int = 0  # where its buffers end in L1, if that is looked at
 
+    def as_attrs(self) -> dict:
+        """What the op log says of it, in tiles."""
+        return {"program": self.kind, "per_core": (self.per_m, self.per_n), "in0_block_w": self.block_w}
+
     def cores(self, s: Sizes) -> CoreRangeSet:
         """The cores at work."""
         rows = s.m * s.batch if self.fused_batch else s.m
