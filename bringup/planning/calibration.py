@@ -41,9 +41,10 @@ SETUPS = {
 START = Rates(
     multiply=1.2, unpack_bytes_per_cycle=90, read_fraction=0.6, grid_fraction=0.4, sharded_fraction=0.75,
     write_fraction=0.4, step_seconds=5e-7, tile_seconds=1e-6, row_seconds=8e-7, score_seconds=5e-7,
-    product_start=4e-6, grid_start=1e-5, sharded_start=4e-6, row_start=1e-5, tile_start=1e-6, move_start=1e-5, attention_start=1e-5,
-    collective_start=3e-5, async_start=6e-6, hop_seconds=3e-5, async_hop_seconds=4e-6, link_fraction=0.6,
-    gap_seconds=7e-7, call_seconds=5.5e-5, read_bytes_per_second=3e9, mesh_read_bytes_per_second=7e7,
+    product_start=4e-6, grid_start=1e-5, sharded_start=4e-6, row_start=1e-5, tile_start=1e-6, move_start=1e-5,
+    attention_start=1e-5, collective_start=3e-5, async_start=6e-6, hop_seconds=3e-5, async_hop_seconds=4e-6,
+    link_fraction=0.6, gap_seconds=7e-7, call_seconds=5.5e-5, read_bytes_per_second=3e9,
+    mesh_read_bytes_per_second=7e7,
 )  # fmt: skip
 FRACTIONS = ("read_fraction", "grid_fraction", "sharded_fraction", "write_fraction", "link_fraction")
 MOST, FACTOR = 0.95, 12
@@ -197,10 +198,8 @@ def models():
             host = sum(work.host_bytes * n for work, n in works.items()) if vendor or not traced else 0
             what = "prompt" if figure == "ttft_ms" else "step"
             group = f"{chip(row)} {what}, batch {row.get('users', 1)}" + ("" if own else ", ours in its place")
-            found.append(
-                Row(key(row), group, row["system"], launched, seconds, calls, host, joined and not vendor,
-                    row["used_for_calibration"])  # fmt: skip
-            )
+            used, joined = row["used_for_calibration"], joined and not vendor
+            found.append(Row(key(row), group, row["system"], launched, seconds, calls, host, joined, used))
     return found
 
 
@@ -237,8 +236,8 @@ class Fit:
         return np.maximum(device, host) + read
 
     def error(self, rates):
-        """Mean of |log(predicted / published)| of each kind, weighted: rows that contradict each other do not pull at the
-        rest; and a little for leaving the start."""
+        """Mean of |log(predicted / published)| of each kind, weighted, so that rows that contradict each other do not
+        pull at the rest; and a little for leaving the start."""
         away = sum(
             abs(math.log(value / getattr(START, name)))
             for each in rates.values()

@@ -11,20 +11,54 @@ from bringup.planning.plan import find_config, plan
 from bringup.planning.show import bytes_rows, gb
 from bringup.planning.spec_run import find_model_file
 
-# What a prediction rests on: of a chip's description, and fitted to published rows.
+# What a prediction rests on: of a chip's description; and what is fitted to published figures, as a share or in us.
 CONSTANTS = {
     "DRAM of a chip, GB/s": lambda chip, rates: f"{chip.dram_bytes_per_second / 1e9:.0f}",
-    "of it a program reaches (fitted)": lambda chip, rates: f"{rates.dram_fraction:.0%}",
     "cores, GHz, FLOP a cycle in LoFi": lambda chip, rates: (
         f"{chip.cores}, {chip.cycles_per_second / 1e9:g}, {chip.flops_per_cycle}"
     ),
-    "of them a product reaches (fitted)": lambda chip, rates: f"{rates.matrix_fraction:.0%}",
     "a link, each way, Gb/s": lambda chip, rates: f"{8 * chip.link_bytes_per_second / 1e9:.0f}",
-    "a collective, each mesh axis, us (fitted)": lambda chip, rates: f"{1e6 * rates.collective_seconds:.0f}",
-    "a program inside a trace, us (fitted)": lambda chip, rates: f"{1e6 * rates.traced_seconds:.0f}",
-    "a program dispatched by the host, us (fitted)": lambda chip, rates: f"{1e6 * rates.untraced_seconds:.0f}",
-    "PCI Express, GB/s": lambda chip, rates: f"{chip.host_bytes_per_second / 1e9:.1f}",
-    "logits of several chips read and joined, MB/s (fitted)": lambda chip, rates: (
+}
+SHARES = {
+    "read_fraction": "of DRAM's rate, interleaved operands",
+    "grid_fraction": "of it, operands of products along rows and columns of cores",
+    "sharded_fraction": "of it, weights sharded over the banks",
+    "write_fraction": "of it, interleaved results",
+    "link_fraction": "of the links' rate",
+}
+MICROSECONDS = {
+    "step_seconds": "a block of K, at least",
+    "tile_seconds": "a tile of an element-wise op",
+    "row_seconds": "a tile of a norm",
+    "score_seconds": "a tile of attention's scores",
+    "product_start": "start of a product",
+    "grid_start": "of one along rows and columns",
+    "sharded_start": "of one with sharded weights",
+    "row_start": "of a norm or reduction",
+    "tile_start": "of an element-wise op",
+    "move_start": "of a reshape, a permutation, a look-up",
+    "attention_start": "of attention",
+    "collective_start": "of a collective",
+    "async_start": "of one with buffers of its own",
+    "hop_seconds": "a step of a collective",
+    "async_hop_seconds": "of one with buffers of its own",
+    "gap_seconds": "between programs of a trace",
+    "call_seconds": "a call of the host",
+}
+CONSTANTS |= {
+    "cycles of a tile product over the unit's own (fitted)": lambda chip, rates: f"{rates.multiply:.2f}",
+    "bytes a cycle into the matrix unit (fitted)": lambda chip, rates: f"{rates.unpack_bytes_per_cycle:.0f}",
+}
+CONSTANTS |= {
+    f"{what} (fitted)": lambda chip, rates, name=name: f"{getattr(rates, name):.0%}" for name, what in SHARES.items()
+}
+CONSTANTS |= {
+    f"{what}, us (fitted)": lambda chip, rates, name=name: f"{1e6 * getattr(rates, name):.2g}"
+    for name, what in MICROSECONDS.items()
+}
+CONSTANTS |= {
+    "logits read by the host, GB/s (fitted)": lambda chip, rates: f"{rates.read_bytes_per_second / 1e9:.1f}",
+    "those of several chips, joined, MB/s (fitted)": lambda chip, rates: (
         f"{rates.mesh_read_bytes_per_second / 1e6:.0f}"
     ),
 }
@@ -107,24 +141,28 @@ def figures(stored):
     return {
         "constants": "\n".join(_table(["", *(c.family for c in chips)], constants)),
         "errors": "\n".join(_errors(stored)),
+        "programs": "\n".join(_programs(stored)),
         "rows": "\n\n".join("\n".join([f"{c.family}:", "", *rows_table(stored, c)]) for c in chips),
         "n": len(stored["rows"]),
+        "n_programs": len(stored["programs"]),
         "used": sum(row["used_for_calibration"] for row in stored["rows"]),
     }
 
 
 def _errors(stored):
-    """By chip and users, over the rows that did not calibrate."""
-    rows = []
-    for of, errors in stored["held_out"].items():
-        name, users = of.split()
-        cells = [name, users]
-        for figure in ("tps", "ttft_ms"):
-            e = errors[figure]
-            cells += [e["rows"]]
-            cells += [f"{e['median']:.0%}", f"{e['worst']:+.0%} ({e['worst_row']})"] if e["rows"] else ["", ""]
-        rows.append(cells)
-    return _table(["chip", "users", "rows", "t/s/u: median", "worst", "rows", "TTFT: median", "worst"], rows)
+    """By kind of figure, over what did not calibrate."""
+    rows = [
+        [group, e["rows"], f"{e['median']:.0%}", f"{e['worst']:+.0%} ({e['worst_row']})"]
+        for group, e in stored["held_out"].items()
+    ]
+    return _table(["seconds of", "figures", "median error", "worst"], rows)
+
+
+def _programs(stored):
+    """Single programs, measured and predicted."""
+    rows = [[p["program"], p["system"], p["us"], p["predicted_us"]] for p in stored["programs"]]
+    rows = [[*names, f"{us:.1f}", f"{ours:.1f}", f"{ours / us - 1:+.0%}"] for *names, us, ours in rows]
+    return _table(["program", "system", "measured us", "predicted us", "error"], rows)
 
 
 def rows_table(stored, of):

@@ -1,7 +1,8 @@
 """Predicted time of an op log on a system; always labelled "predicted", never measured.
 
 What each program takes on the chip is `kernels`'. A trace replays one after the other. Without one the host makes the
-calls ahead of the chip: a phase takes the longer of both. What a call reads back to the host comes on top. Left out: what the host does between steps.
+calls ahead of the chip: a phase takes the longer of both. What a call reads back to the host comes on top. Left out:
+what the host does between steps.
 """
 
 from dataclasses import asdict, dataclass
