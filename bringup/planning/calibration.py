@@ -308,7 +308,7 @@ def calibrate():
         "programs": [
             {"program": row.name, "system": row.system, "us": 1e6 * row.seconds, "predicted_us": float(1e6 * s)}
             for row, s in zip(rows, predicted, strict=True)
-            if row.group.endswith("programs")
+            if row.kind == "programs"
         ],
         "rows": table,
     }
@@ -329,14 +329,13 @@ def stored():
 
 
 def doubt(name):
-    """How far predicted steps of a kind of chip are from published ones, in a line."""
+    """How far predicted tokens per second of a kind of chip are from published ones, in a line."""
     said = []
     for group, e in stored()["held_out"].items():
-        if group.startswith(f"{name} step"):
-            said.append(
-                f"{group.rpartition(', ')[2]}, {e['rows']} rows: median {e['median']:.0%}, worst {e['worst']:+.0%}"
-            )
-    return f"Predicted steps on {name}, held against published rows that did not calibrate: {'; '.join(said)}."
+        if group.startswith(f"{name} step, "):
+            of = group.removeprefix(f"{name} step, ")
+            said.append(f"{of}, {e['rows']} rows: median {e['median']:.0%}, worst {e['worst']:+.0%}")
+    return f"Predicted t/s/u on {name}, held against published rows that did not calibrate: {'; '.join(said)}."
 
 
 def main(argv=None):

@@ -175,7 +175,8 @@ def rows_table(stored, of):
         figures = []
         for figure, shown in (("tps", ".1f"), ("ttft_ms", ".0f")):
             error = f"{r['error'][figure]:+.0%}" if figure in r["error"] else ""
-            figures += [r[figure] or "", f"{r['predicted'][figure]:{shown}}", error]
+            ours = f"{r['predicted'][figure]:{shown}}" if figure in r["predicted"] else ""
+            figures += [r[figure] or "", ours, error]
         cells.append([key(r), "fit" if r["used_for_calibration"] else "", *figures, r.get("source", "")])
     return _table(names, cells)
 
