@@ -272,6 +272,7 @@ def finish(name, inputs, out, compute, output_tensor=None, **how) -> Tensor:
     """`launch`, or where the call named an output tensor, the same computation written into that."""
     if output_tensor is None:
         return launch(name, inputs, out, compute, **how)
+    how.pop("together", None)
     update(name, output_tensor, inputs, lambda target, *values: target.copy_(whole(compute(*values))), **how)
     return same(output_tensor)
 

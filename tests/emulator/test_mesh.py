@@ -290,3 +290,53 @@ def test_memory_is_charged_per_chip(t3000):
         "1024 x 512 bfloat16 on each chip, dealt over 12 banks"
     )
     del x
+
+
+@pytest.mark.parametrize("dtype", [ttnn.bfloat16, ttnn.bfloat8_b])
+@pytest.mark.parametrize(("rows", "biased"), [(32, False), (32, True), (70, False)])
+def test_a_weight_cut_in_columns_is_one_product(t3000, dtype, rows, biased, monkeypatch):
+    """The shards lie beside one another, and eight chips find what one with the whole weight finds."""
+    from ttnn_emulator.ops.matmul import matmul as room
+
+    found = []
+    real = room.beside
+    monkeypatch.setattr(room, "beside", lambda ws: found.append(real(ws)) or found[-1])
+    config = ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.HiFi3, fp32_dest_acc_en=True)
+    weight, bias = bf16(1024, 512).T, bf16(1, 1024)
+    x = bf16(1, 1, rows, 512)
+    x[:, :, 1:] = x[:, :, 1:2] if rows == 32 else x[:, :, 1:]  # a decode step: one user, and padding
+    how = dict(layout=ttnn.TILE_LAYOUT, device=t3000)
+    rows_of, cut = ttnn.ReplicateTensorToMesh(t3000), ttnn.ShardTensorToMesh(t3000, dim=-1)
+    x = ttnn.from_torch(x, mesh_mapper=rows_of, **how)
+    ys = []
+    for mapper in (cut, rows_of):
+        w = ttnn.from_torch(weight, dtype=dtype, mesh_mapper=mapper, **how)
+        b = ttnn.from_torch(bias, mesh_mapper=mapper, **how) if biased else None
+        y = ttnn.linear(x, w, bias=b, compute_kernel_config=config)
+        ys.append(ttnn.to_torch(y, mesh_composer=ttnn.ConcatMeshToTensor(t3000, dim=-1)))
+    assert len(found) == 1
+    assert found[0].shape == (512, 1024)
+    assert torch.equal(ys[0], ys[1][..., :1024])
+
+
+def test_weights_that_are_no_neighbours_are_not_taken_for_one():
+    from ttnn_emulator.ops.matmul.matmul import beside
+
+    whole = bf16(96, 64).T
+    bands = list(whole.split(32, -1))
+    assert torch.equal(beside(bands), whole)
+    assert beside(bands[::-1]) is None
+    assert beside([bands[0], bands[0]]) is None
+    assert beside([bands[0], bands[1].clone()]) is None
+    assert beside(list(bf16(64, 96).split(32, -1))) is None  # held the other way round
+
+
+@pytest.mark.parametrize("positions", [64, 128])
+def test_heads_of_a_prompt_over_chips_are_those_of_one(t3000, positions):
+    g = torch.Generator().manual_seed(0)
+    qkv = [torch.randn(1, heads, positions, 64, generator=g).bfloat16() for heads in (32, 8, 8)]
+    whole, cut = (
+        ttnn.transformer.scaled_dot_product_attention(*(put(t3000, t, over) for t in qkv), is_causal=True)
+        for over in (None, (1,))
+    )
+    assert torch.equal(read(cut, 1), read(whole, 1)[:, :32])

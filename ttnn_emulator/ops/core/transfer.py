@@ -158,13 +158,21 @@ def from_torch(
             if device is None
             else upload(None, made, device, topology, steps)
         )
-    own = {id(p): p for p in pieces}
-    own = {i: host_cast(p, dtype) for i, p in own.items()}
-    host = [own[id(p)] for p in pieces]
+    if len(pieces) > 1 and mesh_mapper is not None and all(_is_band(p) for p in pieces):
+        host = mesh_mapper.split(host_cast(tensor.detach(), dtype))  # beside one another in memory: `matmul.beside`
+    else:
+        own = {id(p): p for p in pieces}
+        own = {i: host_cast(p, dtype) for i, p in own.items()}
+        host = [own[id(p)] for p in pieces]
     return Tensor(made, host=host, topology=topology) if device is None else upload(host, made, device, topology, steps)
 
 
 _spec = spec
+
+
+def _is_band(piece) -> bool:
+    """Is it whole tiles of columns of a weight [in, out] as HF holds it, the transposed view of [out, in]?"""
+    return piece.dim() > 1 and piece.mT.is_contiguous() and piece.shape[-1] % 32 == 0 and piece.shape[-2] > 1
 
 
 def _conversions(source: torch.dtype, made: TensorSpec) -> list[TensorSpec]:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
+
 from ... import numerics
 from ...config import UnaryWithParam, WormholeComputeKernelConfig
 from ...dtypes import NAME, DataType, Layout
@@ -158,12 +160,42 @@ def _product(c: Call) -> Product:
     # Rows are independent, unless they are what is summed over, or have a weight or bias of their own.
     vector = len(c.a.shape) == 1 or len(s.shape) < 2
     shared = s.batch == 1 and row and not (vector or c.transpose_a) and len(c.a.shape) == len(o.shape)
+    merged = shared and not (c.transpose_b or len(c.b.shape) < 2 or apart) and o.config.fp32_dest_acc_en
     how = {
+        "together": _over_chips(values) if merged else None,
         "flops": 2 * math.prod(s.shape) * s.inner,
         "attrs": {"math_fidelity": o.config.math_fidelity, "fp32_dest": o.config.fp32_dest_acc_en} | plan.as_attrs(),
         "through": (out,) if after or apart else (), "rows": _ROWS[c.bias is not None] if shared else None,
     }  # fmt: skip
     return Product(out, values, how, plan, s)
+
+
+def _over_chips(compute: Callable) -> Callable:
+    """The values of chips that have the same rows, and weights beside one another in memory: one product, in parts."""
+
+    def together(xs, ws, biases=None):
+        w = beside(ws) if all(x is xs[0] for x in xs) else None
+        if w is None:
+            return None
+        y = compute(xs[0], w, *(() if biases is None else (torch.cat(biases, -1),)))
+        return [part.contiguous() for part in y.split(ws[0].shape[-1], -1)]
+
+    return together
+
+
+def beside(ws) -> torch.Tensor | None:
+    """Bands of columns of a weight that `from_torch` has cut, as the one tensor they are views of; None if they are
+    not."""
+    first = ws[0]
+    k, n = first.shape[-2:]
+    start, size = first.data_ptr(), k * n * first.element_size()
+    if first.stride()[-2:] != (1, k) or first.numel() != k * n:
+        return None
+    storage = first.untyped_storage().data_ptr()
+    for i, w in enumerate(ws):
+        if w.untyped_storage().data_ptr() != storage or w.data_ptr() != start + i * size or w.shape != first.shape:
+            return None
+    return first.as_strided((*first.shape[:-1], n * len(ws)), first.stride(), first.storage_offset())
 
 
 #: Rows of the first operand, without and with a bias.

@@ -200,6 +200,7 @@ def scaled_dot_product_attention(
         flops=flops,
         attrs={"math_fidelity": config.math_fidelity},
         through=scaled,
+        together=together,
     )
 
 
