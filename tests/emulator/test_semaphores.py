@@ -6,6 +6,7 @@ import torch
 import ttnn_emulator as ttnn
 from tests.emulator.case import Semaphore, build, open_system
 from tests.emulator.cases.ccl import PROGRAM
+from ttnn_emulator import chips
 
 
 def cores(x, y):
@@ -108,3 +109,21 @@ def test_a_line_of_chips_goes_from_neighbour_to_neighbour(shape, topology, fabri
             ttnn.all_gather(x, dim=3)
     ttnn.close_mesh_device(mesh)
     ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"),  # ttnn 0.81.1 on p300x2, free L1 before and after: 384 or 128 bytes a bank, in steps of 64
+    [
+        ((1, 1, 32, 2048), 6), ((1, 1, 256, 320), 6), ((1, 1, 64, 320), 2), ((1, 1, 128, 320), 6), ((1, 1, 97, 320), 2),
+        ((1, 4, 32, 320), 6), ((4, 1, 32, 320), 6), ((8, 3, 32, 320), 6), ((2, 2, 32, 320), 2), ((1, 1, 256, 352), 6),
+    ],
+)  # fmt: skip
+def test_a_sum_is_scattered_along_the_last_dim_that_divides_or_else_broadcast(shape, kept):
+    device = open_system("p300x2")
+    level = device.allocators[ttnn.BufferType.L1].allocated
+    x = ttnn.zeros(shape, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+    ttnn.deallocate(ttnn.all_reduce(x))
+    assert device.allocators[ttnn.BufferType.L1].allocated - level == kept * 32
+    ttnn.close_mesh_device(device)
+    ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+    chips.use("n150")

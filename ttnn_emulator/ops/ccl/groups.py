@@ -246,14 +246,16 @@ def axes_of(device, axis: int | None) -> list[int]:
 
 
 def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
-    """The memory of an all_reduce along one axis beside its result: as a reduce_scatter of the width and an all_gather
-    of the parts, or where the width has no whole tiles for every chip, as the sum of all chips' tensors side by side.
+    """The memory of an all_reduce along one axis beside its result: as a reduce_scatter and an all_gather of the parts,
+    or where no dim divides over the chips, as the sum of all chips' tensors side by side in DRAM.
 
-    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture; on p300x2, nine shapes
     """
     ways = device.shape[axis]
-    if x.padded_shape[-1] // TILE % ways == 0:
-        part = spec((*x.shape[:-1], x.shape[-1] // ways), made.dtype, made.layout, made.memory_config)
+    dim = _divided(x, ways)
+    if dim is not None:
+        shape = (n // ways if i == dim else n for i, n in enumerate(x.shape))
+        part = spec(tuple(shape), made.dtype, made.layout, made.memory_config)
         with scratch(device, part):
             scatter_memory(device, axis, x, part)
             with scratch(device, made):
@@ -261,12 +263,22 @@ def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
         return
     with scratch(device, *[made] * ways):
         keep_semaphores(device, "all_broadcast", axis, x, made)
-        stacked = spec((ways, *x.shape[-3:]), made.dtype, made.layout, made.memory_config)
+        stacked = spec((ways, *x.shape[-3:]), made.dtype, made.layout, DRAM_MEMORY_CONFIG)
         with scratch(device, stacked):
             pass
     wide = (spec(s.shape, bfloat16, s.layout, s.memory_config) for s in (stacked, made) if s.dtype in BLOCK_FORMATS)
     with scratch(device, stacked, *wide, made):
         pass
+
+
+def _divided(x: TensorSpec, ways: int) -> int | None:
+    """The last dim that chips can share in whole tiles, or before the last two in whole numbers."""
+    last = len(x.shape) - 1
+    for dim in range(last, -1, -1):
+        size = x.padded_shape[dim] if dim == last else x.shape[dim]
+        if size % (ways * (TILE if dim >= last - 1 else 1)) == 0:
+            return dim
+    return None
 
 
 def scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec, ring: bool = False) -> None:
