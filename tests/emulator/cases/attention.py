@@ -97,7 +97,7 @@ TABLE = T(
     layout=ttnn.ROW_MAJOR_LAYOUT,
     values=torch.tensor([[3, 7], [0, 1], [6, 2], [4, 5]], dtype=torch.int32),
 )
-HOLES, WHOLES = (  # no page where no user of WHERE needs one; and where one does
+GAPS, WRONG_GAPS = (  # no page where no user of WHERE needs one; and where one does
     T(dtype=ttnn.int32, layout=ttnn.ROW_MAJOR_LAYOUT, values=torch.tensor(pages, dtype=torch.int32))
     for pages in ([[3, -1], [0, 1], [-1, -1], [4, -1]], [[3, 7], [0, -1], [6, 2], [4, 5]])
 )
@@ -212,9 +212,9 @@ CASES = {
             (Q1, POOL, POOL), dict(page_table_tensor=TABLE, cur_pos_tensor=WHERE, attention_sink=HEAD_SINK), decode,
             DEFAULT,
         ),
-        Case((Q1, POOL, POOL), dict(page_table_tensor=HOLES, cur_pos_tensor=WHERE), decode, DEFAULT,
+        Case((Q1, POOL, POOL), dict(page_table_tensor=GAPS, cur_pos_tensor=WHERE), decode, DEFAULT,
             note="pages that no user needs are named -1"),
-        Refused((Q1, POOL, POOL), dict(page_table_tensor=WHOLES, cur_pos_tensor=WHERE),
+        Refused((Q1, POOL, POOL), dict(page_table_tensor=WRONG_GAPS, cur_pos_tensor=WHERE),
             r"paged attention: index -1 is beyond the pool of 8 \(1 of 8", ttnn.NotEmulated),
         Refused((Q1, POOL, POOL), dict(page_table_tensor=TABLE), "Must have cur_pos tensor"),
         Refused(
