@@ -58,7 +58,8 @@ def order(case):
     index, _ = reading.nearest_rows(got.flatten(1), want.flatten(1))
     if index.tolist() != list(range(len(got))):
         value = want[index].transpose(0, 1).flatten(1)
-        yield f"HF's value with the heads in another order: head {said(index.tolist())}", value
+        one = "head" if case.point.endswith("q_rope") else "KV head"
+        yield f"HF's value with the heads in another order: {one} {said(index.tolist())}", value
     columns, apart = reading.nearest_rows(got.transpose(0, 1).flatten(0, 1).T, want.transpose(0, 1).flatten(0, 1).T)
     if columns.tolist() != list(range(len(columns))) and float(apart.median()) < MATCH:
         value = want[..., columns].transpose(0, 1).flatten(1)

@@ -48,7 +48,8 @@ def _sum(case, branch, terms):
     if len(found) > 2 and (simple[2] is None or simple[2] == 0):
         return  # the third term explains nothing, or by an accident
     used = [c if s is None else s for c, s in zip(found, simple, strict=True)]
-    hf = [round(c, 4) for c in torch.linalg.solve(gram + ridge, basis @ case.want.double().flatten()).tolist()[:2]]
+    hf = torch.linalg.solve(gram + ridge, basis @ case.want.double().flatten()).tolist()[:2]
+    hf = [round(c, 4) if s is None else s for c, s in ((c, _simple(case, c)) for c in hf)]
     if used[:2] == hf and not any(used[2:]):
         return  # that is HF's sum
     value = sum(c * t[case.rows] for c, t in zip(used, terms.values(), strict=True))
