@@ -34,7 +34,14 @@ from bringup.blocks.latent_attention import LatentAttention
 from bringup.blocks.linear_attention import GatedDeltaNet
 from bringup.blocks.mlp import GatedMLP, PlainMLP, Relu2MLP, SubNormGatedMLP, XieluMLP
 from bringup.blocks.moe import ClampedExperts, MixtureOfExperts
-from bringup.blocks.norm import LayerNorm, RMSNorm, UnitOffsetHeadNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
+from bringup.blocks.norm import (
+    HeadLayerNorm,
+    LayerNorm,
+    RMSNorm,
+    UnitOffsetHeadNorm,
+    UnitOffsetLayerNorm,
+    UnitOffsetRMSNorm,
+)
 from bringup.blocks.parallel import Mesh
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import NoRope, Rope, RopeTables, Rotation
@@ -50,6 +57,7 @@ __all__ = [
     "GatedAttention",
     "GatedDeltaNet",
     "GatedMLP",
+    "HeadLayerNorm",
     "LMHead",
     "LatentAttention",
     "LayerNorm",

@@ -94,6 +94,21 @@ class UnitOffsetHeadNorm(HeadNorm):
     OFFSET = 1.0
 
 
+class HeadLayerNorm(HeadNorm):
+    """LayerNorm of each head, with one weight and bias for all: Phi's. Padding would be in its mean, and is refused."""
+
+    def __init__(self, hf_norm: torch.nn.Module, order: tuple[int | None, ...], mesh: Mesh, precision: Precision):
+        if None in order:
+            raise ValueError(f"LayerNorm of heads that are padded to {len(order)} columns: zeros would be in the mean")
+        super().__init__(hf_norm, order, mesh, precision)
+        self.bias = None if hf_norm.bias is None else weights.vector(weights.columns(hf_norm.bias, order), mesh)
+
+    def norm(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        return ttnn.layer_norm(
+            x, epsilon=self.eps, weight=self.weight, bias=self.bias, compute_kernel_config=self.compute
+        )
+
+
 class CutRMSNorm(torch.nn.Module):
     """x / rms(x) * weight over a dim that is cut over the chips: x [1, 1, rows, a chip's columns] of `size` values.
 

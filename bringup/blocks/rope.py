@@ -13,8 +13,12 @@ import ttnn
 
 from bringup.blocks.parallel import TILE, Mesh, round_up
 
-#: Their frequencies change beyond a length: HF's are fixed up to it.
-CHANGING = {"dynamic": "max_position_embeddings", "longrope": "original_max_position_embeddings"}
+#: What changes beyond a length, and the field that has it: frequencies, or the size of queries (Ministral-3's).
+CHANGING = {
+    "dynamic": "max_position_embeddings",
+    "longrope": "original_max_position_embeddings",
+    "llama_4_scaling": "original_max_position_embeddings",
+}
 
 
 def head_width(head_dim: int) -> int:
@@ -115,17 +119,14 @@ def layer_types(hf_rotary: torch.nn.Module, hf_config) -> list[str | None]:
 
 
 def check_length(parameters: dict, hf_config, length: int):
-    """ValueError where HF's frequencies would change within `length`."""
-    kind = parameters["rope_type"]
+    """ValueError where HF's rotation, or what goes with it, would change within `length`."""
+    kind = "llama_4_scaling" if parameters.get("llama_4_scaling_beta") else parameters["rope_type"]
     if kind not in CHANGING:
         return
     field = CHANGING[kind]
     fixed = parameters.get(field) or getattr(hf_config, field, None) or hf_config.max_position_embeddings
     if length > fixed:
-        raise ValueError(
-            f"rope_type {kind!r} has other frequencies beyond {field} = {fixed}: max_seq_len up to {fixed} is covered, "
-            f"not {length}"
-        )
+        raise ValueError(f"{kind} changes beyond {field} = {fixed}: max_seq_len up to {fixed} is covered, not {length}")
 
 
 class Rope(torch.nn.Module):

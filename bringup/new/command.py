@@ -55,7 +55,11 @@ def run(args):
             print(json.dumps({"model": hf_id, "covered": False, "gaps": [vars(gap) for gap in missing]}))
         lines = "".join(f"\n  {n}. {gap}" for n, gap in enumerate(missing, 1))
         raise BadInput(f"{hf_id}: bringup.blocks does not cover this model; nothing was written{lines}")
-    found = facts.fit(facts.gather(config, hf_id, args.system, traits))
+    try:
+        found = facts.gather(config, hf_id, args.system, traits)
+    except ValueError as error:  # layers of kinds that no field tells apart, a sum that no statement says
+        raise BadInput(f"{hf_id}: no model file says what was read; nothing was written", got=str(error)) from error
+    found = facts.fit(found)
     found.asked, found.model_flag = args.model, flag
     files = write(found, Path(args.out), args.force)
     figures = {name: getattr(found, name) for name in ("dtype", "paged", "dram_built", "dram_peak")}
@@ -128,6 +132,12 @@ def _hold_against_hf(model_py, found):
             got=str(error),
             want="logits as near to HF in float32 as HF in bfloat16 is, of a small random model of its kind",
             hint="what was read of it: " + "; ".join(f"{k}: {v}" for k, v in found.traits.sources.items()),
+        ) from error
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise BadInput(
+            f"{found.hf_id}: the model file that was written does not run at a small size; nothing was written",
+            got=" ".join(f"{type(error).__name__}: {error}".split())[:500],
+            want="a prompt and steps of a small random model of its kind on the emulator",
         ) from error
 
 

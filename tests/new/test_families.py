@@ -83,6 +83,11 @@ def test_heads_of_sizes_that_the_rotation_refuses_are_padded(model_type, head_di
     assert distance(*written(model_type, tmp_path, **fields)) < FAR
 
 
+@pytest.mark.slow
+def test_phis_norms_of_heads(tmp_path):
+    assert distance(*written("phi", tmp_path, qk_layernorm=True)) < FAR
+
+
 def test_what_computes_something_else_is_not_installed(tmp_path, monkeypatch, capsys):
     """Were a layer without rotation taken for one with it, the file would be held against HF before it is there."""
     from bringup.new.reading import whole

@@ -3,7 +3,7 @@
 from bringup.new.reading import norms, numbers
 from bringup.new.traits import Part
 
-HEAD_NORMS = {"RMSNorm": "HeadNorm", "UnitOffsetRMSNorm": "UnitOffsetHeadNorm"}
+HEAD_NORMS = {"RMSNorm": "HeadNorm", "UnitOffsetRMSNorm": "UnitOffsetHeadNorm", "LayerNorm": "HeadLayerNorm"}
 #: Where q and k are normed -> the block that does it there.
 BLOCKS = {"before": "Attention", "after": "NormAfterRotation", "over heads": "NormOverHeads"}
 
