@@ -210,6 +210,8 @@ class SubNormAttention(Attention):
         self.attn_sub_norm = CutRMSNorm(weight, len(hf_norm.weight), epsilon(hf_norm), mesh, precision)
 
     def output(self, heads: ttnn.Tensor) -> ttnn.Tensor:
+        if heads.is_sharded():  # of a step; the norm would want a program config of that
+            heads = ttnn.to_memory_config(heads, ttnn.L1_MEMORY_CONFIG)
         normed = self.attn_sub_norm(heads)
         ttnn.deallocate(heads)
         return super().output(normed)
