@@ -45,10 +45,39 @@ FAMILIES = {
     "bitnet": {},
 }
 
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
+GROUPS = EXPERTS | dict(
+    n_routed_experts=16, num_experts_per_tok=4, n_group=4, topk_group=2, n_shared_experts=1, first_k_dense_replace=1,
+    routed_scaling_factor=1.5, norm_topk_prob=True,
+)  # fmt: skip
+RULE = dict(
+    linear_num_key_heads=8, linear_num_value_heads=16, linear_key_head_dim=32, linear_value_head_dim=32, head_dim=32,
+    layer_types=["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+)  # fmt: skip
+#: Families with mixtures of experts, states or latents.
+MIXED = {
+    "qwen2_moe": EXPERTS | {"num_experts": 8, "shared_expert_intermediate_size": 160},
+    "qwen3_moe": EXPERTS | {"num_experts": 16, "norm_topk_prob": True, "head_dim": 32},
+    "olmoe": {"num_experts": 8, "num_experts_per_tok": 2},
+    "granitemoe": dict(
+        num_local_experts=8, num_experts_per_tok=2, embedding_multiplier=12.0, residual_multiplier=0.22,
+        attention_multiplier=0.0156, logits_scaling=8.0,
+    ),
+    "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 32},
+    "gpt_oss": WINDOW | {"num_local_experts": 8, "num_experts_per_tok": 4, "head_dim": 32},
+    "glm4_moe": GROUPS | {"head_dim": 32},
+    "deepseek_v3": GROUPS | dict(
+        q_lora_rank=96, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=32, v_head_dim=32, num_key_value_heads=8
+    ),
+    "qwen3_next": EXPERTS | RULE | {"num_experts": 8, "shared_expert_intermediate_size": 64},
+    "qwen3_5_text": RULE,
+    "lfm2": {"layer_types": ["conv", "conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+}  # fmt: skip
+
 
 def config(model_type, **more):
     """The family's configuration at a small size; heads of 32 where their size is the family's own."""
-    fields = SIZES | FAMILIES[model_type] | more
+    fields = SIZES | (FAMILIES | MIXED)[model_type] | more
     found = AutoConfig.for_model(model_type, **fields)
     if getattr(found, "head_dim", None) not in (None, 32) and "head_dim" not in fields:
         found = AutoConfig.for_model(model_type, **fields, head_dim=32)

@@ -8,8 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from bringup import backends, cli
 from bringup.backends import model_files
-from bringup.new.small import relative_l2
-from tests.new.families import FAMILIES, config
+from bringup.new import choices
+from bringup.new.small import in_bf16, relative_l2
+from tests.new.families import FAMILIES, MIXED, config
 
 PROMPT, STEPS = 48, 40
 FAR = 0.03  # relative L2 of the logits, bfloat16 weights
@@ -106,3 +107,42 @@ def test_what_computes_something_else_is_not_installed(tmp_path, monkeypatch, ca
     assert "computes something else than HF" in error
     assert "relative L2" in error
     assert not (tmp_path / "models").exists()
+
+
+#: Of HF in bfloat16's distance, where that alone is beyond FAR: the delta rule of random weights makes much of little.
+AS_BF16 = 1.5
+
+
+@pytest.mark.parametrize(
+    ("model_type", "system"),
+    [
+        pytest.param(
+            f, system, marks=() if (f, system) in {("gpt_oss", "n150"), ("lfm2", "n150")} else pytest.mark.slow
+        )
+        for f in MIXED
+        for system in ("n150", "n300", "p150")
+    ],
+)
+def test_a_family_with_mixtures_states_or_latents_is_written_and_is_hfs(model_type, system, tmp_path):
+    """With the experts that the device chose: where formats turn a score, HF goes elsewhere, and says so."""
+    asked, model_py = written(model_type, tmp_path, system)
+    assert 60 <= len(model_py.read_text().splitlines()) <= 125
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(asked, dtype=torch.float32).eval()
+    ids = torch.randint(3, 500, (1, PROMPT + STEPS), generator=torch.Generator().manual_seed(1))
+    module = model_files.load_model_file(model_py, system).module
+    with torch.no_grad(), backends.open_system(system) as device:
+        for weight in hf.parameters():
+            weight.copy_(weight.bfloat16().float())
+        model = module.build_model(hf, device, 128)
+        with choices.watched(model) as seen:
+            out = model(ids[:, :PROMPT], logits_to_keep=0)
+            got = [out.logits]
+            for i in range(PROMPT, PROMPT + STEPS):
+                out = model(ids[:, i : i + 1], past_key_values=out.past_key_values)
+                got.append(out.logits)
+        apart = choices.force(model, seen, 1, PROMPT, STEPS, hf)
+        want, worst = hf(ids).logits, max(apart, default=0.0)
+        error, bf16 = relative_l2(torch.cat(got, 1), want), relative_l2(in_bf16(hf, ids).logits.float(), want)
+    assert error < max(FAR, AS_BF16 * bf16)
+    assert worst <= choices.NEAR * error
