@@ -7,7 +7,7 @@ the device's choices, and where HF would have chosen otherwise, the scores must 
 import dataclasses
 from contextlib import contextmanager
 
-#: How much worse than HF's k-th an expert may be that the device chose, of the spread of a token's scores and times
+#: How much worse than HF's k-th an expert may be that the device chose, of the spread of tokens' scores and times
 #: the relative error of all logits: scores are off by as much as the hidden state, and the worst of many is asked.
 NEAR = 10
 
@@ -77,10 +77,10 @@ def short(hf_router, rows, routing, at):
 
     score = mixtures.scores(hf_router, rows, dataclasses.replace(routing, groups=1))[1]
     by = mixtures.scores(hf_router, rows, routing)[1]
-    found = (by.topk(routing.top_k, -1)[0][:, -1] - score.gather(-1, at).min(-1)[0]) / score.std(-1)
+    found = (by.topk(routing.top_k, -1)[0][:, -1] - score.gather(-1, at).min(-1)[0]) / score.std(-1).mean()
     if routing.groups == 1:
         return found
     best = score.unflatten(-1, (routing.groups, -1)).topk(2, -1)[0].sum(-1)
     least = best.gather(-1, at // (score.shape[-1] // routing.groups)).min(-1)[0]
-    of_group = (best.topk(routing.top_groups, -1)[0][:, -1] - least) / best.std(-1)
+    of_group = (best.topk(routing.top_groups, -1)[0][:, -1] - least) / best.std(-1).mean()
     return torch.where(of_group > 0, of_group, found)  # in another group other experts stand to be chosen
