@@ -97,9 +97,7 @@ class Attention(torch.nn.Module):
 
     def output(self, heads: ttnn.Tensor) -> ttnn.Tensor:
         """[1, 1, rows, heads side by side] -> [1, 1, rows, hidden]; frees its input."""
-        out = self.mesh.linear_sum(heads, self.o_proj, self.o_bias, self.compute)
-        ttnn.deallocate(heads)
-        return out
+        return self.mesh.linear_sum(heads, self.o_proj, self.o_bias, self.compute)
 
     def prefill(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
         """One user's prompt, or a chunk of it: qkv [1, 1, S, ...] -> [1, 1, S, n_query * width]; fills the cache."""

@@ -56,9 +56,7 @@ class MLP(torch.nn.Module):
 
     def down(self, inner: ttnn.Tensor) -> ttnn.Tensor:
         """The down projection, summed over the chips; frees inner."""
-        out = self.mesh.linear_sum(inner, self.down_proj, self.down_bias, self.compute)
-        ttnn.deallocate(inner)
-        return out
+        return self.mesh.linear_sum(inner, self.down_proj, self.down_bias, self.compute)
 
 
 class GatedMLP(MLP):

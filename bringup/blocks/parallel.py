@@ -67,11 +67,16 @@ class Mesh:
         )
 
     def linear_sum(self, x: ttnn.Tensor, weight: ttnn.Tensor, bias: ttnn.Tensor | None, compute) -> ttnn.Tensor:
-        """x @ weight + bias of a row-parallel weight, summed over the chips, the bias added once; never sharded."""
+        """x @ weight + bias of a row-parallel weight, summed over the chips, the bias added once; never sharded.
+
+        Frees x before the sum, which needs the room.
+        """
         alone = self.tensor_ways == 1
         place = ttnn.L1_MEMORY_CONFIG if x.is_sharded() else x.memory_config()  # heads of a step are, their sum is not
         given = {"memory_config": place, "compute_kernel_config": compute}
-        out = self.all_reduce(ttnn.linear(x, weight, bias=bias if alone else None, **given))
+        part = ttnn.linear(x, weight, bias=bias if alone else None, **given)
+        ttnn.deallocate(x)
+        out = self.all_reduce(part)
         if alone or bias is None:
             return out
         total = ttnn.add(out, bias)
