@@ -18,18 +18,9 @@ from ttnn_emulator.op import record, spec_only
 
 LLAMA = "meta-llama/Llama-3.2-1B"
 RATES = replace(
-    START,
-    multiply=1.0,
-    unpack_bytes_per_cycle=1e9,
-    read_fraction=0.5,
-    write_fraction=0.5,
-    grid_fraction=0.95,
-    step_seconds=0,
-    tile_seconds=1e-6,
-    call_seconds=3e-5,
-    read_bytes_per_second=1e9,
-    mesh_read_bytes_per_second=1e8,
-)
+    START, multiply=1.0, unpack_bytes_per_cycle=1e9, read_fraction=0.5, write_fraction=0.5, grid_fraction=0.95,
+    step_seconds=0, tile_seconds=1e-6, call_seconds=3e-5, read_bytes_per_second=1e9, mesh_read_bytes_per_second=1e8,
+)  # fmt: skip
 
 
 def zeros(device, *shape, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT):
