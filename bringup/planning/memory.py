@@ -6,7 +6,7 @@ from functools import cached_property
 from bringup.backends import systems
 from bringup.errors import BringupError
 from bringup.planning.formats import Formats
-from bringup.planning.shapes import BLOCK, TILE, Shapes
+from bringup.planning.shapes import BLOCK, TILE, USERS, Shapes
 
 PROMPT_CHUNK = 1024  # tokens of a prompt that run at once where the cache is paged (bringup.blocks.cache)
 USER_COUNTS = (1, 8, 32)
@@ -89,7 +89,7 @@ class Memory:
             "weights_total": sum(self.weights.values()),
             "cache": {"unpaged": shapes.cache_bytes(context), "paged": shapes.paged_cache_bytes(context, users)},
             "cache_per_position": {
-                "unpaged": shapes.cache_bytes(BLOCK) // BLOCK,
+                "unpaged": USERS * shapes.position_bytes(),
                 "user": shapes.position_bytes(),
             },
             "rope": shapes.rope_bytes(context),

@@ -6,13 +6,18 @@ chip. A weight that no rule knows is counted on every chip, and named.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 from bringup.planning.formats import DTYPES
 
 TILE, USERS, BLOCK = 32, 32, 64  # rows of a tile, users of a step, positions of a block of a paged cache
 # Hidden states that an all_reduce over two mesh axes holds beside its operand (ttnn 0.81.1, buffers of its steps).
 SUM_STATES = 4.3
+#: Parts of a weight's name -> its group.
+GROUPS = {
+    "attn": "attention", ".conv.": "attention", "mlp": "mlp", "feed_forward": "mlp", "block_sparse_moe": "mlp",
+    "lm_head": "head",
+}  # fmt: skip
 ROW_PARALLEL = ("o_proj", "down_proj", "dense_4h_to_h")
 
 
@@ -108,9 +113,7 @@ class Shapes:
             return self._make(name, "embedding", shape, "bf16", rows=True, exact=count)
         if len(shape) == 1:
             return self._make(name, "norms", (1, 1, 1, *shape), "bf16", exact=count)
-        group = next(
-            (g for g, part in (("attention", "attn"), ("mlp", "mlp"), ("head", "lm_head")) if part in name), ""
-        )
+        group = next((group for part, group in GROUPS.items() if part in name), "")
         if not group:
             return self._make(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
         outputs, inputs = (shape[-2], shape[-1]) if len(shape) == 2 else (count // shape[-1], shape[-1])
@@ -135,19 +138,38 @@ class Shapes:
 
     def cache_bytes(self, context):
         """Keys and values of 32 users, `context` positions each, whether used or not."""
-        shape = (USERS, self.n_kv, context, self.head_dim)
-        return 2 * self.layers * bank_bytes(shape, self.formats.cache, self.chip)
+        count, heads, width = self._kept()
+        return count * bank_bytes((USERS, heads, context, width), self.formats.cache, self.chip) + self.state_bytes()
+
+    def _kept(self):
+        """(tensors of the cache, heads and columns of each): keys and values where a layer has them, or latents."""
+        from bringup.blocks.memory import layers_with_keys
+
+        rank = getattr(self.config, "kv_lora_rank", None)
+        if rank is not None:
+            return layers_with_keys(self.config), 1, rank + self.config.qk_rope_head_dim
+        return 2 * layers_with_keys(self.config), self.n_kv, self.head_dim
+
+    @lru_cache  # noqa: B019  (as long as the plan)
+    def state_bytes(self):
+        """What layers without keys keep of 32 users."""
+        from types import SimpleNamespace
+
+        from bringup.blocks.memory import state_bytes
+
+        return state_bytes(meta_model(self.config), SimpleNamespace(tensor_ways=self.ways))
 
     def paged_cache_bytes(self, context, users):
         """Blocks of 64 positions for `users` users and one that is nobody's, and the page table of 32 rows."""
         blocks = -(-context // BLOCK)
-        shape = (users * blocks + 1, self.n_kv, BLOCK, self.head_dim)
+        count, heads, width = self._kept()
+        shape = (users * blocks + 1, heads, BLOCK, width)
         table = bank_bytes((USERS, blocks), "int32", self.chip, rows=True)
-        return 2 * self.layers * bank_bytes(shape, self.formats.cache, self.chip) + table
+        return count * bank_bytes(shape, self.formats.cache, self.chip) + table + self.state_bytes()
 
     def position_bytes(self):
         """Keys and values of one position of one user."""
-        return self.cache_bytes(BLOCK) // USERS // BLOCK
+        return (self.cache_bytes(BLOCK) - self.state_bytes()) // USERS // BLOCK
 
     def rope_bytes(self, context):
         """cos and sin, in tiles for a prompt and in rows for look-up; every chip has all of them."""

@@ -89,6 +89,16 @@ def test_the_count_is_the_allocators(hf_id, system, weights):
     assert found.peaks["decode"]["l1"] > 0, "heads are sharded over L1 in decode"
 
 
+@pytest.mark.parametrize(
+    ("hf_id", "system", "weights"),
+    [("Qwen/Qwen3.5-0.8B", "n150", "bf16"), pytest.param("openai/gpt-oss-20b", "p300", "bfp8", marks=pytest.mark.slow)],
+)
+def test_states_and_experts_are_counted_as_the_allocator_has_them(hf_id, system, weights):
+    m = memory(hf_id, system, weights)
+    found = spec_run(find_model_file(hf_id, system), m.config, system, max_seq_len=512, prompt=64, formats=m.formats)
+    assert m.held(512) == pytest.approx(found.built["dram"]["allocated"], rel=0.01)
+
+
 @pytest.mark.parametrize(("hf_id", "system", "weights"), [(LLAMA, "n150", "bf16"), (MISTRAL, "n300", "bfp8")])
 def test_the_longest_context_runs_and_little_more_does_not_fit(hf_id, system, weights):
     m = memory(hf_id, system, weights)
