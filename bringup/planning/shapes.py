@@ -98,7 +98,11 @@ class Shapes:
         return [self._fused(module, parts) for module, parts in qkv.items()] + found
 
     def _fused(self, module, parts):
-        width = sum((self.n_query if leaf == "q_proj" else self.n_kv) * self.head_dim for leaf in parts)
+        gated = (
+            "q_proj" in parts and parts["q_proj"][0] == 2 * self.n_heads * self.head_dim
+        )  # its gate stands beside it
+        heads = {"q_proj": self.n_query * (1 + gated)}
+        width = sum(heads.get(leaf, self.n_kv) * self.head_dim for leaf in parts)
         columns = parts["q_proj"][1]
         exact = columns * sum(shape[0] for shape in parts.values()) / self.ways
         return self._make(
@@ -116,6 +120,11 @@ class Shapes:
         group = next((group for part, group in GROUPS.items() if part in name), "")
         if not group:
             return self._make(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
+        if name.endswith("bias"):  # of experts: a row of tiles each
+            each = (-(-shape[0] // self.ways), TILE, shape[1])
+            return self._make(name, group, each, "bf16", exact=count / self.ways)
+        if "conv" in leaf:  # a row of tiles for each tap
+            return self._make(name, group, (shape[-1], TILE, shape[0] // self.ways), "bf16", exact=count / self.ways)
         outputs, inputs = (shape[-2], shape[-1]) if len(shape) == 2 else (count // shape[-1], shape[-1])
         if leaf == "o_proj":
             inputs = self.n_query * self.head_dim

@@ -30,9 +30,10 @@ def recurrent(q, k, v, g, beta, state, bitwise: bool):
             outputs.append(fpu.matmul(query, state, "HiFi4", True)[:, 0])
         else:
             state, key = cut(cut(state) * cut(decay)), cut(key)
-            new = cut((cut(value) - cut(key[:, None] @ state)[:, 0]) * b)
-            state = torch.baddbmm(state, key[..., None], new[:, None])
-            outputs.append((cut(query) @ cut(state))[:, 0])
+            # Sums and not products of torch's, whose order may differ from head to head.
+            new = cut((cut(value) - cut((key[..., None] * state).sum(1))) * b)
+            state = torch.addcmul(state, key[..., None], new[:, None])
+            outputs.append((cut(query)[:, 0, :, None] * cut(state)).sum(1))
         states.append(state)
     return torch.stack(outputs, 1), torch.stack(states, 1)
 

@@ -86,6 +86,8 @@ def why(own):
     """The numbers that decided."""
     if own["rel_l2"] is None:
         return f"the values are not finite, first at position {own['worst_position']}"
+    if own["explained"] is None:
+        return f"relative L2 {own['rel_l2']:.2g} from HF in float32, where HF in the file's formats is not finite"
     times = f" ({own['rel_l2'] / own['explained']:.0f} times)" if own["explained"] else ""
     text = f"relative L2 {own['rel_l2']:.2g} from HF in float32 on the device's own input, where the format explains "
     text += f"{own['explained']:.2g}{times}; worst at position {own['worst_position']} ({own['worst_rel_l2']:.2g})"
