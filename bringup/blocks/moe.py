@@ -96,7 +96,8 @@ class Experts(torch.nn.Module):
         return whole
 
     def _of(self, x: ttnn.Tensor, weight: ttnn.Tensor) -> ttnn.Tensor:
-        chosen = ttnn.to_layout(ttnn.max(weight, dim=2, keepdim=True), ttnn.ROW_MAJOR_LAYOUT)  # by any row
+        by_any_row = ttnn.max(weight, dim=2, keepdim=True, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        chosen = ttnn.to_layout(by_any_row, ttnn.ROW_MAJOR_LAYOUT)
         gate, up = (self.product(x, w, chosen) for w in (self.gate_proj, self.up_proj))
         inner = self.inner(gate, up)
         ttnn.deallocate(gate)
