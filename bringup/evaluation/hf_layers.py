@@ -30,9 +30,13 @@ def rotated(hf_attention, x, cos, sin):
     """HF's rotation of heads [batch, n, length, head_dim]; what is beyond the tables does not turn."""
     import torch
 
-    turned = cos.shape[-1]
-    part = x[..., :turned]
-    return torch.cat((rotation(hf_attention)(part, part, cos, sin)[0], x[..., turned:]), -1)
+    turn, turned = rotation(hf_attention), cos.shape[-1]
+    try:
+        done = turn(x[..., :turned], x[..., :turned], cos, sin)[0]
+    except RuntimeError:  # a column for each pair: gpt-oss's
+        turned *= 2
+        done = turn(x[..., :turned], x[..., :turned], cos, sin)[0]
+    return torch.cat((done, x[..., turned:]), -1)
 
 
 def norms_before(hf_layer, run):
