@@ -57,7 +57,17 @@ def bare_logits(model):
     model.logits = lambda x: model.lm_head(model.model.norm(x))
 
 
+def whole_heads_turned(model):
+    """All of a head turns, where HF turns a part."""
+    rope, head_dim = model.rope, model.model.layers[0].self_attn.head_dim
+    angles = torch.arange(model.cache_len)[:, None] / 10000 ** (torch.arange(0, head_dim, 2) / head_dim)
+    tables = [torch.cat((t, t), 1) for t in (angles.cos(), angles.sin())]
+    rope.prompt = [model.mesh.put(t[None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT) for t in tables]
+    rope.by_position = [model.mesh.put(t, ttnn.bfloat16) for t in tables]
+
+
 FAULTS = {
+    "all of a head turned": ("stablelm", whole_heads_turned, "self_attn", "their norm or rotation is another"),
     "window off by one": ("gemma3_text", window(1), "self_attn",
                           "sees a window of the last 17 positions, HF has a window of 16"),
     "window left out": ("gemma3_text", each(lambda a: a.self_attn.sdpa.pop("sliding_window_size", 0)), "self_attn",

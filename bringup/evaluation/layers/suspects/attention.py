@@ -61,6 +61,10 @@ def attention(case):
         return
     a = Attended(case)
     right = a.heads()
+    words = (
+        "attention of the queries and keys that the device has, which are not HF's: their norm or rotation is another"
+    )
+    yield words, a.out(right)  # where HF's were not seen, as its heads are cut before they turn
     for mechanism in (_scales, _masks, _keys):
         for words, heads, *slack in mechanism(a):
             if slack and isinstance(slack[0], torch.Tensor):  # the rows at which alone it is known
