@@ -90,7 +90,8 @@ def why(own):
         return f"relative L2 {own['rel_l2']:.2g} from HF in float32, where HF in the file's formats is not finite"
     times = f" ({own['rel_l2'] / own['explained']:.0f} times)" if own["explained"] else ""
     text = f"relative L2 {own['rel_l2']:.2g} from HF in float32 on the device's own input, where the format explains "
-    text += f"{own['explained']:.2g}{times}; worst at position {own['worst_position']} ({own['worst_rel_l2']:.2g})"
+    worst = "not finite" if own["worst_rel_l2"] is None else f"{own['worst_rel_l2']:.2g}"
+    text += f"{own['explained']:.2g}{times}; worst at position {own['worst_position']} ({worst})"
     if (own["chips_apart"] or 0.0) > own["bound"]:
         text += f"; the chips hold different values ({own['chips_apart']:.2g} apart) where each needs the sum of all"
     return text
