@@ -188,12 +188,13 @@ def num_cores_to_corerangeset_in_subcoregrids(
         raise DeviceRejects(f"Target number of cores {target_num_cores} is greater than total available cores {there}")
     if not sub_core_grids.contains(start_core):
         raise DeviceRejects("Start core must be inside sub_core_grids", f"{start_core} is not in {sub_core_grids}")
-    left, found = target_num_cores, []
+    left = target_num_cores
+    found: list[CoreRange] = []
     for r in sub_core_grids.ranges():
         if not found and not r.contains(start_core):
             continue
         cores = _walk(r.start, r.end, row_wise)
-        cores = cores[0 if found else cores.index(tuple(start_core)) :][:left]
+        cores = cores[0 if found else cores.index(CoreCoord(*start_core)) :][:left]
         found += _lines(cores, row_wise)
         left -= len(cores)
     if left:

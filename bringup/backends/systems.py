@@ -34,7 +34,7 @@ def get(name):
 
 def alike(system):
     """The names of the systems of the same chips on which the library was recorded, one of each number of chips."""
-    found = {}
+    found: dict[int, str] = {}
     for other in _chips().SYSTEMS.values():
         if other.recorded and other.chip.family == get(system).chip.family:
             found.setdefault(other.chips, other.name)

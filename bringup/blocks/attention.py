@@ -4,7 +4,7 @@ A prompt is one user's: its keys and values go to that user's part of the cache.
 32 users, who may be at different positions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import ttnn
@@ -69,7 +69,7 @@ class Attention(torch.nn.Module):
         sinks, factor = getattr(hf_attention, "sinks", None), self.head_dim**-0.5 if scale is None else scale
         self.prompt_sinks, self.step_sinks = weights.sinks(sinks, self.heads, factor, mesh)
 
-        self.sdpa = {} if window is None else {"sliding_window_size": window}
+        self.sdpa: dict[str, float] = {} if window is None else {"sliding_window_size": window}
         if scale is not None or self.width != self.head_dim:
             self.sdpa["scale"] = self.head_dim**-0.5 if scale is None else scale
         self.cache = cache.layer(self.heads, self.width, mesh, precision)
@@ -253,7 +253,8 @@ def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear, 
         parts = [Linear(p.weight, p.bias) for p in (hf_attention.q_proj, hf_attention.k_proj, hf_attention.v_proj)]
         if is_gated(hf_attention, config):
             parts[0] = _of_query(hf_attention.q_proj, config, 0)
-    return (*parts, Linear(out.weight, out.bias))
+    q, k, v = parts
+    return q, k, v, Linear(out.weight, out.bias)
 
 
 def is_gated(hf_attention: torch.nn.Module, config) -> bool:
@@ -272,7 +273,7 @@ def _of_query(q_proj: torch.nn.Linear, config, which: int) -> Linear:
     return Linear(rows(q_proj.weight), rows(q_proj.bias))
 
 
-def named(hf_module: torch.nn.Module, names: tuple[str, ...]) -> torch.nn.Module | None:
+def named(hf_module: torch.nn.Module, names: tuple[str, ...]) -> Any:
     """HF's submodule that has one of the names, or None."""
     return next((found for name in names if (found := getattr(hf_module, name, None)) is not None), None)
 

@@ -27,7 +27,8 @@ class States:
     """All states of a model: what forgets them."""
 
     def __init__(self, mesh: Mesh):
-        self.mesh, self.kept = mesh, []
+        self.mesh = mesh
+        self.kept: list = []
         self.inputs = 1  # that a convolution keeps
 
     def zeros(self, shape: tuple[int, ...], dtype) -> ttnn.Tensor:
