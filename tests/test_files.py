@@ -105,6 +105,7 @@ with written_whole(sys.argv[1]) as partial:
 WRITES = ("write_text", "write_bytes", "savefig", "save_file", "save_pretrained", "dump", "tofile")
 #: What runs in a folder of its own that nobody else reads: the mock cluster's set-up, and answers of child processes.
 PRIVATE = {"backends/mock.py", "backends/verify.py", "backends/library_log.py", "bench/command.py"}
+PRIVATE |= {"bench/parts.py", "checkpoints/dequantised.py"}
 
 
 def test_nothing_is_written_but_through_files():

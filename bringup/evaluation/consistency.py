@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from bringup.checkpoints.session import Session
 from bringup.errors import BadInput, BringupError
-from bringup.evaluation.layers.suspects.reading import nearest_rows
 from bringup.evaluation.pcc import rel_l2
 
 BOUNDARIES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129)
@@ -167,6 +166,8 @@ class Probe:
 
     def _instead(self, far, logits, bound):
         """After how many tokens HF has these logits, where it has all of them somewhere: {tokens: tokens}."""
+        from bringup.evaluation.layers.suspects.reading import nearest_rows
+
         index, apart = nearest_rows(logits, self.text.logits)
         return (
             dict(zip(far, (self.text.positions[i] for i in index), strict=True)) if float(apart.max()) < bound else {}

@@ -15,8 +15,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from statistics import median
 
 from bringup.backends import systems
 from bringup.files import write
@@ -210,6 +209,8 @@ class Fit:
     """Rows, stacked by system and form of their programs so that all are predicted at once."""
 
     def __init__(self, rows):
+        import numpy as np
+
         self.rows, self.stacks, stacked = rows, [], {}
         for i, row in enumerate(rows):
             for program, n in row.programs.items():
@@ -224,6 +225,8 @@ class Fit:
 
     def predicted(self, rates):
         """Seconds of every row, by the `Rates` of each kind of chip."""
+        import numpy as np
+
         device = np.zeros(len(self.rows))
         for at, counts, system, program in self.stacks:
             each = kernels.seconds(program, system, rates[system.chip.name])
@@ -238,6 +241,8 @@ class Fit:
     def error(self, rates):
         """Mean of |log(predicted / published)| of each kind, weighted, so that rows that contradict each other do not
         pull at the rest; and a little for leaving the start."""
+        import numpy as np
+
         away = sum(
             abs(math.log(value / getattr(START, name)))
             for each in rates.values()
@@ -284,8 +289,8 @@ def errors(rows, predicted):
 
 def _summary(each):
     worst, name = max(each, key=lambda e: abs(e[0]))
-    median = float(np.median([abs(e) for e, _ in each]))
-    return {"rows": len(each), "median": median, "worst": float(worst), "worst_row": name}
+    middle = median(abs(e) for e, _ in each)
+    return {"rows": len(each), "median": middle, "worst": float(worst), "worst_row": name}
 
 
 def calibrate():

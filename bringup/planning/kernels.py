@@ -12,8 +12,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 # How often a product goes through the matrix unit. Tenstorrent, tt-metal tech_reports/matrix_engine/matrix_engine.md.
 PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
 TILE = 32
@@ -106,10 +104,10 @@ def waits(k, system, rates):
     reached = {"sharded": rates.sharded_fraction, "grid": rates.grid_fraction}.get(k.form, rates.read_fraction)
     read, written = k.read / (memory * reached), k.written / (memory * rates.write_fraction)
     alone = 2 * TILE**3 / chip.flops_per_cycle  # cycles of a tile product in one phase
-    cycles = np.maximum(rates.multiply * alone * k.phases, k.tile_bytes / rates.unpack_bytes_per_cycle)
+    cycles = _larger(rates.multiply * alone * k.phases, k.tile_bytes / rates.unpack_bytes_per_cycle)
     compute = k.products * cycles / chip.cycles_per_second
     if k.form in OF_PRODUCTS:
-        return found | {"dram": np.maximum(read, k.steps * rates.step_seconds), "compute": compute, "write": written}
+        return found | {"dram": _larger(read, k.steps * rates.step_seconds), "compute": compute, "write": written}
     each = {"row": rates.row_seconds, "attention": rates.score_seconds}.get(k.form, rates.tile_seconds)
     return found | {"dram": read + written, "compute": compute + k.tiles * each}
 
@@ -120,8 +118,13 @@ def seconds(k, system, rates):
     after = found.pop("dispatch") + found.pop("write", 0)
     longest = found.popitem()[1]
     for each in found.values():
-        longest = np.maximum(longest, each)
+        longest = _larger(longest, each)
     return after + longest
+
+
+def _larger(a, b):
+    """The larger one, of numbers or of arrays."""
+    return (a + b + abs(a - b)) / 2
 
 
 # What a program does -------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_a_configuration_that_cannot_be_used_is_refused_by_name(config_json, cas
 def test_an_unknown_type_gets_no_advice_to_install(config_json):
     with pytest.raises(BadInput, match="does not know model_type 'frobnicate'") as refused:
         configuration.read(config_json(SMALL | {"model_type": "frobnicate"}))
-    assert "covered are arcee, llama, mistral, qwen2, qwen3" in str(refused.value)
+    assert re.search(r"covered are .*\bllama, mistral\b.*qwen3", str(refused.value))
     assert "install" not in str(refused.value)
 
 

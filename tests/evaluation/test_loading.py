@@ -29,6 +29,12 @@ PARAMETERS = {  # as published, in billions
     "Qwen/Qwen3-32B": 32.762,
     "openai/gpt-oss-20b": 20.915,
     "HuggingFaceTB/SmolLM2-135M-Instruct": 0.1345,
+    "HuggingFaceTB/SmolLM3-3B": 3.075,
+    "Qwen/Qwen3-30B-A3B": 30.532,
+    "Qwen/Qwen3.5-0.8B": 0.752,  # its text model
+    "allenai/OLMo-2-0425-1B": 1.485,
+    "google/gemma-3-1b-it": 0.9999,
+    "microsoft/Phi-4-mini-instruct": 3.836,
 }
 
 

@@ -136,13 +136,14 @@ def test_nothing_is_left_behind(tmp_path, refused, monkeypatch):
     from bringup.errors import ModelFailed
     from bringup.new import facts
 
-    fields = {"model_type": "qwen3", **SIZES, "head_dim": 48}
+    fields = {"model_type": "qwen3", **SIZES, "head_dim": 32}
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "config.json").write_text(json.dumps(fields))
+    quantised = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (tmp_path / "c" / "config.json").write_text(json.dumps(fields | quantised))
     words = ["new", tmp_path / "c", "--id", "org/name", "--out", tmp_path / "out"]
-    assert "head_dim = 48" in refused(*words)
+    assert "quant_method gptq" in refused(*words)
     assert not (tmp_path / "out").exists()
-    (tmp_path / "c" / "config.json").write_text(json.dumps(fields | {"head_dim": 32}))
+    (tmp_path / "c" / "config.json").write_text(json.dumps(fields))
     with monkeypatch.context() as patch:
         patch.setattr(facts, "run_by_shapes", lambda *_: (_ for _ in ()).throw(ModelFailed("it fails")))
         refused(*words, code=1)

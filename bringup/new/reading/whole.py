@@ -20,7 +20,8 @@ def read(config):
     try:
         model = small.hf_model(fields)
     except Exception as error:  # HF's classes raise whatever odd sizes make them do
-        traits.lacks(f"no small model to try: {error}", type(config).__name__, "a configuration that HF accepts small")
+        told = f"a configuration that HF's model takes; it raised {type(error).__name__}: {error}"
+        traits.lacks("no small model to try", type(config).__name__, told)
         return traits
     traits.architecture = type(model).__name__
     decoder = getattr(model, "model", None)
