@@ -24,6 +24,17 @@ def run(folder, *words, choices=CHOICES):
     return json.loads((folder / "out" / "accuracy.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def _as_before():
+    """The command sets numerics and the machine for its process."""
+    from ttnn_emulator import chips, numerics
+
+    mode, system = numerics.mode(), chips.machine().name
+    yield
+    numerics.set_mode(mode)
+    chips.use(system)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("accuracy")
