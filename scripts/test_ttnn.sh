@@ -47,4 +47,4 @@ fi
 
 # BRINGUP_REQUIRE_TTNN: a test that finds no wheel fails here, where elsewhere it is skipped.
 export BRINGUP_REQUIRE_TTNN=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
-exec "$env/bin/python" -m pytest tests/mock -m 'not hardware and not slow' -n 2 "$@"
+exec "$env/bin/python" -m pytest tests/mock -m 'not hardware' -n 2 "$@"
