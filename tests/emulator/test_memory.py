@@ -434,3 +434,31 @@ def test_a_cache_filled_in_inference_mode_is_written_outside_it(device):
         ttnn.fill_cache(cache, tile(), 0)
     ttnn.fill_cache(cache, tile(), 1)
     assert torch.equal(ttnn.to_torch(cache), torch.ones(2, 1, 32, 32, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("system", "shape", "new", "dtype", "kept"),  # ttnn 0.81.1: DRAM after the result was freed
+    [
+        ("n150", (1, 1, 32, 16), (32, 1, 16), f32, 1152),
+        ("p150", (1, 1, 32, 16), (32, 1, 16), f32, 2048),
+        ("n150", (1, 1, 32, 2048), (32, 1, 16, 128), b16, 67584),
+        ("n150", (2, 4, 32, 64), (8, 1, 64, 32), f32, 24576),
+    ],
+)
+def test_the_map_of_a_reshape_stays_once_for_all_ways_to_write_its_batches(system, shape, new, dtype, kept):
+    from ttnn_emulator import chips
+
+    before = chips.machine().name
+    chips.use(system)
+    device = ttnn.open_device(device_id=0)
+    try:
+        level = device.memory()["dram"]["allocated"]
+        for target in (new, (new[0] * new[1], *new[2:]) if len(new) == 4 else (1, *new)):
+            x = ttnn.zeros(shape, dtype=dtype, layout=T, device=device)
+            made = ttnn.reshape(x, target)
+            ttnn.deallocate(made)
+            ttnn.deallocate(x)
+            assert device.memory()["dram"]["allocated"] - level == kept
+    finally:
+        ttnn.close_device(device)
+        chips.use(before)
