@@ -2,11 +2,11 @@
 
 import contextlib
 import multiprocessing
-import resource
 import time
 from typing import NamedTuple
 
 from bringup import backends
+from bringup.checkpoints import mapped
 from bringup.errors import BringupError, blame
 
 #: Seconds that pass, or that the process's threads compute.
@@ -81,7 +81,7 @@ def _serve(connection, order: Order):
             sessions = {}
             while (job := connection.recv()) is not None:
                 connection.send(("seconds", _turn(model, job, CLOCKS[order.clock], sessions, order.seed)))
-        connection.send(("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+        connection.send(("peak", mapped.peak_rss_bytes()))
     except BringupError as error:
         connection.send(("error", str(error)))
 

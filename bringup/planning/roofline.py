@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bringup.backends import systems
 from bringup.planning import kernels
-from bringup.planning.kernels import CONSTANTS, PRODUCTS, Rates  # noqa: F401
+from bringup.planning.kernels import PRODUCTS, Rates
 
 READ = "ttnn.to_torch"
 KINDS = ("weights", "kv", "dispatch", "ccl", "other")

@@ -19,7 +19,7 @@ from bringup import arguments, backends, spread
 from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput, BringupError, shown
 from bringup.files import writable, write_json
-from bringup.planning import roofline
+from bringup.planning import kernels, roofline
 from bringup.tuning import results as sweep_results
 
 LIBRARY = "library"  # what the library does where no compute config is given, the destination included
@@ -105,7 +105,7 @@ class Common:
             "config": planned_config(job, self).to_dict(),
             "backend": [job.activation.name, numerics_in_use(job.activation)],  # the environment may choose them
             "code": spread.code(Path(self.model_py)),
-            "constants": roofline.CONSTANTS.read_text(),
+            "constants": kernels.CONSTANTS.read_text(),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

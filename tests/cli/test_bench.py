@@ -130,13 +130,16 @@ def test_a_slow_hf_has_no_turn_at_longer_prompts(monkeypatch):
 
 
 def test_a_command_is_timed_and_one_that_fails_says_why(monkeypatch):
+    held = bytearray(2**29)  # a command's peak memory is not that of who measures it
+    held[:: 2**12] = b"1" * 2**17
     monkeypatch.setattr(bench_parts, "COMMANDS", {"help": ["--version"]})
     found = bench_parts.commands("cpu")
-    assert 0 < found["help_seconds"] < 60
-    assert 0.001 < found["help_gib"] < 1
+    assert found["help_seconds"] > 0
+    assert 0.001 < found["help_gib"] < 0.5
     monkeypatch.setattr(bench_parts, "COMMANDS", {"help": ["nothing"]})
     with pytest.raises(BringupError, match="bringup nothing failed"):
         bench_parts.commands()
+    assert len(held) == 2**29
 
 
 @pytest.mark.slow

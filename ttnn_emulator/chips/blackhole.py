@@ -54,8 +54,6 @@ BLACKHOLE = Chip(
     # docs.tenstorrent.com, Blackhole multi-card topologies: QSFP-DD of 800 Gb/s, a cable between neighbours of 8xP150;
     # ttnn 0.81.1 counts two channels there (p150_x8 mesh graph descriptor).
     link_bytes_per_second=400e9 / 8,
-    # docs.tenstorrent.com, Blackhole specifications: PCI Express 5.0 x16; 32 GT/s, 128b/130b.
-    host_bytes_per_second=32e9 * 16 / 8 * 128 / 130,
     missing=frozenset(),
     errata={},
     # The official functional simulator v1.10, Blackhole: recorded vectors and tables. HiFi4 is the fidelity that gives

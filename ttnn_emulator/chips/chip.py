@@ -53,7 +53,6 @@ class Chip:
     cycles_per_second: float
     flops_per_cycle: int  # of one core's matrix unit in LoFi; a fidelity of n phases takes n times as long
     link_bytes_per_second: float  # one Ethernet link, each direction
-    host_bytes_per_second: float  # PCI Express
     missing: frozenset[str]  # kernels that it lacks: unary functions, variants of ops
     errata: dict[str, str]  # confirmed errors of the silicon: when, and what then; docs/numerics.md has the sources
     arithmetic: Arithmetic

@@ -38,8 +38,6 @@ WORMHOLE = Chip(
     flops_per_cycle=4096,
     # Tenstorrent's published n300 specification: 100 Gb/s a link between its two chips.
     link_bytes_per_second=100e9 / 8,
-    # The same: PCI Express 4.0 x16; 16 GT/s, 128b/130b.
-    host_bytes_per_second=16e9 * 16 / 8 * 128 / 130,
     # ttnn 0.81.1: "Unary: SOFTCAP is implemented for Blackhole only"; "chunk_gdn: the SFPU WY-inverse solve
     # (wy_inverse=FORWARD_SUBSTITUTION) is Blackhole-only".
     missing=frozenset({"SOFTCAP", "chunk_gdn FORWARD_SUBSTITUTION"}),
