@@ -141,7 +141,7 @@ def form_of(launch):
     return "row" if any(word in name for word in ROWS) else "move" if name in MOVES else "tile"
 
 
-def tiles_of(shape):
+def _tiles(shape):
     """(rows of tiles, tiles across) of a padded shape, all batches under each other."""
     down = math.prod(shape[:-2]) * -(-shape[-2] // TILE) if len(shape) > 1 else 1
     return down, -(-shape[-1] // TILE)
@@ -150,14 +150,14 @@ def tiles_of(shape):
 def _product(launch, system, work):
     """By the program's blocks. Weights sharded over the banks are multiplied by one core beside each."""
     (a, b), cores = launch.inputs[:2], system.chip.cores
-    (down, across), k = tiles_of(launch.outputs[0].padded_shape), -(-a.padded_shape[-1] // TILE)
+    (down, across), k = _tiles(launch.outputs[0].padded_shape), -(-a.padded_shape[-1] // TILE)
     per_m, per_n = launch.attrs.get("per_core", (down, -(-across // cores)))
     if launch.attrs.get("program") == "dram":
         per_n = -(-across // system.chip.dram.count)
     rounds = max(1, -(-(-(-down // per_m) * -(-across // per_n)) // cores))
     return {
         "products": per_m * per_n * k * rounds,
-        "tile_bytes": sum(spec.bytes / math.prod(tiles_of(spec.padded_shape)) for spec in (a, b)),
+        "tile_bytes": sum(spec.bytes / math.prod(_tiles(spec.padded_shape)) for spec in (a, b)),
         "phases": _phases(launch),
         "steps": k / launch.attrs.get("in0_block_w", 1) * rounds,
     }
@@ -171,15 +171,15 @@ def _attention(launch, system, work):
 
 def _row(launch, system, work):
     """Tiles of the busiest core; a row of them is one core's, unless they are sharded."""
-    (rows, across), cores = tiles_of(launch.inputs[0].padded_shape), cores_of(launch.inputs[0])
+    (rows, across), cores = _tiles(launch.inputs[0].padded_shape), _cores(launch.inputs[0])
     return {"tiles": rows * across / cores if cores else -(-rows // system.chip.cores) * across}
 
 
 def _tile(launch, system, work):
     """Tiles of what comes out; of a cache, the rows that go in."""
     made = [min(launch.inputs[:2], key=lambda spec: spec.bytes)] if "_cache" in launch.op else launch.outputs
-    tiles = sum(math.prod(tiles_of(spec.padded_shape)) for spec in made)
-    cores = cores_of(made[0]) if made else None
+    tiles = sum(math.prod(_tiles(spec.padded_shape)) for spec in made)
+    cores = _cores(made[0]) if made else None
     return {"tiles": tiles / cores if cores else -(-tiles // system.chip.cores)}
 
 
@@ -195,7 +195,7 @@ _MORE = dict.fromkeys(OF_PRODUCTS, _product) | {"attention": _attention, "row": 
 _MORE |= {"move": _tile, "collective": _collective, "async": _collective}
 
 
-def cores_of(spec):
+def _cores(spec):
     """How many cores hold a tensor that is sharded over L1; None of others."""
     memory = spec.memory_config
     shard = memory.shard_spec if memory is not None and memory.buffer_type.name == "L1" else None

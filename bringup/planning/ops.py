@@ -156,13 +156,13 @@ def cores(launch, chip):
     """How many cores a program has at work: a product's blocks, a sharded tensor's own, else one a tile or row."""
     form = kernels.form_of(launch)
     tensor = launch.inputs[0] if form == "row" or not launch.outputs else launch.outputs[0]
-    down, across = kernels.tiles_of(tensor.padded_shape)
+    down, across = kernels._tiles(tensor.padded_shape)
     if form in kernels.OF_PRODUCTS:
         if launch.attrs.get("program") == "dram":
             return chip.dram.count
         per_m, per_n = launch.attrs.get("per_core", (down, 1))
         return min(chip.cores, max(1, -(-down // per_m) * -(-across // per_n)))
-    sharded = kernels.cores_of(tensor)
+    sharded = kernels._cores(tensor)
     if sharded:
         return sharded
     return chip.cores if form == "attention" else min(chip.cores, max(1, down if form == "row" else down * across))
