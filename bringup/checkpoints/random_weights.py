@@ -20,6 +20,7 @@ from bringup.errors import BadInput, shown
 
 HELP = "write random weights of a true configuration as a checkpoint directory"
 RULE = "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms 1, biases 0"
+ABOUT = "random_weights.json"  # beside the weights: they are of no training
 SHARD_BYTES = 1 << 30
 SPARE_DISK_BYTES = 1 << 30
 
@@ -102,7 +103,7 @@ def write(config, directory, seed=0):
     from safetensors.torch import save_file
 
     directory = Path(directory)
-    seed_file, total = directory / "random_weights.json", size_bytes(config)
+    seed_file, total = directory / ABOUT, size_bytes(config)
     about = {"seed": seed, "rule": RULE, "config": hashlib.sha256(_facts(config).encode()).hexdigest()}
     if directory.is_dir() and any(directory.iterdir()):
         if not seed_file.is_file() or json.loads(seed_file.read_text()) != about:

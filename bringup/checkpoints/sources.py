@@ -29,6 +29,13 @@ class Source:
     random_seed: int | None = None
     note: str | None = None  # what was done to the weights to make them a checkpoint of
 
+    @property
+    def random(self):
+        """Nobody trained these weights: they are of a seed, or `bringup random-checkpoint` wrote the directory."""
+        if self.random_seed is not None:
+            return True
+        return self.directory is not None and (self.directory / random_weights.ABOUT).is_file()
+
     def fingerprint(self, cache_dir):
         """A string that changes when the weights do."""
         if self.random_seed is not None:

@@ -174,14 +174,17 @@ class Context:
     def modules(self):
         """Every block against HF's: a list of `ModuleResult`."""
         from bringup.errors import blame
-        from bringup.evaluation import modules
+        from bringup.evaluation import modules, state_modules
 
         last = min(self.job.config.num_hidden_layers, len(self.model.model.layers)) - 1
-        layers = [0] if self.quick or last == 0 else [0, last]
+        layers = modules.first_of_each_kind(self.model)
+        layers += [last] * (not self.quick and last not in layers)
         found = []
         for layer in layers:
             with blame(self.job.model_file.path, f"running the blocks of layer {layer}"):
-                found += modules.run(self.model, self.hf, layer=layer, seed=self.job.settings.seed, values=self.values)
+                found += state_modules.of_layer(
+                    self.model, self.hf, layer=layer, seed=self.job.settings.seed, values=self.values
+                )
         self.sections["modules"] = [r.as_dict() for r in found]
         return found
 

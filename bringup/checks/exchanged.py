@@ -22,7 +22,7 @@ def find(context):
     from bringup.evaluation import texts
 
     job, model = context.job, context.hf
-    if job.tokenizer is None or job.source.random_seed is not None:
+    if job.tokenizer is None or job.source.random:
         return None
     first = _ids(job.given_text(texts.DEFAULT_PROMPT))
     start = time.perf_counter()

@@ -12,7 +12,7 @@ BF16_TOP1 = 0.9  # below that the bars of a bring-up cannot be met in a 16-bit f
 def baseline(context):
     """HF generates, its text is sane, and HF in bfloat16 agrees with HF in float32."""
     reference, job = context.reference, context.job
-    tokens, random = reference.tokens, job.source.random_seed is not None
+    tokens, random = reference.tokens, job.source.random
     bf16 = context.in_bf16
     problems = []
     if not math.isfinite(bf16.perplexity_reference):

@@ -39,11 +39,11 @@ def rotated(hf_attention, x, cos, sin):
     return torch.cat((done, x[..., turned:]), -1)
 
 
-def norms_before(hf_layer, run):
-    """{"self_attn", "mlp": the name of the norm that gives it its input, or None}; `run()` runs the layer once."""
+def norms_before(hf_layer, run, parts):
+    """{part: the name of the norm that gives it its input, or None}; `run()` runs the layer once."""
     outputs, found, handles = {}, {}, []
     for name, module in hf_layer.named_children():
-        if name in ("self_attn", "mlp"):
+        if name in parts:
 
             def before(_, args, kwargs, name=name):
                 given = args[0] if args else kwargs["hidden_states"]

@@ -17,6 +17,7 @@ from bringup.evaluation.module_phases import USERS, Decode, Prefill, hf_rotation
 from bringup.evaluation.pcc import explain, pcc, rel_l2, rel_l2_for
 
 LARGE = 3.0  # times the bound of a branch: what a part must be off by to be seen there, if nothing made up for it
+MIXERS = ("self_attn", "linear_attn")  # what mixes positions: over keys, or in a state
 TIGHT, WIDE = 0.999, 0.99  # norm, RoPE, products and what they put into the cache; attention, MLP, a whole layer
 
 
@@ -65,17 +66,25 @@ def made_of_blocks(model):
     missing = [f"model.{n}" for n in wanted if not hasattr(model.model, n)] + ["lm_head"] * (
         not hasattr(model, "lm_head")
     )
-    parts = ("self_attn", "mlp")
-    missing += [f"model.layers.0.{n}" for n in parts if not missing and not hasattr(model.model.layers[0], n)]
-    return (False, f"it has no {', '.join(missing)}") if missing else (True, None)
+    for i, layer in enumerate(model.model.layers if not missing else ()):
+        mixer = [n for n in MIXERS if hasattr(layer, n)]
+        missing += [f"model.layers.{i}.{' or .'.join(MIXERS)}"] * (not mixer)
+        missing += [f"model.layers.{i}.mlp"] * (not hasattr(layer, "mlp"))
+    return (False, f"it has no {', '.join(missing[:3])}") if missing else (True, None)
+
+
+def first_of_each_kind(model):
+    """The numbers of the first layer with each mixer: the first with attention comes first."""
+    kinds = [next(n for n in MIXERS if hasattr(layer, n)) for layer in model.model.layers]
+    return [kinds.index(kind) for kind in sorted(set(kinds), key=MIXERS.index)]
 
 
 def run(model, hf_model, *, layer=0, seed=0, values=True):
-    """A list of `ModuleResult` for the blocks of one decoder layer, the last norm and the head."""
+    """A list of `ModuleResult` for the blocks of one decoder layer with attention, the last norm and the head."""
     import torch
 
     with torch.inference_mode():
-        test = _Test(model, hf_model, layer, seed, values)
+        test = ModuleTest(model, hf_model, layer, seed, values)
         for phase in (Prefill(test), Decode(test)):  # a prompt shows whether the cache must be the model's own
             for part, branch in (("self_attn", test.attention_branch), ("mlp", test.mlp_branch)):
                 with test.made_up_for(phase, branch):
@@ -91,8 +100,10 @@ def run(model, hf_model, *, layer=0, seed=0, values=True):
     return sorted(test.results, key=lambda r: r.phase != "decode")
 
 
-class _Test:
+class ModuleTest:
     """One layer of the model and of HF, and the results so far."""
+
+    mixer = "self_attn"
 
     def __init__(self, model, hf_model, index, seed, values):
         import torch
@@ -101,7 +112,7 @@ class _Test:
         self.layer = model.model.layers[index]
         self.prefix = f"model.layers.{index}"
         self.hf = copy.deepcopy(hf_model.model.layers[index]).float()
-        self.hf.self_attn.layer_idx = 0  # of a cache that holds this layer only
+        getattr(self.hf, self.mixer).layer_idx = 0  # of a cache that holds this layer only
         hf_norm = getattr(hf_model.model, "norm", None) or hf_model.model.final_layernorm
         self.hf_norm = copy.deepcopy(hf_norm).float()
         self.hf_head = copy.deepcopy(hf_model.get_output_embeddings()).float()
@@ -109,9 +120,12 @@ class _Test:
         self.generator = torch.Generator().manual_seed(seed)
         self.results = []
         self.own_cache = False  # the model's keys and values are in a basis of its own
+        self.before = hf_layers.norms_before(self.hf, self.once, (self.mixer, "mlp"))
+
+    def once(self):
+        """Runs HF's layer on a prompt."""
         first = Prefill(self)
-        few = torch.randn(first.rows, self.config.hidden_size)
-        self.before = hf_layers.norms_before(self.hf, lambda: first.hf_layer(self.hf, few))
+        first.hf_layer(self.hf, self.random(first.rows, self.config.hidden_size))
 
     # input and output
 

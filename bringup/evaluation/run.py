@@ -158,7 +158,7 @@ class Job:
                 f"{len(self.prompt_ids)} tokens of {s.text_file} as the prompt, the next "
                 f"{len(self.given_tokens)} given {'with it' if s.one_pass else 'one by one'}, cache {self.max_seq_len}"
             )
-        weights = "random weights of " * (self.source.random_seed is not None) + self.source.name
+        weights = "random weights of " * self.source.random + self.source.name
         path = "HF" if self.activation.name == "none" else shown(self.model_file.path)
         note = f"\nweights: {self.source.note}" * (self.source.note is not None)
         return f"system: {self.system}\nmodel: {path} with {weights}; {numbers}{note}"

@@ -90,6 +90,8 @@ def test_the_command_takes_a_configuration(config, tmp_path, capsys):
     assert cli.main(["random-checkpoint", str(tmp_path / "config.json"), str(tmp_path / "made"), "--seed", "2"]) == 0
     assert "seed 2; --model takes it" in capsys.readouterr().out
     source = sources.find_source(str(tmp_path / "made"))
+    assert source.random, "a check asks no text of them"
+    assert not sources.find_source("checkpoints/tiny-llama").random
     assert torch.equal(sources.load_hf_model(source).lm_head.weight, random_weights.model(config, 2).lm_head.weight)
 
 

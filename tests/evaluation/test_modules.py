@@ -7,12 +7,16 @@ import torch
 
 from bringup import backends
 from bringup.backends import model_files
-from bringup.evaluation import modules
+from bringup.checkpoints.known import known_config
+from bringup.evaluation import modules, state_modules
 from bringup.files import PROJECT as ROOT
 
 backends.activate("emulator")
 
-from tests.blocks.common import small_hf_model  # noqa: E402  (needs ttnn)
+import ttnn  # noqa: E402
+
+from bringup.new import small  # noqa: E402
+from tests.blocks.common import small_hf_model  # noqa: E402
 
 NAME = "ALLaM-7B-Instruct-preview"
 FILE = ROOT / "models" / "humain-ai" / NAME
@@ -71,6 +75,51 @@ def test_without_values_the_calls_are_made(hf):
     with backends.open_system("n150") as device:
         results = modules.run(built(hf, device, "n150"), hf, values=False)
     assert results
+    assert all(r.ok is None and r.pcc is None for r in results)
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    config = known_config("Qwen/Qwen3.5-0.8B")
+    return small.as_stored(small.hf_model(small.fields(config, small.layers(config))), ttnn.bfloat16)
+
+
+def with_states(hf, device, system):
+    file = model_files.load_model_file(ROOT / f"models/Qwen/Qwen3.5-0.8B/{system}/functional/model.py")
+    return file.module.build_model(hf, device, 128)
+
+
+@pytest.mark.parametrize("system", ["n150", "n300"])
+def test_layers_with_states_pass(hybrid, system):
+    """Beside layers with keys, of which one is tried as well."""
+    with backends.open_system(system) as device:
+        model = with_states(hybrid, device, system)
+        assert modules.made_of_blocks(model) == (True, None)
+        assert modules.first_of_each_kind(model) == [3, 0]
+        results = state_modules.of_layer(model, hybrid)
+    assert all(r.ok for r in results), "\n".join(map(str, results))
+    names = ["", ".input_layernorm", ".post_attention_layernorm", ".linear_attn", ".mlp"]
+    for phase in ("decode", "prefill"):
+        assert {r.name.removeprefix("model.layers.0") for r in results if r.phase == phase} == set(names)
+
+
+def test_a_state_that_decays_otherwise_is_found(hybrid):
+    """In a step, and in a prompt."""
+    other = copy.deepcopy(hybrid)
+    decay = other.model.layers[0].linear_attn.A_log
+    with torch.no_grad():
+        decay.sub_(3)
+    with backends.open_system("n150") as device:
+        results = state_modules.of_layer(with_states(other, device, "n150"), hybrid)
+    wrong = {(r.name.removeprefix("model.layers.0."), r.phase) for r in results if not r.ok}
+    assert {("linear_attn", "decode"), ("linear_attn", "prefill")} <= wrong
+    assert not {name for name, _ in wrong} & {"input_layernorm", "post_attention_layernorm", "mlp"}
+
+
+def test_without_values_states_are_moved_on(hybrid):
+    with backends.open_system("n150") as device:
+        results = state_modules.of_layer(with_states(hybrid, device, "n150"), hybrid, values=False)
+    assert len(results) == 10
     assert all(r.ok is None and r.pcc is None for r in results)
 
 
