@@ -60,9 +60,9 @@ class Attention(torch.nn.Module):
         self.width = len(self.v_order)
         q, k, v, o = projections(hf_attention, config)
         orders = self.heads, self.qk_order, self.v_order, mesh
-        self.qkv_proj = weights.fused_qkv(q.weight, k.weight, v.weight, *orders, precision.attention)
+        self.qkv_proj = weights.fused_qkv(q.weight, k.weight, v.weight, *orders, precision.format("qkv"))
         self.qkv_bias = None if q.bias is None else weights.fused_qkv_bias(q.bias, k.bias, v.bias, *orders)
-        self.o_proj = weights.attention_output(o.weight, self.heads, self.v_order, mesh, precision.attention)
+        self.o_proj = weights.attention_output(o.weight, self.heads, self.v_order, mesh, precision.format("o"))
         self.o_bias = weights.row_bias(o.bias, mesh)
         self.q_norm, self.k_norm = (self._norm(hf_attention, name, norm, precision) for name in NORMS)
         self.q_rope, self.k_rope = rope(layer_type), rope(layer_type)

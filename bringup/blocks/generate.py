@@ -112,7 +112,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})
         ]
         self.traced = False
-        self._trace: tuple | None = None  # (handle, logits) of the captured step
+        self._traces: dict[str, tuple] = {}  # (handle, what comes out) of each captured step
         self._prompts_run: set[tuple] = set()  # by their shapes: what the first of a shape leaves on the device stays
         self._live: KVCache | None = None  # the one whose tokens the device holds
         self._tapped: list | None = None  # hidden states of the pass that runs, where they were asked for
@@ -306,7 +306,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         """Tokens [groups, S] of prompts, from position `start` on, of which `lengths` are no padding -> hidden states
         of those from `first` on."""
         rows = tokens.shape[1]
-        if self._trace is not None and (rows, first) not in self._prompts_run:
+        if self._traces and (rows, first) not in self._prompts_run:
             self.release_trace()  # a new program keeps buffers, which could lie where a replay writes
         self._prompts_run.add((rows, first))
         whole, pages = self.cache.prompt_chunk is None, self.cache.of_prompt(row, start, rows)
@@ -335,6 +335,13 @@ class CausalLM(torch.nn.Module, GenerationMixin):
 
     def _next_tokens(self, tokens: torch.Tensor, cache: KVCache) -> list[torch.Tensor]:
         """The next token of each user [B] -> logits [B, vocab], and tapped hidden states [B, hidden]."""
+        where = self._ready(tokens, cache)
+        results = self._results(self._run_step() if self._tapped is None else self.step())
+        self._advance(cache)
+        return [each.reshape(self.max_users, -1)[where] for each in results]
+
+    def _ready(self, tokens: torch.Tensor, cache: KVCache) -> list[int]:
+        """Room in the cache and the inputs of a step for the next token of each user [B]; the users' rows."""
         fullest = max(cache.lengths)
         if fullest >= self.max_seq_len:
             raise ValueError(f"the cache is full: {fullest} tokens of max_seq_len {self.max_seq_len}")
@@ -345,12 +352,16 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         for row, token in zip(where, tokens.tolist(), strict=True):
             rows[row] = token
         positions = dict(zip(where, cache.lengths, strict=True))
-        for buffer, (value, dtype) in zip(self.decode_inputs, self._host_inputs(rows, positions), strict=True):
+        self._send(rows, positions)
+        return where
+
+    def _send(self, tokens: list[int], positions: dict[int, int]):
+        for buffer, (value, dtype) in zip(self.decode_inputs, self._host_inputs(tokens, positions), strict=True):
             ttnn.copy_host_to_device_tensor(self.mesh.put_users(value, dtype, on_device=False), buffer)
-        results = self._results(self._run_step() if self._tapped is None else self.step())
+
+    def _advance(self, cache: KVCache):
         cache.lengths = [length + 1 for length in cache.lengths]
         cache.mask = torch.nn.functional.pad(cache.mask, (0, 1), value=True)
-        return [each.reshape(self.max_users, -1)[where] for each in results]
 
     def _host_inputs(self, tokens: list[int], positions: dict[int, int]):
         """The three small inputs of a step: tokens, positions for the cache (-1: no user) and for the rotation."""
@@ -361,27 +372,31 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             (at.clamp(min=0).reshape(-1, USERS), ttnn.uint32),
         ]
 
-    def _run_step(self) -> ttnn.Tensor:
-        """The step on what `decode_inputs` now hold: run, or replayed where `traced` and captured once."""
-        if self._trace is not None:
-            handle, logits = self._trace
+    def _run_step(self, name: str = "step") -> ttnn.Tensor:
+        """That method on what `decode_inputs` now hold: run, or replayed where `traced` and captured once."""
+        if name in self._traces:
+            handle, output = self._traces[name]
             ttnn.execute_trace(self.tt_device, handle, cq_id=0, blocking=False)
-            return logits
-        logits = self.step()
+            return output
+        output = getattr(self, name)()
         if self.traced:
-            handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
-            try:
-                output = self.step()
-            finally:  # a capture that a failing step left open would refuse all that follows
-                ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
-            self._trace = handle, output
-        return logits
+            self._capture(name)
+        return output
+
+    def _capture(self, name: str):
+        """Captures that method, which has run before; a capture runs nothing."""
+        handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
+        try:
+            output = getattr(self, name)()
+        finally:  # a capture that a failing step left open would refuse all that follows
+            ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
+        self._traces[name] = handle, output
 
     def release_trace(self):
-        """Give the captured step back; the next step runs untraced, or is captured again while `traced`."""
-        if self._trace is not None:
-            ttnn.release_trace(self.tt_device, self._trace[0])
-            self._trace = None
+        """Give the captured steps back; the next one runs untraced, or is captured again while `traced`."""
+        for handle, _ in self._traces.values():
+            ttnn.release_trace(self.tt_device, handle)
+        self._traces.clear()
 
     def step(self) -> ttnn.Tensor:
         """One decode step, from device buffers to logits [1, 1, 32, vocab]: no host tensor is made or read in it."""

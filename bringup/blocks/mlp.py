@@ -39,7 +39,7 @@ class MLP(torch.nn.Module):
         self.mesh, self.compute = mesh, precision.linear
         up, down = self.up(hf_mlp), named(hf_mlp, DOWN)
         self.up_proj, self.up_bias = self.column(*up, precision)
-        self.down_proj = weights.row(down.weight, mesh, precision.mlp)
+        self.down_proj = weights.row(down.weight, mesh, precision.format("down"))
         self.down_bias = weights.row_bias(down.bias, mesh)
 
     def up(self, hf_mlp: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -48,7 +48,7 @@ class MLP(torch.nn.Module):
         return hf_up.weight, hf_up.bias
 
     def column(self, weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision):
-        return weights.column(weight, self.mesh, precision.mlp), weights.column_bias(bias, self.mesh)
+        return weights.column(weight, self.mesh, precision.format("up")), weights.column_bias(bias, self.mesh)
 
     def linear(self, x: ttnn.Tensor, weight: ttnn.Tensor, bias: ttnn.Tensor | None, **more) -> ttnn.Tensor:
         given = {"memory_config": x.memory_config(), "compute_kernel_config": self.compute, **more}

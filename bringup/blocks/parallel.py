@@ -18,6 +18,31 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
+def rectangle(across: int, down: int):
+    """The first so many columns and rows of cores."""
+    return ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(across - 1, down - 1))})
+
+
+class Semaphores:
+    """What the chips wait on in asynchronous collectives: two sets, in turn, so that a collective need not wait for the
+    one before."""
+
+    def __init__(self, mesh: "Mesh"):
+        grid = rectangle(mesh.grid.x, mesh.grid.y)
+        make = lambda n: [ttnn.create_global_semaphore(mesh.device, grid, 0) for _ in range(n)]  # noqa: E731
+        self.sets = [{"gather": make(2), "scatter": make(3), "barrier": make(1)[0]} for _ in range(2)]
+        self.topology = ttnn.Topology.Ring if mesh.chips > 2 else ttnn.Topology.Linear
+
+    def of(self, collective: str) -> dict:
+        self.sets.reverse()
+        chosen = self.sets[0]
+        return {
+            "multi_device_global_semaphore": chosen[collective],
+            "barrier_semaphore": chosen["barrier"],
+            "topology": self.topology,
+        }
+
+
 class Mesh:
     """The open device and the parallel plan on it.
 
@@ -25,7 +50,7 @@ class Mesh:
     are those of a chip, `banks` how many of DRAM it has.
     """
 
-    def __init__(self, device: ttnn.MeshDevice, data_parallel: bool = False):
+    def __init__(self, device: ttnn.MeshDevice, data_parallel: bool = False, asynchronous: bool = False):
         chips = device.get_num_devices()
         self.device = device
         self.chips = chips
@@ -34,8 +59,9 @@ class Mesh:
         self.grid = device.compute_with_storage_grid_size()
         self.cores = ttnn.num_cores_to_corerangeset(self.grid.x * self.grid.y, self.grid)
         self.banks = device.dram_grid_size().x
+        self.waits = Semaphores(self) if asynchronous and self.tensor_ways > 1 else None
 
-    def put(self, value: torch.Tensor, dtype, layout=None, shard_dim: int | None = None, on_device: bool = True):
+    def put(self, value: torch.Tensor, dtype, layout=None, shard_dim: int | None = None, on_device: bool = True, **more):
         """A host tensor as a ttnn tensor in DRAM: cut along `shard_dim` over all chips, or the same on each."""
         layout = ttnn.ROW_MAJOR_LAYOUT if layout is None else layout
         mapper = None
@@ -44,7 +70,7 @@ class Mesh:
         elif self.chips > 1:
             mapper = ttnn.ReplicateTensorToMesh(self.device)
         device = self.device if on_device else None
-        return ttnn.from_torch(value, dtype=dtype, layout=layout, device=device, mesh_mapper=mapper)
+        return ttnn.from_torch(value, dtype=dtype, layout=layout, device=device, mesh_mapper=mapper, **more)
 
     def put_users(self, value: torch.Tensor, dtype, on_device: bool = True):
         """Per-user rows (dim 0 = data_ways blocks): each group of users to its chip, or the same rows to every chip."""
@@ -57,6 +83,13 @@ class Mesh:
         dim = 0 if self.data_ways > 1 else 3
         return ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(self.device, dim=dim))[:, 0]
 
+    def get_users(self, x: ttnn.Tensor) -> torch.Tensor:
+        """What `put_users` has put, of each group of users."""
+        if self.chips == 1:
+            return ttnn.to_torch(x)
+        whole = ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(self.device, dim=0))
+        return whole if self.data_ways > 1 else whole[: len(whole) // self.chips]
+
     def one_user_a_core(self, rows: int, width: int) -> ttnn.MemoryConfig:
         """[rows, width] of each user of a step on a core of its own, row by row, as the library splits heads."""
         return ttnn.create_sharded_memory_config(
@@ -64,6 +97,15 @@ class Mesh:
             core_grid=ttnn.num_cores_to_corerangeset(USERS, self.grid, row_wise=True),
             strategy=ttnn.ShardStrategy.HEIGHT,
             use_height_and_width_as_shard_shape=True,
+        )
+
+    def in_banks(self, rows: int, columns: int) -> ttnn.MemoryConfig:
+        """A weight's columns side by side in the banks of DRAM, whole tiles in each."""
+        shard = [rows, round_up(-(-columns // self.banks), TILE)]
+        return ttnn.MemoryConfig(
+            ttnn.TensorMemoryLayout.WIDTH_SHARDED,
+            ttnn.BufferType.DRAM,
+            ttnn.ShardSpec(rectangle(self.banks, 1), shard, ttnn.ShardOrientation.ROW_MAJOR),
         )
 
     def linear_sum(self, x: ttnn.Tensor, weight: ttnn.Tensor, bias: ttnn.Tensor | None, compute) -> ttnn.Tensor:
@@ -87,9 +129,25 @@ class Mesh:
         """The sum of the chips' partial products on every chip; frees x. The identity where one chip had it all."""
         if self.tensor_ways == 1:
             return x
-        total = ttnn.all_reduce(x)
+        if self.waits is None:
+            total = ttnn.all_reduce(x)
+            ttnn.deallocate(x)
+            return total
+        share = ttnn.experimental.reduce_scatter_minimal_async(
+            x, dim=3, memory_config=x.memory_config(), **self.waits.of("scatter")
+        )
         ttnn.deallocate(x)
+        total = self.gather(share)
+        ttnn.deallocate(share)
         return total
+
+    def gather(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        """The chips' columns side by side on every chip."""
+        if self.waits is None:
+            return ttnn.all_gather(x, dim=3)
+        return ttnn.experimental.all_gather_async(
+            x, dim=3, memory_config=x.memory_config(), **self.waits.of("gather")
+        )
 
 
 @dataclass(frozen=True)

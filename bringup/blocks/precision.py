@@ -35,6 +35,10 @@ class Precision:
     sdpa: Any = field(default_factory=compute_config)
     exact_exp: bool = True
 
+    def format(self, product: str) -> Any:
+        """What the weight of qkv, o, up (and gate), down or head is on the device."""
+        return {"qkv": self.attention, "o": self.attention, "head": self.head}.get(product, self.mlp)
+
     @classmethod
     def of(cls, weight_dtype, **changes) -> "Precision":
         """One dtype for all weights."""

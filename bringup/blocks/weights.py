@@ -5,6 +5,8 @@
 tensors pass.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 import ttnn
@@ -15,17 +17,27 @@ from bringup.blocks.precision import Precision
 COLUMN, ROW = 3, 2  # the dims of [1, 1, in, out] that are cut
 
 
+class Banked(NamedTuple):
+    """A dtype of weights whose columns lie side by side in the banks of DRAM: each core beside one reads its own.
+
+    `shares`: what is cut over the chips is padded so that each has whole tiles for so many cores.
+    """
+
+    dtype: Any
+    shares: int = 1
+
+
 def column(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
     """[out, in] -> per chip [1, 1, in, out / ways]; the outputs are padded with zeros to whole tiles per chip."""
-    if mesh.tensor_ways > 1:
-        weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % (TILE * mesh.tensor_ways)))
+    if (multiple := _multiple(mesh, dtype)) > 1:
+        weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % multiple))
     return _put(weight, mesh, dtype, COLUMN)
 
 
 def row(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
     """[out, in] -> per chip [1, 1, in / ways, out]; the inputs are padded with zeros to whole tiles per chip."""
-    if mesh.tensor_ways > 1:
-        weight = F.pad(weight, (0, -weight.shape[1] % (TILE * mesh.tensor_ways)))
+    if (multiple := _multiple(mesh, dtype)) > 1:
+        weight = F.pad(weight, (0, -weight.shape[1] % multiple))
     return _put(weight, mesh, dtype, ROW)
 
 
@@ -142,9 +154,21 @@ def columns(x: torch.Tensor, order: Order, dim: int = 0) -> torch.Tensor:
     return found
 
 
+def _multiple(mesh: Mesh, dtype) -> int:
+    """What is cut over the chips is padded to a multiple of this."""
+    shares = dtype.shares if isinstance(dtype, Banked) else 1
+    return TILE * mesh.tensor_ways * shares if mesh.tensor_ways * shares > 1 else 1
+
+
 def _put(weight: torch.Tensor, mesh: Mesh, dtype, dim: int | None) -> ttnn.Tensor:
     dim = dim if mesh.tensor_ways > 1 else None
-    return mesh.put(weight.detach().T[None, None], dtype, ttnn.TILE_LAYOUT, shard_dim=dim)
+    if not isinstance(dtype, Banked):
+        return mesh.put(weight.detach().T[None, None], dtype, ttnn.TILE_LAYOUT, shard_dim=dim)
+    size = list(weight.shape)
+    if dim is not None:
+        size[COLUMN - dim] //= mesh.tensor_ways
+    place = mesh.in_banks(size[1], size[0])
+    return mesh.put(weight.detach().T[None, None], dtype.dtype, ttnn.TILE_LAYOUT, shard_dim=dim, memory_config=place)
 
 
 class LMHead(torch.nn.Module):

@@ -1,0 +1,65 @@
+"""The model whose next token stays on the device: from the tokens of a step to those of the next one."""
+
+import torch
+import ttnn
+
+from bringup.blocks.generate import CausalLM, KVCache
+from bringup.blocks.parallel import USERS
+
+
+class OptimizedCausalLM(CausalLM):
+    """`CausalLM` with greedy steps of which only the tokens come back."""
+
+    def __init__(self, hf_model: torch.nn.Module, config, mesh, max_seq_len: int, choices):
+        super().__init__(hf_model, config, mesh, max_seq_len, choices)
+        self._held: tuple | None = None  # what the device has put into `decode_inputs` for its next step
+
+    def _send(self, tokens: list[int], positions: dict[int, int]):
+        if self._held != (tokens, positions):
+            self._held = None
+            super()._send(tokens, positions)
+
+    def token_step(self) -> ttnn.Tensor:
+        """A step that ends with the likeliest tokens, [1, 32] uint32, in the buffer where the next one reads them."""
+        tokens, positions, at = self.decode_inputs
+        best = self.likeliest(self.step())
+        ttnn.copy(ttnn.reshape(best, tokens.shape), tokens)
+        ttnn.plus_one(positions, skip_negative_entries=True)
+        ttnn.plus_one(at)
+        return tokens
+
+    def likeliest(self, logits: ttnn.Tensor) -> ttnn.Tensor:
+        """logits [1, 1, rows, vocab / ways] -> [1, 1, rows] uint32; the chips' shares side by side on each."""
+        if self.mesh.tensor_ways > 1:
+            logits = self.mesh.gather(logits)
+        rows = ttnn.untilize(logits)
+        if rows.shape[-1] > self.config.vocab_size:
+            rows = ttnn.slice(rows, (0, 0, 0, 0), (1, 1, rows.shape[-2], self.config.vocab_size))
+        return ttnn.argmax(rows, dim=3)
+
+    @torch.no_grad()
+    def prefill_logits_last_device(self, input_ids: torch.Tensor, use_cache: bool = True):
+        """Logits of the last token [users, vocab] and the cache."""
+        out = self(input_ids, logits_to_keep=1)
+        return out.logits[:, -1], out.past_key_values
+
+    @torch.no_grad()
+    def next_token_device(self, input_ids: torch.Tensor, past_key_values: KVCache | None = None, use_cache=True):
+        """The likeliest token after a prompt, or after the token before: an int of one user, a list of several; and the
+        cache. Tokens that the device chose are not sent to it again."""
+        if past_key_values is None:
+            logits, past_key_values = self.prefill_logits_last_device(input_ids)
+            return self._answer(logits.argmax(-1).tolist()), past_key_values
+        input_ids, cache = self._checked(input_ids), past_key_values
+        self._check_live(cache, len(input_ids))
+        where = self._ready(input_ids[:, -1], cache)
+        chosen = self.mesh.get_users(self._run_step("token_step")).flatten().tolist()
+        self._advance(cache)
+        found = {row: chosen[row] for row in where}
+        tokens = [found.get(row, 0) for row in range(self.max_users)]
+        self._held = tokens, dict(zip(where, cache.lengths, strict=True))
+        return self._answer(list(found.values())), cache
+
+    @staticmethod
+    def _answer(tokens: list[int]):
+        return tokens[0] if len(tokens) == 1 else tokens
