@@ -73,8 +73,24 @@ def describe(path):
         raise BadInput("no such model file", got=shown(path), want=f"a model.py, as in {PATH_RULE}")
     parts = path.resolve().parts
     if len(parts) >= 6 and parts[-6] == "models" and parts[-3] in systems.NAMES:
-        return ModelFile(path, f"{parts[-5]}/{parts[-4]}", parts[-3])
+        return ModelFile(path, f"{parts[-5]}/{parts[-4]}", _system(path, parts[-3]))
     return ModelFile(path, None, None)
+
+
+def _system(path, folder):
+    """The folder's system, or the same chips as the file's MESH_SHAPE opens them (t3000_1x8)."""
+    with suppress(OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        shape = _stated_shape(ast.parse(path.read_bytes()))
+        ways = [s for s in systems.SYSTEMS.values() if s.name.startswith(f"{folder}_") and s.mesh_shape == shape]
+        if ways and shape != systems.get(folder).mesh_shape:
+            return ways[0].name
+    return folder
+
+
+def _stated_shape(tree):
+    """MESH_SHAPE as the text has it, or None; ValueError where it is no literal."""
+    given = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", None) == "MESH_SHAPE"]
+    return ast.literal_eval(given[-1].value) if given else None
 
 
 def load_model_file(path, system=None):
@@ -103,10 +119,9 @@ def look_over(model_file, system):
             names |= {alias.asname or alias.name: None for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names[node.id] = None
+    with suppress(ValueError):
+        _check_shape(path, _stated_shape(tree), system)
     for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "MESH_SHAPE":
-            with suppress(ValueError):
-                _check_shape(path, ast.literal_eval(node.value), system)
         if isinstance(node, (ast.Import, ast.ImportFrom)) and b"sys.path" not in source:
             _look_for(node, path)
     if not {"build_model", "*"} & set(names) and b"globals()" not in source:

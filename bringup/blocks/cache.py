@@ -56,7 +56,7 @@ class Rows:
     def upload(self):
         """No page table."""
 
-    def of_prompt(self, row: int, start: int, rows: int) -> None:
+    def of_prompt(self, row: int, start: int, rows: int, on_device: bool = True) -> None:
         return None
 
     def of_step(self) -> None:
@@ -116,11 +116,11 @@ class Blocks:
                 self.held[row] += 1
                 self.changed = True
 
-    def of_prompt(self, row: int, start: int, rows: int) -> Pages:
+    def of_prompt(self, row: int, start: int, rows: int, on_device: bool = True) -> Pages:
         """The tables of `row` in each group of chips: all its blocks, and those of the chunk from `start` on."""
         whole = self.table[row::USERS]
         chunk = whole[:, start // BLOCK : -(-(start + rows) // BLOCK)].contiguous()
-        return Pages(*(self.mesh.put_users(table, ttnn.int32) for table in (whole, chunk)))
+        return Pages(*(self.mesh.put_users(table, ttnn.int32, on_device=on_device) for table in (whole, chunk)))
 
     def of_step(self) -> Pages:
         return Pages(self.device_table)

@@ -57,8 +57,8 @@ def _lookup(hf_config, name: str):
 
 
 def delegate(model_file: str, system: str) -> ModuleType:
-    """The full model file of `system` beside `model_file` (models/<org>/<model>/<system>/functional/model.py)."""
-    path = Path(model_file).resolve().parents[2] / system / "functional" / "model.py"
+    """The full model file of `system` beside `model_file` of its kind: functional or optimized."""
+    path = Path(model_file).resolve().parents[2] / system / Path(model_file).resolve().parent.name / "model.py"
     spec = importlib.util.spec_from_file_location(f"bringup_model_{system}_{abs(hash(path))}", path)
     assert spec is not None, path  # it ends in .py
     assert spec.loader is not None, path

@@ -112,8 +112,8 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             mesh.put_users(value, dtype) for value, dtype in self._host_inputs([0] * USERS * mesh.data_ways, {})
         ]
         self.traced = False
-        self._traces: dict[str, tuple] = {}  # (handle, what comes out) of each captured step
-        self._prompts_run: set[tuple] = set()  # by their shapes: what the first of a shape leaves on the device stays
+        self._traces: dict = {}  # (handle, what comes out) of each captured pass
+        self._ran: set = set()  # passes, prompts by their shapes: what the first of a kind leaves on the device stays
         self._live: KVCache | None = None  # the one whose tokens the device holds
         self._tapped: list | None = None  # hidden states of the pass that runs, where they were asked for
 
@@ -306,17 +306,29 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         """Tokens [groups, S] of prompts, from position `start` on, of which `lengths` are no padding -> hidden states
         of those from `first` on."""
         rows = tokens.shape[1]
-        if self._traces and (rows, first) not in self._prompts_run:
-            self.release_trace()  # a new program keeps buffers, which could lie where a replay writes
-        self._prompts_run.add((rows, first))
-        whole, pages = self.cache.prompt_chunk is None, self.cache.of_prompt(row, start, rows)
+        self._first_of((rows, first))
+        pages, tokens_of = self.cache.of_prompt(row, start, rows), self.cache.states.of_prompt(lengths, rows, row)
+        return self._prompt_pass(self.mesh.put_users(tokens, ttnn.uint32), row, start, first, pages, tokens_of)
+
+    def _first_of(self, kind):
+        """Gives captured passes back before the first of a kind: a new program keeps buffers, which could lie where a
+        replay writes."""
+        if kind not in self._ran:
+            self.release_trace()
+            self._ran.add(kind)
+
+    def _prompt_pass(self, tokens: ttnn.Tensor, row: int, start: int, first: int, pages, of=None) -> ttnn.Tensor | None:
+        rows, whole = tokens.shape[-1], self.cache.prompt_chunk is None
         turns = {name: rope.of_prompt(start, rows, whole) for name, rope in self.ropes.items()}
-        tokens_of = self.cache.states.of_prompt(lengths, rows, row)
-        step = self.new_step(turns, is_decode=False, row=row, start=start, pages=pages, tokens=tokens_of)
-        hidden = self.model(self.mesh.put_users(tokens, ttnn.uint32), step)
+        step = self.new_step(turns, is_decode=False, row=row, start=start, pages=pages, tokens=of)
+        hidden = self.model(tokens, step)
         if first >= rows:
             return None
-        return ttnn.slice(hidden, (0, 0, first, 0), (1, 1, rows, hidden.shape[-1])) if first else hidden
+        return self.tail(hidden, first) if first else hidden
+
+    def tail(self, hidden: ttnn.Tensor, first: int) -> ttnn.Tensor:
+        """The rows from `first` on."""
+        return ttnn.slice(hidden, (0, 0, first, 0), (1, 1, hidden.shape[-2], hidden.shape[-1]))
 
     def _row(self, user: int, users: int) -> int:
         """The row of the caches, counted over all groups of chips, that a user of so many has."""
@@ -336,7 +348,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     def _next_tokens(self, tokens: torch.Tensor, cache: KVCache) -> list[torch.Tensor]:
         """The next token of each user [B] -> logits [B, vocab], and tapped hidden states [B, hidden]."""
         where = self._ready(tokens, cache)
-        results = self._results(self._run_step() if self._tapped is None else self.step())
+        results = self._results(self._replayed("step", self.step) if self._tapped is None else self.step())
         self._advance(cache)
         return [each.reshape(self.max_users, -1)[where] for each in results]
 
@@ -372,25 +384,23 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             (at.clamp(min=0).reshape(-1, USERS), ttnn.uint32),
         ]
 
-    def _run_step(self, name: str = "step") -> ttnn.Tensor:
-        """That method on what `decode_inputs` now hold: run, or replayed where `traced` and captured once."""
+    def _replayed(self, name, run) -> ttnn.Tensor:
+        """What `run`, by this name, gives on what its inputs now hold: run, or replayed where `traced` and captured
+        once."""
         if name in self._traces:
             handle, output = self._traces[name]
             ttnn.execute_trace(self.tt_device, handle, cq_id=0, blocking=False)
             return output
-        output = getattr(self, name)()
+        self._first_of(name)
+        output = run()
         if self.traced:
-            self._capture(name)
+            handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
+            try:
+                captured = run()
+            finally:  # a capture that a failing step left open would refuse all that follows
+                ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
+            self._traces[name] = handle, captured
         return output
-
-    def _capture(self, name: str):
-        """Captures that method, which has run before; a capture runs nothing."""
-        handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
-        try:
-            output = getattr(self, name)()
-        finally:  # a capture that a failing step left open would refuse all that follows
-            ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
-        self._traces[name] = handle, output
 
     def release_trace(self):
         """Give the captured steps back; the next one runs untraced, or is captured again while `traced`."""

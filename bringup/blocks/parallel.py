@@ -61,7 +61,9 @@ class Mesh:
         self.banks = device.dram_grid_size().x
         self.waits = Semaphores(self) if asynchronous and self.tensor_ways > 1 else None
 
-    def put(self, value: torch.Tensor, dtype, layout=None, shard_dim: int | None = None, on_device: bool = True, **more):
+    def put(
+        self, value: torch.Tensor, dtype, layout=None, shard_dim: int | None = None, on_device: bool = True, **more
+    ):
         """A host tensor as a ttnn tensor in DRAM: cut along `shard_dim` over all chips, or the same on each."""
         layout = ttnn.ROW_MAJOR_LAYOUT if layout is None else layout
         mapper = None
@@ -145,9 +147,7 @@ class Mesh:
         """The chips' columns side by side on every chip."""
         if self.waits is None:
             return ttnn.all_gather(x, dim=3)
-        return ttnn.experimental.all_gather_async(
-            x, dim=3, memory_config=x.memory_config(), **self.waits.of("gather")
-        )
+        return ttnn.experimental.all_gather_async(x, dim=3, memory_config=x.memory_config(), **self.waits.of("gather"))
 
 
 @dataclass(frozen=True)

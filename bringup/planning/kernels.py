@@ -172,6 +172,8 @@ def _attention(launch, system, work):
 def _row(launch, system, work):
     """Tiles of the busiest core; a row of them is one core's, unless they are sharded."""
     (rows, across), cores = _tiles(launch.inputs[0].padded_shape), _cores(launch.inputs[0])
+    if "argmax" in launch.op and launch.inputs[0].layout.name == "ROW_MAJOR":  # cuts its rows over all cores
+        cores = system.chip.cores  # tt-metal, argmax_multi_core_program_factory.cpp; no measured one is known
     return {"tiles": rows * across / cores if cores else -(-rows // system.chip.cores) * across}
 
 

@@ -127,9 +127,10 @@ def by_op(times):
 
 
 def predict(
-    prefill_records, decode_records, system, *, traced=False, users=1, context=128, rates=None, read_logits=True
-):
-    """The `Prediction` of a prompt's log and a decode step's. Only the decode step is ever traced.
+    prefill_records, decode_records, system, *, traced=False, users=1, context=128, rates=None, read_logits=True,
+    traced_prompt=False,
+):  # fmt: skip
+    """The `Prediction` of a prompt's log and a decode step's, each traced or not.
 
     With `read_logits` False the next token is chosen on the device: what the logs read to the host does not count.
     """
@@ -137,7 +138,7 @@ def predict(
     rates = rates or Rates.fitted(system.chip)
     if not read_logits:
         prefill_records, decode_records = without_reads(prefill_records), without_reads(decode_records)
-    prefill = op_times(prefill_records, system, users=users, context=context, rates=rates)
+    prefill = op_times(prefill_records, system, traced=traced_prompt, users=users, context=context, rates=rates)
     decode = op_times(decode_records, system, traced=traced, users=users, context=context, rates=rates)
     weights = sum(launch.inputs[1].bytes for r in decode_records for launch in r.launches if launch.op in PRODUCTS)
     return Prediction(

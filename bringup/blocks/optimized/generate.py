@@ -3,8 +3,9 @@
 import torch
 import ttnn
 
+from bringup.blocks.cache import Pages
 from bringup.blocks.generate import CausalLM, KVCache
-from bringup.blocks.parallel import USERS
+from bringup.blocks.optimized.product import SHORT, whole
 
 
 class OptimizedCausalLM(CausalLM):
@@ -12,6 +13,7 @@ class OptimizedCausalLM(CausalLM):
 
     def __init__(self, hf_model: torch.nn.Module, config, mesh, max_seq_len: int, choices):
         super().__init__(hf_model, config, mesh, max_seq_len, choices)
+        self._inputs: dict[tuple, list] = {}  # tokens and pages of prompts that are replayed
         self._held: tuple | None = None  # what the device has put into `decode_inputs` for its next step
 
     def _send(self, tokens: list[int], positions: dict[int, int]):
@@ -27,6 +29,28 @@ class OptimizedCausalLM(CausalLM):
         ttnn.plus_one(positions, skip_negative_entries=True)
         ttnn.plus_one(at)
         return tokens
+
+    def _prompt_chunk(self, tokens: torch.Tensor, lengths: list[int], start: int, row: int, first: int):
+        """A short prompt is replayed where steps are: in the first row, or in any where the cache is paged."""
+        rows, paged = tokens.shape[1], self.cache.prompt_chunk is not None
+        if not self.traced or rows > SHORT or (row and not paged) or self._tapped is not None:
+            return super()._prompt_chunk(tokens, lengths, start, row, first)
+        name, pages = ("prompt", rows, start, first), self.cache.of_prompt(row, start, rows, on_device=False)
+        given = [
+            self.mesh.put_users(tokens, ttnn.uint32, on_device=False),
+            *((pages.table, pages.new) if paged else ()),
+        ]
+        if name not in self._inputs:
+            self._first_of(name)
+            self._inputs[name] = [each.to(self.tt_device) for each in given]
+        kept = self._inputs[name]
+        for host, device in zip(given, kept, strict=True):
+            ttnn.copy_host_to_device_tensor(host, device)
+        pages = Pages(*kept[1:]) if paged else None
+        return self._replayed(name, lambda: self._prompt_pass(kept[0], 0, start, first, pages))
+
+    def tail(self, hidden: ttnn.Tensor, first: int) -> ttnn.Tensor:
+        return super().tail(whole(hidden), first)
 
     def likeliest(self, logits: ttnn.Tensor) -> ttnn.Tensor:
         """logits [1, 1, rows, vocab / ways] -> [1, 1, rows] uint32; the chips' shares side by side on each."""
@@ -53,7 +77,7 @@ class OptimizedCausalLM(CausalLM):
         input_ids, cache = self._checked(input_ids), past_key_values
         self._check_live(cache, len(input_ids))
         where = self._ready(input_ids[:, -1], cache)
-        chosen = self.mesh.get_users(self._run_step("token_step")).flatten().tolist()
+        chosen = self.mesh.get_users(self._replayed("token step", self.token_step)).flatten().tolist()
         self._advance(cache)
         found = {row: chosen[row] for row in where}
         tokens = [found.get(row, 0) for row in range(self.max_users)]

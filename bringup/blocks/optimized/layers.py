@@ -1,4 +1,4 @@
-"""The modules of an optimised decoder: in a step, activations are sharded over the columns in L1 from norm to norm."""
+"""The modules of an optimised decoder. The rows of a step or of a short prompt stay in L1, their columns on cores."""
 
 import torch
 import torch.nn.functional as F
@@ -10,67 +10,59 @@ from bringup.blocks.embedding import Embedding
 from bringup.blocks.mlp import MLP, GatedMLP
 from bringup.blocks.norm import RMSNorm
 from bringup.blocks.optimized.choices import Choices
-from bringup.blocks.optimized.product import Product, beside, cores_for, whole
+from bringup.blocks.optimized.product import Columns, Product, largest, whole
 from bringup.blocks.parallel import TILE, Mesh, round_up
 
 HEAD_COLUMNS = 16384  # of the head in one product: more of its tiles than a core's L1 holds lie in a bank
 
 
 class ShardedEmbedding(Embedding):
-    """`Embedding` whose rows of a step lie where the residual does."""
+    """`Embedding` whose short rows lie as the residual does."""
 
     def __init__(self, hf_embedding: torch.nn.Module, mesh: Mesh, choices: Choices):
         super().__init__(hf_embedding, mesh)
-        columns = hf_embedding.weight.shape[1]
-        self.residual = beside(columns, cores_for(columns // TILE, choices.cores, mesh.grid))
+        self.columns = Columns(hf_embedding.weight.shape[1], choices.cores, mesh)
 
     def forward(self, tokens: ttnn.Tensor) -> ttnn.Tensor:
-        x = super().forward(tokens)
-        in_step = x.memory_config().buffer_type == ttnn.BufferType.L1
-        return ttnn.to_memory_config(x, self.residual) if in_step else x
+        return self.columns.put(super().forward(tokens))
 
 
 class ShardedRMSNorm(RMSNorm):
-    """`RMSNorm`; of a step each core takes the columns it has."""
+    """`RMSNorm`; of short rows each core takes the columns that it has."""
 
     def __init__(self, hf_norm: torch.nn.Module, eps: float, mesh: Mesh, choices: Choices):
         super().__init__(hf_norm, eps, mesh, choices)
         self.weight = mesh.put((hf_norm.weight.detach() + self.OFFSET).view(1, 1, -1, TILE), ttnn.bfloat16)
-        tiles = len(hf_norm.weight) // TILE
-        across, down = cores_for(tiles, choices.cores, mesh.grid)
-        each = tiles // (across * down)
-        self.program = ttnn.LayerNormShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=[across, down],
-            subblock_w=max(w for w in (1, 2, 3, 4) if not each % w),
-            block_h=1,
+        self.columns = Columns(len(hf_norm.weight), choices.cores, mesh)
+
+    def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        x = self.columns.put(x)
+        if not x.is_sharded():
+            return super().forward(x)
+        each = self.columns.each
+        program = ttnn.LayerNormShardedMultiCoreProgramConfig(
+            compute_with_storage_grid_size=self.columns.cores,
+            subblock_w=largest(lambda n: True, 4, each),
+            block_h=x.shape[-2] // TILE,
             block_w=each,
             inplace=False,
         )
-
-    def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        if not x.is_sharded():
-            return super().forward(x)
-        return ttnn.rms_norm(
-            x,
-            epsilon=self.eps,
-            weight=self.weight,
-            program_config=self.program,
-            memory_config=x.memory_config(),
-            compute_kernel_config=self.compute,
-        )
+        how = {"program_config": program, "compute_kernel_config": self.compute, "memory_config": x.memory_config()}
+        return ttnn.rms_norm(x, epsilon=self.eps, weight=self.weight, **how)
 
 
 class Summed:
-    """Sums a row-parallel product over the chips, to where the residual of a step lies."""
+    """A row-parallel product, summed over the chips, as the residual lies; frees what goes in."""
 
-    def __init__(self, columns: int, mesh: Mesh, choices: Choices):
-        self.mesh = mesh
-        self.residual = beside(columns, cores_for(columns // TILE, choices.cores, mesh.grid))
+    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices: Choices):
+        self.mesh, self.columns = mesh, Columns(weight.shape[-1], choices.cores, mesh)
+        out = self.columns if mesh.tensor_ways == 1 else None
+        self.product = Product(weight, name, mesh, choices, out)
 
-    def __call__(self, x: ttnn.Tensor, in_step: bool) -> ttnn.Tensor:
-        if self.mesh.tensor_ways > 1:
-            x = self.mesh.all_reduce(whole(x))
-        return ttnn.to_memory_config(x, self.residual) if in_step else x
+    def __call__(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        part = self.product(x)
+        ttnn.deallocate(x)
+        return self.columns.put(self.mesh.all_reduce(whole(part)) if self.mesh.tensor_ways > 1 else part)
 
 
 class OptimizedAttention(Attention):
@@ -79,20 +71,14 @@ class OptimizedAttention(Attention):
     def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, choices: Choices, **more):
         super().__init__(hf_attention, config, cache, mesh, choices, **more)
         unbiased("attention", self.qkv_bias, self.o_bias)
-        self.qkv, self.o = Product(self.qkv_proj, "qkv", mesh, choices), Product(self.o_proj, "o", mesh, choices)
-        self.summed = Summed(config.hidden_size, mesh, choices)
+        self.qkv = Product(self.qkv_proj, "qkv", mesh, choices)
+        self.o = Summed(self.o_proj, "o", mesh, choices)
 
     def project(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        if not x.is_sharded():
-            return self.qkv.prompt(x)
-        qkv = self.qkv.step(x)
-        return whole(qkv)  # as heads are cut out of it
+        return whole(self.qkv(x))  # heads are cut out of pages
 
     def output(self, heads: ttnn.Tensor) -> ttnn.Tensor:
-        in_step = heads.is_sharded()
-        out = self.o.step(heads) if in_step else self.o.prompt(heads)
-        ttnn.deallocate(heads)
-        return self.summed(out, in_step)
+        return self.o(heads)
 
 
 class _OptimizedMLP(MLP):
@@ -100,13 +86,7 @@ class _OptimizedMLP(MLP):
         super().__init__(hf_mlp, mesh, choices, *more)
         unbiased("MLP", self.up_bias, self.down_bias)
         self.up_product = Product(self.up_proj, "up", mesh, choices)
-        self.down_product = Product(self.down_proj, "down", mesh, choices)
-        self.summed = Summed(self.down_proj.shape[-1], mesh, choices)
-
-    def down(self, inner: ttnn.Tensor, in_step: bool) -> ttnn.Tensor:
-        out = self.down_product.step(inner) if in_step else self.down_product.prompt(inner)
-        ttnn.deallocate(inner)
-        return self.summed(out, in_step)
+        self.down_product = Summed(self.down_proj, "down", mesh, choices)
 
 
 class OptimizedGatedMLP(_OptimizedMLP, GatedMLP):
@@ -118,26 +98,22 @@ class OptimizedGatedMLP(_OptimizedMLP, GatedMLP):
         self.gate_product = Product(self.gate_proj, "up", mesh, choices)
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        in_step = x.is_sharded()
-        gate, up = (p.step(x) if in_step else p.prompt(x) for p in (self.gate_product, self.up_product))
+        gate, up = self.gate_product(x), self.up_product(x)
         inner = ttnn.mul(gate, up, input_tensor_a_activations=self.activation, memory_config=gate.memory_config())
         for used in (gate, up):
             ttnn.deallocate(used)
-        return self.down(inner, in_step)
+        return self.down_product(inner)
 
 
 class OptimizedRelu2MLP(_OptimizedMLP):
     """`Relu2MLP`: down(relu(up(x))^2)."""
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        in_step = x.is_sharded()
-        up = self.up_product.step(x) if in_step else self.up_product.prompt(x)
-        relu = [ttnn.UnaryOpType.RELU]
-        inner = ttnn.mul(
-            up, up, input_tensor_a_activations=relu, input_tensor_b_activations=relu, memory_config=up.memory_config()
-        )
+        up = self.up_product(x)
+        relu = {f"input_tensor_{side}_activations": [ttnn.UnaryOpType.RELU] for side in "ab"}
+        inner = ttnn.mul(up, up, memory_config=up.memory_config(), **relu)
         ttnn.deallocate(up)
-        return self.down(inner, in_step)
+        return self.down_product(inner)
 
 
 class OptimizedLMHead(torch.nn.Module):
@@ -147,22 +123,15 @@ class OptimizedLMHead(torch.nn.Module):
     def __init__(self, weight: torch.Tensor, mesh: Mesh, choices: Choices):
         super().__init__()
         ways = mesh.tensor_ways
-        columns = -(-len(weight) // ways)
-        parts = -(-columns // HEAD_COLUMNS)
-        columns = round_up(columns, TILE * parts)
-        whole_weight = F.pad(weight.detach(), (0, 0, 0, columns * ways - len(weight)))
-        shares = whole_weight.chunk(ways)
-        format_ = choices.format("head")
-        self.parts = [
-            Product(
-                weights.column(torch.cat([share.chunk(parts)[i] for share in shares]), mesh, format_), "head", mesh, choices
-            )
-            for i in range(parts)
-        ]
+        parts = -(-len(weight) // (ways * HEAD_COLUMNS))
+        columns = round_up(-(-len(weight) // ways), TILE * parts)
+        shares = F.pad(weight.detach(), (0, 0, 0, columns * ways - len(weight))).chunk(ways)
+        cut = [torch.cat([share.chunk(parts)[i] for share in shares]) for i in range(parts)]
+        how = choices.format("head")
+        self.parts = [Product(weights.column(part, mesh, how), "head", mesh, choices) for part in cut]
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        in_step = x.is_sharded()
-        found = [whole(part.step(x)) if in_step else part.prompt(x) for part in self.parts]
+        found = [whole(part(x)) for part in self.parts]
         if len(found) == 1:
             return found[0]
         logits = ttnn.concat(found, dim=3)

@@ -1,4 +1,4 @@
-"""A linear layer that has a program of its own for a decode step and one for a prompt, and where activations lie."""
+"""A linear layer with a program for a decode step, one for a short prompt and one for a long one; where rows lie."""
 
 import ttnn
 
@@ -6,77 +6,97 @@ from bringup.blocks.memory import TILE_BYTES
 from bringup.blocks.parallel import TILE, Mesh, rectangle
 from bringup.blocks.weights import Banked
 
+SHORT = 256  # rows that stay in L1 from norm to norm; the rest of a longer prompt's way is through DRAM
 #: Of a core's L1 for what a step's product has in hand of its weight: three blocks of K. The library plans no room for
 #: this program before it runs; of 1.4 MB this leaves the activations their part.
 WEIGHT_ROOM = 512 << 10
 MOST_STEPS = 8  # tiles of K in a block
 
 
-def cores_for(tiles: int, most: int, grid) -> tuple[int, int]:
-    """(across, down) of the most cores, a rectangle of at most `most`, that so many tiles are shared evenly by."""
-    shapes = [(x, y) for x in range(1, grid.x + 1) for y in range(1, grid.y + 1) if x * y <= most]
-    return max((s for s in shapes if not tiles % (s[0] * s[1])), key=lambda s: (s[0] * s[1], s[0]))
+def largest(wanted, most: int, of: int) -> int:
+    """The largest number up to `most` that divides `of`, and is `wanted`."""
+    return max(n for n in range(1, most + 1) if not of % n and wanted(n))
 
 
-def beside(columns: int, cores: tuple[int, int]) -> ttnn.MemoryConfig:
-    """The rows of a step, [32, columns] in L1, an equal share of columns on each of these cores."""
-    return ttnn.create_sharded_memory_config(
-        (TILE, columns // (cores[0] * cores[1])),
-        core_grid=rectangle(*cores),
-        strategy=ttnn.ShardStrategy.WIDTH,
-        use_height_and_width_as_shard_shape=True,
-    )
+class Columns:
+    """The columns of a hidden state, an equal share of whole tiles on each core of a rectangle of at most `most`."""
+
+    def __init__(self, columns: int, most: int, mesh: Mesh):
+        tiles = columns // TILE
+        shapes = [(x, y) for x in range(1, mesh.grid.x + 1) for y in range(1, mesh.grid.y + 1) if x * y <= most]
+        self.cores = max((s for s in shapes if not tiles % (s[0] * s[1])), key=lambda s: (s[0] * s[1], s[0]))
+        self.count = self.cores[0] * self.cores[1]
+        self.each = tiles // self.count  # tiles
+        self._places: dict[int, ttnn.MemoryConfig] = {}
+
+    def place(self, rows: int) -> ttnn.MemoryConfig:
+        if rows not in self._places:
+            self._places[rows] = ttnn.create_sharded_memory_config(
+                (rows, TILE * self.each),
+                core_grid=rectangle(*self.cores),
+                strategy=ttnn.ShardStrategy.WIDTH,
+                use_height_and_width_as_shard_shape=True,
+            )
+        return self._places[rows]
+
+    def put(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        """x [1, 1, rows, columns] there, where it is short."""
+        rows = x.shape[-2]
+        return ttnn.to_memory_config(x, self.place(rows)) if rows <= SHORT else x
 
 
 class Product:
-    """x @ weight, weight [1, 1, in, out] of a chip as `choices.format(name)` has it.
+    """x @ weight: [1, 1, rows, in] -> [1, 1, rows, out], weight [1, 1, in, out] of a chip, as `choices.format(name)`.
 
-    A step: x in L1, its columns on cores; where the weight is in the banks, so does the result lie. A prompt: x in DRAM,
-    by blocks.
+    Short: x in L1. A step's result lies on cores, where the weight is in the banks, and any short one's where `out`
+    says on which; elsewhere in L1. Long: in DRAM, by blocks.
     """
 
-    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices):
-        self.weight, self.compute = weight, choices.compute(name)
+    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices, out: Columns | None = None):
+        self.weight, self.compute, self.mesh = weight, choices.compute(name), mesh
+        self.out = out
         self.banked = isinstance(choices.format(name), Banked)
-        rows, columns = weight.shape[-2], weight.shape[-1]
-        k, n = -(-rows // TILE), -(-columns // TILE)
-        cores = cores_for(k, choices.cores, mesh.grid)
-        each = k // (cores[0] * cores[1])
-        block = TILE_BYTES[weight.dtype] * -(-n // mesh.banks) * 3
-        fits = max(1, min(MOST_STEPS, WEIGHT_ROOM // block))
-        self.source = beside(rows, cores)
-        self.program = ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
-            in0_block_w=max(w for w in range(1, fits + 1) if not each % w),
+        self.columns = Columns(weight.shape[-2], choices.cores, mesh)
+        self.tiles = -(-weight.shape[-1] // TILE)
+        block = 3 * TILE_BYTES[weight.dtype] * -(-self.tiles // mesh.banks)
+        self.in_banks = ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
+            in0_block_w=largest(lambda n: n == 1 or n * block <= WEIGHT_ROOM, MOST_STEPS, self.columns.each),
             per_core_M=1,
-            per_core_N=-(-n // (cores[0] * cores[1])),
+            per_core_N=-(-self.tiles // self.columns.count),
             fused_activation=None,
         )
         self.blocks = ttnn.MinimalMatmulConfig(
             M_block_size=8, K_block_size=8, N_block_size=8, compute_with_storage_grid_size=mesh.grid
         )
 
-    def step(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        """[1, 1, 32, in] -> [1, 1, 32, out]; frees nothing."""
-        if not self.banked:
-            return ttnn.linear(
-                whole(x), self.weight, memory_config=ttnn.L1_MEMORY_CONFIG, compute_kernel_config=self.compute
-            )
-        return ttnn.linear(
-            ttnn.to_memory_config(x, self.source),
-            self.weight,
-            program_config=self.program,
-            compute_kernel_config=self.compute,
-            dtype=ttnn.bfloat16,
-            memory_config=ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG,
-        )
+    def __call__(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        rows, how = x.shape[-2], {"compute_kernel_config": self.compute}
+        if rows > SHORT:
+            return ttnn.experimental.minimal_matmul(x, self.weight, config=self.blocks, **how)
+        if rows == TILE and self.banked:
+            x, place = self.columns.put(x), ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG
+            return ttnn.linear(x, self.weight, program_config=self.in_banks, memory_config=place, **how)
+        place = self.out.place(rows) if self.out else ttnn.L1_MEMORY_CONFIG
+        return ttnn.linear(x, self.weight, program_config=self.over_cores(rows // TILE), memory_config=place, **how)
 
-    def prompt(self, x: ttnn.Tensor, activation=None) -> ttnn.Tensor:
-        """[1, 1, rows, in] -> [1, 1, rows, out]"""
-        return ttnn.experimental.minimal_matmul(
-            x, self.weight, config=self.blocks, fused_activation=activation, compute_kernel_config=self.compute
+    def over_cores(self, down: int):
+        """The rows go to all cores, or to those of `out`; each has its share of the weight's columns."""
+        cores = self.out.cores if self.out else (self.mesh.grid.x, self.mesh.grid.y)
+        across = -(-self.tiles // (cores[0] * cores[1]))
+        wide = largest(lambda n: True, 4, across)  # 4 tiles are what an fp32 destination holds
+        return ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
+            compute_with_storage_grid_size=cores,
+            in0_block_w=largest(lambda n: True, MOST_STEPS, self.columns.each),
+            out_subblock_h=largest(lambda n: n * wide <= 4, 4, down),
+            out_subblock_w=wide,
+            per_core_M=down,
+            per_core_N=across,
+            fuse_batch=True,
+            fused_activation=None,
+            mcast_in0=True,
         )
 
 
 def whole(x: ttnn.Tensor) -> ttnn.Tensor:
-    """x in L1, in pages over all cores."""
+    """x in L1, in pages over all cores, where it was sharded."""
     return ttnn.to_memory_config(x, ttnn.L1_MEMORY_CONFIG) if x.is_sharded() else x

@@ -1,10 +1,12 @@
-"""Llama-3.2-1B on one Wormhole (n150), optimised: decode activations sharded in L1, the next token on the device.
+"""Llama-3.2-1B on one Wormhole (n150), optimised.
 
     tokens -> embed_tokens -> 16 x [ x + self_attn(input_layernorm(x)) ; x + mlp(post_attention_layernorm(x)) ]
            -> norm -> lm_head (tied: the token table) -> logits
 
 hidden 2048, MLP 8192 (gated SiLU), 32 query heads and 8 KV heads of 64, vocabulary 128256, llama3-scaled RoPE.
-Formats, fidelities, programs and cores are those of choices.json. Reference: transformers, LlamaForCausalLM.
+Rows of a step stay in L1, their columns on cores, from norm to norm; weights lie in the banks of DRAM side by side; the
+next token is chosen on the device. choices.json has formats, fidelities, programs and cores.
+Reference: transformers, LlamaForCausalLM.
 """
 
 from dataclasses import dataclass
