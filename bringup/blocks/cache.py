@@ -26,6 +26,10 @@ class Pages:
     table: ttnn.Tensor  # [32, blocks of a user] int32 in decode; [1, ...] of the prompt's user
     new: ttnn.Tensor | None = None  # prompt: [1, blocks] that this chunk fills
 
+    @property
+    def tables(self) -> list[ttnn.Tensor]:
+        return [self.table] if self.new is None else [self.table, self.new]
+
 
 class Rows:
     """Every user has a row of `length` positions; nothing to keep account of."""

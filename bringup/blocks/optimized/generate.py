@@ -14,6 +14,7 @@ class OptimizedCausalLM(CausalLM):
     def __init__(self, hf_model: torch.nn.Module, config, mesh, max_seq_len: int, choices):
         super().__init__(hf_model, config, mesh, max_seq_len, choices)
         self._inputs: dict[tuple, list] = {}  # tokens and pages of prompts that are replayed
+        self._choosing = False  # results of passes are the likeliest tokens
         self._held: tuple | None = None  # what the device has put into `decode_inputs` for its next step
 
     def _send(self, tokens: list[int], positions: dict[int, int]):
@@ -36,10 +37,7 @@ class OptimizedCausalLM(CausalLM):
         if not self.traced or rows > SHORT or (row and not paged) or self._tapped is not None:
             return super()._prompt_chunk(tokens, lengths, start, row, first)
         name, pages = ("prompt", rows, start, first), self.cache.of_prompt(row, start, rows, on_device=False)
-        given = [
-            self.mesh.put_users(tokens, ttnn.uint32, on_device=False),
-            *((pages.table, pages.new) if paged else ()),
-        ]
+        given = [self.mesh.put_users(tokens, ttnn.uint32, on_device=False), *(pages.tables if paged else ())]
         if name not in self._inputs:
             self._first_of(name)
             self._inputs[name] = [each.to(self.tt_device) for each in given]
@@ -61,6 +59,11 @@ class OptimizedCausalLM(CausalLM):
             rows = ttnn.slice(rows, (0, 0, 0, 0), (1, 1, rows.shape[-2], self.config.vocab_size))
         return ttnn.argmax(rows, dim=3)
 
+    def _results(self, logits: ttnn.Tensor) -> list[torch.Tensor]:
+        if not self._choosing:
+            return super()._results(logits)
+        return [self.mesh.get_users(self.likeliest(logits)).reshape(self.mesh.data_ways, -1, 1).float()]
+
     @torch.no_grad()
     def prefill_logits_last_device(self, input_ids: torch.Tensor, use_cache: bool = True):
         """Logits of the last token [users, vocab] and the cache."""
@@ -72,8 +75,12 @@ class OptimizedCausalLM(CausalLM):
         """The likeliest token after a prompt, or after the token before: an int of one user, a list of several; and the
         cache. Tokens that the device chose are not sent to it again."""
         if past_key_values is None:
-            logits, past_key_values = self.prefill_logits_last_device(input_ids)
-            return self._answer(logits.argmax(-1).tolist()), past_key_values
+            self._choosing = True
+            try:
+                found, past_key_values = self.prefill_logits_last_device(input_ids)
+            finally:
+                self._choosing = False
+            return self._answer(found[:, 0].int().tolist()), past_key_values
         input_ids, cache = self._checked(input_ids), past_key_values
         self._check_live(cache, len(input_ids))
         where = self._ready(input_ids[:, -1], cache)
