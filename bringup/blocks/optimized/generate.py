@@ -37,7 +37,7 @@ class OptimizedCausalLM(CausalLM):
         if not self.traced or rows > SHORT or (row and not paged) or self._tapped is not None:
             return super()._prompt_chunk(tokens, lengths, start, row, first)
         name, pages = ("prompt", rows, start, first), self.cache.of_prompt(row, start, rows, on_device=False)
-        given = [self.mesh.put_users(tokens, ttnn.uint32, on_device=False), *(pages.tables if paged else ())]
+        given = [self.mesh.put_users(tokens, ttnn.uint32, on_device=False), *(pages.tables if pages else ())]
         if name not in self._inputs:
             self._first_of(name)
             self._inputs[name] = [each.to(self.tt_device) for each in given]
