@@ -1,4 +1,4 @@
-"""One layer of every model file at its true width, random weights, against HF in fp32: a prompt, then a decode step."""
+"""Few layers of every model file at its true width, random weights, against HF in fp32: a prompt, then decode steps."""
 
 import json
 from functools import lru_cache
@@ -9,11 +9,13 @@ import ttnn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bringup import backends
-from bringup.checkpoints.known import CONFIGS
-from tests.blocks.common import load_model_file, pcc
-from tests.models.test_small import FILES, with_values
+from bringup.checkpoints.known import CONFIGS, known_config
+from bringup.new import small
+from tests.blocks.common import MODELS, load_model_file, pcc
+from tests.models.test_small import ALL, FILES, with_values
 
 TOKENS = 40  # past one tile
+EXPERTS = 16  # of a mixture: more are the same again
 
 
 @lru_cache(maxsize=1)  # files come in the order of their models
@@ -65,3 +67,22 @@ def test_a_layer_is_hfs(file):
     prompt, step = added[0][:TOKENS], added[1][0]
     assert pcc(prompt, want[:-1]) >= 0.999
     assert pcc(step, want[-1]) >= 0.999
+
+
+def few_layers(config):
+    """The fields of the model with a layer of each kind, a small vocabulary, and otherwise its own sizes."""
+    count, total = small.layers(config), config.num_hidden_layers
+    fields = {k: v for k, v in config.to_diff_dict().items() if k not in small.NO_PART and k[0] != "_"}
+    fields = {k: v[:count] if isinstance(v, list) and len(v) == total else v for k, v in fields.items()}
+    fields |= {k: EXPERTS for k in ("num_experts", "num_local_experts") if fields.get(k)}
+    fields |= {"num_hidden_layers": count, "vocab_size": small.VOCAB}
+    fields |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return {"model_type": config.model_type} | fields
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted({*ALL} - {*FILES}))
+def test_a_file_that_new_wrote_is_hfs(file):
+    """The test that `bringup new` writes beside it, whose model is small, at the width of the model."""
+    hf_id, system = file.rsplit("/", 1)
+    small.check(MODELS / file / "functional/model.py", few_layers(known_config(hf_id)), system)
