@@ -138,6 +138,7 @@ class MeshDevice(SubDevices):
         self.submeshes: list[MeshDevice] = []
         self.capture = None  # the trace being captured
         self.traces: dict[int, object] = {}
+        self.later: dict[int, object] = {}  # buffers allocated since the first of them was captured
         self.next_trace = 0
         self.programs: set = set()  # what has run: (op, specs in, specs out)
         self.kept: dict[tuple, list] = {}  # the buffers that programs hold for as long as they are cached

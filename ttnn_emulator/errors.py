@@ -1,4 +1,4 @@
-"""The two exceptions of the emulator, its notice of what is untested, and how a message is laid out."""
+"""The exceptions of the emulator, its notice of what is untested, and how a message is laid out."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class NotEmulated(NotImplementedError, AttributeError):
 
     Also an AttributeError, so that `hasattr(ttnn, name)` answers instead of raising.
     """
+
+
+class Unknown(NotEmulated):
+    """What a device reads here follows from what else was in its memory. An op that takes such a tensor makes one."""
+
+    def __init__(self, spec, why: str):
+        super().__init__(f"{spec} has no contents: {why}")
+        self.why = why
 
 
 class Untested(UserWarning):

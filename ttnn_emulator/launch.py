@@ -11,7 +11,7 @@ import torch
 
 from .device import MeshDevice
 from .dtypes import cpp
-from .errors import DeviceRejects, NotEmulated
+from .errors import DeviceRejects, NotEmulated, Unknown
 from .memory import Buffer, BufferType, MemoryConfig
 from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
 from .oplog import Launch, state
@@ -69,6 +69,17 @@ def keep(device: MeshDevice, program: tuple, kind: BufferType, *sizes: int) -> N
         else:
             for buffer in buffers:
                 buffer.free()
+    elif device.traces or device.capture:
+        check_kept(program, device.kept[program])
+        if device.capture:
+            device.capture.kept[program] = device.kept[program]
+
+
+def check_kept(program: tuple, buffers) -> None:
+    """Refuses a program whose own memory a trace has written over."""
+    for buffer in buffers:
+        if buffer.unknown:
+            raise NotEmulated(f"what {program[0]} keeps in {buffer.buffer_type.name} is lost: {buffer.unknown}")
 
 
 def merge_topology(tensors) -> TensorTopology:
@@ -166,13 +177,17 @@ _COLD_PROGRAM = (
 
 
 def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -> None:
-    if rows is None:
-        values = [None if t is None else t.contents() for t in inputs]
-    else:
-        values = [None if t is None else t.held() for t in inputs]
-        if rows is not HELD and (rows.search or any(type(c) is Repeated for v in values if v is not None for c in v)):
-            compute = (slice_wise_over_chips if collective else slice_wise)(compute, rows)
-            together = together and slice_wise_over_chips(together, rows)
+    try:
+        values = [None if t is None else t.contents() if rows is None else t.held() for t in inputs]
+    except Unknown as e:
+        for buffer in buffers:  # a program warms up on what a trace has yet to write
+            buffer.data, buffer.unknown = None, e.why
+        return
+    if rows not in (None, HELD) and (
+        rows.search or any(type(c) is Repeated for v in values if v is not None for c in v)
+    ):
+        compute = (slice_wise_over_chips if collective else slice_wise)(compute, rows)
+        together = together and slice_wise_over_chips(together, rows)
     chips = max((len(v) for v in values if v is not None), default=1)
     if collective:
         n = buffers[0].device.chips
@@ -272,6 +287,10 @@ def finish(name, inputs, out, compute, output_tensor=None, **how) -> Tensor:
     """`launch`, or where the call named an output tensor, the same computation written into that."""
     if output_tensor is None:
         return launch(name, inputs, out, compute, **how)
+    there = on_device(output_tensor).spec
+    if (there.shape, there.dtype) == (out.shape, out.dtype):
+        launch(name, inputs, out, compute, into=output_tensor, **how)
+        return same(output_tensor)
     how.pop("together", None)
     update(name, output_tensor, inputs, lambda target, *values: target.copy_(whole(compute(*values))), **how)
     return same(output_tensor)

@@ -93,6 +93,7 @@ def close_device(device: MeshDevice) -> None:
         close_device(submesh)
     device.is_open, device.capture = False, None
     device.traces.clear()
+    device.later.clear()
     device.written.clear()
     OPEN.discard(device)
 

@@ -360,14 +360,20 @@ class Buffer:
     A zero-copy result has a buffer of its own that points to its source's, the `root`: freeing the result frees the
     source, while freeing the source leaves the result marked allocated (ttnn 0.81.1, `is_allocated` of aliases).
     `store` is the buffer whose `data` counts: the root's, except where a view shows padding of its root.
+    `unknown` says why, where there are no contents but a device has some that we cannot know.
     """
 
-    __slots__ = ("device", "buffer_type", "address", "bank_bytes", "data", "alive", "root", "store", "handles")
+    __slots__ = (
+        "device", "buffer_type", "address", "bank_bytes", "data", "unknown", "alive", "root", "store", "handles",
+    )  # fmt: skip
 
     def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int, cores: int | None = None):
         self.address = device.allocators[buffer_type].allocate(bank_bytes, total_bytes, cores)
         self.device, self.buffer_type, self.bank_bytes = device, buffer_type, bank_bytes
         self.data: list | None = None
+        self.unknown: str | None = None
+        if device.traces:
+            device.later[id(self)] = self
         self.root: Buffer | None = None
         self.alive, self.store, self.handles = True, self, 0
 
@@ -379,6 +385,7 @@ class Buffer:
         view.root, view.store = root, other.store
         view.device, view.buffer_type, view.address = other.device, other.buffer_type, other.address
         view.bank_bytes, view.alive, view.data, view.handles = other.bank_bytes, True, None, 0
+        view.unknown = None
         return view
 
     @property
@@ -399,7 +406,8 @@ class Buffer:
     def free(self) -> None:
         if not self.alive:
             return
-        self.alive, self.data = False, None
+        self.alive, self.data, self.unknown = False, None, None
+        self.device.later.pop(id(self), None)
         if self.root is not None:
             self.root.free()
         elif self.device.is_open:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from .chips import Chip, machine
 from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout, StorageType, cpp
-from .errors import DeviceRejects, NotEmulated
+from .errors import DeviceRejects, NotEmulated, Unknown
 from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
 from .numerics.rows import all_whole
 from .shape import TILE, PublicShape, Shape, round_up, tile_padded
@@ -281,9 +281,11 @@ class Tensor:
                     "the memory of this tensor was freed through the tensor it is a view of; a device reads whatever "
                     "is there by then"
                 )
+            if buffer.alive and buffer.store.unknown:
+                raise Unknown(self.spec, buffer.store.unknown)
             raise NotEmulated(
-                f"{self.spec} has no contents: it was made under spec_only(), inside a trace capture that has not been "
-                "executed, or by an op that takes this dtype and has no model for it"
+                f"{self.spec} has no contents: it was made under spec_only(), or by an op that takes this dtype and "
+                "has no model for it"
             )
         return share(data, self.chip, self.spec.shape)
 

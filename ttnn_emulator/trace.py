@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .device import MeshCoordinate, MeshDevice, Number
-from .errors import DeviceRejects, NotEmulated
+from .errors import DeviceRejects, NotEmulated, Unknown
+from .launch import check_kept
 from .memory import Buffer
 from .numerics.rows import all_whole
 from .tensor import Tensor, share
@@ -18,6 +19,16 @@ from .tensor import Tensor, share
 #: commands. A lower bound, not a measure: a region that is refused here is too small on the device, the reverse does
 #: not hold.
 TRACE_BYTES_OF_A_PROGRAM = 1024
+
+
+NOT_RUN = (
+    "it was made inside a trace capture that has not been executed, or from such a tensor; a device reads what lay in "
+    "its memory before"
+)
+OVERWRITTEN = (
+    "it lies where a trace that was captured before writes its intermediates, and that trace has been executed since: "
+    "a device corrupts it in silence. Allocate it before the capture, or write it again before it is read"
+)
 
 
 class MeshTraceId(Number):
@@ -40,6 +51,8 @@ class Held:
     def held(self) -> list:
         data = self.buffer.store.data
         if data is None:
+            if self.buffer.store.unknown:
+                raise Unknown(self.spec, self.buffer.store.unknown)
             raise NotEmulated(
                 f"execute_trace: {self.spec} was freed after the capture; a device reads whatever is there by then"
             )
@@ -72,6 +85,7 @@ class Capture:
         self.steps: list[tuple] = []  # (function, arguments)
         self.launches: list = []  # what the op log says of each
         self.written: dict[int, Buffer] = {}  # made by the trace, by identity
+        self.kept: dict[tuple, list] = {}  # memory that its programs hold
 
     def add(self, function, args, launch=None, outputs=()) -> None:
         """One program: `function(*args)` computes it; `outputs` are the buffers that it fills anew."""
@@ -80,6 +94,7 @@ class Capture:
             self.launches.append(launch)
         for buffer in outputs:
             self.written[id(buffer)] = buffer
+            buffer.unknown = NOT_RUN
 
     def finish(self) -> None:
         """Works out after which step each buffer is no longer needed, and which memory a replay writes to."""
@@ -106,20 +121,18 @@ class Capture:
             function(*args)
             for buffer in done:
                 if not buffer.alive:
-                    buffer.data = None
+                    buffer.data, buffer.unknown = None, None
 
-    def overwritten(self, device: MeshDevice) -> str | None:
-        """Memory of other tensors that a replay would write to: allocated since the capture where its intermediates
-        were."""
-        own = [b for b in self.written.values() if b.alive]
-        for kind, spans in self.spans.items():
-            allowed = [(a, a + size) for a, size in device.allocators[kind].free_blocks]
-            allowed += [(b.address, b.address + b.bank_bytes) for b in own if b.buffer_type is kind]
-            allowed = _merged(allowed)
-            for start, end in spans:
-                if not any(a <= start and end <= b for a, b in allowed):
-                    return f"{kind.name} addresses {start} to {end}"
-        return None
+    def overwrite(self, device: MeshDevice) -> None:
+        """What a replay does to memory allocated since the capture where its intermediates were."""
+        for program, buffers in self.kept.items():
+            check_kept(program, buffers)
+        for buffer in [b for b in device.later.values() if id(b) not in self.written]:
+            start, end = buffer.address, buffer.address + buffer.bank_bytes
+            if any(a < end and start < b for a, b in self.spans.get(buffer.buffer_type, ())):
+                buffer.data, buffer.unknown = None, OVERWRITTEN
+                if not buffer.handles and not any(buffer in kept for kept in device.kept.values()):
+                    raise NotEmulated(f"execute_trace: a global semaphore is lost: {OVERWRITTEN}")
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -187,9 +200,9 @@ def end_trace_capture(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=N
 def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None, blocking: bool = True) -> None:
     """Replays a trace on what its buffers hold now; results are in the tensors that the capture made.
 
-    Raises    DeviceRejects for a trace that was released or never captured; NotEmulated where the replay would write
-              over tensors that were allocated after the capture, or read ones that were freed: a device does so in
-              silence
+    Raises    DeviceRejects for a trace that was released or never captured; NotEmulated where the replay would read
+              tensors that were freed. Where it writes over tensors, or over what programs keep, that were allocated
+              after the capture, whoever reads those next raises it. A device does all that in silence
     Source    ttnn 0.81.1, asked of the library
     """
     from .oplog import OpRecord, state
@@ -204,13 +217,7 @@ def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id=None,
         )
     if mesh_device.capture is not None:
         raise DeviceRejects("Trace execution is not supported during trace capture.")
-    where = trace.overwritten(mesh_device)
-    if where is not None:
-        raise NotEmulated(
-            f"execute_trace: the trace writes to {where}, which were free when it was captured and now hold another "
-            "tensor; "
-            "a device would corrupt it in silence. Free tensors allocated after the capture before replaying"
-        )
+    trace.overwrite(mesh_device)
     if state.log is not None:
         record = OpRecord("ttnn.execute_trace", ())
         record.launches, record.chips = list(trace.launches), mesh_device.chips

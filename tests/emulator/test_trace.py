@@ -71,6 +71,34 @@ def test_a_replay_works_on_what_the_buffers_hold_now(device):
     ttnn.execute_trace(device, trace, cq_id=0)
 
 
+def test_a_program_warms_up_on_what_a_trace_has_yet_to_write(device):
+    """Sampling is captured apart from the model that feeds it: its first run takes the logits of no step."""
+    x, taken = ttnn.to_device(host(), device), ttnn.to_device(host(7), device)
+    first, y = captured(device, lambda: ttnn.silu(x))
+
+    def sample():
+        z = ttnn.add(y, y)
+        return ttnn.exp(ttnn.reshape(z, (1, 32, 1, 64))), ttnn.abs(y, output_tensor=taken)
+
+    second, (z, _) = captured(device, sample)
+    for unknown in (y, z, taken):
+        with pytest.raises(ttnn.NotEmulated, match="what lay in its memory before"):
+            ttnn.to_torch(unknown)
+    with pytest.raises(ttnn.NotEmulated, match="what lay in its memory before"):
+        ttnn.fill_cache(x, y, 0)  # its other rows would no longer be what they were
+    ttnn.execute_trace(device, second)  # on what the first has not written
+    with pytest.raises(ttnn.NotEmulated, match="what lay in its memory before"):
+        ttnn.to_torch(z)
+    for seed in (3, 4):
+        ttnn.copy_host_to_device_tensor(host(seed), x)
+        ttnn.execute_trace(device, first)
+        ttnn.execute_trace(device, second)
+        want = ttnn.silu(x)
+        assert torch.equal(ttnn.to_torch(taken), ttnn.to_torch(ttnn.abs(want)))
+        assert torch.equal(ttnn.to_torch(z).reshape(1, 1, 32, 64), ttnn.to_torch(ttnn.exp(ttnn.add(want, want))))
+        del want  # its memory is an intermediate's of the trace
+
+
 def test_a_replay_writes_in_place(device):
     cache = ttnn.zeros((1, 2, 64, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
     x = ttnn.to_device(host(0, (1, 2, 32, 64)), device)
@@ -213,14 +241,40 @@ def test_tensors_that_a_replay_would_overwrite(device):
     x, w = ttnn.to_device(host(), device), ttnn.to_device(host(1, (64, 64)), device)
     trace, y = captured(device, lambda: step(x, w))
     later = ttnn.to_device(host(), device)
-    with pytest.raises(ttnn.NotEmulated, match="a device would corrupt it in silence"):
-        ttnn.execute_trace(device, trace)
+    ttnn.execute_trace(device, trace)
+    assert torch.equal(ttnn.to_torch(y), ttnn.to_torch(step(x, w)))
+    for use in (ttnn.to_torch, lambda t: ttnn.to_torch(ttnn.silu(t)), lambda t: ttnn.fill_cache(t, x, 0)):
+        with pytest.raises(ttnn.NotEmulated, match="a device corrupts it in silence"):
+            use(later)
+    ttnn.copy_host_to_device_tensor(host(3), later)
+    assert torch.equal(ttnn.to_torch(later), ttnn.to_torch(host(3)))
     ttnn.deallocate(later)
     ttnn.execute_trace(device, trace)
     ttnn.deallocate(w)
     with pytest.raises(ttnn.NotEmulated, match="freed after the capture"):
         ttnn.execute_trace(device, trace)
     del y
+
+
+def test_what_programs_keep_and_a_replay_overwrites():
+    mesh = open_system("n300")
+    try:
+        x = ttnn.from_torch(torch.randn(1, 1, 32, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh)
+        trace, y = captured(mesh, lambda: ttnn.abs(ttnn.silu(x, memory_config=ttnn.L1_MEMORY_CONFIG)))
+        ttnn.all_gather(x, dim=3)  # its semaphores lie where the trace's intermediate did
+        second, _ = captured(mesh, lambda: ttnn.all_gather(x, dim=3))
+        ttnn.execute_trace(mesh, second)
+        ttnn.execute_trace(mesh, trace)
+        for use in (lambda: ttnn.all_gather(x, dim=3), lambda: ttnn.execute_trace(mesh, second)):
+            with pytest.raises(ttnn.NotEmulated, match="what all_gather keeps in L1 is lost"):
+                use()
+        cores = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(7, 7))})
+        semaphore = ttnn.create_global_semaphore(mesh, cores, 0)
+        with pytest.raises(ttnn.NotEmulated, match="a global semaphore is lost"):
+            ttnn.execute_trace(mesh, trace)
+        del semaphore, y
+    finally:
+        ttnn.close_mesh_device(mesh)
 
 
 def test_the_log_of_a_replay_has_its_programs(device):

@@ -9,7 +9,7 @@ from ...dtypes import (
 )  # fmt: skip
 from ...errors import DeviceRejects
 from ...grid import CoreCoord, CoreRangeSet, num_cores_to_corerangeset
-from ...launch import launch, on_device, same, update
+from ...launch import launch, on_device, same
 from ...memory import BufferType, MemoryConfig, ShardOrientation, ShardSpec, TensorMemoryLayout, extent
 from ...numerics.rows import EACH
 from ...op import op
@@ -32,8 +32,7 @@ def moved(name: str, x: Tensor, memory: MemoryConfig, dtype: DataType | None, ou
         return launch(name, (x,), made, converted(x, made.dtype), rows=EACH)
     if output_tensor.spec != made:
         raise DeviceRejects(f"Output tensor must be {made}, not {output_tensor.spec}")
-    compute = converted(x, made.dtype)
-    update(name, on_device(output_tensor), (x,), lambda target, v: target.copy_(compute(v)))
+    launch(name, (x,), made, converted(x, made.dtype), rows=EACH, into=on_device(output_tensor))
     return same(output_tensor)
 
 

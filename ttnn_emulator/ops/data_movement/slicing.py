@@ -6,7 +6,7 @@ import builtins
 
 from ...dtypes import TILE_LAYOUT, Layout, bfloat4_b, bfloat8_b, bfloat16
 from ...errors import DeviceRejects
-from ...launch import launch, on_device, output_memory, same, update
+from ...launch import launch, on_device, output_memory, same
 from ...memory import MemoryConfig, over_same_cores
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, round_up
@@ -134,7 +134,7 @@ def _into(result: Tensor, output_tensor: Tensor | None) -> Tensor:
         return result
     if output_tensor.spec != result.spec:
         raise DeviceRejects(f"Output tensor must be {result.spec}, not {output_tensor.spec}")
-    update("ttnn.copy", on_device(output_tensor), (result,), lambda target, v: target.copy_(v))
+    launch("ttnn.copy", (result,), result.spec, lambda v: v, into=on_device(output_tensor))
     return same(output_tensor)
 
 
