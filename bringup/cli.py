@@ -19,6 +19,7 @@ COMMANDS = {
     "pytest": "bringup.programs.pytest_command",
     "plan": "bringup.planning.command",
     "sweep": "bringup.tuning.sweep",
+    "tune": "bringup.tuning.tune",
     "accuracy": "bringup.tuning.accuracy",
     "tasks": "bringup.tuning.tasks",
     "random-checkpoint": "bringup.checkpoints.random_weights",

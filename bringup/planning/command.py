@@ -97,6 +97,7 @@ def _write_ops(args, hf_id, config):
         raise BadInput("no model file to run by shapes", got="; ".join(wiring.gaps), want="--model_py FILE")
     formats = Formats.parse(args.weights, dtype_name(args.cache)) if args.weights else wiring.formats(args.cache)
     found = spec_run(wiring.path, config, system, max_seq_len=args.context, prompt=args.prompt, formats=formats)
-    phases = {"prefill": (found.prefill, False), "decode": (found.decode, True)}
+    prefill, decode = found.replayed or (found.prefill, found.decode)
+    phases = {"prefill": (prefill, False), "decode": (decode, True)}
     context = min(args.context, args.prompt + 32)
     return ops.write_csv(args.ops, phases, system, users=args.users, context=context)

@@ -1,6 +1,7 @@
 """A model file run by shapes alone: no weights, no values, the memory and the op log of its true configuration."""
 
 import inspect
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bringup import backends
@@ -11,12 +12,16 @@ from bringup.files import located
 
 @dataclass(frozen=True)
 class SpecRun:
-    """Bytes of one chip, and the calls of a prompt and of a decode step once their programs are cached."""
+    """Bytes of one chip, and the calls of a prompt and of a decode step once their programs are cached.
+
+    `replayed` has both of a model whose next token stays on the device (`token_step`), as it replays them from traces.
+    """
 
     built: dict  # `backends.memory` after build_model
     peaks: dict  # phase -> {"dram": bytes, "l1": bytes}
     prefill: list  # of op.OpRecord
     decode: list
+    replayed: tuple | None = None
 
     def activations(self, phase):
         """What a phase takes beyond what is there after building, at its peak."""
@@ -51,7 +56,8 @@ def spec_run(model_py, config, system, *, max_seq_len, prompt, formats=None, set
         with blame(file.path, "running the model by shapes"):
             for _ in range(2 if steps else 0):  # the second time nothing is new to the program cache
                 _pass(model, device, prompt, peaks, logs)
-    return SpecRun(built, peaks, logs.get("prefill", []), logs.get("decode", []))
+            replayed = _replayed(model, prompt) if steps and hasattr(model, "token_step") else None
+    return SpecRun(built, peaks, logs.get("prefill", []), logs.get("decode", []), replayed)
 
 
 def precision_option(file, formats, settings):
@@ -83,3 +89,37 @@ def _pass(model, device, prompt, peaks, logs):
         memory = backends.memory(device)
         before = peaks.get(phase, {"dram": 0, "l1": 0})
         peaks[phase] = {kind: max(before[kind], memory[kind]["peak"]) for kind in before}
+
+
+def _replayed(model, prompt):
+    """(calls of a prompt, calls of a step from a token to the next) from traces that runs before have captured."""
+    import torch
+
+    from bringup.checkpoints.session import Session
+    from ttnn_emulator.op import record
+
+    token = torch.zeros(1, 1, dtype=torch.int64)
+    with traced(model):
+        for _ in range(2):
+            with record() as first:
+                Session(model)([0] * prompt)
+    with traced(model):
+        for _ in range(2):
+            model.traced = False
+            session = Session(model)
+            session([0] * prompt)
+            model.traced = True
+            with record() as step:
+                model.next_token_device(token, session.past, use_cache=True)
+    return first, step
+
+
+@contextmanager
+def traced(model):
+    """Inside, what the model captures it replays."""
+    model.traced = True
+    try:
+        yield
+    finally:
+        model.traced = False
+        model.release_trace()

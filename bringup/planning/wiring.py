@@ -9,11 +9,12 @@ from bringup.errors import BringupError
 from bringup.files import located
 from bringup.planning.formats import Formats
 
+TOKEN_ON_DEVICE = "traced, token on device"
 # How a decode step runs: as the model files do, replayed from a trace, and with the token chosen on the chip as well.
 WAYS = {
     "untraced": {"traced": False},
     "traced": {"traced": True},
-    "traced, token on device": {"traced": True, "read_logits": False},
+    TOKEN_ON_DEVICE: {"traced": True, "read_logits": False},
 }
 _written = {}  # (configuration, system) -> Wiring; the folders go with the process
 _folders = []
@@ -66,7 +67,6 @@ class Wiring:
 
     def measured(self, config, system, memory, formats, context, prompt, users):
         """What running the file by shapes gives: {"run": memory and peaks, "predicted": speeds}; "refused" in "run"."""
-        from bringup.planning import roofline
         from bringup.planning.spec_run import spec_run
 
         if self.path is None:
@@ -83,8 +83,21 @@ class Wiring:
             "l1_peak": {phase: peak["l1"] for phase, peak in found.peaks.items()},
         }
         settings = {"users": users, "context": min(context, prompt + 32)}
-        predicted = {
-            name: roofline.predict(found.prefill, found.decode, system, **how, **settings).as_dict()
-            for name, how in WAYS.items()
-        }
+        predicted = {name: speed.as_dict() for name, speed in speeds(found, system, **settings).items()}
         return {"run": result, "predicted": predicted}
+
+
+def speeds(found, system, **settings):
+    """A `Prediction` of a `SpecRun` for each of WAYS.
+
+    Of a model that has the token on the device, what choosing it costs is counted, and a prompt that it replays as
+    such; of others the reading of logits is left out.
+    """
+    from bringup.planning import roofline
+
+    ways = {
+        name: roofline.predict(found.prefill, found.decode, system, **how, **settings) for name, how in WAYS.items()
+    }
+    if found.replayed is not None:
+        ways[TOKEN_ON_DEVICE] = roofline.predict(*found.replayed, system, **WAYS[TOKEN_ON_DEVICE], **settings)
+    return ways

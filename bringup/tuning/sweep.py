@@ -19,7 +19,7 @@ from bringup import arguments, backends, spread
 from bringup.backends import library_warnings, systems
 from bringup.errors import BadInput, BringupError, shown
 from bringup.files import writable, write_json
-from bringup.planning import kernels, roofline
+from bringup.planning import kernels
 from bringup.tuning import results as sweep_results
 
 LIBRARY = "library"  # what the library does where no compute config is given, the destination included
@@ -231,7 +231,7 @@ def planned(job, common, point):
     """Bytes of a chip (a cache of 32 rows), longest contexts and predicted speed at the true configuration."""
     from bringup.planning.memory import Memory
     from bringup.planning.spec_run import spec_run
-    from bringup.planning.wiring import WAYS
+    from bringup.planning.wiring import TOKEN_ON_DEVICE, speeds
 
     config = planned_config(job, common)
     found = spec_run(
@@ -243,8 +243,7 @@ def planned(job, common, point):
         formats=_formats(point),
         settings=settings_of(point),
     )
-    how = list(WAYS.values())[-1]
-    predicted = roofline.predict(found.prefill, found.decode, job.system, context=PROMPT + 32, **how)
+    predicted = speeds(found, job.system, context=PROMPT + 32)[TOKEN_ON_DEVICE]
     memory = Memory(config, job.system, _formats(point))
     return {
         "weights_bytes": sum(memory.weights.values()),
