@@ -1,4 +1,5 @@
-"""The checklist: ten items in the guide's order, each a function of the `Context` that returns an `Outcome`.
+"""The checklist: ten items in the guide's order, each a function of the `Context` that returns an `Outcome`; an
+optimised file has one more.
 
 A new item is a function in a file of its family and a line in ITEMS.
 """
@@ -8,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from bringup.backends import library_warnings
-from bringup.checks import accuracy, layers, modules, multi_device, performance, reference
+from bringup.checks import accuracy, layers, modules, multi_device, optimized, performance, reference
 from bringup.checks.context import Context
 from bringup.checks.outcome import FAIL, NOT_BUILT, PASS, SKIPPED, Outcome
 from bringup.errors import BadInput, BringupError, indent, where
@@ -37,6 +38,7 @@ ITEMS = (
     Item("multi_device", "Other meshes give the same", multi_device.multi_device),
 )
 NAMES = tuple(item.name for item in ITEMS)
+OPTIMIZED = Item("optimized", "No worse than the functional file, and faster", optimized.optimized)
 
 
 def run(job, *, quick=False, items=None, build=None, watch=None):
@@ -59,7 +61,7 @@ def record(context, items=None, watch=None):
     """The record of these items asked in an open `Context`."""
     start, started = time.perf_counter(), datetime.datetime.now(datetime.timezone.utc)
     results = []
-    for item in chosen(items):
+    for item in chosen(items, context.job.model_file.path):
         results.append({"name": item.name, "title": item.title, "status": None, "seconds": None})
         if watch:
             watch(results)
@@ -85,14 +87,15 @@ def record(context, items=None, watch=None):
     return plain(check)
 
 
-def chosen(names):
-    """The items of these names, in the checklist's order; all for None."""
+def chosen(names, model_py=None):
+    """The items of these names, in the checklist's order; all that a file has for None."""
+    items = ITEMS if model_py is None or optimized.beside(model_py) is None else (*ITEMS, OPTIMIZED)
     if names is None:
-        return ITEMS
-    known = [item.name for item in ITEMS]
+        return items
+    known = [item.name for item in items]
     if unknown := [n for n in names if n not in known]:
         raise BadInput("no such item", got=", ".join(unknown), want=", ".join(known))
-    return [item for item in ITEMS if item.name in names]
+    return [item for item in items if item.name in names]
 
 
 def _answer(item, context):

@@ -59,7 +59,7 @@ class Context:
         """The same of a given text; None where there is no tokenizer for it, or no item that asks."""
         from bringup.evaluation.texts import DEFAULT_PROMPT
 
-        asked = self.items is None or "teacher_forcing" in self.items
+        asked = self.items is None or {"teacher_forcing", "optimized"} & {*self.items}
         if self.job.tokenizer is None or not self.values or not asked:
             return None
         return self.job.reference(text_file=DEFAULT_PROMPT)

@@ -14,17 +14,18 @@ def multi_device(context):
     """Every other mesh is led through the same tokens, and must be as near to HF as bfloat16 explains."""
     if not context.emulator:  # the model under check keeps its chips (or its mock cluster) until the end
         return skipped("one process has one mesh here: `bringup check` (or `verify`) runs the other system's file")
-    others = [name for name in systems.alike(context.job.system) if name != context.job.system.name]
+    own = context.job.system
+    others = [name for name in systems.alike(own) if systems.get(name).chips != own.chips]
     files, reasons = {}, []
     for name in others:
-        build, what = _build_for(context, name)
+        build, what, system = _build_for(context, name)
         if build is None:
             reasons.append(f"{name}: {what}")
         else:
-            files[name] = build, what
+            files[system] = build, what
     if not files:
         return skipped(f"{', '.join(others)}: {reasons[0].partition(': ')[2]}")
-    own = _compared(context, context.model)
+    figures_here = _compared(context, context.model)
     results, problems = [], []
     for name, (build, what) in files.items():
         try:
@@ -35,7 +36,7 @@ def multi_device(context):
         except Exception as error:
             problems.append(f"{name} ({what}): {type(error).__name__}: {str(error).strip().splitlines()[0]}")
             continue
-        line, wrong = _judge(context, name, figures, own)
+        line, wrong = _judge(context, name, figures, figures_here)
         results.append(f"{line}; {what}")
         problems += wrong
     good = f"{', '.join(files)}: within {OF_BF16:.0f} times HF's own bfloat16 error"
@@ -43,20 +44,22 @@ def multi_device(context):
 
 
 def _build_for(context, name):
-    """(build_model of the model on another system, where it is from), or (None, why there is none)."""
+    """(build_model of the model on another system, where it is from, as which system it opens the chips), or (None, why
+    there is none, None)."""
     from bringup.backends import model_files
 
     file = context.job.model_file
     if context.given_build is not None:
-        return context.given_build, "the given build_model"
+        return context.given_build, "the given build_model", name
     if file.system is not None:
-        sibling = file.path.resolve().parents[2] / name / "functional" / "model.py"
+        sibling = file.path.resolve().parents[2] / name / file.path.resolve().parent.name / "model.py"
         if sibling.is_file():
-            return model_files.load_model_file(sibling, name).build_model, shown(sibling)
+            found = model_files.describe(sibling)
+            return model_files.load_model_file(sibling, found.system).build_model, shown(sibling), found.system
     usable, why = context.uses_blocks
     if usable:
-        return file.build_model, "the same file"
-    return None, f"no folder of that system beside the file; {why}"
+        return file.build_model, "the same file", name
+    return None, f"no folder of that system beside the file; {why}", None
 
 
 def _run(context, name, build):

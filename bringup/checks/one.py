@@ -22,10 +22,10 @@ def job_of(args):
 def checked(args, announce=False):
     """(the record, its closed context, the paths of the report's files) of the checklist on one model file."""
     items = args.items.split(",") if args.items else None
-    chosen = checklist.chosen(items)
     if args.write and items:
         raise BadInput("--write takes the whole checklist", got=f"--items {args.items}")
     job = job_of(args)
+    chosen = checklist.chosen(items, job.model_file.path)
     if announce:
         print(job.activation)
         print(job.describe(), flush=True)
