@@ -56,8 +56,7 @@ class Summed:
 
     def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices: Choices):
         self.mesh, self.columns = mesh, Columns(weight.shape[-1], choices.cores, mesh)
-        out = self.columns if mesh.tensor_ways == 1 else None
-        self.product = Product(weight, name, mesh, choices, out)
+        self.product = Product(weight, name, mesh, choices)
 
     def __call__(self, x: ttnn.Tensor) -> ttnn.Tensor:
         part = self.product(x)

@@ -14,7 +14,7 @@ MOST_STEPS = 8  # tiles of K in a block
 
 
 def largest(wanted, most: int, of: int) -> int:
-    """The largest number up to `most` that divides `of`, and is `wanted`."""
+    """The largest number up to `most` that divides `of` and is `wanted`."""
     return max(n for n in range(1, most + 1) if not of % n and wanted(n))
 
 
@@ -48,21 +48,20 @@ class Columns:
 class Product:
     """x @ weight: [1, 1, rows, in] -> [1, 1, rows, out], weight [1, 1, in, out] of a chip, as `choices.format(name)`.
 
-    Short: x in L1. A step's result lies on cores, where the weight is in the banks, and any short one's where `out`
-    says on which; elsewhere in L1. Long: in DRAM, by blocks.
+    A step's rows are in L1, on cores, and so is its result where the weight is in the banks; a prompt goes by blocks,
+    through L1 where it is short.
     """
 
-    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices, out: Columns | None = None):
-        self.weight, self.compute, self.mesh = weight, choices.compute(name), mesh
-        self.out = out
+    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices):
+        self.weight, self.compute = weight, choices.compute(name)
         self.banked = isinstance(choices.format(name), Banked)
         self.columns = Columns(weight.shape[-2], choices.cores, mesh)
-        self.tiles = -(-weight.shape[-1] // TILE)
-        block = 3 * TILE_BYTES[weight.dtype] * -(-self.tiles // mesh.banks)
+        tiles = -(-weight.shape[-1] // TILE)
+        block = 3 * TILE_BYTES[weight.dtype] * -(-tiles // mesh.banks)
         self.in_banks = ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
             in0_block_w=largest(lambda n: n == 1 or n * block <= WEIGHT_ROOM, MOST_STEPS, self.columns.each),
             per_core_M=1,
-            per_core_N=-(-self.tiles // self.columns.count),
+            per_core_N=-(-tiles // self.columns.count),
             fused_activation=None,
         )
         self.blocks = ttnn.MinimalMatmulConfig(
@@ -71,30 +70,13 @@ class Product:
 
     def __call__(self, x: ttnn.Tensor) -> ttnn.Tensor:
         rows, how = x.shape[-2], {"compute_kernel_config": self.compute}
-        if rows > SHORT:
-            return ttnn.experimental.minimal_matmul(x, self.weight, config=self.blocks, **how)
         if rows == TILE and self.banked:
             x, place = self.columns.put(x), ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG
             return ttnn.linear(x, self.weight, program_config=self.in_banks, memory_config=place, **how)
-        place = self.out.place(rows) if self.out else ttnn.L1_MEMORY_CONFIG
-        return ttnn.linear(x, self.weight, program_config=self.over_cores(rows // TILE), memory_config=place, **how)
-
-    def over_cores(self, down: int):
-        """The rows go to all cores, or to those of `out`; each has its share of the weight's columns."""
-        cores = self.out.cores if self.out else (self.mesh.grid.x, self.mesh.grid.y)
-        across = -(-self.tiles // (cores[0] * cores[1]))
-        wide = largest(lambda n: True, 4, across)  # 4 tiles are what an fp32 destination holds
-        return ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
-            compute_with_storage_grid_size=cores,
-            in0_block_w=largest(lambda n: True, MOST_STEPS, self.columns.each),
-            out_subblock_h=largest(lambda n: n * wide <= 4, 4, down),
-            out_subblock_w=wide,
-            per_core_M=down,
-            per_core_N=across,
-            fuse_batch=True,
-            fused_activation=None,
-            mcast_in0=True,
-        )
+        place = ttnn.L1_MEMORY_CONFIG if rows <= SHORT else ttnn.DRAM_MEMORY_CONFIG
+        if rows == TILE:
+            return ttnn.linear(whole(x), self.weight, memory_config=place, **how)
+        return ttnn.experimental.minimal_matmul(whole(x), self.weight, config=self.blocks, memory_config=place, **how)
 
 
 def whole(x: ttnn.Tensor) -> ttnn.Tensor:

@@ -170,12 +170,25 @@ def check_weight(p: Plan, b: MemoryConfig, chosen: bool) -> None:
             )
         if b.memory_layout is HEIGHT and in_l1:
             raise DeviceRejects(f"{name}: HEIGHT_SHARDED input B is only supported in DRAM, got: {cpp(b.buffer_type)}")
+        if b.memory_layout is HEIGHT and p.fused_batch:
+            raise DeviceRejects(f"{name}: HEIGHT_SHARDED input B requires fuse_batch=false for batched matmul")
+        if b.memory_layout is WIDTH and in_l1 and (width := b.shard_spec.shape[1] // TILE) != p.per_n:
+            raise DeviceRejects(
+                f"{name}: per_core_N ({p.per_n}) must equal input tensor B shard shape[1] / in1_tile width ({width})"
+            )
     elif p.kind in ("in0", "in1"):
         name = "MatmulMultiCoreReuseMultiCast1DProgramConfig"
         if p.kind == "in1":
             raise DeviceRejects(f"{name}: input B must be INTERLEAVED, got: {got}")
         if in_l1 and b.memory_layout is not WIDTH:
             raise DeviceRejects(f"{name}: input B in L1 must be WIDTH_SHARDED, got: {got}")
+        if not in_l1:
+            raise DeviceRejects(
+                "DFB 'in1' borrows memory from TensorParameter 'in1', but its TensorSpec is not L1-resident (L1 is "
+                "required). Both L1 and L1_SMALL are accepted.",
+                f"{name}: a weight in the banks of DRAM wants MatmulMultiCoreReuseMultiCastProgramConfig, "
+                "minimal_matmul, or the DRAM-sharded program",
+            )
 
 
 def check_l1(p: Plan, c: Call, o: Operands, memory: MemoryConfig) -> int:
