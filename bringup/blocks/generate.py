@@ -294,17 +294,17 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         results = []
         for start in range(0, length, chunk):
             lengths = [len(prompt) - start for prompt in prompts]
-            hidden = self._prompt_chunk(tokens[:, start : start + chunk], lengths, start, row, max(0, first - start))
-            if hidden is not None:
-                results.append(self._results(self.logits(hidden)))
+            made = self._prompt_chunk(tokens[:, start : start + chunk], lengths, start, row, max(0, first - start))
+            if made is not None:
+                results.append(self._results(made))
         whole = [torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0] for pieces in zip(*results, strict=True)]
         return [[each[group, : len(prompt) - first] for each in whole] for group, prompt in enumerate(prompts)]
 
     def _prompt_chunk(
         self, tokens: torch.Tensor, lengths: list[int], start: int, row: int, first: int
     ) -> ttnn.Tensor | None:
-        """Tokens [groups, S] of prompts, from position `start` on, of which `lengths` are no padding -> hidden states
-        of those from `first` on."""
+        """Tokens [groups, S] of prompts, from position `start` on, of which `lengths` are no padding -> logits of those
+        from `first` on."""
         rows = tokens.shape[1]
         self._first_of((rows, first))
         pages, tokens_of = self.cache.of_prompt(row, start, rows), self.cache.states.of_prompt(lengths, rows, row)
@@ -324,7 +324,11 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         hidden = self.model(tokens, step)
         if first >= rows:
             return None
-        return self.tail(hidden, first) if first else hidden
+        return self.end(self.tail(hidden, first) if first else hidden)
+
+    def end(self, hidden: ttnn.Tensor) -> ttnn.Tensor:
+        """What a prompt ends in, and `_results` takes."""
+        return self.logits(hidden)
 
     def tail(self, hidden: ttnn.Tensor, first: int) -> ttnn.Tensor:
         """The rows from `first` on."""
@@ -392,14 +396,18 @@ class CausalLM(torch.nn.Module, GenerationMixin):
             ttnn.execute_trace(self.tt_device, handle, cq_id=0, blocking=False)
             return output
         self._first_of(name)
-        output = run()
+        output = self._kept(name, run())
         if self.traced:
             handle = ttnn.begin_trace_capture(self.tt_device, cq_id=0)
             try:
-                captured = run()
+                captured = self._kept(name, run())
             finally:  # a capture that a failing step left open would refuse all that follows
                 ttnn.end_trace_capture(self.tt_device, handle, cq_id=0)
             self._traces[name] = handle, captured
+        return output
+
+    def _kept(self, name, output: ttnn.Tensor) -> ttnn.Tensor:
+        """What a replay leaves its results in. A model with several captured passes overrides it."""
         return output
 
     def release_trace(self):

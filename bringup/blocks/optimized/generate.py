@@ -14,7 +14,8 @@ class OptimizedCausalLM(CausalLM):
     def __init__(self, hf_model: torch.nn.Module, config, mesh, max_seq_len: int, choices):
         super().__init__(hf_model, config, mesh, max_seq_len, choices)
         self._inputs: dict[tuple, list] = {}  # tokens and pages of prompts that are replayed
-        self._choosing = False  # results of passes are the likeliest tokens
+        self._outputs: dict = {}  # where passes that are replayed leave their results
+        self._choosing = False  # prompts end in the likeliest tokens
         self._held: tuple | None = None  # what the device has put into `decode_inputs` for its next step
 
     def _send(self, tokens: list[int], positions: dict[int, int]):
@@ -36,7 +37,10 @@ class OptimizedCausalLM(CausalLM):
         rows, paged = tokens.shape[1], self.cache.prompt_chunk is not None
         if not self.traced or rows > SHORT or (row and not paged) or self._tapped is not None:
             return super()._prompt_chunk(tokens, lengths, start, row, first)
-        name, pages = ("prompt", rows, start, first), self.cache.of_prompt(row, start, rows, on_device=False)
+        name, pages = (
+            ("prompt", rows, start, first, self._choosing),
+            self.cache.of_prompt(row, start, rows, on_device=False),
+        )
         given = [self.mesh.put_users(tokens, ttnn.uint32, on_device=False), *(pages.tables if pages else ())]
         if name not in self._inputs:
             self._first_of(name)
@@ -46,6 +50,20 @@ class OptimizedCausalLM(CausalLM):
             ttnn.copy_host_to_device_tensor(host, device)
         pages = Pages(*kept[1:]) if paged else None
         return self._replayed(name, lambda: self._prompt_pass(kept[0], 0, start, first, pages))
+
+    def _kept(self, name, output: ttnn.Tensor) -> ttnn.Tensor:
+        """One buffer for each pass, in DRAM, which is there before anything is captured: what a capture allocates for
+        itself is where another one's replay may write."""
+        if name not in self._outputs:
+            self._outputs[name] = ttnn.to_memory_config(output, ttnn.DRAM_MEMORY_CONFIG)
+        buffer = self._outputs[name]
+        if output.buffer_address() != buffer.buffer_address():
+            ttnn.copy(output, buffer)
+        return buffer
+
+    def end(self, hidden: ttnn.Tensor) -> ttnn.Tensor:
+        logits = super().end(hidden)
+        return self.likeliest(logits) if self._choosing else logits
 
     def tail(self, hidden: ttnn.Tensor, first: int) -> ttnn.Tensor:
         return super().tail(whole(hidden), first)
@@ -62,7 +80,7 @@ class OptimizedCausalLM(CausalLM):
     def _results(self, logits: ttnn.Tensor) -> list[torch.Tensor]:
         if not self._choosing:
             return super()._results(logits)
-        return [self.mesh.get_users(self.likeliest(logits)).reshape(self.mesh.data_ways, -1, 1).float()]
+        return [self.mesh.get_users(logits).reshape(self.mesh.data_ways, -1, 1).float()]
 
     @torch.no_grad()
     def prefill_logits_last_device(self, input_ids: torch.Tensor, use_cache: bool = True):
