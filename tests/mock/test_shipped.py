@@ -9,7 +9,7 @@ from tests.mock.test_mock import ROOT, both_sides, needs_wheel
 # Of models whose true configuration is known: the library is shown each at its true width.
 FILES = [
     path
-    for path in sorted(ROOT.glob("models/*/*/*/functional/model.py"))
+    for path in sorted(ROOT.glob("models/*/*/*/*/model.py"))
     if model_files.describe(path).hf_id in known.known_ids()
 ]
 FOREIGN = sorted(ROOT.glob("tests/foreign/*_by_hand.py"))
@@ -21,7 +21,7 @@ def test_there_are_model_files():
 
 @needs_wheel
 @pytest.mark.slow
-@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-4:-2]))
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-4:-1]))
 def test_the_library_takes_it_and_the_emulators_log_agrees(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = model_files.describe(path)
