@@ -1,5 +1,7 @@
 """Collectives, on every system. The references work on the pieces of all chips, concatenated on dim 0 in mesh order."""
 
+import dataclasses
+
 import torch
 
 import ttnn_emulator as ttnn
@@ -70,6 +72,52 @@ def after(semaphores, made, **more):
         made.args, {**made.kwargs, **more, "multi_device_global_semaphore": [Semaphore] * semaphores}, made.reference,
         made.tolerance, made.system, made.compose,
     )  # fmt: skip
+
+
+def case_with(made, **more):
+    return Case(made.args, {**made.kwargs, **more}, made.reference, made.tolerance, made.system, made.compose)
+
+
+ALL_THREE = dict(
+    barrier_semaphores=[Semaphore] * 2, rs_global_semaphores=[Semaphore] * 3, ag_global_semaphores=[Semaphore] * 2,
+    math_op=ttnn.ReduceType.Sum,
+)  # fmt: skip
+
+
+def summing(made, **more):
+    return case_with(made, **more, **ALL_THREE)
+
+
+def refused_sum(words, **changed):
+    given = {"num_devices": 2, **ALL_THREE, **changed}
+    return Refused((SHARED,), {k: v for k, v in given.items() if v is not None}, words, system="n300")
+
+
+def shards(width):
+    """[32, 8 * width] on a row of eight cores."""
+    row = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(7, 0))})
+    spec = ttnn.ShardSpec(row, [32, width], ttnn.ShardOrientation.ROW_MAJOR)
+    return ttnn.MemoryConfig(ttnn.TensorMemoryLayout.WIDTH_SHARDED, ttnn.BufferType.L1, spec)
+
+
+def in_shards(width, dtype=ttnn.bfloat16, **how):
+    return T((1, 1, 32, 8 * width), dtype=dtype, memory_config=shards(width), **how)
+
+
+def buffered(made, ways, **more):
+    """The case with its operand in shards and a buffer that holds the pieces of all chips."""
+    x = dataclasses.replace(made.args[0], memory_config=shards(64))
+    return Case(
+        (x, in_shards(64 * ways, mapper=replicated)),
+        {**made.kwargs, **more, "mesh_device": Device, "multi_device_global_semaphore": Semaphore},
+        lambda x, buffer, **kwargs: made.reference(x, **kwargs), made.tolerance, made.system, made.compose,
+    )  # fmt: skip
+
+
+def refused_buffer(words, parts=2, buffer=ttnn.bfloat16, axis=1, **more):
+    given = dict(cluster_axis=axis, mesh_device=Device, multi_device_global_semaphore=Semaphore, **more)
+    operands = in_shards(64, mapper=replicated), in_shards(64 * parts, buffer, mapper=replicated)
+    return Refused(operands, given, words, system="n300")
 
 
 def own_part(pieces, dim=None, **kwargs):
@@ -150,6 +198,25 @@ CASES = {
         Refused((SHARED, 0), {}, "must be divisible by cluster axis size 2", system="n300"),
         Refused((SHARED, 2), {}, "with height begin index aligned to tiles", system="n300"),
         Refused((T((1, 1, 32, 96), mapper=replicated), 3), {}, "with width begin", system="n300"),
+    ],
+    "ttnn.experimental.all_reduce_async": [
+        *(summing(case(add, system, tolerance=SUM), num_devices=1) for system in ("n300", "t3000", "t3000_1x8")),
+        summing(case(add, "t3000", axis=1, tolerance=SUM), mesh_device=Device),
+        summing(case(add, "t3000", axis=0, shape=(1, 1, 20, 100), tolerance=SUM), mesh_device=Device),
+        summing(case(add, "n300", dtype=ttnn.bfloat8_b, tolerance=BLOCKS), num_devices=2),
+        case_with(case(add, "t3000", axis=1, tolerance=SUM), mesh_device=Device, math_op=ttnn.ReduceType.Sum),
+        buffered(case(add, "t3000", axis=1, shape=(1, 1, 32, 512), tolerance=SUM), 4),
+        buffered(case(add, "n300", axis=1, shape=(1, 1, 32, 512), tolerance=BLOCKS), 2, dtype=ttnn.bfloat8_b),
+        refused_sum("Expected 3 semaphores but got 2", rs_global_semaphores=[Semaphore] * 2),
+        refused_sum("requires 2 semaphores", ag_global_semaphores=[Semaphore]),
+        refused_sum("moved-from state", barrier_semaphores=[Semaphore]),
+        refused_sum("Requested link index 2", num_links=3),
+        refused_sum("Cluster axis is required for all gather", mesh_device=Device, num_devices=None),
+        refused_buffer("Require at least 4096 but has 2048", parts=1),
+        refused_buffer("buffer bank size of 4352 B", buffer=ttnn.bfloat8_b),
+        refused_buffer("even number of blocks", axis=0),
+        refused_buffer("num_links should be more than 0", num_links=0),
+        refused_buffer("Unsupported memory layout for output tensor", memory_config=ttnn.L1_MEMORY_CONFIG),
     ],
     "ttnn.experimental.all_gather_async": [
         after(2, case(gather, "n300"), dim=3),

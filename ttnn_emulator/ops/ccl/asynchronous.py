@@ -137,7 +137,7 @@ def _gather_plain(
     )
 
 
-def _gather_into(
+def gather_into(
     input_tensor: Tensor, persistent_output_buffer: Tensor | None = None, dim: int | None = None,
     multi_device_global_semaphore=None, *, num_links: int | None = None, memory_config: MemoryConfig | None = None,
     topology: Topology = Topology.Ring, subdevice_id=None, cluster_axis: int | None = None,
@@ -164,7 +164,7 @@ def _gather_on_mesh(
     )  # fmt: skip
 
 
-all_gather_async = op(GATHER)(overloaded(GATHER, _gather_plain, _gather_into, _gather_on_mesh))
+all_gather_async = op(GATHER)(overloaded(GATHER, _gather_plain, gather_into, _gather_on_mesh))
 
 
 @op(SCATTER)

@@ -252,7 +252,7 @@ def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
     Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture; on p300x2, nine shapes
     """
     ways = device.shape[axis]
-    dim = _divided(x, ways)
+    dim = divided(x, ways)
     if dim is not None:
         shape = (n // ways if i == dim else n for i, n in enumerate(x.shape))
         part = spec(tuple(shape), made.dtype, made.layout, made.memory_config)
@@ -271,7 +271,7 @@ def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
         pass
 
 
-def _divided(x: TensorSpec, ways: int) -> int | None:
+def divided(x: TensorSpec, ways: int) -> int | None:
     """The last dim that chips can share in whole tiles, or before the last two in whole numbers."""
     last = len(x.shape) - 1
     for dim in range(last, -1, -1):
