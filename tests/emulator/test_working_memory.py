@@ -18,8 +18,9 @@ b16, b8, f32, u32 = ttnn.bfloat16, ttnn.bfloat8_b, ttnn.float32, ttnn.uint32
 
 @pytest.fixture
 def mesh(request):
-    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D)
-    opened = ttnn.open_mesh_device(ttnn.MeshShape(*request.param))
+    shape, fabric = request.param if isinstance(request.param[0], tuple) else (request.param, "FABRIC_1D")
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, fabric))
+    opened = ttnn.open_mesh_device(ttnn.MeshShape(*shape))
     yield opened
     ttnn.close_mesh_device(opened)
     ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
@@ -219,6 +220,45 @@ def test_a_scatter_round_a_ring(mesh):
         assert cost(mesh, scatter) == (beside + out, out, 0), f"{shape} {dtype} {topology}"
         plain = bytes_of(volume * (1 if topology == "Ring" else 2))
         assert cost(mesh, lambda x=x, how=how: ttnn.reduce_scatter(x, 3, topology=how))[0] == plain + out
+
+
+#: (tiles of a chip's result, dtype): bytes of every bank of L1 beside the result, 0 where DRAM is taken instead.
+DIRECT = {
+    (1, b16): 262144, (8, b16): 262144, (9, b16): 524288, (24, b16): 16384, (32, b16): 16384, (40, b16): 0,
+    (8, b8): 139264, (16, b8): 278528, (40, b8): 17408, (64, b8): 0, (4, f32): 262144, (8, f32): 524288,
+    (16, f32): 16384,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mesh", [((1, 8), "FABRIC_1D_RING")], indirect=True)
+def test_a_small_scatter_round_a_fabric_that_is_a_ring(mesh):
+    def beside(call):
+        """(bytes of L1, bytes of DRAM, semaphores) beside the result of a call."""
+        mesh.reset_peak()
+        l1, dram = (mesh.allocators[kind] for kind in (BufferType.L1, BufferType.DRAM))
+        before = l1.allocated, dram.allocated
+        out = call()
+        kept, size = l1.allocated - before[0], dram.allocated - before[1]
+        assert out.buffer.bank_bytes == size
+        return l1.peak - before[0] - kept, dram.peak - before[1] - size, kept // 32
+
+    for (tiles, dtype), size in DIRECT.items():
+        x = made(mesh, 1, 1, 32, 8 * 32 * tiles, dtype=dtype)
+        got = beside(lambda x=x: ttnn.reduce_scatter(x, 3))
+        assert got == ((size, 0, 12) if size else (0, x.buffer.bank_bytes, 4)), f"{tiles} tiles of {dtype}"
+    x = made(mesh, 1, 1, 32, 2048)
+    line = -(-2 * 64 // 12) * 2048
+    for how in ({}, {"topology": ttnn.Topology.Ring, "cluster_axis": 1}, {"num_links": 1}):
+        assert beside(lambda how=how: ttnn.reduce_scatter(x, 3, **how))[:2] == (262144, 0), how
+    for how, dram in (
+        ({"topology": ttnn.Topology.Linear}, line), ({"num_workers_per_link": 1}, x.buffer.bank_bytes),
+        ({"intermediate_memory_config": ttnn.DRAM_MEMORY_CONFIG}, x.buffer.bank_bytes),
+    ):  # fmt: skip
+        assert beside(lambda how=how: ttnn.reduce_scatter(x, 3, **how))[:2] == (0, dram), how
+    # A chip's part beside the sum; the gathering's semaphores come after what the parts took.
+    assert beside(lambda: ttnn.all_reduce(x)) == (262144 - 2 * 32, 2048, 2)
+    with pytest.raises(ttnn.DeviceRejects, match=r"num_links 2 must be in \[1, 1\]"):
+        ttnn.reduce_scatter(x, 3, num_links=2)
 
 
 @pytest.mark.parametrize("mesh", [(2, 4)], indirect=True)

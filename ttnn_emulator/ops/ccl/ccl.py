@@ -23,6 +23,8 @@ from .groups import (
     each_group,
     fabric_of,
     gathered_topology,
+    goes_round,
+    is_direct,
     is_line,
     keep_semaphores,
     makes_ring,
@@ -158,10 +160,10 @@ def all_reduce(
     made = spec(x.spec.shape, dtype, x.layout, memory)
     axes = [] if x.is_sharded() or memory.is_sharded() else axes_of(device, cluster_axis)  # of shards: not known
     if axes:
-        reduce_memory(device, axes[0], x.spec, made)
+        reduce_memory(device, axes[0], x.spec, made, topology)
     with scratch(device, *[made] * (len(axes) - 1)):  # the sum over the rows, which is then summed over the columns
         for a in axes[1:]:
-            reduce_memory(device, a, made, made)
+            reduce_memory(device, a, made, made, topology)
         return launch(
             "ttnn.all_reduce", (x,), made, each_group(device, cluster_axis, reduce),
             topology=reduced_topology(x, device, cluster_axis), collective=True, flops=(ways - 1) * x.volume(),
@@ -232,6 +234,15 @@ def reduce_scatter(
     if ring and device.fabric is FabricConfig.FABRIC_1D:
         check_route(device, topology)
 
+    made = spec(shape, dtype, x.layout, memory)
+    told = (intermediate_memory_config, chunks_per_sync, num_workers_per_link, num_buffers_per_channel)
+    told = any(v is not None for v in (*told, compute_kernel_config))
+    direct = not told and is_direct(device, cluster_axis, topology, made)
+    if direct and num_links is not None and num_links > 1:
+        raise DeviceRejects(
+            f"reduce_scatter_minimal_direct num_links {num_links} must be in [1, 1] (links available on axis 1)"
+        )
+
     def scatter(values):
         return [part.contiguous() for part in torch.chunk(summed_over(values, device, cluster_axis, dtype), ways, dim)]
 
@@ -243,13 +254,13 @@ def reduce_scatter(
         if steps:
             scatter_memory(device, axes[0], x.spec, steps[0])
         out = launch(
-            "ttnn.reduce_scatter", (x,), spec(shape, dtype, x.layout, memory), each_group(device, cluster_axis,
-            scatter),
+            "ttnn.reduce_scatter", (x,), made, each_group(device, cluster_axis, scatter),
             topology=scattered_topology(x, device, cluster_axis, dim), collective=True, flops=(ways - 1) * x.volume(),
             rows=_ROWS if dim != rank - 2 else None,
         )  # fmt: skip
         if not shards:
-            scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec, ring)
+            around = ring or goes_round(device, cluster_axis, topology)
+            scatter_memory(device, axes[-1], (steps or [x.spec])[0], out.spec, around, direct)
     return out
 
 

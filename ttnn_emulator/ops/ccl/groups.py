@@ -12,11 +12,20 @@ from itertools import pairwise
 import torch
 
 from ...chips import systems
-from ...dtypes import BLOCK_FORMATS, FLOATS, NAME, bfloat16
+from ...dtypes import BLOCK_FORMATS, FLOATS, NAME, TILE_BYTES, DataType, Layout, bfloat16
 from ...errors import DeviceRejects
 from ...fabric import FabricConfig
+from ...grid import CoreCoord, CoreRange, CoreRangeSet
 from ...launch import keep, on_device, scratch
-from ...memory import DRAM_MEMORY_CONFIG, BufferType
+from ...memory import (
+    DRAM_MEMORY_CONFIG,
+    L1_MEMORY_CONFIG,
+    BufferType,
+    MemoryConfig,
+    ShardOrientation,
+    ShardSpec,
+    TensorMemoryLayout,
+)
 from ...mesh import Topology
 from ...numerics.rounding import cast_integer, pack
 from ...semaphore import SEMAPHORE_BYTES
@@ -245,7 +254,7 @@ def axes_of(device, axis: int | None) -> list[int]:
     return [a for a in ((0, 1) if axis is None else (axis,)) if device.shape[a] > 1]
 
 
-def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
+def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec, topology=None) -> None:
     """The memory of an all_reduce along one axis beside its result: as a reduce_scatter and an all_gather of the parts,
     or where no dim divides over the chips, as the sum of all chips' tensors side by side in DRAM.
 
@@ -257,7 +266,8 @@ def reduce_memory(device, axis: int, x: TensorSpec, made: TensorSpec) -> None:
         shape = (n // ways if i == dim else n for i, n in enumerate(x.shape))
         part = spec(tuple(shape), made.dtype, made.layout, made.memory_config)
         with scratch(device, part):
-            scatter_memory(device, axis, x, part)
+            around, direct = goes_round(device, axis, topology), is_direct(device, axis, topology, part)
+            scatter_memory(device, axis, x, part, around, direct)
             with scratch(device, made):
                 keep_semaphores(device, "all_gather", axis, part, made)
         return
@@ -281,11 +291,45 @@ def divided(x: TensorSpec, ways: int) -> int | None:
     return None
 
 
-def scatter_memory(device, axis: int | None, x: TensorSpec, part: TensorSpec, ring: bool = False) -> None:
-    """What a reduce_scatter holds beside its result: its input's tiles twice, round a ring once, always in DRAM; and
-    its semaphores."""
-    with scratch(device, spec((1 if ring else 2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
-        keep_semaphores(device, "reduce_scatter", axis, x, part)
+def goes_round(device, axis: int | None, topology) -> bool:
+    """Whether a plain collective goes round a fabric that is a ring: it does unless it is asked for a line."""
+    ring = device.fabric is FabricConfig.FABRIC_1D_RING and is_line(device) and ways_of(device, axis) > 2
+    return ring and topology in (None, Topology.Ring)
+
+
+#: The largest result of a chip that a reduce_scatter round a fabric that is a ring takes through L1, not through DRAM.
+DIRECT_BYTES = 1 << 16
+
+
+def is_direct(device, axis: int | None, topology, part: TensorSpec) -> bool:
+    size = part.padded_shape.volume() // (TILE * TILE) * TILE_BYTES[part.dtype]
+    return goes_round(device, axis, topology) and part.layout is Layout.TILE and size <= DIRECT_BYTES
+
+
+def scatter_memory(
+    device, axis: int | None, x: TensorSpec, part: TensorSpec, ring: bool = False, direct: bool = False
+) -> None:
+    """What a reduce_scatter holds beside its result, and its semaphores: its input's tiles twice, round a ring once,
+    always in DRAM; or `direct`, in L1, two rounds of pages of 8 tiles (4 of float32): all of them on each core, or in
+    banks where a chip's result has more than two pages.
+
+    Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture; direct: t3000_1x8, 38 calls
+    """
+    if not direct:
+        with scratch(device, spec((1 if ring else 2, *x.padded_shape), x.dtype, x.layout, DRAM_MEMORY_CONFIG)):
+            keep_semaphores(device, "reduce_scatter", axis, x, part)
+        return
+    of_page = 4 if x.dtype is DataType.FLOAT32 else 8
+    own = -(-part.padded_shape.volume() // (TILE * TILE * of_page))
+    pages, words = 2 * ways_of(device, axis) * own, of_page * TILE_BYTES[x.dtype] // 4
+    memory = L1_MEMORY_CONFIG
+    if own <= 2:
+        columns, rows = device.chip.grid
+        cores = CoreRangeSet({CoreRange(CoreCoord(0, 0), CoreCoord(columns - 1, rows - 1))})
+        shards = ShardSpec(cores, (pages, words), ShardOrientation.ROW_MAJOR)
+        memory, pages = MemoryConfig(TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, shards), pages * columns * rows
+    with scratch(device, spec((pages, words), DataType.UINT32, Layout.ROW_MAJOR, memory)):
+        keep_semaphores(device, "reduce_scatter_direct", axis, x, part)
 
 
 WARNED = ("all_gather", "all_broadcast")  # the programs that the library warns of semaphores in
@@ -296,7 +340,7 @@ def keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: Ten
 
     Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
     """
-    count = 4 if name == "reduce_scatter" else 2
+    count = {"reduce_scatter": 4, "reduce_scatter_direct": 12}.get(name, 2)
     program = (name, axis, x, out)
     if name in WARNED and program not in device.kept and not device.l1_small_size:
         warn(SEMAPHORES_IN_L1)
