@@ -65,9 +65,10 @@ docs: $(STAMP)
 CHECKPOINTS := meta-llama/Llama-3.2-1B=tiny-llama humain-ai/ALLaM-7B-Instruct-preview=tiny-allam \
 	arcee-ai/AFM-4.5B=tiny-afm mistralai/Mistral-7B-Instruct-v0.3=tiny-mistral
 results: $(STAMP)
-	@set -e; for pair in $(CHECKPOINTS); do for file in models/$${pair%=*}/*/functional/model.py; do \
+	@set -e; for pair in $(CHECKPOINTS); do for file in models/$${pair%=*}/*/*/model.py; do \
+	  folder=$${file%/model.py}; kind=-$${folder##*/}; \
 	  $(PYTHON) eval.py $$file --model checkpoints/$${pair#*=} \
 	    --min_new_tokens 100 \
-	    --json results/$${pair#*=}-$$(basename $${file%/functional/model.py}).json; \
+	    --json results/$${pair#*=}-$$(basename $${folder%/*})$${kind%-functional}.json; \
 	done; done
-	@$(PYTHON) -m bringup.cli models
+	@$(PYTHON) -m bringup.cli models --predict

@@ -16,7 +16,7 @@ def write(check, measured, job):
         raise BadInput("there is nothing to write down", got="no accuracy", hint="the item teacher_forcing says why")
     paths = [write_notes(check, job.model_file.path.with_name(NOTES))]
     if job.model_file.hf_id:  # models/<org>/<model>/<system>/functional/model.py
-        paths += write_models(measured, job.model_file.path.resolve().parents[5])
+        paths += write_models(measured, job.model_file.path.resolve())
     return paths
 
 
@@ -31,12 +31,14 @@ def write_notes(check, path):
     return files.write(path, text)
 
 
-def write_models(measured, root):
+def write_models(measured, model_py):
     """The result as eval.py writes it, and the table of all results."""
     from bringup.report import models
 
-    name = f"{measured['checkpoint'].rstrip('/').rpartition('/')[2]}-{measured['system']}.json"
-    path = root / "results" / name
+    *_, system, kind, _ = model_py.parts
+    name = f"{measured['checkpoint'].rstrip('/').rpartition('/')[2]}-{system}" + f"-{kind}" * (kind != "functional")
+    root = model_py.parents[5]
+    path = root / "results" / f"{name}.json"
     files.write_json(path, measured)
     return [path, files.write(root / "MODELS.md", models.render(models.read(path.parent)))]
 

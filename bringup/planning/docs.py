@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from bringup.backends import systems
 from bringup.checkpoints import known
-from bringup.planning import calibration
+from bringup.planning import beside, calibration
 from bringup.planning.calibration import chip, key
 from bringup.planning.plan import find_config, plan
 from bringup.planning.show import bytes_rows, gb
@@ -74,7 +74,19 @@ def render():
     ids = [hf_id for hf_id in known.known_ids() if all(find_model_file(hf_id, name) for name in shipped)]
     models = "\n".join("\n".join([f"## {hf_id}", "", *(section(hf_id, names) for names in FAMILIES)]) for hf_id in ids)
     stored = calibration.stored()
-    return Template(TEMPLATE.read_text()).render(models=models, **figures(stored)) + "\n"
+    words = {"models": models, "beside": "\n".join(optimised())}
+    return Template(TEMPLATE.read_text()).render(**words, **figures(stored)) + "\n"
+
+
+def optimised():
+    """The table of optimised files, and which predictions are farthest from published rows."""
+    worst = [
+        f"{row['model']} {row['system']} {kind} ({factor:.2f} times)"
+        for factor, row, kind in beside.farthest(beside.rows())
+    ]
+    yield from beside.table()
+    yield ""
+    yield f"Farthest from the published row of a file of the same kind, in t/s/u: {'; '.join(worst)}."
 
 
 def section(hf_id, names):

@@ -1,4 +1,7 @@
-"""MODELS.md: the table of measured bring-ups, from the JSON that `eval.py --json results/NAME.json` writes."""
+"""MODELS.md: the table of measured bring-ups, from the JSON that `eval.py --json results/NAME.json` writes.
+
+`bringup models --predict` adds to each result what `plan` predicts of its file at the model's true size.
+"""
 
 import json
 from pathlib import Path
@@ -13,20 +16,30 @@ HEAD = """# Models
 Teacher-forced accuracy of the model files here against their HF models. Written by `bringup models` from
 `results/*.json`; do not edit. Top-1: the device's best token is the reference's. Top-5: the reference's token is among
 the device's five best. In brackets the Wilson 95 % interval. Rows of the backend `emulator` were computed on a PC with
-a device's numerics as far as they are known; they are not measurements of a board.
+a device's numerics as far as they are known; they are not measurements of a board. Predicted: tokens per second and
+user, and the time to the first token of a prompt of 128, of the file at the true size of its model; not measured.
+Published: what others measured of their own functional or optimised file of that model and system, named here to
+compare (`bringup/planning/published.json`).
 """
 
-COLUMNS = ("Model", "System", "Backend", "Checkpoint", "Prompt + new", "Top-1", "Top-5", "DRAM per chip")
+COLUMNS = (
+    "Model", "System", "File", "Backend", "Checkpoint", "Prompt + new", "Top-1", "Top-5", "DRAM per chip",
+    "Predicted t/s/u, TTFT", "Published t/s/u, TTFT",
+)  # fmt: skip
 
 
 def add_arguments(parser):
     parser.add_argument("--results", type=arguments.name, default="results", metavar="DIR",
                         help="folder of result JSON files (default: results)")  # fmt: skip
     parser.add_argument("--out", type=arguments.name, default="MODELS.md", metavar="FILE", help="default: MODELS.md")
+    parser.add_argument("--predict", action="store_true",
+                        help="first add to the results what is predicted of their files")  # fmt: skip
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the file is not current")
 
 
 def run(args):
+    if args.predict:
+        predict(Path(args.results))
     text = render(read(Path(args.results)))
     out = Path(args.out)
     if not args.check:
@@ -36,6 +49,23 @@ def run(args):
         raise BringupError(f"{shown(out)} is not what {args.results} says", hint="bringup models")
     else:
         print(f"{shown(out)} is current")
+
+
+def predict(folder):
+    """Writes into each result, as `true_size`, what is predicted of its file; one without a known model stays."""
+    from bringup.console import progress
+    from bringup.planning import beside
+
+    read(folder)  # refuses what is no result
+    paths = sorted(folder.glob("*.json"))
+    with progress("predicting", len(paths)) as advance:
+        for path in paths:
+            result = json.loads(path.read_text())
+            file = files.located(result["model_py"])
+            found = beside.predicted(file) if file.is_file() else None
+            if found is not None:
+                files.write_json(path, result | {"true_size": {"label": "predicted", **found}})
+            advance()
 
 
 def read(folder):
@@ -48,7 +78,7 @@ def read(folder):
         try:
             result = json.loads(path.read_text())
             results.append(
-                (result["hf_id"] or "", result["system"], result["checkpoint"], result["backend"], path, result)
+                (result["hf_id"] or "", _place(result)[0], result["checkpoint"], result["backend"], path, result)
             )
             " ".join([*row(result), result["command"]])
         except Exception as error:  # whatever odd values make the table's arithmetic raise
@@ -70,6 +100,8 @@ def _cell(text):
 
 
 def row(result):
+    from bringup.planning import beside
+
     backend = result["backend"] + (f", {result['numerics']}" if result["numerics"] else "")
     tokens = f"{result['prompt_tokens']} + {result['n']}" + (
         " (decode only)" if result["prefill"] != "one pass" else ""
@@ -78,13 +110,22 @@ def row(result):
     return (
         result["hf_id"] or result["model_py"],
         result["system"],
+        _place(result)[1],
         backend,
         "random weights" if result["random_weights"] else f"`{result['checkpoint']}`",
         tokens,
         rate(result, "top1"),
         rate(result, "top5"),
         "" if dram is None else f"{dram:,.1f} MiB",
+        beside.cells(result.get("true_size")),
+        beside.cells(beside.published(result["hf_id"], *_place(result))),
     )
+
+
+def _place(result):
+    """(system, kind) as the folders of the model file say: models/ORG/NAME/t3000/optimized/model.py."""
+    parts = Path(result["model_py"]).parts
+    return parts[-3:-1] if len(parts) > 5 and parts[-6] == "models" else (result["system"], "")
 
 
 def rate(result, name):

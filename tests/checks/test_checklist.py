@@ -114,10 +114,10 @@ def test_notes_are_written_once_between_their_markers(clean, tmp_path):
 
 def test_models_md_gets_its_row(clean, tmp_path):
     measured = clean[1].measured
-    written, models = results.write_models(measured, tmp_path)
+    written, models = results.write_models(measured, tmp_path / ALLAM)
     assert written.name == "tiny-allam-n150.json"
     assert json.loads(written.read_text())["top1"] == measured["top1"]
-    assert "humain-ai/ALLaM-7B-Instruct-preview | n150 | emulator" in models.read_text()
+    assert "humain-ai/ALLaM-7B-Instruct-preview | n150 | functional | emulator" in models.read_text()
 
 
 def test_what_raises_fails_with_its_line_and_the_rest_runs(job):

@@ -113,6 +113,6 @@ def test_texts_inside_are_shown_and_not_run(tmp_path, monkeypatch, text):
     table = (tmp_path / "MODELS.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len(rows) == 3
-    assert all(row.replace("\\|", "").count("|") == 9 for row in rows)
+    assert all(row.replace("\\|", "").count("|") == 12 for row in rows)
     assert sum(line.strip() == "```" or line.startswith("```bash") for line in table.splitlines()) == 2
     assert not set(table) & {"\x1b", "\u202e"}
