@@ -47,7 +47,8 @@ def published(hf_id, system, kind):
     from bringup.planning import calibration
 
     asked = {"model": hf_id, "system": system, "kind": kind}
-    return next((row for row in calibration.published() if asked.items() <= row.items()), None)
+    rows = [*calibration.published(), *calibration.beside()]
+    return next((row for row in rows if asked.items() <= row.items()), None)
 
 
 def rows():

@@ -74,6 +74,11 @@ def published():
     return json.loads((HERE / "published.json").read_text())["rows"]
 
 
+def beside():
+    """Rows that stand in tables alone, neither fitted nor tested."""
+    return json.loads((HERE / "published.json").read_text())["beside"]
+
+
 def chip(row):
     return systems.get(row["system"]).chip.name
 
