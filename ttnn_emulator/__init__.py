@@ -139,7 +139,7 @@ __version__ = "0.81.1+emulator"
 
 from . import ops as _ops  # noqa: E402  the ops register themselves
 from .names import attach as _attach  # noqa: E402
-from .names import unknown as _unknown  # noqa: E402
+from .names import look_up as _look_up  # noqa: E402
 from .ops.core.files import DumpTensorMode  # noqa: E402
 from .ops.core.transfer import has_storage_type_of, is_tensor_storage_on_device  # noqa: E402
 from .ops.transformer.delta_rule import ChunkGdnWyInverse  # noqa: E402
@@ -149,4 +149,4 @@ from .library.tensor import Tensor  # noqa: E402, F811  the public constructor
 
 
 def __getattr__(name: str):
-    raise _unknown("ttnn", name)
+    return _look_up("ttnn", name)

@@ -140,6 +140,7 @@ def launch(
     if topology is None:
         topology = merge_topology(tensors)
     if into is not None:
+        device.check_open()
         with scratch(device, *through):
             outputs = [same(t) for t in taken]
     elif through:

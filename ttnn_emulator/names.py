@@ -11,12 +11,18 @@ import types
 
 from .errors import NotEmulated
 from .op import REGISTRY
+from .semaphore import GlobalSemaphore
+
+
+@functools.cache
+def _read() -> dict:
+    return json.loads(importlib.resources.files(__package__).joinpath("names.json").read_text())
 
 
 @functools.cache
 def library_names() -> dict[str, frozenset[str]]:
     """The names that ttnn 0.81.1 has, by namespace: its modules, also those of `ttnn._ttnn`, as imported."""
-    found = json.loads(importlib.resources.files(__package__).joinpath("names.json").read_text())
+    found = _read()
     spaces = {path: frozenset(names.split()) for path, names in found["namespaces"].items()}
     return spaces | {path: spaces[leads_to] for path, leads_to in found["aliases"].items() if leads_to in spaces}
 
@@ -33,6 +39,30 @@ def unknown(namespace: str, name: str) -> AttributeError:
     return AttributeError(f"{namespace}.{name} is neither emulated nor a name of ttnn 0.81.1{hint}")
 
 
+class _NoModel(type):
+    """Of the library's classes that the emulator has no model of: they can be named, in annotations say."""
+
+    def __call__(cls, *args, **kwargs):
+        raise NotEmulated(f"ttnn.{cls.__name__} has no model in the emulator: it can be named, not made")
+
+    def __getattr__(cls, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NotEmulated(f"ttnn.{cls.__name__}.{name}: ttnn.{cls.__name__} has no model in the emulator")
+
+
+@functools.cache
+def _class(name: str) -> type:
+    return _NoModel(name, (), {"__module__": "ttnn", "__doc__": "A class of ttnn 0.81.1 without a model here."})
+
+
+def look_up(namespace: str, name: str):
+    """A name that the emulator does not define: the library's class of that name, or what to raise."""
+    if name in _read()["classes"].get(namespace, "").split():
+        return _class(name)
+    raise unknown(namespace, name)
+
+
 class Namespace(types.ModuleType):
     """A module of the library: its own names, and of those that the library has here also what stands elsewhere."""
 
@@ -46,7 +76,7 @@ class Namespace(types.ModuleType):
             for place in (self._root, self._root.transformer, self._root.experimental):
                 if name in vars(place):
                     return vars(place)[name]
-        raise unknown(self._path, name)
+        return look_up(self._path, name)
 
     def __dir__(self):
         return sorted({*super().__dir__(), *library_names().get(self._path, ())})
@@ -90,6 +120,7 @@ def attach(root: types.ModuleType) -> None:
         path, _, last = name.partition(".")[2].rpartition(".")
         setattr(_at(root, path), last, call)
     refuse_copies(root)
+    _at(root, "_ttnn.global_semaphore").global_semaphore = GlobalSemaphore
     from .library import SPACES
 
     for path, module in SPACES.items():

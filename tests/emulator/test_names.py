@@ -1,5 +1,6 @@
 """A program that runs here finds every name it uses in ttnn 0.81.1 too, and what it finds does the same."""
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -58,6 +59,26 @@ def test_what_stands_twice_is_one_thing():
     assert ttnn._ttnn.multi_device.MeshDevice is ttnn.MeshDevice is ttnn.device.Device
     assert (ttnn.core.divup(5, 2), ttnn.core.roundup(5, 4)) == (3, 8)
     assert sys.modules["ttnn.device"] is ttnn.device
+
+
+def test_classes_without_a_model_can_be_named():
+    """A file that says them in an annotation, as the vendor's do, is imported; what makes one is refused."""
+
+    @dataclasses.dataclass
+    class Config:
+        compute: ttnn.DeviceComputeKernelConfig | None = None
+        shards: "list[ttnn.NdShardSpec]" = ()
+        algorithm: ttnn.DispatchAlgorithm = ttnn.DispatchAlgorithm.SPARSE_MCAST_SHORTEST_PATH
+
+    assert Config().algorithm.value == 3
+    assert ttnn._ttnn.tensor.NdShardSpec is ttnn.types.NdShardSpec is ttnn.NdShardSpec
+    assert ttnn._ttnn.global_semaphore.global_semaphore is type(
+        ttnn.create_global_semaphore(ttnn.open_device(device_id=0), ttnn.num_cores_to_corerangeset(1, (8, 8)), 0)
+    )
+    assert not isinstance(ttnn.WormholeComputeKernelConfig(), ttnn.DeviceComputeKernelConfig)
+    for use in (lambda: ttnn.NdShardSpec([32, 32], None), lambda: ttnn.Conv2dConfig(), lambda: ttnn.Conv2dConfig.dtype):
+        with pytest.raises(NotEmulated, match="has no model in the emulator"):
+            use()
 
 
 def test_the_machine_is_told():
