@@ -19,7 +19,9 @@ from bringup.console import gib, progress
 from bringup.errors import BadInput, shown
 
 HELP = "write random weights of a true configuration as a checkpoint directory"
-RULE = "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms 1, biases 0"
+RULE = (
+    "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms in effect 1, bias 0"
+)
 ABOUT = "random_weights.json"  # beside the weights: they are of no training
 SHARD_BYTES = 1 << 30
 SPARE_DISK_BYTES = 1 << 30
@@ -58,7 +60,7 @@ def model(config, seed=0, dtype=None):
 
     made = hollow(config, dtype)
     for name, parameter in list(made.named_parameters()):
-        value = _value(name, parameter.shape, config, seed).to(parameter.dtype)
+        value = _of(made, name, config, seed).to(parameter.dtype)
         owner, _, leaf = name.rpartition(".")
         made.get_submodule(owner)._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
     made.tie_weights()
@@ -83,9 +85,10 @@ def hollow(config, dtype=None):
     import torch
     from transformers import AutoModelForCausalLM
 
-    with _parameters_on_meta():
+    with _parameters_on_meta() as offset:
         made = AutoModelForCausalLM.from_config(config, dtype=dtype or getattr(config, "dtype", None) or torch.bfloat16)
     made.tie_weights()
+    made.unit_offsets = frozenset(f"{name}.weight" for name, module in made.named_modules() if module in offset)
     return made
 
 
@@ -110,7 +113,8 @@ def write(config, directory, seed=0):
             raise BadInput("not writing over what is there", got=shown(directory), want="an empty or a new directory")
         if (directory / "config.json").is_file():
             return
-    shards = _shards(hollow(config))
+    made = hollow(config)
+    shards = _shards(made)
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     directory.mkdir(parents=True, exist_ok=True)
     left = total - sum((directory / name).stat().st_size for name in names if (directory / name).is_file())
@@ -127,7 +131,7 @@ def write(config, directory, seed=0):
     with progress("random weights, shards", len(shards)) as advance, ThreadPoolExecutor() as pool:
         for name, shard in zip(names, shards, strict=True):
             if not (directory / name).is_file():
-                values = pool.map(lambda item: _value(item[0], item[1].shape, config, seed).to(item[1].dtype), shard)
+                values = pool.map(lambda item: _of(made, item[0], config, seed).to(item[1].dtype), shard)
                 with files.written_whole(directory / name) as partial:
                     save_file(dict(zip((n for n, _ in shard), values, strict=True)), partial, metadata={"format": "pt"})
             advance()
@@ -155,6 +159,12 @@ def _shards(made):
     return shards
 
 
+def _of(made, name, config, seed):
+    """The value of a parameter of `made`, which is hollow; a norm that HF adds 1 to has zeros."""
+    value = _value(name, made.get_parameter(name).shape, config, seed)
+    return value.zero_() if name in made.unit_offsets else value
+
+
 def _value(name, shape, config, seed):
     """The parameter `name` in bfloat16 whatever the model's dtype, so that a wider model has the same weights."""
     import torch
@@ -174,19 +184,23 @@ def _value(name, shape, config, seed):
 
 @contextmanager
 def _parameters_on_meta():
-    """Parameters made inside go to the meta device at once; buffers (the rotary frequencies) stay real."""
+    """Parameters made inside go to the meta device at once; buffers (the rotary frequencies) stay real. Gives the norms
+    that HF begins with zeros, since it adds 1 to them."""
     import torch
 
+    offset = set()
     register = torch.nn.Module.register_parameter
 
     def register_on_meta(module, name, parameter):
         register(module, name, parameter)
         if parameter is not None and not parameter.is_meta:
+            if name == "weight" and "Norm" in type(module).__name__ and not parameter.any():
+                offset.add(module)
             module._parameters[name] = torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
 
     torch.nn.Module.register_parameter = register_on_meta
     try:
-        yield
+        yield offset
     finally:
         torch.nn.Module.register_parameter = register
 

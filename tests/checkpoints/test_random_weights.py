@@ -4,11 +4,12 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bringup import cli
 from bringup.checkpoints import known, mapped, random_weights, sources
 from bringup.errors import BadInput
+from bringup.new import small
 from tests.evaluation import tiny
 
 
@@ -83,6 +84,19 @@ def test_too_little_disk(config, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))
     with pytest.raises(BadInput, match="(?s)not enough disk.*free under.*BRINGUP_CACHE"):
         random_weights.write(config, tmp_path / "made")
+
+
+@pytest.mark.parametrize(("id_", "first"), [("google/gemma-3-1b-it", 0.0), ("Qwen/Qwen3-0.6B", 1.0)])
+def test_norms_change_nothing_in_length_whatever_hf_adds_to_them(id_, first, tmp_path):
+    config = known.known_config(id_)
+    config = AutoConfig.for_model(**small.fields(config, 2), dtype="bfloat16")
+    random_weights.write(config, tmp_path / "made")
+    for made in (random_weights.model(config), AutoModelForCausalLM.from_pretrained(tmp_path / "made")):
+        layer = made.model.layers[0]
+        for norm in (layer.input_layernorm, layer.self_attn.q_norm, made.model.norm):
+            assert norm.weight.eq(first).all()
+            x = torch.ones(1, len(norm.weight), dtype=torch.bfloat16)
+            assert torch.equal(norm(x), x)
 
 
 def test_the_command_takes_a_configuration(config, tmp_path, capsys):
