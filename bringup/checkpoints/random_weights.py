@@ -19,9 +19,7 @@ from bringup.console import gib, progress
 from bringup.errors import BadInput, shown
 
 HELP = "write random weights of a true configuration as a checkpoint directory"
-RULE = (
-    "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms in effect 1, bias 0"
-)
+RULE = "normal(0, initializer_range), seeded by name; o_proj and down_proj / sqrt(2 layers); norms in effect 1, bias 0"
 ABOUT = "random_weights.json"  # beside the weights: they are of no training
 SHARD_BYTES = 1 << 30
 SPARE_DISK_BYTES = 1 << 30

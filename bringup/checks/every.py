@@ -67,11 +67,11 @@ def _of(args, path, out):
 
 
 def checkpoint_of(path):
-    """The checkpoint that the result in results/ was measured with; None where there is none."""
+    """The checkpoint that the result in results/ was measured with; None where there is none here."""
     *_, org, model, system, _, _ = path.resolve().parts
     for file in sorted((PROJECT / "results").glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
-        if (result["hf_id"], result["system"]) == (f"{org}/{model}", system):
+        if (result["hf_id"], result["system"]) == (f"{org}/{model}", system) and located(result["checkpoint"]).exists():
             return result["checkpoint"]
     return None
 

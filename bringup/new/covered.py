@@ -5,9 +5,11 @@ beside them stand the fields that no module shows, and sizes. Everything that is
 """
 
 import copy
+from contextlib import suppress
 
 from bringup.checkpoints import configuration
 from bringup.new import effects, reading
+from bringup.new.reading import inventory
 from bringup.new.traits import Gap, Traits
 
 TILE = 32
@@ -37,6 +39,8 @@ def look(config):
         traits = Traits(architecture=type(config).__name__)
         what = f"model_type = {config.model_type!r}: not to be read ({type(error).__name__}: {error})"
         traits.lacks(what, traits.architecture, "a model file of its own: HF's parts are not those of a Llama")
+        with suppress(Exception):  # what HF does not build has no parts to name
+            inventory.read(config, traits)
     found += traits.gaps
     for ask in (_sizes, _effects):
         try:

@@ -17,13 +17,14 @@ LLAMA = PROJECT / "models/meta-llama/Llama-3.2-1B/n150"
 def folder(tmp_path):
     """Two model files that run, one that raises, and one whose checkpoint is nowhere."""
     models = tmp_path / "models"
+    alone = shutil.ignore_patterns("optimized")
     for system in ("n150", "n300"):
-        shutil.copytree(LLAMA.parent / system, models / "meta-llama/Llama-3.2-1B" / system)
-    shutil.copytree(LLAMA, models / "meta-llama/Llama-3.2-1B/t3000")
+        shutil.copytree(LLAMA.parent / system, models / "meta-llama/Llama-3.2-1B" / system, ignore=alone)
+    shutil.copytree(LLAMA, models / "meta-llama/Llama-3.2-1B/t3000", ignore=alone)
     (models / "meta-llama/Llama-3.2-1B/t3000/functional/model.py").write_text(
         "MESH_SHAPE = (2, 4)\ndef build_model(hf_model, tt_device, max_seq_len):\n    raise ValueError('half')\n"
     )
-    shutil.copytree(LLAMA, models / "nobody/Nothing/n150")
+    shutil.copytree(LLAMA, models / "nobody/Nothing/n150", ignore=alone)
     return models
 
 

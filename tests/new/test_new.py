@@ -186,3 +186,16 @@ def _parsed(*arguments):
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser.parse_args(list(map(str, arguments)))
+
+
+def test_of_a_model_that_cannot_be_tried_every_part_without_a_block_is_named():
+    """Gemma-4: sizes and keys by layer, inputs of each layer, a scale of each, experts beside the MLP."""
+    sizes = dict(hidden_size=256, num_hidden_layers=12, num_attention_heads=8, head_dim=32, global_head_dim=64)
+    experts = dict(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=64)
+    config = AutoConfig.for_model("gemma4_text", **sizes, **experts, num_kv_shared_layers=4)
+    found = "\n".join(map(str, covered.gaps(config)))
+    for name in ("model.embed_tokens_per_layer", "layer_scalar", "per_layer_input_gate", "router", "experts"):
+        assert name in found
+    assert "self_attn.v_norm in layers 0-7" in found
+    assert "self_attn.q_proj.weight is [256, 256] in layers 0-4, 6-10; [512, 256] in layers 5, 11" in found
+    assert "none in layers 8-11" in found

@@ -20,7 +20,7 @@ class Attended:
     def __init__(self, case):
         self.case, self.module = case, case.module
         self.q, self.k, self.v = (case.by_head(case.value("self_attn." + p)) for p in ("q_rope", "k_cache", "v_cache"))
-        self.scale = self.module.scaling
+        self.scale, self.cap = self.module.scaling, getattr(case.config, "attn_logit_softcapping", None)
         self.n, self.group = self.q.shape[1], len(self.q) // len(self.k)
         self.pairs = [i // self.group for i in range(len(self.q))]
         self.causal = torch.ones(self.n, self.n, dtype=torch.bool).tril()
@@ -29,14 +29,18 @@ class Attended:
             self.causal = self.causal.triu(1 - window)
         self.weight, self.bias = self.module.o_proj.weight.detach().float(), self.module.o_proj.bias
 
-    def heads(self, mask=None, scale=None, pairs=None, q=None, k=None, v=None, sinks="HF's"):
+    def heads(self, mask=None, scale=None, pairs=None, q=None, k=None, v=None, sinks="HF's", cap="HF's"):
         pairs = self.pairs if pairs is None else pairs
         q, k, v = self.q if q is None else q, self.k if k is None else k, self.v if v is None else v
         mask = self.causal if mask is None else mask
         if isinstance(sinks, str):
             own = getattr(self.module, "sinks", None)
             sinks = None if own is None else own.detach().float()[:, None, None]
-        return attend(q, k[pairs], v[pairs], mask, self.scale if scale is None else scale, sinks)
+        return attend(q, k[pairs], v[pairs], mask, self.scale if scale is None else scale, sinks,
+                      self.cap if isinstance(cap, str) else cap)  # fmt: skip
+
+    def attend(self, q, k, v, mask, scale):
+        return attend(q, k, v, mask, scale, cap=self.cap)
 
     def out(self, heads):
         return weights.apply(heads.transpose(0, 1).flatten(1), self.weight, self.bias)
@@ -47,9 +51,12 @@ class Attended:
         return torch.einsum("hnd,ohd->hno", heads, slots)
 
 
-def attend(q, k, v, mask, scale, sinks=None):
+def attend(q, k, v, mask, scale, sinks=None, cap=None):
     """[heads, n, head_dim] each, mask [n, m]; sinks [heads, 1, 1]: a score without a value"""
-    scores = (q @ k.transpose(1, 2) * scale).masked_fill(~mask, float("-inf"))
+    scores = q @ k.transpose(1, 2) * scale
+    if cap is not None:
+        scores = cap * (scores / cap).tanh()
+    scores = scores.masked_fill(~mask, float("-inf"))
     if sinks is None:
         return scores.softmax(-1) @ v
     shares = torch.cat((scores, sinks.expand(-1, scores.shape[1], 1)), -1).softmax(-1)
@@ -102,7 +109,7 @@ def _scales(a):
     mask = a.causal[a.case.rows]
 
     def miss(by):
-        heads = attend(q, k, v, mask, a.scale * by)
+        heads = a.attend(q, k, v, mask, a.scale * by)
         return distance(weights.apply(heads.transpose(0, 1).flatten(1), a.weight, a.bias), a.case.got)
 
     best = float(min(SCALES, key=lambda by: miss(float(by))))
@@ -113,14 +120,11 @@ def _scales(a):
     if abs(best - 1) > 0.02:
         yield f"scaled by {_scale(a, a.scale * best)}, where HF has {a.scale:.4g}", a.heads(scale=a.scale * best)
     yield from _scale_of_one_head(a, mask)
-    cap = getattr(a.case.config, "attn_logit_softcapping", None)
-    if cap is not None:
-        yield f"without the cap of its scores, {cap:g}", a.heads()
+    if a.cap is not None:
+        yield f"without the cap of its scores, {a.cap:g}", a.heads(cap=None)
     for value in (30.0, 50.0):
-        if value != cap:
-            scores = (a.q @ a.k[a.pairs].transpose(1, 2) * a.scale / value).tanh() * value
-            shares = scores.masked_fill(~a.causal, float("-inf")).softmax(-1)
-            yield f"with its scores through tanh, capped at {value:g}", shares @ a.v[a.pairs]
+        if value != a.cap:
+            yield f"with its scores through tanh, capped at {value:g}", a.heads(cap=value)
 
 
 def _scale_of_one_head(a, mask):
@@ -131,7 +135,7 @@ def _scale_of_one_head(a, mask):
     rest = a.case.got - base.sum(0) - (0 if a.bias is None else a.bias.float())
 
     def missed(by):
-        return (rest - a.by_head(attend(q, k, v, mask, a.scale * by)) + base).flatten(1).norm(dim=1)
+        return (rest - a.by_head(a.attend(q, k, v, mask, a.scale * by)) + base).flatten(1).norm(dim=1)
 
     step = float(SCALES[1] / SCALES[0])
     table = torch.stack([missed(float(by)) for by in SCALES])
@@ -226,7 +230,7 @@ def _masks(a):
 
 
 def _at_rows(a, mask):
-    return attend(a.q[:, a.case.rows], a.k[a.pairs], a.v[a.pairs], mask[a.case.rows], a.scale)
+    return a.attend(a.q[:, a.case.rows], a.k[a.pairs], a.v[a.pairs], mask[a.case.rows], a.scale)
 
 
 def _with_zeros(a, mask, pad):
@@ -334,7 +338,7 @@ def _of_another_user(a):
         held = _held(a, user) if user != case.device.user else None
         if held is not None:
             k, v = (x[:, : a.n] for x in held)
-            read = attend(a.q[:, -1:], k[a.pairs], v[a.pairs], a.causal[-1:], a.scale)
+            read = a.attend(a.q[:, -1:], k[a.pairs], v[a.pairs], a.causal[-1:], a.scale)
             words = f"attention of user {case.device.user} over the keys and values of user {user}"
             yield words, a.out(read), case.rows[-1:]
 
@@ -360,7 +364,7 @@ def _orders(a, right):
     slots = a.weight.unflatten(1, (n, -1))
     expand = lambda x, i: x[[i]].expand(n, -1, -1)  # noqa: E731
     mask, q = a.causal[rows], a.q[:, rows]
-    read = torch.stack([attend(q, expand(a.k, i), expand(a.v, i), mask, a.scale) for i in range(kv)])
+    read = torch.stack([a.attend(q, expand(a.k, i), expand(a.v, i), mask, a.scale) for i in range(kv)])
     by_pair = torch.einsum("jird,oid->ijro", read, slots)  # query head i on KV head j
     by_slot = torch.einsum("ird,osd->siro", right[:, rows], slots)  # query head i in slot s
     options = (
