@@ -8,6 +8,7 @@ import itertools
 import json
 
 GROUPS = {"attention": ("qkv", "o"), "up": ("up",), "mlp": ("down",), "head": ("head",)}  # products by their weights
+MLP = ("up", "down")  # what one pads, the other takes
 DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # the finest first
 FIDELITIES = ("HiFi3", "HiFi2", "LoFi")  # HiFi4 brings nothing: bringup.blocks.Precision
 CACHES = DTYPES[:2]
@@ -49,6 +50,7 @@ def finest(data):
 def structures(data, cores, chips):
     """Neighbours that compute the same: another place of a product's weights, other cores, another way to sum."""
     found = [shard(data, [p], p not in data["sharded"]) for p in data["fidelity"]]
+    found.append(shard(data, MLP, not {*MLP} & {*data["sharded"]}))
     counts = sorted({*CORES, cores})
     found += [changed(data, cores=n) for n in counts if n <= cores and n != data["cores"]]
     return found + [changed(data, asynchronous=not data["asynchronous"])] * (chips > 1)
@@ -116,7 +118,8 @@ def put_together(data, chosen, banked):
             data = shard(of_group(data, part, *value), GROUPS[part], banked[part][value])
         else:
             data = changed(data, **{part: value})
-    return data
+    one = len({*MLP} & {*data["sharded"]}) == 1
+    return shard(data, MLP, MLP[0] in data["sharded"]) if one else data
 
 
 def thinned(found, most):

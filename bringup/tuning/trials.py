@@ -138,10 +138,12 @@ def cut(config, layers):
 
 
 def _run(common, config, name):
+    from bringup import backends
     from bringup.backends import systems
     from bringup.planning.spec_run import spec_run
     from bringup.planning.wiring import TOKEN_ON_DEVICE, speeds
 
+    backends.activate(common.backend)
     system, settings = systems.get(common.system), settings_of(name)
     found = spec_run(common.model_py, config, system, max_seq_len=CONTEXT, prompt=PROMPT, settings=settings)
     predicted = speeds(found, system, context=PROMPT + 32)[TOKEN_ON_DEVICE]
