@@ -34,7 +34,7 @@ def search(lab, start, system, bound):
     cores, chips = system.chip.cores, system.chips
     best = descended(lab, start, lambda data: candidates.structures(data, cores, chips), "programs and cores")
     judge = Judge(lab, functional["fast"], bound)
-    judge.measure([start, best], "where the search begins")
+    judge.measure([start, best, candidates.finest(best)], "where the search begins")
     _by_sums(lab, best, judge)
     for _ in range(3):  # another format may want another program
         before = judge.best()

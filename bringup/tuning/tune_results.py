@@ -66,14 +66,13 @@ def said(found):
             speed = f"predicted {1 / row['step_seconds']:.1f} t/s/u, TTFT {1e3 * row['prompt_seconds']:.1f} ms"
             outside = ", which is not within the bound" * (not row["holds"])
             lines.append(f"{name}: {speed}; {_accuracy(row['accuracy'])}{outside}")
+    if not found["finished"]:
+        lines.append("the budget was spent before the search was through: the same command with more goes on")
     if found["chosen"] is None:
         return [*lines, f"nothing is within {found['bound_top1']:g} points of the functional file's top-1"]
     exact = found["final"]["exact"]
     lines.append(f"chosen, exact numerics: {_accuracy(exact)}; functional {_accuracy(found['functional']['exact'])}")
-    lines.append(json.dumps(found["chosen"]))
-    if not found["finished"]:
-        lines.append("the budget was spent before the search was through: the same command with more goes on")
-    return lines
+    return [*lines, json.dumps(found["chosen"])]
 
 
 def _accuracy(accuracy):
