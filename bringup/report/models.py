@@ -78,7 +78,7 @@ def read(folder):
         try:
             result = json.loads(path.read_text())
             results.append(
-                (result["hf_id"] or "", _place(result)[0], result["checkpoint"], result["backend"], path, result)
+                (result["hf_id"] or "", _place(result), result["checkpoint"], result["backend"], path, result)
             )
             " ".join([*row(result), result["command"]])
         except Exception as error:  # whatever odd values make the table's arithmetic raise
