@@ -62,6 +62,7 @@ def execute(program, arguments):
         raise BadInput("no such program", got=program, want="a Python file, or the name of a module")
     sys.argv = [program, *arguments]
     sys.path[0] = str(path.resolve().parent if is_file and not path.is_dir() else Path.cwd())
+    leave_the_clone(Path(sys.path[0]))
     sys.meta_path.insert(0, old_names.Finder(_say_old))
     try:
         if is_file:
@@ -80,6 +81,16 @@ def execute(program, arguments):
     except BaseException as error:
         return _print_own(error)
     return 0
+
+
+def leave_the_clone(place: Path) -> None:
+    """Takes this project's clone off the path of programs elsewhere: an installation by `pip install -e` puts it there,
+    and with it a package `tests` before theirs. What is imported already stays."""
+    above = {place.resolve(), *place.resolve().parents}
+    for entry in {*sys.path} - {str(place)}:
+        clone = Path(entry or ".").resolve()
+        if clone not in above and (clone / "ttnn_emulator").is_dir() and (clone / "pyproject.toml").exists():
+            sys.path[:] = [p for p in sys.path if p != entry]
 
 
 def _say_old(path, names):

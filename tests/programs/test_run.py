@@ -55,6 +55,19 @@ def test_a_module_s_traceback_starts_at_its_own_first_line(tmp_path):
     assert trace[-1] == "KeyError: 'its own'"
 
 
+def test_folders_of_its_own_that_are_called_as_ours(tmp_path):
+    """A folder `tests` without __init__.py, as in the vendor's repository, and this project's clone on the path."""
+    for name in ("tests", "models"):
+        (tmp_path / name / "mine").mkdir(parents=True)
+        (tmp_path / name / "mine" / "here.py").write_text(f"WHERE = {name!r}")
+    program = "import ttnn\nfrom tests.mine.here import WHERE as a\nfrom models.mine.here import WHERE as b\n"
+    (tmp_path / "program.py").write_text(program + "print(a, b)")
+    assert bringup("run", "program.py", cwd=tmp_path).stdout == "tests models\n"
+    (tmp_path / "test_mine.py").write_text(program + "def test_it():\n    assert (a, b) == ('tests', 'models')")
+    done = bringup("pytest", "-q", "-p", "no:cacheprovider", "test_mine.py", cwd=tmp_path)
+    assert "1 passed" in done.stdout, done.stdout
+
+
 def test_what_is_no_program_is_said(tmp_path):
     for name, words in (("nowhere.py", "no module that can be run"), ("a/b.py", "no such program")):
         done = bringup("run", name, cwd=tmp_path)
