@@ -64,8 +64,11 @@ class Product:
             per_core_N=-(-tiles // self.columns.count),
             fused_activation=None,
         )
-        self.blocks = ttnn.MinimalMatmulConfig(
-            M_block_size=8, K_block_size=8, N_block_size=8, compute_with_storage_grid_size=mesh.grid
+        self.short, self.long = (  # of a short prompt a row of cores has one row of tiles, or few
+            ttnn.MinimalMatmulConfig(
+                M_block_size=down, K_block_size=8, N_block_size=8, compute_with_storage_grid_size=mesh.grid
+            )
+            for down in (1, 8)
         )
 
     def __call__(self, x: ttnn.Tensor) -> ttnn.Tensor:
@@ -73,10 +76,10 @@ class Product:
         if rows == TILE and self.banked:
             x, place = self.columns.put(x), ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG
             return ttnn.linear(x, self.weight, program_config=self.in_banks, memory_config=place, **how)
-        place = ttnn.L1_MEMORY_CONFIG if rows <= SHORT else ttnn.DRAM_MEMORY_CONFIG
         if rows == TILE:
-            return ttnn.linear(whole(x), self.weight, memory_config=place, **how)
-        return ttnn.experimental.minimal_matmul(whole(x), self.weight, config=self.blocks, memory_config=place, **how)
+            return ttnn.linear(whole(x), self.weight, memory_config=ttnn.L1_MEMORY_CONFIG, **how)
+        config, place = (self.short, ttnn.L1_MEMORY_CONFIG) if rows <= SHORT else (self.long, ttnn.DRAM_MEMORY_CONFIG)
+        return ttnn.experimental.minimal_matmul(whole(x), self.weight, config=config, memory_config=place, **how)
 
 
 def whole(x: ttnn.Tensor) -> ttnn.Tensor:
