@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,17 @@ def test_fewer_bytes_are_faster_and_farther_and_what_is_refused_is_said(lab):
     none = lab.times([candidates.changed(SHIPPED, cores=0)], "none")[0]
     assert "refused" in none
     assert trials.seconds(none) == float("inf")
+
+
+@pytest.mark.parametrize(("system", "banks_win"), [("n150", True), ("p150", False)])
+def test_where_weights_lie_better_is_the_chips_to_say(lab, tmp_path, system, banks_win):
+    """By prediction: the cores beside 12 banks of Wormhole keep up with them, those beside 8 of Blackhole do not."""
+    here = replace(lab.common, model_py=str(MODEL.parents[2] / system / "optimized/model.py"), system=system)
+    data = json.loads(Path(here.model_py).with_name("choices.json").read_text())
+    there = replace(lab, common=here, out=tmp_path, digest=system)
+    every = list(data["fidelity"])
+    banked, plain = there.times([candidates.shard(data, every), candidates.shard(data, every, False)], system)
+    assert (banked["step"] < plain["step"]) == banks_win
 
 
 def test_layers_that_differ_are_run_whole(lab):
