@@ -88,11 +88,12 @@ def record(context, items=None, watch=None):
 
 
 def chosen(names, model_py=None):
-    """The items of these names, in the checklist's order; all that a file has for None."""
+    """The items of these names, in the checklist's order; all that a file has for None. Without a file, only names that
+    no file's checklist has are refused."""
     items = ITEMS if model_py is None or optimized.beside(model_py) is None else (*ITEMS, OPTIMIZED)
     if names is None:
         return items
-    known = [item.name for item in items]
+    known = [item.name for item in (items if model_py else (*ITEMS, OPTIMIZED))]
     if unknown := [n for n in names if n not in known]:
         raise BadInput("no such item", got=", ".join(unknown), want=", ".join(known))
     return [item for item in items if item.name in names]

@@ -22,6 +22,7 @@ def job_of(args):
 def checked(args, announce=False):
     """(the record, its closed context, the paths of the report's files) of the checklist on one model file."""
     items = args.items.split(",") if args.items else None
+    checklist.chosen(items)
     if args.write and items:
         raise BadInput("--write takes the whole checklist", got=f"--items {args.items}")
     job = job_of(args)

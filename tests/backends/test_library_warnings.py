@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,13 +83,14 @@ def test_a_check_has_them_as_evidence_once(device, monkeypatch):
 
     class Context:
         broken, records = None, {}
+        job = SimpleNamespace(model_file=SimpleNamespace(path=None))
         __enter__, __exit__ = (lambda self: self), (lambda self, *_: None)
         facts = found = dict
         hf_alone = lambda self: None  # noqa: E731
 
     items = [checklist.Item(name, name, ask) for name in ("first", "second")]
     monkeypatch.setattr(checklist, "Context", lambda *args, **kwargs: Context())
-    monkeypatch.setattr(checklist, "chosen", lambda names: items)
+    monkeypatch.setattr(checklist, "chosen", lambda names, model_py: items)
     first, second = checklist.run(None)["items"]
     assert first["evidence"] == ["a figure", f"warning: the library: {HIFI4}"]
     assert second["evidence"] == ["a figure"]

@@ -49,7 +49,13 @@ def kind(action):
     return action.type
 
 
-FLAGS = (argparse._HelpAction, argparse._StoreTrueAction, argparse.BooleanOptionalAction, argparse._VersionAction)
+FLAGS = (
+    argparse._HelpAction,
+    argparse._StoreTrueAction,
+    argparse._StoreFalseAction,
+    argparse.BooleanOptionalAction,
+    argparse._VersionAction,
+)
 #: What is free text, or judged by who uses it.
 FREE = {("run", "program"), ("run", "arguments")}
 ACTIONS = [
