@@ -31,7 +31,8 @@ class Semaphores:
         grid = rectangle(mesh.grid.x, mesh.grid.y)
         make = lambda n: [ttnn.create_global_semaphore(mesh.device, grid, 0) for _ in range(n)]  # noqa: E731
         self.sets = [{"gather": make(2), "scatter": make(3), "barrier": make(1)[0]} for _ in range(2)]
-        self.topology = ttnn.Topology.Ring if mesh.chips > 2 else ttnn.Topology.Linear
+        # A T3000's eight chips opened as a line are a ring (its mesh graph in ttnn 0.81.1), others here are none.
+        self.topology = ttnn.Topology.Ring if mesh.chips == 8 else ttnn.Topology.Linear
 
     def of(self, collective: str) -> dict:
         self.sets.reverse()

@@ -5,7 +5,6 @@ beside them stand the fields that no module shows, and sizes. Everything that is
 """
 
 import copy
-from contextlib import suppress
 
 from bringup.checkpoints import configuration
 from bringup.new import effects, reading
@@ -39,8 +38,8 @@ def look(config):
         traits = Traits(architecture=type(config).__name__)
         what = f"model_type = {config.model_type!r}: not to be read ({type(error).__name__}: {error})"
         traits.lacks(what, traits.architecture, "a model file of its own: HF's parts are not those of a Llama")
-        with suppress(Exception):  # what HF does not build has no parts to name
-            inventory.read(config, traits)
+        if (decoder := inventory.decoder_of(config)) is not None:
+            inventory.read(decoder, traits)
     found += traits.gaps
     for ask in (_sizes, _effects):
         try:

@@ -19,11 +19,19 @@ ATTENTION = {
 }
 
 
-def read(config, traits):
+def decoder_of(config):
+    """HF's decoder without weights; None where HF does not build one of layers."""
+    try:
+        decoder = random_weights.hollow(config).model
+        return decoder if len(decoder.layers) else None
+    except Exception:  # whatever HF's code makes of a configuration that it has not been tried with
+        return None
+
+
+def read(decoder, traits):
     """Adds a gap for each part that no block has, and for each that is not the same in all layers."""
     import torch
 
-    decoder = random_weights.hollow(config).model
     traits.architecture = type(decoder).__name__
     for name, module in decoder.named_children():
         if name not in DECODER and not isinstance(module, torch.nn.Dropout):
@@ -39,8 +47,10 @@ def read(config, traits):
         inside = [] if attention is None else [n for n, _ in attention.named_children() if n not in ATTENTION]
         for name in [*own, *names, *(f"self_attn.{n}" for n in inside)]:
             unknown.setdefault(name, []).append(i)
-        for name in ("self_attn", "mlp"):
-            shapes = {n: tuple(p.shape) for n, p in getattr(layer, name, layer).named_parameters() if p.dim() > 1}
+        for name in sorted(LAYER):
+            part = getattr(layer, name, None)
+            weights = () if part is None else part.named_parameters()
+            shapes = {n.removesuffix(".weight"): tuple(p.shape) for n, p in weights if p.dim() > 1}
             sizes.setdefault(name, {}).setdefault(tuple(sorted(shapes.items())), []).append(i)
     for name, found in unknown.items():
         traits.lacks(f"{name} in {_numbers(found)}", where, "a block that computes with it")
@@ -50,15 +60,21 @@ def read(config, traits):
 
 
 def _unlike(name, kinds, where, traits):
-    """Gaps for weights that some layers lack, or have in another size."""
-    of = [(dict(shapes), found) for shapes, found in kinds.items()]
-    for weight in sorted({w for shapes, _ in of for w in shapes}):
+    """A gap for all weights that the same layers lack, or have in another size."""
+    weights = sorted({weight for shapes in kinds for weight, _ in shapes})
+    gaps = {}  # which layers are alike -> what each of these kinds has
+    for weight in weights:
         sizes = {}
-        for shapes, found in of:
-            sizes.setdefault(shapes.get(weight), []).extend(found)
+        for shapes, found in kinds.items():
+            sizes.setdefault(dict(shapes).get(weight), []).extend(found)
         if len(sizes) > 1:
-            told = "; ".join(f"{list(s) if s else 'none'} in {_numbers(sorted(f))}" for s, f in sizes.items())
-            traits.lacks(f"{name}.{weight} is {told}", where, "a size, or a source of it, for each kind of layer")
+            alike = {tuple(sorted(found)): size for size, found in sizes.items()}
+            has = gaps.setdefault(tuple(sorted(alike)), {})
+            for found, size in alike.items():
+                has.setdefault(found, []).extend([] if size is None else [f"{weight} {list(size)}"])
+    for has in gaps.values():
+        told = "; ".join(f"{', '.join(each)} in {_numbers(found)}" for found, each in sorted(has.items()) if each)
+        traits.lacks(f"{name} has {told}", where, "a size, or a source of it, for each kind of layer")
 
 
 def _numbers(found):
