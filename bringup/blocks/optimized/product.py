@@ -7,8 +7,9 @@ from bringup.blocks.parallel import TILE, Mesh, rectangle
 from bringup.blocks.weights import Banked
 
 SHORT = 256  # rows that stay in L1 from norm to norm; the rest of a longer prompt's way is through DRAM
-#: Of a core's L1 for what a step's product has in hand of its weight: three blocks of K. The library plans no room for
-#: this program before it runs; of 1.4 MB this leaves the activations their part.
+#: Of a core's L1 for what a step's product has in hand of its weight: three blocks of K (tt-metal,
+#: matmul_multicore_reuse_mcast_dram_sharded_program_factory.cpp). The library plans no room for this program before it
+#: runs; of 1.4 MB this leaves the activations, the partial sums and the result their part.
 WEIGHT_ROOM = 512 << 10
 MOST_STEPS = 8  # tiles of K in a block
 
