@@ -37,10 +37,8 @@ class OptimizedCausalLM(CausalLM):
         rows, paged = tokens.shape[1], self.cache.prompt_chunk is not None
         if not self.traced or rows > SHORT or (row and not paged) or self._tapped is not None:
             return super()._prompt_chunk(tokens, lengths, start, row, first)
-        name, pages = (
-            ("prompt", rows, start, first, self._choosing),
-            self.cache.of_prompt(row, start, rows, on_device=False),
-        )
+        name = "prompt", rows, start, first, self._choosing
+        pages = self.cache.of_prompt(row, start, rows, on_device=False)
         given = [self.mesh.put_users(tokens, ttnn.uint32, on_device=False), *(pages.tables if pages else ())]
         if name not in self._inputs:
             self._first_of(name)
@@ -102,6 +100,7 @@ class OptimizedCausalLM(CausalLM):
         input_ids, cache = self._checked(input_ids), past_key_values
         self._check_live(cache, len(input_ids))
         where = self._ready(input_ids[:, -1], cache)
+        self._held = None  # until the step has run
         chosen = self.mesh.get_users(self._replayed("token step", self.token_step)).flatten().tolist()
         self._advance(cache)
         found = {row: chosen[row] for row in where}

@@ -10,7 +10,7 @@ from bringup.blocks.embedding import Embedding
 from bringup.blocks.mlp import MLP, GatedMLP
 from bringup.blocks.norm import RMSNorm
 from bringup.blocks.optimized.choices import Choices
-from bringup.blocks.optimized.product import Columns, Product, largest, whole
+from bringup.blocks.optimized.product import Columns, Product, divisor, whole
 from bringup.blocks.parallel import TILE, Mesh, round_up
 
 HEAD_COLUMNS = 16384  # of the head in one product: more of its tiles than a core's L1 holds lie in a bank
@@ -42,7 +42,7 @@ class ShardedRMSNorm(RMSNorm):
         each = self.columns.each
         program = ttnn.LayerNormShardedMultiCoreProgramConfig(
             compute_with_storage_grid_size=self.columns.cores,
-            subblock_w=largest(lambda n: True, 4, each),
+            subblock_w=divisor(4, each),  # tiles that an fp32 destination holds
             block_h=x.shape[-2] // TILE,
             block_w=each,
             inplace=False,

@@ -14,9 +14,9 @@ WEIGHT_ROOM = 512 << 10
 MOST_STEPS = 8  # tiles of K in a block
 
 
-def largest(wanted, most: int, of: int) -> int:
-    """The largest number up to `most` that divides `of` and is `wanted`."""
-    return max(n for n in range(1, most + 1) if not of % n and wanted(n))
+def divisor(most: int, of: int) -> int:
+    """The largest number up to `most` that divides `of`."""
+    return max(n for n in range(1, most + 1) if not of % n)
 
 
 class Columns:
@@ -60,7 +60,7 @@ class Product:
         tiles = -(-weight.shape[-1] // TILE)
         block = 3 * TILE_BYTES[weight.dtype] * -(-tiles // mesh.banks)
         self.in_banks = ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
-            in0_block_w=largest(lambda n: n == 1 or n * block <= WEIGHT_ROOM, MOST_STEPS, self.columns.each),
+            in0_block_w=divisor(max(1, min(MOST_STEPS, WEIGHT_ROOM // block)), self.columns.each),
             per_core_M=1,
             per_core_N=-(-tiles // self.columns.count),
             fused_activation=None,
