@@ -31,7 +31,7 @@ ask "$folder/venv" python -c 'import bringup, ttnn_emulator; print(bringup.__fil
 ask "ttnn-bringup $(sed -n 's/__version__ = "\(.*\)"/\1/p' "$OLDPWD/bringup/__init__.py")" bringup --version
 ask "^report .*reports/demo/report.html" bringup demo
 ask "emulator: ready" bringup doctor --backend emulator --offline
-ask "Predicted speed" bringup plan meta-llama/Llama-3.2-1B
+ask "Predicted t/s/u" bringup plan meta-llama/Llama-3.2-1B
 ask "next: pytest" bringup new checkpoints/tiny-llama --id org/small
 ask "^PASS: 10 passed" bringup check $model --model checkpoints/tiny-llama --quick
 test -f reports/small-n150/report.html
