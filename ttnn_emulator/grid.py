@@ -72,8 +72,12 @@ class CoreRangeSet(Value):
     FIELDS = __slots__ = ("_ranges",)
 
     def __init__(self, core_ranges=()):
-        ranges = [core_ranges] if isinstance(core_ranges, CoreRange) else list(core_ranges)
-        self._ranges = tuple(ranges)
+        if isinstance(core_ranges, CoreRange):
+            raise TypeError(
+                "CoreRangeSet(): incompatible function arguments.\n"
+                f"  got    {core_ranges!r}\n  want   a list or a set of ttnn.CoreRange"
+            )
+        self._ranges = tuple(core_ranges)
 
     def ranges(self) -> list[CoreRange]:
         return list(self._ranges)

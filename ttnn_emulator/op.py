@@ -42,15 +42,16 @@ def _mistyped(name: str, signature: inspect.Signature, why: str) -> TypeError:
     return TypeError(f"{name}(): incompatible function arguments.\n  {why}\n  want   {name}{signature}")
 
 
-def op(name: str, *aliases: str):
+def op(name: str, *aliases: str, lacks: tuple[str, ...] = ()):
     """Registers a function as the op `name` (and its aliases) and guards its arguments.
 
     Annotated parameters are checked by type; a mistake is the library's TypeError. A refusal from inside is told the
-    op's name and its operands.
+    op's name and its operands. `lacks` are keywords of the function that this op of its family does not have.
     """
 
     def decorate(fn):
-        signature = inspect.signature(fn)
+        whole = inspect.signature(fn)
+        signature = whole.replace(parameters=[p for p in whole.parameters.values() if p.name not in lacks])
         checks: dict[str, Any] = {p.name: TYPES.get(p.annotation) for p in signature.parameters.values()}
         positional = [(n, c) for (n, c), p in zip(checks.items(), signature.parameters.values()) if p.kind < 2]
         checks = {n: c for n, c in checks.items() if c is not None}
@@ -61,6 +62,8 @@ def op(name: str, *aliases: str):
                 if kind is not None and not isinstance(value, kind):
                     raise _mistyped(name, signature, f"got    {arg} = {describe(value)}")
             for arg, value in kwargs.items():
+                if arg in lacks:
+                    raise _mistyped(name, signature, f"got    {arg} = {describe(value)}, which it does not have")
                 if arg in checks and not isinstance(value, checks[arg]):
                     raise _mistyped(name, signature, f"got    {arg} = {describe(value)}")
             try:
@@ -77,7 +80,7 @@ def op(name: str, *aliases: str):
                     raise _mistyped(name, signature, str(e)) from None
                 raise
 
-        call.op_name = name  # type: ignore[attr-defined]
+        call.op_name, call.__signature__ = name, signature  # type: ignore[attr-defined]
         for each in (name, *aliases):
             REGISTRY[each] = call
         return call

@@ -124,7 +124,7 @@ def test_cores_of_ranges_from_another_start_and_too_many():
 
 
 def test_work_is_split():
-    whole = ttnn.CoreRangeSet(ttnn.CoreRange((0, 0), (7, 7)))
+    whole = ttnn.CoreRangeSet([ttnn.CoreRange((0, 0), (7, 7))])
     n, _, more, less, units, fewer = ttnn.split_work_to_cores(whole, 100)  # ttnn 0.81.1, asked
     assert (n, units, fewer) == (64, 2, 1)
     assert (repr(more), repr(less)) == ("{[0-0 - 3-7], [4-0 - 4-3]}", "{[4-4 - 4-7], [5-0 - 7-7]}")
@@ -164,7 +164,7 @@ def test_what_the_constructor_does_not_take():
 
 
 def test_sub_devices(device):
-    left, right = (ttnn.CoreRangeSet(ttnn.CoreRange((x, 0), (x + 3, 7))) for x in (0, 4))
+    left, right = (ttnn.CoreRangeSet([ttnn.CoreRange((x, 0), (x + 3, 7))]) for x in (0, 4))
     manager = device.create_sub_device_manager([ttnn.SubDevice([left]), ttnn.SubDevice([right])], 0)
     with pytest.raises(RuntimeError, match="SubDevice index 1 out of bounds 1"):
         device.set_sub_device_stall_group([ttnn.SubDeviceId(1)])
@@ -174,7 +174,7 @@ def test_sub_devices(device):
     device.clear_loaded_sub_device_manager()
     device.remove_sub_device_manager(manager)
     with pytest.raises(RuntimeError, match="must be within device grid"):
-        device.create_sub_device_manager([ttnn.SubDevice([ttnn.CoreRangeSet(ttnn.CoreRange((0, 0), (8, 7)))])], 0)
+        device.create_sub_device_manager([ttnn.SubDevice([ttnn.CoreRangeSet([ttnn.CoreRange((0, 0), (8, 7))])])], 0)
     with pytest.raises(RuntimeError, match="intersect"):
         device.create_sub_device_manager([ttnn.SubDevice([left])] * 2, 0)
     with pytest.raises(TypeError):

@@ -95,7 +95,7 @@ def split_work_to_cores(core_grid, units_to_divide: int, row_wise: bool = False)
         after = CoreCoord(0, after.y + 1)
     if not row_wise and after.y == gy:
         after = CoreCoord(after.x + 1, 0)
-    grid = CoreRangeSet(CoreRange((0, 0), (gx - 1, gy - 1)))
+    grid = CoreRangeSet([CoreRange((0, 0), (gx - 1, gy - 1))])
     rest = num_cores_to_corerangeset_in_subcoregrids(after, n - more, grid, row_wise)
     return n, all_cores, first, rest, units + 1, units
 

@@ -4,6 +4,7 @@ import torch
 
 import ttnn_emulator as ttnn
 from tests.emulator.case import Case, Refused, T
+from ttnn_emulator import NotEmulated
 
 RM = ttnn.ROW_MAJOR_LAYOUT
 L1 = ttnn.L1_MEMORY_CONFIG
@@ -97,6 +98,11 @@ CASES = {
         Refused(
             (T((1, 32, 8, 64)), (1, 1, 256, 64)), match="Invalid second last dims for TILED reshape, from 8 to 256"
         ),
+    ],
+    "ttnn.experimental.view": [
+        Case((T((1, 1, 64, 64)), 1, 2, 32, 64), reference=lambda x, *dims: x.reshape(dims)),
+        Case((T((1, 32, 8, 64), layout=RM), (1, 1, 256, 64)), reference=to((1, 1, 256, 64))),
+        Refused((T((1, 1, 32, 64)), 1, 1, 64, 32), match="copies where a view cannot be", error=NotEmulated),
     ],
     "ttnn.squeeze": [
         Case((T((1, 1, 32, 64)), 0), reference=to((1, 32, 64))),

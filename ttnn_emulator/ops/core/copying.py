@@ -122,8 +122,8 @@ def clone(
 
 @op("ttnn.assign")
 def assign(
-    input_tensor: Tensor, input_b: Tensor | None = None, *, memory_config: MemoryConfig | None = None,
-    dtype: DataType | None = None, output_tensor: Tensor | None = None,
+    input_tensor: Tensor | None = None, input_b: Tensor | None = None, *, input_a: Tensor | None = None,
+    memory_config: MemoryConfig | None = None, dtype: DataType | None = None, output_tensor: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """A copy in the memory that is said, or into the tensor that is given.
 
@@ -131,13 +131,14 @@ def assign(
     Dtypes    bfloat16 (recorded)
     Source    recorded contract, op `ttnn.assign`
     """
-    x = device_tensor(input_tensor)
-    if input_b is not None:
-        return _written("ttnn.assign", x, input_b)
-    if output_tensor is None and memory_config is None:
+    source = input_a if input_tensor is None else input_tensor
+    if source is not None and input_b is not None:
+        return _written("ttnn.assign", device_tensor(source), input_b)
+    if source is None or (output_tensor is None and memory_config is None):
         raise TypeError(
             "ttnn.assign(): incompatible function arguments.\n  want   assign(input_tensor, *, memory_config=)"
         )
+    x = device_tensor(source)
     if output_tensor is not None:
         if output_tensor.spec.memory_config != memory_config:
             raise DeviceRejects(

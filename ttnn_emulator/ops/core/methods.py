@@ -136,13 +136,14 @@ def cpu(tensor: Tensor, blocking: bool = True, cq_id=None) -> Tensor:
 
 
 @op("ttnn.Tensor.to")
-def to(tensor: Tensor, target, mem_config=None, cq_id=None) -> Tensor:
+def to(tensor: Tensor, target=None, mem_config=None, cq_id=None, *, device=None, target_layout=None) -> Tensor:
     """On a device, or in another layout.
 
     Shapes    any; kept
     Dtypes    all; kept
     Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
     """
+    target = next((t for t in (target, device, target_layout) if t is not None), None)
     if isinstance(target, MeshDevice):
         return transfer.to_device(tensor, target, memory_config=mem_config)
     if isinstance(target, Layout):

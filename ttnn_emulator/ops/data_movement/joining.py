@@ -113,7 +113,7 @@ def stack(input_tensors, dim: int) -> Tensor:
     return concat([unsqueeze(t, dim) for t in tensors], at)
 
 
-@op("ttnn.pad")
+@op("ttnn.pad", lacks=("fill",))
 def pad(
     input_tensor: Tensor, padding=None, value=None, fill=None, *, output_padded_shape=None, input_tensor_start=None,
     use_multicore: bool = True, memory_config: MemoryConfig | None = None, sub_core_grids=None,

@@ -206,7 +206,24 @@ def _reshaped_inside(x: Tensor, shape: Shape, inside: Shape, memory_config) -> T
     return launch("ttnn.reshape", (x,), made, moving(compute, x.dtype))
 
 
-@op("ttnn.view", "ttnn.experimental.view")
+@op("ttnn.experimental.view")
+def experimental_view(input_tensor: Tensor, *dims, shape=None, N=None, C=None, H=None, W=None) -> Tensor:
+    """`ttnn.view`, of a shape or of four dims.
+
+    Shapes    as ttnn.view
+    Dtypes    as ttnn.view
+    Differs   the library changes the last dim too, where the memory is large enough; here NotEmulated
+    Source    ttnn 0.81.1, asked
+    """
+    named = tuple(n for n in (N, C, H, W) if n is not None)
+    new = shape if shape is not None else dims[0] if len(dims) == 1 and not named else dims + named
+    try:
+        return view_(input_tensor, new)
+    except DeviceRejects as error:
+        raise NotEmulated(f"ttnn.experimental.view: {error}; ttnn.reshape copies where a view cannot be") from None
+
+
+@op("ttnn.view")
 def view_(input_tensor: Tensor, shape) -> Tensor:
     """Another shape on the same memory.
 

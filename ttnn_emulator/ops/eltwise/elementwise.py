@@ -12,7 +12,7 @@ from ...dtypes import FLOATS, INTEGERS, DataType, Layout, cpp, int32, uint8, uin
 from ...errors import DeviceRejects, NotEmulated
 from ...memory import MemoryConfig
 from ...names import library_names
-from ...op import op
+from ...op import op, refuse_unmodelled
 from ...oplog import describe
 from ...tensor import Tensor
 from .binary import (
@@ -232,16 +232,38 @@ IN_PLACE = {
 } | {"divide": Row("a / b.", "div", QUOTIENTS._replace(makes=in_integers), "DIV", ("div",))}
 
 
+def _reversed(plain):
+    """rsub's own keywords: another name for a number, and a choice of unit of which only the default is modelled."""
+
+    def call(
+        input_tensor_a: Tensor, input_tensor_b=None, *, input_b=None, dtype: DataType | None = None,
+        memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, activations=(),
+        input_tensor_a_activations=(), input_tensor_b_activations=(), fast_and_approximate_mode: bool | None = True,
+    ) -> Tensor:  # fmt: skip
+        refuse_unmodelled("ttnn.rsub", fast_and_approximate_mode=None if fast_and_approximate_mode else "False")
+        return plain(
+            input_tensor_a, input_b if input_tensor_b is None else input_tensor_b, dtype=dtype,
+            memory_config=memory_config, output_tensor=output_tensor, activations=activations,
+            input_tensor_a_activations=input_tensor_a_activations,
+            input_tensor_b_activations=input_tensor_b_activations,
+        )  # fmt: skip
+
+    return call
+
+
 def binary(form, name: str, row: Row):
     """The op of a row of the tables."""
     into, rule = form is in_place, row.rule
     full, *aliases = (f"ttnn.{n}{'_' * into}" for n in (name, *row.aliases))
     call = form(full, row.kind or name.upper(), computed(row.function), rule)
+    if name == "rsub" and not into:
+        call = _reversed(call)
     call.__doc__ = documented(
         f"{row.doc} Written into the first operand." if into else row.doc,
         rule._replace(makes=first_dtype) if into else rule,
     )
-    return op(full, *aliases)(call)
+    one_unit = into and name in BINARY[combination] and name != "rsub"
+    return op(full, *aliases, lacks=("fast_and_approximate_mode",) if one_unit else ())(call)
 
 
 OPS = {name: binary(form, name, row) for form, table in BINARY.items() for name, row in table.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ... import numerics
+from ...config import GeluVariant
 from ...dtypes import INTEGERS, NAME, cpp, uint8
 from ...errors import DeviceRejects
 from ...launch import finish
@@ -17,8 +18,11 @@ def gated(name: str, kind: str, doc: str, gate: str):
     """The op `ttnn.<name>`: the first half of the last dim times `gate` of the second."""
     full = f"ttnn.{name}"
 
-    @op(full)
-    def call(input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None) -> Tensor:
+    @op(full, lacks=() if name == "geglu" else ("variant",))
+    def call(
+        input_tensor: Tensor, dim: int = -1, *, memory_config: MemoryConfig | None = None,
+        variant: GeluVariant = GeluVariant.Accurate,
+    ) -> Tensor:  # fmt: skip
         x = operand(input_tensor, "A")
         rank = len(x.spec.shape)
         if dim not in (-1, rank - 1):
@@ -33,12 +37,14 @@ def gated(name: str, kind: str, doc: str, gate: str):
                     f"Input tensor A dtype {cpp(x.dtype)} is not supported for binary operation BinaryOpType::MUL"
                 )
             raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {cpp(x.dtype)}")
+        function = "gelu_tanh" if variant is GeluVariant.Tanh else gate
+        params = {"fast_and_approximate_mode": True} if variant is GeluVariant.FastLut else {}
         half, dtype = x.spec.shape[-1] // 2, NAME[x.dtype]
         out = result((*x.spec.shape[:-1], half), x.dtype, x.layout, binary_memory(x, None, x.spec.shape, memory_config))
 
         def compute(v):
             n = numerics.now()
-            return n.mul(v[..., :half], n.unary(gate, v[..., half:], dtype), dtype, dtype, dtype)
+            return n.mul(v[..., :half], n.unary(function, v[..., half:], dtype, **params), dtype, dtype, dtype)
 
         return finish(full, (x,), out, compute, flops=2 * out.shape.volume())
 

@@ -10,7 +10,8 @@ from ...errors import DeviceRejects, NotEmulated
 from ...launch import finish
 from ...memory import MemoryConfig
 from ...numerics import rounding, vector
-from ...op import described, op
+from ...op import described, op, refuse_unmodelled
+from ...oplog import describe
 from ...tensor import Tensor
 from ..core.sharding import binary_memory, result
 from .binary import WIDE, alike, broadcast, check_dtypes, number, operand
@@ -199,7 +200,10 @@ def lerp(
 
 
 @op("ttnn.mac")
-def mac(input_tensor_a: Tensor, input_tensor_b, input_tensor_c, *, memory_config: MemoryConfig | None = None) -> Tensor:
+def mac(
+    input_tensor_a: Tensor, input_tensor_b=None, input_tensor_c=None, *, value=None, value1=None, value2=None,
+    memory_config: MemoryConfig | None = None, output_tensor: Tensor | None = None, sub_core_grids=None,
+) -> Tensor:  # fmt: skip
     """a * b + c; b and c tensors or numbers.
 
     Shapes    three that broadcast
@@ -207,9 +211,18 @@ def mac(input_tensor_a: Tensor, input_tensor_b, input_tensor_c, *, memory_config
     Numerics  of three tensors of one float dtype the vector unit's multiply-add, rounded once; else a product and a sum
     Source    ttnn 0.81.1: asked dtype by dtype
     """
+    numbers = [v for v in (value1, value2, value) if v is not None]
+    for which in ("b", "c"):
+        if which == "b" and input_tensor_b is None and numbers:
+            input_tensor_b = numbers.pop(0)
+        if which == "c" and input_tensor_c is None and numbers:
+            input_tensor_c = numbers.pop(0)
     given = (input_tensor_a, input_tensor_b, input_tensor_c)
+    if any(v is None for v in given):
+        raise TypeError(f"ttnn.mac(): incompatible function arguments.\n  got    {[describe(v) for v in given]}")
     if all(isinstance(t, Tensor) and t.dtype is input_tensor_a.dtype for t in given) and input_tensor_a.dtype in FLOATS:
-        return _ternary("ttnn.mac", lambda a, b, c, _: vector.fma(a, b, c), *given, None, memory_config, None)
+        return _ternary("ttnn.mac", lambda a, b, c, _: vector.fma(a, b, c), *given, None, memory_config, output_tensor)
+    refuse_unmodelled("ttnn.mac", output_tensor=output_tensor)
     return add(multiply(input_tensor_a, input_tensor_b, memory_config=memory_config), input_tensor_c)
 
 

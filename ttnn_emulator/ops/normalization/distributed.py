@@ -33,7 +33,7 @@ def partial_norm(function: str, doc: str, sums: int):
     """The op `ttnn.<function>_pre_all_gather`: what a chip knows of the statistics, one tile column for each sum."""
     full = f"ttnn.{function}_pre_all_gather"
 
-    @op(full)
+    @op(full, lacks=("recip_tensor",) if function == "rms_norm" else ("use_2d_core_grid",))
     def call(
         input_tensor: Tensor, *, dtype: DataType | None = None, residual_input_tensor: Tensor | None = None,
         compute_kernel_config: WormholeComputeKernelConfig | None = None, program_config=None,
@@ -77,7 +77,7 @@ def gathered_norm(function: str, doc: str, sums: int):
     """The op `ttnn.<function>_post_all_gather`: the norm of a chip's part, from the statistics of all parts."""
     full = f"ttnn.{function}_post_all_gather"
 
-    @op(full)
+    @op(full, lacks=() if function == "rms_norm" else ("use_2d_core_grid",))
     def call(
         input_tensor: Tensor, stats: Tensor, *, epsilon: float = 1e-12, weight: Tensor | None = None,
         bias: Tensor | None = None, memory_config: MemoryConfig | None = None,

@@ -16,7 +16,7 @@ from ...errors import DeviceRejects
 from ...launch import finish, on_device
 from ...memory import MemoryConfig
 from ...numerics import rounding
-from ...op import described, op
+from ...op import op
 from ...tensor import Tensor
 from ..core.sharding import result
 
@@ -43,44 +43,51 @@ def _compensated(v, dim):
     return torch.stack(sums, dim)
 
 
-def accumulated(name: str, doc: str, function):
-    """The op `ttnn.<name>`: running results along one dim."""
+def _accumulated(name: str, step, x: Tensor, dim: int, dtype, reverse_order: bool, out, memory_config) -> Tensor:
+    x, rank = on_device(x), len(x.spec.shape)
+    if not -rank <= dim < rank:
+        raise DeviceRejects(f"The requested accumulation axis is {dim}, while the input tensor has rank {rank}.")
+    if x.layout is not Layout.TILE:
+        raise DeviceRejects("The provided input tensor has a non-tile layout: ROW_MAJOR.")
+    made = result(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
+    kind = NAME[made.dtype if out is None else out.dtype]
 
-    @op(f"ttnn.{name}")
-    def call(
-        input: Tensor, dim: int, *, dtype: DataType | None = None, reverse_order: bool = False,
-        out: Tensor | None = None,
-        memory_config: MemoryConfig | None = None, disable_compensated_sum: bool = False,
-    ) -> Tensor:  # fmt: skip
-        x, rank = on_device(input), len(input.spec.shape)
-        if not -rank <= dim < rank:
-            raise DeviceRejects(f"The requested accumulation axis is {dim}, while the input tensor has rank {rank}.")
-        if x.layout is not Layout.TILE:
-            raise DeviceRejects("The provided input tensor has a non-tile layout: ROW_MAJOR.")
-        made = result(x.spec.shape, dtype or x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
-        kind = NAME[made.dtype if out is None else out.dtype]
+    def compute(v):
+        v = v.to(torch.float32 if v.is_floating_point() else torch.int64)
+        v = step(v.flip(dim), dim).flip(dim) if reverse_order else step(v, dim)
+        return rounding.pack(v.to(torch.float32), kind) if kind in rounding.FLOATS else rounding.cast_integer(v, kind)
 
-        step = function
-        if x.dtype is float32 and name == "cumsum" and not disable_compensated_sum:
-            step = _compensated
-
-        def compute(v):
-            v = v.to(torch.float32 if v.is_floating_point() else torch.int64)
-            v = step(v.flip(dim), dim).flip(dim) if reverse_order else step(v, dim)
-            return (
-                rounding.pack(v.to(torch.float32), kind) if kind in rounding.FLOATS else rounding.cast_integer(v, kind)
-            )
-
-        return finish(f"ttnn.{name}", (x,), made, compute, out, flops=x.volume())
-
-    call.__doc__ = described(
-        doc, Shapes="any; kept", Dtypes="all; `dtype` or the operand's comes out",
-        Layout="TILE", Source="ttnn 0.81.1: recorded contract; refusals asked one by one",
-    )  # fmt: skip
-    return call
+    return finish(name, (x,), made, compute, out, flops=x.volume())
 
 
-cumsum = accumulated("cumsum", "The running sum along `dim`; of float32 compensated.", _one_by_one(torch.add))
+@op("ttnn.cumsum")
+def cumsum(
+    input: Tensor, dim: int, *, dtype: DataType | None = None, reverse_order: bool = False, out: Tensor | None = None,
+    memory_config: MemoryConfig | None = None, disable_compensated_sum: bool = False,
+) -> Tensor:  # fmt: skip
+    """The running sum along `dim`; of float32 compensated.
+
+    Shapes    any; kept
+    Dtypes    all; `dtype` or the operand's comes out
+    Layout    TILE
+    Source    ttnn 0.81.1: recorded contract; refusals asked one by one
+    """
+    plain = input.dtype is not float32 or disable_compensated_sum
+    step = _one_by_one(torch.add) if plain else _compensated
+    return _accumulated("ttnn.cumsum", step, input, dim, dtype, reverse_order, out, memory_config)
 
 
-cumprod = accumulated("cumprod", "The running product along `dim`.", _one_by_one(torch.mul))
+@op("ttnn.cumprod")
+def cumprod(
+    input_tensor: Tensor, dim: int, *, dtype: DataType | None = None, reverse_order: bool = False,
+    out: Tensor | None = None, memory_config: MemoryConfig | None = None,
+) -> Tensor:  # fmt: skip
+    """The running product along `dim`.
+
+    Shapes    any; kept
+    Dtypes    all; `dtype` or the operand's comes out
+    Layout    TILE
+    Source    ttnn 0.81.1: recorded contract; refusals asked one by one
+    """
+    step = _one_by_one(torch.mul)
+    return _accumulated("ttnn.cumprod", step, input_tensor, dim, dtype, reverse_order, out, memory_config)

@@ -26,7 +26,7 @@ from ...dtypes import (
     uint16,
     uint32,
 )
-from ...errors import DeviceRejects
+from ...errors import DeviceRejects, NotEmulated
 from ...launch import launch, on_device
 from ...memory import MemoryConfig, ShardSpec, extent
 from ...numerics import rounding
@@ -148,7 +148,7 @@ def _reduce(name, compute, check, x, dim, keepdim, memory_config, config, scalar
 def reduction(name: str, doc: str):
     """The op `ttnn.<name>` over one dim, several or all, computed by the numerics' function of that name."""
 
-    @op(f"ttnn.{name}")
+    @op(f"ttnn.{name}", lacks=("output_layout",) if name in ("max", "min") else ())
     def call(
         input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig | None = None,
         compute_kernel_config: WormholeComputeKernelConfig | None = None, scalar: float = 1.0,
@@ -205,8 +205,9 @@ var = spread("var", "The variance over `dim`.", torch.var)
 
 @op("ttnn.prod")
 def prod(
-    input_tensor: Tensor, dim: int | None = None, keepdim: bool = False, *, memory_config: MemoryConfig | None = None
-) -> Tensor:
+    input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig | None = None, dims=None,
+    output_tensor: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """The product over one dim, or of everything.
 
     Shapes    `dim` goes, or stays as 1 with keepdim; all dims by default
@@ -214,6 +215,8 @@ def prod(
     Source    recorded contract, op `ttnn.prod`
     """
     x, rank = on_device(input_tensor), len(input_tensor.spec.shape)
+    if dims is not None or output_tensor is not None or isinstance(dim, Tensor):
+        raise NotEmulated("ttnn.prod(input, output, dims=) has no model in the emulator; one dim at a time has")
     if dim is not None and not -rank <= dim < rank:
         raise DeviceRejects(f"Dimension for prod is out of range (expected to be in range of [{-rank}, {rank - 1}])")
     check_tilizes(x)

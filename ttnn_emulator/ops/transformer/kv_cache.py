@@ -165,7 +165,7 @@ def fill_cache_for_user_(cache: Tensor, input: Tensor, batch_index: int, *, upda
 
 @op("ttnn.kv_cache.update_cache_for_token_")
 def update_cache_for_token_(
-    cache: Tensor, input: Tensor, update_index: int, batch_offset: int = 0, *, compute_kernel_config=None
+    cache: Tensor, input: Tensor, update_index: int, batch_offset: int = 0, compute_kernel_config=None
 ) -> Tensor:
     """`ttnn.update_cache` under its older name.
 
