@@ -51,6 +51,9 @@ class MeshCoordinate(_Dims):
 
     __slots__ = ()
 
+    def dims(self) -> int:
+        return len(self)
+
 
 class Number(Value):
     """A number of a kind of its own."""
@@ -65,6 +68,11 @@ class Number(Value):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value})"
+
+
+def anything_opened() -> bool:
+    """Whether a device was opened in this process."""
+    return MeshDevice.any_opened
 
 
 class QueueId(Number):
@@ -114,6 +122,8 @@ class MeshDevice(SubDevices):
     Every chip allocates alike, so one allocator per kind of memory stands for all of them.
     """
 
+    any_opened = False  # in this process
+
     def __init__(
         self, shape: MeshShape, device_ids, chip: Chip, trace_region_size=0, l1_small_size=0, num_command_queues=1
     ):
@@ -124,6 +134,7 @@ class MeshDevice(SubDevices):
         self.trace_region_size, self.l1_small_size = trace_region_size, l1_small_size
         self.num_command_queues = num_command_queues
         self.mesh_id = next(MESH_IDS)
+        MeshDevice.any_opened = True
         # As it was when the mesh was opened.
         self.fabric = get_fabric_config() if self.chips > 1 else FabricConfig.DISABLED
         self.is_open = True
@@ -151,6 +162,15 @@ class MeshDevice(SubDevices):
         self.recorded: dict[tuple[int, int], int] = {}  # (queue, event) -> writes so far
         self.order: dict[tuple[int, int], int] = {}  # (waiting queue, queue waited for) -> writes so far
         self.written: dict[int, tuple] = {}  # buffer -> (it, queue, number of the write)
+
+    def sfpu_eps(self) -> float:
+        return 1.1920899822825959e-07  # ttnn 0.81.1 on n300, t3000 and p150, these three
+
+    def sfpu_inf(self) -> float:
+        return 1.7013999693950742e38
+
+    def sfpu_nan(self) -> float:
+        return 7.0039998997052e19
 
     # -- command queues
     def queue(self, cq_id=None) -> int:

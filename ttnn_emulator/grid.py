@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
 from typing import NamedTuple
 
@@ -9,11 +10,32 @@ from .errors import DeviceRejects
 from .value import Value
 
 
+def plain(thing):
+    """What JSON has of coordinates, ranges and sets of them."""
+    if isinstance(thing, CoreCoord):
+        return {"x": thing.x, "y": thing.y}
+    if isinstance(thing, CoreRange):
+        return {"end": plain(thing.end), "start": plain(thing.start)}
+    return [plain(r) for r in thing.ranges()]
+
+
+def dumped(thing) -> str:
+    """The library's JSON: keys in order, no spaces."""
+    return json.dumps(plain(thing), separators=(",", ":"))
+
+
 class CoreCoord(NamedTuple):
     """A logical core: x is the column, y the row."""
 
     x: int
     y: int
+
+    def to_json(self) -> str:
+        return dumped(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> CoreCoord:
+        return cls(**json.loads(text))
 
     def __repr__(self) -> str:
         return f"{self.x}-{self.y}"
@@ -61,6 +83,13 @@ class CoreRange(Value):
     def contains(self, core) -> bool:
         x, y = core
         return self.start.x <= x <= self.end.x and self.start.y <= y <= self.end.y
+
+    def to_json(self) -> str:
+        return dumped(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> CoreRange:
+        return cls(*(CoreCoord(**json.loads(text)[corner]) for corner in ("start", "end")))
 
     def __repr__(self) -> str:
         return f"[{self.start} - {self.end}]"
@@ -114,6 +143,13 @@ class CoreRangeSet(Value):
 
     def size(self) -> int:
         return len(self._ranges)
+
+    def to_json(self) -> str:
+        return dumped(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> CoreRangeSet:
+        return cls([CoreRange.from_json(json.dumps(r)) for r in json.loads(text)])
 
     def __repr__(self) -> str:
         return "{" + ", ".join(map(repr, self._ranges)) + "}"

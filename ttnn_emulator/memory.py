@@ -7,6 +7,7 @@ allocator for DRAM and one for L1 tell the whole story. Every chip of a mesh all
 from __future__ import annotations
 
 import collections
+import json
 import threading
 from bisect import bisect_left
 from functools import lru_cache
@@ -15,7 +16,7 @@ from .chips import Banks, Chip
 from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout
 from .enums import Named
 from .errors import DeviceRejects
-from .grid import CoreGrid, CoreRange, CoreRangeSet
+from .grid import CoreGrid, CoreRange, CoreRangeSet, plain
 from .shape import TILE, round_up
 from .value import Value
 
@@ -50,6 +51,18 @@ class ShardSpec(Value):
     def num_cores(self) -> int:
         return self.grid.num_cores()
 
+    def plain(self) -> dict:
+        return {"grid": plain(self.grid), "orientation": self.orientation.value, "shape": list(self.shape)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.plain(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ShardSpec:
+        fields = json.loads(text)
+        grid = CoreRangeSet.from_json(json.dumps(fields["grid"]))
+        return cls(grid, fields["shape"], ShardOrientation(fields["orientation"]))
+
     def __repr__(self) -> str:
         return (f"ShardSpec(grid={self.grid},shape={list(self.shape)},"
                 f"orientation=ShardOrientation::{self.orientation.name})")  # fmt: skip
@@ -73,6 +86,24 @@ class MemoryConfig(Value):
     @property
     def interleaved(self) -> bool:
         return self.memory_layout is TensorMemoryLayout.INTERLEAVED
+
+    def to_json(self) -> str:
+        fields = {
+            "buffer_type": self.buffer_type.value, "created_with_nd_shard_spec": False,
+            "memory_layout": self.memory_layout.value, "per_core_allocation": False,
+        }  # fmt: skip
+        if self.shard_spec is not None:
+            fields["shard_spec"] = self.shard_spec.plain()
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> MemoryConfig:
+        fields = json.loads(text)
+        shards = fields.get("shard_spec")
+        return cls(
+            TensorMemoryLayout(fields["memory_layout"]), BufferType(fields["buffer_type"]),
+            None if shards is None else ShardSpec.from_json(json.dumps(shards)),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return (f"MemoryConfig(memory_layout=TensorMemoryLayout::{self.memory_layout.name},"

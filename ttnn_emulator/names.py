@@ -10,6 +10,7 @@ import sys
 import types
 
 from .errors import NotEmulated
+from .instead import hang, instead
 from .op import REGISTRY
 from .semaphore import GlobalSemaphore
 
@@ -35,7 +36,9 @@ def unknown(namespace: str, name: str) -> AttributeError:
     near = difflib.get_close_matches(name, [n for n in vars(root) if not n.startswith("_")], 1)
     hint = f"; the nearest emulated name is ttnn.{near[0]}" if near else ""
     if name in library_names().get(namespace, ()):
-        return NotEmulated(f"{namespace}.{name} has no model in the emulator{hint}")
+        return NotEmulated(f"{namespace}.{name} has no model in the emulator{instead(name, namespace) or hint}")
+    if name in _read()["imports"].get(namespace, "").split():
+        return NotEmulated(f"{namespace}.{name} is not ttnn's own: the library's module imports it; import it yourself")
     return AttributeError(f"{namespace}.{name} is neither emulated nor a name of ttnn 0.81.1{hint}")
 
 
@@ -43,7 +46,8 @@ class _NoModel(type):
     """Of the library's classes that the emulator has no model of: they can be named, in annotations say."""
 
     def __call__(cls, *args, **kwargs):
-        raise NotEmulated(f"ttnn.{cls.__name__} has no model in the emulator: it can be named, not made")
+        words = instead(cls.__name__)
+        raise NotEmulated(f"ttnn.{cls.__name__} has no model in the emulator{words}; it can be named, not made")
 
     def __getattr__(cls, name: str):
         if name.startswith("__"):
@@ -73,10 +77,17 @@ class Namespace(types.ModuleType):
 
     def __getattr__(self, name: str):
         if not name.startswith("_") and name in library_names().get(self._path, ()):
-            for place in (self._root, self._root.transformer, self._root.experimental):
+            for place in (self._root, self._root.transformer, self._root.experimental, self._twin()):
                 if name in vars(place):
                     return vars(place)[name]
         return look_up(self._path, name)
+
+    def _twin(self):
+        """Of a module below `ttnn._ttnn`, the one of the same name in front."""
+        place = self._root
+        for part in self._path.removeprefix("ttnn.").removeprefix("_ttnn.").split("."):
+            place = vars(place).get(part, self)
+        return place
 
     def __dir__(self):
         return sorted({*super().__dir__(), *library_names().get(self._path, ())})
@@ -121,7 +132,12 @@ def attach(root: types.ModuleType) -> None:
         setattr(_at(root, path), last, call)
     refuse_copies(root)
     _at(root, "_ttnn.global_semaphore").global_semaphore = GlobalSemaphore
-    from .library import SPACES
+    hang(root)
+    from .library import PLACES, SPACES
+
+    for path, enums in PLACES.items():
+        for enum in enums:
+            setattr(_at(root, path), enum.__name__, enum)
 
     for path, module in SPACES.items():
         space = _at(root, path)

@@ -18,9 +18,15 @@ class Tile:
     """A tile's shape. Only 32x32 is modelled."""
 
     def __init__(self, tile_shape=(32, 32), transpose_tile: bool = False):
-        if tuple(tile_shape) != (TILE, TILE):
-            raise NotEmulated(f"Tile({tuple(tile_shape)}): only 32x32 tiles are emulated")
-        self.tile_shape = list(tile_shape)
+        if tuple(tile_shape) != (TILE, TILE) or transpose_tile:
+            raise NotEmulated(f"Tile({tuple(tile_shape)}, {transpose_tile}): only plain 32x32 tiles are emulated")
+
+    face_shape, num_faces, narrow_tile, partial_face = [16, 16], 4, 0, 0
+    transpose_of_faces = transpose_within_face = False
+    tile_shape = [TILE, TILE]
+
+    def get_tile_size(self, dtype) -> int:
+        return TILE_BYTES[dtype]
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Tile)
@@ -137,6 +143,12 @@ class TensorTopology(Value):
 
     def distribution_shape(self) -> MeshShape:
         return self._shape
+
+    def mesh_coords(self) -> list:
+        raise NotEmulated(
+            "TensorTopology.mesh_coords has no model in the emulator: placements() and "
+            "distribution_shape() tell how the tensor is spread"
+        )
 
     def placements(self) -> list:
         return list(self._placements)

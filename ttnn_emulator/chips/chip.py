@@ -11,6 +11,7 @@ from ..enums import Named
 class Arch(Named):
     WORMHOLE_B0 = 2
     BLACKHOLE = 3
+    QUASAR = 4
 
 
 @dataclass(frozen=True, eq=False)

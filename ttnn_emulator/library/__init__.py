@@ -5,6 +5,7 @@ answers for the rest of each namespace.
 """
 
 from . import (
+    ccl,
     cluster,
     core,
     decorators,
@@ -18,10 +19,12 @@ from . import (
     tensor,
     tracer,
 )
+from .enumerations import PLACES as PLACES
 
 #: Namespace of the library -> what is there.
 SPACES = {
     "cluster": cluster, "core": core, "decorators": decorators, "device": device, "distributed": distributed,
     "dot_access": dot_access, "graph": graph, "model_preprocessing": model_preprocessing, "profiler": profiler,
-    "tracer": tracer, "_ttnn.multi_device": distributed, "_ttnn.tensor": tensor, "types": enumerations,
+    "tracer": tracer, "operations.ccl": ccl, "_ttnn.multi_device": distributed, "_ttnn.tensor": tensor,
+    "types": enumerations,
 }  # fmt: skip

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ..chips import machine
-from ..device import MeshCoordinate, MeshShape
-from ..errors import NotEmulated
+from ..device import MeshCoordinate, MeshShape, Number, anything_opened
 from ..mesh import MeshToTensor as CppMeshToTensor
 from ..mesh import TensorToMesh as CppTensorToMesh
 
 __all__ = [
     "CppMeshToTensor", "CppTensorToMesh", "MeshToTensor", "TensorToMesh", "SystemMeshDescriptor",
-    "using_distributed_env", "is_initialized", "get_rank", "get_size", "init_distributed_context", "barrier",
+    "using_distributed_env", "init_distributed_context", "distributed_context_is_initialized",
+    "distributed_context_get_rank", "distributed_context_get_size", "distributed_context_world_rank",
+    "distributed_context_world_size", "distributed_context_barrier", "Rank", "Size",
     "visualize_mesh_device", "visualize_system_mesh", "visualize_tensor",
 ]  # fmt: skip
 
@@ -41,15 +42,42 @@ def using_distributed_env() -> bool:
     return False
 
 
-def is_initialized() -> bool:
-    return False
+class Rank(Number):
+    """Which of the programs that run together this one is."""
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
-def _one_host(*args, **kwargs):
-    raise NotEmulated("programs on several hosts have no model in the emulator; one process holds the whole mesh")
+class Size(Rank):
+    """How many programs run together."""
 
 
-get_rank = get_size = init_distributed_context = barrier = _one_host
+_initialized = False
+
+
+def init_distributed_context(*args) -> None:
+    """One process holds the whole mesh here: it is number 0 of 1."""
+    global _initialized
+    _initialized = True
+
+
+def distributed_context_is_initialized() -> bool:
+    return _initialized or anything_opened()
+
+
+def _asked(answer):
+    def ask():
+        if not distributed_context_is_initialized():
+            raise RuntimeError("Distributed context not initialized. Call init_distributed_context() first.")
+        return answer
+
+    return ask
+
+
+distributed_context_get_rank = distributed_context_world_rank = _asked(Rank(0))
+distributed_context_get_size = distributed_context_world_size = _asked(Size(1))
+distributed_context_barrier = _asked(None)
 
 
 def visualize_mesh_device(mesh_device, tensor=None) -> None:

@@ -61,6 +61,34 @@ BinaryOpType = _enum(
     "NEXTAFTER WHERE_TST WHERE_TTS ISCLOSE SITU_GLU",
 )
 
+MoEActivationFunction = _enum("MoEActivationFunction", "SILU SWIGLU GELU CLAMPED_SILU")
+RoutingDirection = _enum("RoutingDirection", "N E S W Z C NONE")
+ChunkCompression = _enum("ChunkCompression", "UNROLLED STRIDED_ROWS")
+KvChunkTensorType = _enum("KvChunkTensorType", "Kv Snapshot")
+ChannelType = _enum("ChannelType", "FULL_SIZE HEADER_ONLY")
+KernelBuildOptLevel = _enum("KernelBuildOptLevel", "O1=0 O2=1 O3=2 O0=3 Os=4 Ofast=5 Oz=6")
+MorehSoftmaxOp = _enum("MorehSoftmaxOp", "SOFTMAX SOFTMIN LOGSOFTMAX")
+MorehSoftmaxBackwardOp = _enum("MorehSoftmaxBackwardOp", "SOFTMAX SOFTMIN LOGSOFTMAX")
+_STRATEGIES = "NONE SMALL_W SMALL_H LARGE_W LARGE_H LARGE_C"
+MorehSoftmaxOpParallelizationStrategy = _enum("MorehSoftmaxOpParallelizationStrategy", _STRATEGIES)
+MorehSoftmaxBackwardOpParallelizationStrategy = _enum("MorehSoftmaxBackwardOpParallelizationStrategy", _STRATEGIES)
+CBIndex = _enum("CBIndex", " ".join(f"c_{i}" for i in range(64)))
+#: Where those stand that are not at the top of ttnn.
+PLACES = {
+    "operations.ccl": (MoEActivationFunction,),
+    "_ttnn.operations.experimental.ccl_experimental": (MoEActivationFunction,),
+    "_ttnn.multi_device.experimental": (RoutingDirection,),
+    "_ttnn.operations.experimental.disaggregation": (ChunkCompression, KvChunkTensorType),
+    "_ttnn.operations.experimental.fabric_mux": (ChannelType, KernelBuildOptLevel),
+    "_experimental.fabric_mux": (ChannelType, KernelBuildOptLevel),
+    "experimental.fabric_mux": (ChannelType, KernelBuildOptLevel),
+    "_ttnn.operations.moreh": (
+        MorehSoftmaxOp, MorehSoftmaxBackwardOp, MorehSoftmaxOpParallelizationStrategy,
+        MorehSoftmaxBackwardOpParallelizationStrategy,
+    ),
+    "_ttnn.program_descriptor": (CBIndex,),
+}  # fmt: skip
+
 __all__ = [
     "FabricUDMMode", "FabricManagerMode", "FabricType", "ReduceType", "DistributedLayerNormStage", "CoreType",
     "BcastOpMath", "BcastOpDim", "ShardDistributionStrategy", "ShardShapeAlignment", "NOC", "NOC_MODE",
