@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib.machinery
 import importlib.resources
 import json
 import sys
@@ -93,6 +94,38 @@ class Namespace(types.ModuleType):
         return sorted({*super().__dir__(), *library_names().get(self._path, ())})
 
 
+class _Imported(types.ModuleType):
+    """What `from ttnn.x import name` gives for a function of the library without a model: calling it is refused."""
+
+    def __call__(self, *args, **kwargs):
+        raise NotEmulated(self.__doc__)
+
+
+class _Importer:
+    """Lets programs import functions that they may never call; asking whether a module has them still says no."""
+
+    @staticmethod
+    def find_spec(fullname: str, path=None, target=None):
+        space, _, name = fullname.rpartition(".")
+        root, _, inner = space.partition(".")
+        namespace = f"ttnn.{inner}" if inner else "ttnn"
+        names = library_names().get(namespace)
+        private = name.startswith("_") and not name.startswith("__") and names is not None and namespace != "ttnn"
+        if root != __package__ or names is None or not (private or name in names):
+            return None
+        return importlib.machinery.ModuleSpec(fullname, _Importer, origin=namespace)
+
+    @staticmethod
+    def create_module(spec):
+        name = spec.name.rpartition(".")[2]
+        private = f"{spec.origin}.{name} has no model in the emulator: a name with _ is the library's own"
+        return _Imported(spec.name, private if name.startswith("_") else str(unknown(spec.origin, name)))
+
+    @staticmethod
+    def exec_module(module) -> None:
+        """There is nothing to run."""
+
+
 #: Where the library defines what cannot be copied or pickled: its bound classes, all but the enums.
 BOUND = {
     "tensor": "Tensor TensorSpec MemoryConfig ShardSpec CoreCoord CoreRange CoreRangeSet Tile",
@@ -133,6 +166,7 @@ def attach(root: types.ModuleType) -> None:
     refuse_copies(root)
     _at(root, "_ttnn.global_semaphore").global_semaphore = GlobalSemaphore
     hang(root)
+    sys.meta_path.append(_Importer)  # type: ignore[arg-type]
     from .library import PLACES, SPACES
 
     for path, enums in PLACES.items():

@@ -86,6 +86,9 @@ CONFIG = {
 _NONE = (AttributeError, KeyError, TypeError, ValueError)
 
 
+_AS_NEW = "_class_of_version_5"
+
+
 @functools.cache
 def _config_class(kind):
     def __getattribute__(self, name):
@@ -104,7 +107,7 @@ def _config_class(kind):
                 fields[name] = value
         return fields
 
-    body = {"__getattribute__": __getattribute__, "to_dict": to_dict, "__module__": kind.__module__}
+    body = {"__getattribute__": __getattribute__, "to_dict": to_dict, "__module__": kind.__module__, _AS_NEW: kind}
     return type(kind.__name__, (kind,), body)
 
 
@@ -264,10 +267,11 @@ def _auto(name, made):
 
 def _new_config(value):
     """A configuration that answers to old names as transformers made it; other things as they are."""
-    if not hasattr(type(value), "to_dict") or type(value).__getattribute__ is object.__getattribute__:
+    kind = vars(type(value)).get(_AS_NEW)
+    if kind is None:
         return value
     made = copy.copy(value)
-    made.__class__ = next(k for k in type(value).__mro__[1:] if k.__getattribute__ is object.__getattribute__)
+    made.__class__ = kind
     return made
 
 

@@ -65,6 +65,15 @@ def test_nothing_is_patched():
         assert torch.equal(made(ids).logits, model(ids).logits)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt_oss", "qwen3", "gemma3_text"])
+def test_a_configuration_that_answers_to_old_names_makes_the_model_of_its_kind(kind):
+    """Classes of transformers 5 have a `__getattribute__` of their own; it is not taken for ours."""
+    config = AutoConfig.for_model(model_type=kind, **SIZES, head_dim=32)
+    old = old_names._old_config(config)
+    assert type(old_names._new_config(old)) is type(config)
+    assert old_names._new_config(config) is config
+
+
 def test_layers_of_several_rotations():
     rope = {
         k: {"rope_type": "default", "rope_theta": t} for k, t in (("sliding_attention", 1e4), ("full_attention", 1e6))

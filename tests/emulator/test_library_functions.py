@@ -105,6 +105,19 @@ def test_a_name_without_a_model_says_what_to_use(name, words):
         getattr(place, last)
 
 
+def test_a_function_without_a_model_can_be_imported_not_called():
+    from ttnn_emulator.experimental.moe_compute_utils import get_weight_mem_configs, prepare_w2_tensor_with_bias
+
+    from ttnn_emulator import moreh_adam
+
+    for function in (moreh_adam, get_weight_mem_configs, prepare_w2_tensor_with_bias):
+        with pytest.raises(NotEmulated, match="has no model"):
+            function(1)
+    assert not hasattr(ttnn, "moreh_sgd")
+    with pytest.raises(ImportError):
+        from ttnn_emulator.experimental import no_such_name  # noqa: F401
+
+
 @pytest.mark.parametrize(("owner", "names"), MEMBERS.items())
 def test_members_without_a_model(owner, names):
     for name in names.split():

@@ -48,6 +48,22 @@ def gather(pieces, dim=None, **kwargs):
     return [torch.cat(pieces, dim)] * len(pieces)
 
 
+def from_second(pieces, sender, **kwargs):
+    return [pieces[1]] * len(pieces)
+
+
+def each_of_all(made, axis):
+    """A reference that gives as many results as a group has chips, the n-th of them all groups' n-th pieces."""
+    mesh = SYSTEMS[made.system].mesh_shape
+
+    def reference(x, **kwargs):
+        ways = mesh[0] * mesh[1] if axis is None else mesh[axis]
+        nth = [collective(mesh, lambda pieces, n=n: [pieces[n]] * len(pieces)) for n in range(ways)]
+        return [one(x, cluster_axis=axis) for one in nth]
+
+    return reference
+
+
 def add(pieces, **kwargs):
     return [sum(pieces)] * len(pieces)
 
@@ -185,6 +201,25 @@ CASES = {
         Refused((SHARED, 3), dict(cluster_axis=-1), "incompatible", TypeError, "t3000"),
         *no_axis((SHARED, 3), {}, INVALID, RANK, SHAPE, SHAPE),
         Refused((SHARED, 4), {}, "should be between 0 and 3 however is 4", system="n300"),
+    ],
+    "ttnn.all_broadcast": [
+        *(
+            dataclasses.replace(made, reference=each_of_all(made, axis))
+            for system, axis in (("n300", None), ("t3000", 0), ("t3000", 1), ("t3000_1x8", 1))
+            for made in [case(gather, system, (), axis, dtype=ttnn.float32)]
+        ),
+        Refused((SHARED,), dict(cluster_axis=0), "only work for num_devices > 1, but has 1", system="n300"),
+        Refused((SHARED,), dict(num_links=3), "Requested link index 2 is out of bounds", system="n300"),
+        Refused((T((1, 1, 32, 64)),), {}, "un-initialized fabric context"),
+    ],
+    "ttnn.broadcast": [
+        case(from_second, "n300", (ttnn.MeshCoordinate(0, 1),)),
+        case(from_second, "t3000", (ttnn.MeshCoordinate(1, 3),), 0),
+        case(from_second, "t3000", (ttnn.MeshCoordinate(1, 1),), 1, dtype=ttnn.bfloat8_b),
+        case(from_second, "t3000_1x8", (ttnn.MeshCoordinate(0, 1),)),
+        Refused((SHARED, ttnn.MeshCoordinate(0, 0)), dict(cluster_axis=0), "but has 1, shape", system="n300"),
+        Refused((SHARED, (0, 1)), {}, "incompatible function arguments", TypeError, "n300"),
+        Refused((T((1, 1, 32, 64)), ttnn.MeshCoordinate(0, 0)), {}, "un-initialized fabric context"),
     ],
     "ttnn.mesh_partition": [
         case(own_part, "n300", (3,)),

@@ -55,6 +55,7 @@ CASES = {
     "ttnn.sparse_matmul": [
         made(A, B, sparsity=marks(1, 0, 0, 1)),
         made(A, B, sparsity=marks(0, 1, 0, 1), nnz=2, memory_config=ttnn.L1_MEMORY_CONFIG),
+        made(A, B, sparsity=marks(1, 0, 1, 0), output_tile=ttnn.Tile((32, 32))),
         made(T((2, 3, 20, 50)), T((1, 4, 50, 70)), sparsity=marks(*[0, 1, 1] * 8, shape=(2, 3, 1, 4))),
         made(T((1, 4, 32, 64)), B, sparsity=marks(0, 1, 1, 0), is_input_a_sparse=True),
         made(

@@ -1,3 +1,3 @@
 """Collectives: what chips of a mesh exchange."""
 
-from . import asynchronous, ccl, experts, summing
+from . import asynchronous, ccl, experts, sending, summing
