@@ -335,8 +335,8 @@ def scatter_memory(
 WARNED = ("all_gather", "all_broadcast")  # the programs that the library warns of semaphores in
 
 
-def keep_semaphores(device, name: str, axis: int | None, x: TensorSpec, out: TensorSpec) -> None:
-    """Every new program of a collective takes semaphores in L1.
+def keep_semaphores(device, name: str, axis, x: TensorSpec, out: TensorSpec) -> None:
+    """Every new program of a collective takes semaphores in L1; `axis` is what tells programs apart beside the specs.
 
     Source    ttnn 0.81.1 on n300 and t3000, buffers seen by its graph capture
     """

@@ -70,7 +70,7 @@ def all_broadcast(
         "ttnn.all_broadcast", (x,), [made] * ways, _each(device, cluster_axis),
         topology=reduced_topology(x, device, cluster_axis), collective=True,
     )  # fmt: skip
-    keep_semaphores(device, "all_broadcast", cluster_axis, x.spec, made)
+    keep_semaphores(device, "all_broadcast", (cluster_axis, num_links), x.spec, made)
     return out
 
 
@@ -105,5 +105,5 @@ def broadcast(
         "ttnn.broadcast", (x,), made, each_group(device, cluster_axis, lambda values: [values[at]] * ways),
         topology=reduced_topology(x, device, cluster_axis), collective=True,
     )  # fmt: skip
-    keep_semaphores(device, "broadcast", cluster_axis, x.spec, made)
+    keep_semaphores(device, "broadcast", (cluster_axis, num_links, sender_coord), x.spec, made)
     return out
