@@ -45,17 +45,25 @@ def made_up_for(context, block):
     return any(p["own"].get("compensated") for p in rows)
 
 
-def lead(context, outcome, results=()):
+def lead(context, outcome, results=(), watched=()):
     """The outcome; where it is a fail, its summary becomes the first place that diverges from HF. Where none does in
-    the tokens that are watched, those are watched at which the questions of `results` fail."""
+    the tokens that are watched, those are watched at which the questions of `results` fail, or that `watched` names."""
     if outcome.status != FAIL:
         return outcome
     place, why = first_divergence(context)
     if place is None:
         place, why = _farther(context, results)
+    for at in watched if place is None and context.values else ():
+        if (found := context.profile_at(**at).first) is not None:
+            place, why = str(found), f"{found.why} ({found.phase}{_as(**at)})"
+            break
     if place is None:
         return outcome
     return dataclasses.replace(outcome, summary=f"{place}: {why}", evidence=[outcome.summary, *outcome.evidence])
+
+
+def _as(tokens, user=0):
+    return f", as user {user} of {USERS}" if user else f", after {tokens} tokens"
 
 
 def _farther(context, results):
@@ -65,7 +73,7 @@ def _farther(context, results):
             continue
         figures = result.figures
         if figures.get("users"):
-            user = figures["users"][0]
+            user = next(filter(None, figures["users"]), 0)  # the first is alone, where it is watched
             found = context.profile_at(PROFILE_TOKENS, user=user).first
             who = f", seen by {ranges(figures['users'], 'user')}" if len(figures["users"]) < USERS else ""
             if found is not None:

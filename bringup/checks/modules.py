@@ -3,10 +3,14 @@
 from bringup.checks import layers
 from bringup.checks.outcome import skipped, verdict
 
+#: Blocks are asked with users at all positions: the first ones are watched too, and a user that is not the first.
+FEW_OR_ANOTHER = ({"tokens": 2}, {"tokens": layers.PROFILE_TOKENS, "user": 1})
+
 
 def decode_modules(context):
     """Norms, products, RoPE, cache, attention, MLP and head, for 32 users who decode one token each."""
-    return layers.lead(context, _judged(context, lambda r: r.phase == "decode" and not _is_layer(r), "blocks"))
+    judged = _judged(context, lambda r: r.phase == "decode" and not _is_layer(r), "blocks")
+    return layers.lead(context, judged, watched=FEW_OR_ANOTHER)
 
 
 def decoder_layer(context):

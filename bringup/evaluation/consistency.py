@@ -23,6 +23,7 @@ OF_MEDIAN = 4.0
 OF_WORST_BF16 = 2.0
 UNDECIDED = 4.0  # times what is explained of a logit: where HF's lead is smaller, another prediction is no error
 USERS, USER_TOKENS, USER_STEPS = 32, 9, 3  # of the batch: users, tokens of the longest prompt, steps after it
+LEAST = 1e-3  # of the mean size of logits: HF's own may be zeros
 ASSUMED_BF16 = 0.0067  # where HF in float32 does not fit into memory
 
 
@@ -106,8 +107,10 @@ class Text:
 
 
 def distances(expected, actual):
-    """Relative L2 distance of each row."""
-    return (actual.double() - expected.double()).norm(dim=-1) / expected.double().norm(dim=-1)
+    """Relative L2 distance of each row; of one that is next to nothing (a padding token alone) by what others are."""
+    sizes = expected.double().norm(dim=-1)
+    least = (LEAST * sizes.mean()).clamp(min=1e-30)
+    return (actual.double() - expected.double()).norm(dim=-1) / sizes.clamp(min=least)
 
 
 class Probe:

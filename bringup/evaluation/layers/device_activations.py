@@ -15,6 +15,11 @@ from bringup.evaluation.pcc import rel_l2
 USERS = 32
 
 
+def behind(user):
+    """How many tokens a user of a batch is behind the one that is watched: three at least, which no slip is."""
+    return 3 + user % 4
+
+
 def record_device(model, ids, decode_from, user=0):
     """The device's activations for one sequence: `decode_from` tokens as a prompt, then one by one; as one of 32 users
     of a batch, where `user` is not the first.
@@ -122,7 +127,7 @@ def _call(model, names, ids, start, stop, past, states, user=0):
     if user:
         mask = torch.ones(USERS, stop, dtype=torch.int64)
         for other in range(USERS):
-            mask[other, : 1 + other % 4 if other != user else 0] = 0
+            mask[other, : behind(other) if other != user else 0] = 0
         given |= {"attention_mask": mask} if "attention_mask" in names else {}
         tokens = torch.tensor([list(ids[start:stop])] * USERS)
         return model(input_ids=tokens, past_key_values=past, **{k: v for k, v in given.items() if k != "position_ids"})

@@ -65,7 +65,8 @@ def own_error(device, exact, explained, rows, margin, floor, approximation):
     Every position is judged by itself too, so that one wrong token among many shows.
     """
     error, noise = rel_l2(exact, device), rel_l2(exact, explained)
-    size = exact.norm(dim=-1).clamp(min=0.1 * float(exact.norm(dim=-1).mean()))
+    size = exact.norm(dim=-1)
+    size = size.clamp(min=max(0.1 * float(size.mean()), 1e-30))  # a padding token's embedding may be zeros alone
     by_row, noise_by_row = ((x - exact).norm(dim=-1) / size for x in (device, explained))
     worst = int(by_row.nan_to_num(nan=math.inf).argmax())
     bound = margin * noise + floor + approximation

@@ -91,31 +91,38 @@ def mixture(
     """What the blocks compute, in torch; x [.., hidden]. `weight` [rows, experts] in the place of the router's; what
     follows it is done otherwise than HF has it."""
     import torch
-    from torch.nn.functional import silu
-
-    from bringup.blocks import moe
 
     rows = x.reshape(-1, x.shape[-1])
-    hf = hf_moe.experts
     with torch.no_grad():
         weight = weights(router(hf_moe), rows, routing) if weight is None else weight
-        gate, up, down = getattr(moe, experts).split(hf)
-        gate, up = (up, gate) if exchanged else (gate, up)
-        g, u = (torch.einsum("sh,eoh->eso", rows, w) for w in (gate, up))
-        if experts == "ClampedExperts":
-            limit, both = hf.limit if limit is None else limit, hf.gate_up_proj_bias * biased
-            g = (g + both[:, None, ::2]).clamp(max=limit)
-            u = (u + both[:, None, 1::2]).clamp(-limit, limit)
-            inner = (u + offset) * g * torch.sigmoid(hf.alpha * g)
-            each = torch.einsum("eso,eho->esh", inner, down) + hf.down_proj_bias[:, None] * biased
-        else:
-            each = torch.einsum("eso,eho->esh", silu(g) * u, down)
+        each = each_expert(hf_moe, rows, experts, exchanged, biased, limit, offset)
         out = torch.einsum("esh,se->sh", each, weight)
         shared = getattr(hf_moe, "shared_expert", getattr(hf_moe, "shared_experts", None))
         if shared is not None:
             gate = getattr(hf_moe, "shared_expert_gate", None)
             out = out + shared(rows) * (1 if gate is None else torch.sigmoid(gate(rows)))
     return out.view_as(x)
+
+
+def each_expert(hf_moe, rows, experts="Experts", exchanged=False, biased=True, limit=None, offset=1.0):
+    """[experts, rows, hidden]: what each expert makes of every row."""
+    import torch
+    from torch.nn.functional import silu
+
+    from bringup.blocks import moe
+
+    hf = hf_moe.experts
+    with torch.no_grad():
+        gate, up, down = getattr(moe, experts).split(hf)
+        gate, up = (up, gate) if exchanged else (gate, up)
+        g, u = (torch.einsum("sh,eoh->eso", rows, w) for w in (gate, up))
+        if experts != "ClampedExperts":
+            return torch.einsum("eso,eho->esh", silu(g) * u, down)
+        limit, both = hf.limit if limit is None else limit, hf.gate_up_proj_bias * biased
+        g = (g + both[:, None, ::2]).clamp(max=limit)
+        u = (u + both[:, None, 1::2]).clamp(-limit, limit)
+        inner = (u + offset) * g * torch.sigmoid(hf.alpha * g)
+        return torch.einsum("eso,eho->esh", inner, down) + hf.down_proj_bias[:, None] * biased
 
 
 def router(hf_moe):

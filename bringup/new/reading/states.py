@@ -36,8 +36,9 @@ def convolved(hf_conv, x):
     """x [S, width] through HF's causal convolution."""
     import torch
 
-    padded = torch.nn.functional.pad(x.T, (hf_conv.weight.shape[-1] - 1, 0))[None]
-    return torch.nn.functional.conv1d(padded, hf_conv.weight, hf_conv.bias, groups=len(hf_conv.weight))[0].T
+    weight, bias = (None if p is None else p.float() for p in (hf_conv.weight, hf_conv.bias))
+    padded = torch.nn.functional.pad(x.T, (weight.shape[-1] - 1, 0))[None]
+    return torch.nn.functional.conv1d(padded, weight, bias, groups=len(weight))[0].T
 
 
 def short_conv(hf, x, conv=convolved):
@@ -55,7 +56,7 @@ def mixed(hf, x):
 
     from bringup.blocks.linear_attention import projections
 
-    return torch.nn.functional.linear(x, projections(hf)[0])
+    return torch.nn.functional.linear(x, projections(hf)[0].float())
 
 
 def state_after(hf, x):
@@ -83,12 +84,12 @@ def _run(hf, x, conv=convolved, state=None, **changed):
         "act": F.silu,
     } | changed
     with torch.no_grad():
-        qkv, z, b, a = (F.linear(x, w) for w in projections(hf))
+        qkv, z, b, a = (F.linear(x, w.float()) for w in projections(hf))
         q, k, v = own["act"](conv(hf.conv1d, qkv)).split((hf.key_dim, hf.key_dim, hf.value_dim), -1)
         q, k = (own["length"](t.unflatten(-1, (hf.num_k_heads, -1))) for t in (q, k))
         q, k = (t.repeat_interleave(hf.num_v_heads // hf.num_k_heads, 1) for t in (q, k))
         v, q = v.unflatten(-1, (hf.num_v_heads, -1)), q * hf.head_k_dim**-0.5
-        beta, g = own["beta"](b), own["decay"](-hf.A_log.exp() * F.softplus(a + hf.dt_bias))
+        beta, g = own["beta"](b), own["decay"](-hf.A_log.float().exp() * F.softplus(a + hf.dt_bias.float()))
         state = torch.zeros(hf.num_v_heads, hf.head_k_dim, hf.head_v_dim) if state is None else state
         outs = []
         for t in range(len(x)):
@@ -97,5 +98,5 @@ def _run(hf, x, conv=convolved, state=None, **changed):
             state = state + k[t][..., None] * new[:, None]
             outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
         out = torch.stack(outs)
-        normed = out * (out.square().mean(-1, keepdim=True) + hf.layer_norm_epsilon).rsqrt() * hf.norm.weight
-        return F.linear(normed.flatten(1) * own["gate"](z), hf.out_proj.weight), state
+        normed = out * (out.square().mean(-1, keepdim=True) + hf.layer_norm_epsilon).rsqrt() * hf.norm.weight.float()
+        return F.linear(normed.flatten(1) * own["gate"](z), hf.out_proj.weight.float()), state

@@ -203,6 +203,9 @@ def _masks(a):
                 _with_zeros(a, a.causal | (j < case.device.decode_from), pad),
             )
             yield f"that sees {pad} keys of zeros too, though it is causal", _with_zeros(a, a.causal, pad)
+    for n in sorted(set(case.others_behind.values())) if case.decode else ():
+        words = f"that sees no farther than position p {-n:+d}, {reading.whose(case.others_behind, n)}"
+        yield words, a.heads(mask=a.causal & ((j <= i - n) | (i < case.device.decode_from)))
     last = int(case.rows[-1])
     for words, sees in (("sees the last {} positions only: a window", i - j), ("sees the first {} positions only", j)):
         best = None
@@ -409,7 +412,7 @@ def _output(a, right):
     if case.chips > 1 and len(each) % case.chips == 0:
         yield from sums(case, list(each.unflatten(0, (case.chips, -1)).sum(1)), "chip")
     yield from sums(case, list(each), "head")
-    given = case.value("input_layernorm")
+    given = case.into_attention()
     if given.shape == a.out(right).shape:
         yield "attention times the sigmoid of its input: its output is gated", a.out(right) * given.sigmoid()
         yield "attention times the SiLU of its input: its output is gated", a.out(right) * given * given.sigmoid()
@@ -419,7 +422,7 @@ def _output(a, right):
                 f"HF's value with the weight of layer {layer}'s o_proj in the place of o_proj",
                 weights.apply(flat, other.self_attn.o_proj.weight.detach(), a.bias),
             )
-    yield "attention plus its own input: the residual is added inside", a.out(right) + case.value("input_layernorm")
+    yield "attention plus its own input: the residual is added inside", a.out(right) + case.into_attention()
     yield "attention plus the residual: it is added inside", a.out(right) + case.before()
     yield (
         "attention with o_proj in LoFi: the low bits of the operands are cut off",

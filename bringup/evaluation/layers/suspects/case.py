@@ -4,6 +4,7 @@ import torch
 
 from bringup.evaluation.layers.activations import split
 from bringup.evaluation.layers.declared import through
+from bringup.evaluation.layers.device_activations import USERS, behind
 
 REMAINS = 1 / 3  # of the error: what a suspect may leave and still be named
 COARSE = 0.15  # of the error: what may be left where a value near the edge of a coarse grid falls to either side
@@ -46,6 +47,12 @@ class Case:
         """Chips that share one user's work."""
         return getattr(getattr(self.model, "mesh", None), "tensor_ways", 1)
 
+    @property
+    def others_behind(self):
+        """{user: how many tokens it is behind the one that is watched}, of a batch."""
+        user = self.device.user
+        return {other: behind(other) for other in range(USERS) if other != user} if user else {}
+
     def value(self, point):
         """What the device had at a point of this layer; where it was not seen, HF's on the device's inputs."""
         return self.any(self.prefix + point)
@@ -62,6 +69,11 @@ class Case:
         """The residual stream that enters this layer, or the last norm."""
         layer = self.layer if self.layer is not None else len(self.hf.model.layers)
         return self.any(f"model.layers.{layer - 1}.mlp.residual" if layer else "model.embed_tokens")
+
+    def into_attention(self):
+        """What HF's attention takes: the norm before it, or the stream."""
+        name = next((name for name in ("input_layernorm", "attention_layernorm") if self.has(name)), None)
+        return self.before() if name is None else self.value(name)
 
     def into_mlp(self):
         """What HF's MLP takes: the norm before it, attention's where they stand side by side, or the stream."""

@@ -111,8 +111,8 @@ def embedding(case):
         yield "the embeddings, normalised", rows * (rows.square().mean(-1, keepdim=True) + eps).rsqrt(), 0.02
     for by in (1, -1, 2, -2):
         moved = ids + by
-        if bool(((moved >= 0) & (moved < len(table))).all()):
-            yield f"the embedding of token id {by:+d}", table[moved].float()
+        there = (moved >= 0) & (moved < len(table))
+        yield f"the embedding of token id {by:+d}", table[moved.clamp(0, len(table) - 1)].float() * there[:, None]
     for by in (1, -1):
         yield f"the embedding of the token at position p {by:+d}", table[ids.roll(-by)].float()
     if len(table) < 1 << 16:  # which tokens they are

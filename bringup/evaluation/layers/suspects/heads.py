@@ -2,6 +2,7 @@
 
 import torch
 
+from bringup.evaluation.layers.activations import record_reference
 from bringup.evaluation.layers.suspects import reading, weights
 from bringup.evaluation.layers.suspects.ends import what_was_left
 
@@ -21,6 +22,8 @@ def cache(case):
         late = "late" if by > 0 else "early"
         yield f"the cache with every {which} written {'one position' if abs(by) == 1 else '2 positions'} {late}", moved
     yield from what_was_left(case, "keys" if which == "k" else "values")
+    yield from _of_another_layer(case, "keys" if which == "k" else "values")
+    yield from _of_another_user(case, "keys" if which == "k" else "values")
     if which == "k":
         yield "k before RoPE", keys
         yield "v: keys and values are swapped", values
@@ -31,8 +34,25 @@ def cache(case):
             yield from _value_weights(case)
 
 
+def _of_another_layer(case, kept):
+    """What HF has in the cache of another layer, on the device's inputs: layers that write into one."""
+    for layer in range(len(case.hf.model.layers)):
+        name = f"model.layers.{layer}.{case.point}"
+        if layer != case.layer and name in case.own.points:
+            yield f"the {kept} of layer {layer}: layers {case.layer} and {layer} have one cache", case.own.points[name]
+
+
+def _of_another_user(case, kept):
+    """What HF keeps of the text of another user of the batch, which began later."""
+    ids = case.device.ids
+    for n in sorted(set(case.others_behind.values())):
+        theirs = record_reference(case.hf, ids[n:], len(ids) - n).points[case.name]
+        value = torch.cat([theirs, case.device.points[case.name][len(theirs) :]])
+        yield f"the {kept} of another text, {reading.whose(case.others_behind, n)}: users share rows of the cache", value
+
+
 def _value_weights(case):
-    h = case.value("input_layernorm")
+    h = case.into_attention()
     own = weights.linear(case, "self_attn.v_proj")
     for words, weight, bias in weights.instead(case, "self_attn.v_proj"):
         if weight.shape == own.weight.shape:

@@ -5,6 +5,8 @@ import torch
 
 from bringup.evaluation.layers.activations import hooks
 
+TILES = (32, 64, 128)  # rows that a prompt may be padded to a multiple of
+
 
 def linear_attention(case):
     from bringup.new.reading import states
@@ -12,9 +14,10 @@ def linear_attention(case):
     hf = case.module
     if hf is None or not states.is_linear_attention(hf):
         return
-    x = case.value("input_layernorm")
+    x = case.into_attention()
     run = lambda **changed: states.delta_net(hf, x, **changed)  # noqa: E731
     yield from _earlier(case, hf, run)
+    yield from _padded(case, hf, x)
     for by in (1, -1):
         words = f"its convolution {abs(by)} position {'late' if by > 0 else 'early'}"
         yield f"linear attention with {words}", run(conv=lambda c, y, by=by: _moved(states.convolved(c, y), by))
@@ -34,12 +37,7 @@ def _earlier(case, hf, run):
 
     if not case.device.earlier:
         return
-    taken = []
-    with hooks() as hook:
-        norm = case.modules[f"{case.prefix}input_layernorm"]
-        hook(norm, lambda _, o: taken.append(o[0]))
-        case.hf(torch.tensor([case.device.earlier]), use_cache=False)
-    before = taken[0].float()
+    before = _given(case, case.device.earlier)
     state = states.state_after(hf, before)
     yield "linear attention that goes on from the state of the text before: it was not reset", run(state=state)
     conv = lambda c, y: states.convolved(c, torch.cat((states.mixed(hf, before), y)))[len(before) :]  # noqa: E731
@@ -48,10 +46,44 @@ def _earlier(case, hf, run):
     yield both, run(state=state, conv=conv)
 
 
+def _given(case, ids):
+    """What HF's layer takes of another text."""
+    taken = []
+    with hooks() as hook:
+        hook(case.modules[f"{case.prefix}input_layernorm"], lambda _, o: taken.append(o[0]))
+        case.hf(torch.tensor([ids]), use_cache=False)
+    return taken[0].float()
+
+
+def _padded(case, hf, x):
+    """The padding of a prompt went into the state that it left for the steps."""
+    from bringup.new.reading import states
+
+    ids, start = case.device.ids, case.device.decode_from
+    for whole in TILES if case.decode else ():
+        if not (pad := -start % whole):
+            continue
+        padded = _given(case, [*ids[:start], *[0] * pad, *ids[start:]])
+        real = torch.ones(len(padded), 1)
+        real[start : start + pad] = 0
+        at = real[:, 0].nonzero().flatten()
+        padded[at] = x
+        skipped = lambda c, y, at=at: states.convolved(c, y).index_copy(0, at, states.convolved(c, y[at]))  # noqa: E731
+        masked = {"decay": lambda g, real=real: g * real, "beta": lambda b, real=real: b.sigmoid() * real}
+        words = f"that goes on from a state with the prompt's padding to {start + pad} rows in it"
+        for how, changed in (
+            ("both its matrix and its convolution", {}),
+            ("its matrix", {"conv": skipped}),
+            ("its convolution", masked),
+        ):
+            yield f"linear attention {words}: {how}", states.delta_net(hf, padded, **changed)[at]
+
+
 def _moved(y, by):
     return torch.nn.functional.pad(y, (0, 0, max(by, 0), max(-by, 0)))[max(-by, 0) :][: len(y)]
 
 
 def _reversed(conv, y):
     padded = torch.nn.functional.pad(y.T, (conv.weight.shape[-1] - 1, 0))[None]
-    return torch.nn.functional.conv1d(padded, conv.weight.flip(-1), conv.bias, groups=len(conv.weight))[0].T
+    weight, bias = (None if p is None else p.float() for p in (conv.weight.flip(-1), conv.bias))
+    return torch.nn.functional.conv1d(padded, weight, bias, groups=len(weight))[0].T

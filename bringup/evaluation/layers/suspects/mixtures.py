@@ -7,6 +7,8 @@ import torch
 from bringup.evaluation.layers.suspects import reading
 
 FEW = 64  # experts up to which pairs of them are exchanged
+READ = 32  # experts up to which it is read off whose weight each of them has
+SHARES = (2, 4, 8)  # chips that may have been meant
 
 
 def mixture(case):
@@ -26,7 +28,8 @@ def mixture(case):
     for words, other in _routings(routing):
         yield f"the mixture {words}", mixtures.mixture(hf, x, other, experts)
     yield from _router(hf, router, routing, x, run)
-    yield from _order(weight, run)
+    yield from _order(case, weight, run)
+    yield from _whose(case, mixtures.each_expert(hf, x, experts), weight, run)
     yield from _parts(hf, mixtures, x, routing, experts, run)
     yield from _shares(case, weight, run)
 
@@ -73,9 +76,15 @@ def _router(hf, router, routing, x, run):
     )
 
 
-def _order(weight, run):
+def _order(case, weight, run):
     """Experts that stand in another's place."""
     count = weight.shape[1]
+    for shares in dict.fromkeys((case.chips, *SHARES)):
+        if 1 < shares < count and count % shares == 0:
+            dealt = torch.arange(count).view(-1, shares).T.flatten()
+            for one, other, order in (("experts", "weights", dealt.argsort()), ("weights", "experts", dealt)):
+                words = f"the mixture with its {one} dealt out in turn over {shares} shares, its {other} in blocks"
+                yield words, run(weight=weight[:, order])
     for by in (1, -1):
         yield (
             f"the mixture with experts in another order: each has the weights of expert {by:+d}",
@@ -89,6 +98,24 @@ def _order(weight, run):
             at = list(range(count))
             at[i], at[j] = j, i
             yield f"the mixture with experts {i} and {j} exchanged", run(weight=weight[:, at])
+
+
+def _whose(case, each, weight, run):
+    """Whose weight each expert has, by least squares over all pairs: each [experts, rows, hidden]."""
+    count, rows = weight.shape[1], case.rows
+    if count > READ:
+        return
+    each, weight_at, own = each[:, rows], weight[rows], run(weight=torch.zeros_like(weight))[rows]
+    near = torch.einsum("ish,ksh->iks", each, each)
+    gram = torch.einsum("iks,sj,sl->ijkl", near, weight_at, weight_at).reshape(count**2, -1)
+    gram += 1e-6 * gram.diagonal().mean() * torch.eye(len(gram))
+    told = torch.einsum("ish,sh,sj->ij", each, case.got - own, weight_at).reshape(-1, 1)
+    times = torch.linalg.solve(gram, told).view(count, count)
+    most, at = times.max(dim=1)
+    at = torch.where(most > 0.5, at, torch.arange(count))
+    if wrong := [(i, int(j)) for i, j in enumerate(at) if i != int(j)]:
+        said = ", ".join(f"expert {i} has the weight of expert {j}" for i, j in wrong[:4]) + ", ..." * (len(wrong) > 4)
+        yield f"the mixture with experts in another order: {said}", run(weight=weight[:, at])
 
 
 def _parts(hf, mixtures, x, routing, experts, run):

@@ -62,7 +62,7 @@ def mlp(case):
         yield from _in_some_chips(m, words, hidden)
     x, run = m.x, m.run
     yield "the MLP of the residual stream, not normalised", run(x=case.value("self_attn.residual"))
-    yield "the MLP of the layer's input, normalised for attention", run(x=case.value("input_layernorm"))
+    yield "the MLP of the layer's input, normalised for attention", run(x=case.into_attention())
     yield "the MLP of its normalised input plus that input: the residual is added inside", run() + x
     yield "the MLP plus the residual: it is added inside", run() + case.value("self_attn.residual")
     for dtype in BLOCK_FORMATS:

@@ -4,6 +4,7 @@ import torch
 
 from bringup.evaluation.layers.activations import split
 from bringup.evaluation.layers.suspects.case import distance
+from bringup.evaluation.layers.suspects.weights import orders
 
 SAME = 0.05  # relative: products on the device and HF's of the same weight, in any format
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -102,6 +103,54 @@ def _other_inputs(case, norm):
     ):
         if name in case.own.points:
             yield f"the norm of {words}", norm(case.any(name))
+
+
+def is_of_all(case, norm):
+    """Is HF's norm of q or k one over all heads together, before they are heads?"""
+    return norm.weight.shape[-1] != case.head_dim
+
+
+def normed(case, norm, flat):
+    """q or k [n, heads * head_dim] -> [heads, n, head_dim] after HF's norm, where there is one."""
+    if norm is not None and is_of_all(case, norm):
+        return case.by_head(norm(flat))
+    heads = case.by_head(flat)
+    return heads if norm is None else norm(heads)
+
+
+def norm_of_all(case, which, flat):
+    """(words, value [heads, n, head_dim]) for q or k [n, heads * head_dim] before HF's norm over all heads together."""
+    norm = getattr(case.attention, f"{which}_norm")
+    weight, eps, name = norm.weight.detach().float(), getattr(norm, "variance_epsilon", 1e-6), f"{which}_norm"
+    rms = flat * (flat.square().mean(-1, keepdim=True) + eps).rsqrt()
+    own = case.by_head(flat)
+    each = (own * (own.square().mean(-1, keepdim=True) + eps).rsqrt()).transpose(0, 1).flatten(1)
+    yield f"{which} without {name}", own
+    yield f"{which} with {name} over each head, not over all at once", case.by_head(each * weight)
+    others = {
+        "without its weight": torch.ones_like(weight),
+        "'s weight + 1": weight + 1,
+        "'s weight applied twice": weight.square(),
+    }
+    other = getattr(case.attention, f"{'k' if which == 'q' else 'q'}_norm").weight.detach().float()
+    others |= {"'s weight being that of the other of q_norm and k_norm": other} if other.shape == weight.shape else {}
+    for layer, theirs in enumerate(case.hf.model.layers):
+        if layer != case.layer and hasattr(getattr(theirs, "self_attn", None), name):
+            others[f"'s weight being that of layer {layer}"] = getattr(theirs.self_attn, name).weight.detach().float()
+    others |= {f"'s weight {words}": value[:, 0] for words, value in orders(weight[:, None], case.chips)}
+    for shares in dict.fromkeys((case.chips, 2, 4, 8)):
+        if shares > 1 and len(weight) % shares == 0:
+            for i, share in enumerate(weight.chunk(shares)):
+                words = f"'s weight being share {i} of {shares} in every share: the same on each chip"
+                others[words] = share.repeat(shares)
+            own_mean = flat.unflatten(-1, (shares, -1))
+            own_mean = own_mean * (own_mean.square().mean(-1, keepdim=True) + eps).rsqrt()
+            words = (
+                f"{which} with {name} over each of {shares} shares, not over all heads: the chips' sums are not added"
+            )
+            yield words, case.by_head(own_mean.flatten(1) * weight)
+    for words, value in others.items():
+        yield f"{which} with {name}{' ' * (words[0] != chr(39))}{words}", case.by_head(rms * value)
 
 
 def head_norm(case, which, q):

@@ -62,12 +62,20 @@ def nearest_rows(got, pool):
     return index, best / got.norm(dim=1).clamp(min=1e-30)
 
 
-def described(positions, instead, decode_from):
-    """In words, which position each of `positions` has: for position p + 5, always for 48, ..."""
+def whose(behind, n):
+    """The users of a batch that are `n` tokens behind."""
+    return f"which is that of {ranges([user for user, far in behind.items() if far == n], 'user')} of the batch"
+
+
+def described(positions, instead, decode_from, behind=None):
+    """In words, which position each of `positions` has: for position p + 5, always for 48, ... `behind`: how far each
+    other user of a batch is behind this one."""
     p, q = (torch.as_tensor(x).long() for x in (positions, instead))
     shift = q - p
     if bool((shift == shift[0]).all()):
         n = int(shift[0])
+        if -n in (behind or {}).values():
+            return f"for position p {n:+d}, {whose(behind, -n)}"
         again = f": counted from {int(q[0])} again after the prompt" if len(p) > 1 and n == -decode_from != 0 else ""
         return f"for position p {n:+d}{again}"
     if bool((q == q[0]).all()):

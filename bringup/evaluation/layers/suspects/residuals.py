@@ -10,19 +10,26 @@ SIMPLE = 0.02  # a coefficient is 0, 1, 2, ... within this
 
 
 def residual(case):
-    branch = "self_attn" if case.point == "self_attn.residual" else "mlp"
-    x = case.before() if branch == "self_attn" else case.value("self_attn.residual")
+    module = "self_attn" if case.point == "self_attn.residual" else "mlp"
+    x = case.before() if module == "self_attn" else case.value("self_attn.residual")
+    after = variants.after(case, module)
+    branch = after or module  # what HF adds
     y = case.value(branch)
+    for name, out in ((variants.before(case, module), y), (after, case.value(module))):
+        if name:
+            value = case.modules[case.prefix + name](x + out)
+            yield f"the sum, normalised: {name} comes after the residual", value
+            if case.left(case.at_rows(value)) is not None:
+                return  # else it would be that norm's output alone too
     terms = {"the residual": x, f"the output of {branch}": y}
     yield from _sum(case, branch, terms)
-    norm = "input_layernorm" if branch == "self_attn" else "post_attention_layernorm"
-    others = {"the normalised input": case.value(norm), "the embeddings": case.any("model.embed_tokens")}
-    if branch == "mlp":
-        others |= {
-            "the layer's input": case.before(),
-            "the output of self_attn": case.value("self_attn"),
-            "input_layernorm's output": case.value("input_layernorm"),
-        }
+    norm = variants.before(case, module)
+    others = {"the embeddings": case.any("model.embed_tokens")}
+    others |= {"the normalised input": case.value(norm)} if norm else {}
+    others |= {f"the output of {module}, not normalised": case.value(module)} if after else {}
+    if module == "mlp":
+        others |= {"the layer's input": case.before(), "the output of self_attn": case.value("self_attn")}
+        others |= {"input_layernorm's output": case.value("input_layernorm")} if case.has("input_layernorm") else {}
     elif case.layer:
         others["the output of the MLP before"] = case.any(f"model.layers.{case.layer - 1}.mlp")
     for name, other in others.items():
@@ -32,9 +39,6 @@ def residual(case):
         for grid in case.grids(dtype):
             yield f"the sum with the residual rounded to {dtype}", grid(x) + y, COARSE
             yield f"the sum with the output of {branch} rounded to {dtype}", x + grid(y), COARSE
-    module = case.modules.get(case.prefix + norm)
-    if module is not None:
-        yield f"the sum, normalised: {norm} comes after the residual", module(x + y)
     for by in (1, -1):
         yield f"the residual plus the output of {branch} at position p {by:+d}", x + y.roll(-by, 0)
 

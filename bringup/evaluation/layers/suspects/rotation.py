@@ -8,7 +8,7 @@ import torch
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.suspects import reading, weights
 from bringup.evaluation.layers.suspects.case import on_grid
-from bringup.evaluation.layers.suspects.norms import head_norm
+from bringup.evaluation.layers.suspects.norms import head_norm, is_of_all, norm_of_all, normed
 
 THETAS = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1.5e5, 2.5e5, 5e5, 1e6, 2e6, 5e6, 8e6, 1e7, 1e8)
 FINE = 1 << 15  # frequencies between -pi and pi that are looked at
@@ -114,7 +114,8 @@ def _positions(r):
         return
     at = r.positions.clone()
     at[case.rows] = best
-    yield f"rotated {reading.described(case.rows, best, case.device.decode_from)}", r.by(r.frequencies, at)
+    said = reading.described(case.rows, best, case.device.decode_from, case.others_behind)
+    yield f"rotated {said}", r.by(r.frequencies, at)
 
 
 def _frequencies(r):
@@ -136,6 +137,7 @@ def _frequencies(r):
             same = f"head_dim is {r.head_dim}; as rope_theta {theta ** (hd / dim):,.4g} would give"
             yield f"rotated with tables for heads of {dim} ({same})", r.by(other)
     yield from _other_parameters(r)
+    yield from _other_lists(r)
     for name, other in r.case.config.to_dict().items():
         if isinstance(other, (int, float)) and other > 100 and abs(other - theta) > 1e-3 * theta:
             words = f"rotated with rope_theta {other:,.0f}, which is {name}, where HF has {theta:,.0f}"
@@ -173,19 +175,33 @@ def _frequencies(r):
 
 def _other_parameters(r):
     """HF's own tables with another value of one of their parameters."""
-    rotary, given = r.case.hf.model.rotary_emb, r.case.config.rope_parameters
+    given = r.case.config.rope_parameters
     for name, value in given.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool) or name == "rope_theta":
             continue
         for other in dict.fromkeys((*(value * 2.0**n for n in (-3, -2, -1, 1, 2, 3)), 1.0, 2.0, 4.0, 8.0, 32.0)):
-            config = copy.deepcopy(r.case.config)
-            config.rope_parameters = {**given, name: type(value)(other)}
-            try:
-                tables = type(rotary)(config=config)(r.x, r.positions[None].long())
-            except (ArithmeticError, ValueError, TypeError):
-                continue
-            words = f"rotated with {name} {other:g} where HF has {value:g}"
-            yield words, r.turned(None, *(table[0].float() for table in tables))
+            yield from _with(r, {**given, name: type(value)(other)}, f"{name} {other:g} where HF has {value:g}")
+
+
+def _other_lists(r):
+    """HF's own tables with one list of factors in the place of another: of long prompts and of short ones."""
+    given = r.case.config.rope_parameters
+    lists = [name for name, value in given.items() if isinstance(value, list)]
+    for name in lists:
+        for other in lists:
+            if other != name and given[other] != given[name] and len(given[other]) == len(given[name]):
+                yield from _with(r, {**given, name: given[other]}, f"{other} in the place of {name}")
+        yield from _with(r, {**given, name: [1.0] * len(given[name])}, f"no {name}")
+
+
+def _with(r, parameters, words):
+    config = copy.deepcopy(r.case.config)
+    config.rope_parameters = parameters
+    try:
+        tables = type(r.case.hf.model.rotary_emb)(config=config)(r.x, r.positions[None].long())
+    except (ArithmeticError, ValueError, TypeError):
+        return
+    yield f"rotated with {words}", r.turned(None, *(table[0].float() for table in tables))
 
 
 def _nice(x):
@@ -254,19 +270,20 @@ def _weights(r):
     name = f"{which}_proj"
     if not case.has(f"self_attn.{name}"):
         return
-    h = case.value("input_layernorm")
+    h = case.into_attention()
     norm = getattr(case.attention, f"{which}_norm", None)
 
     def heads(flat):
-        x = case.by_head(flat, r.head_dim)
-        return r.turned(x if norm is None else norm(x))
+        return r.turned(normed(case, norm, flat))
 
     own = weights.linear(case, f"self_attn.{name}")
     if norm is not None:
-        plain = case.by_head(weights.apply(h, own.weight.detach(), own.bias), r.head_dim)
-        for words, x in head_norm(case, which, plain):
+        flat = weights.apply(h, own.weight.detach(), own.bias)
+        plain = case.by_head(flat, r.head_dim)
+        for words, x in norm_of_all(case, which, flat) if is_of_all(case, norm) else head_norm(case, which, plain):
             yield words, r.turned(x)
-        yield f"{which} with {which}_norm after the rotation, not before", norm(r.turned(plain))
+        if not is_of_all(case, norm):
+            yield f"{which} with {which}_norm after the rotation, not before", norm(r.turned(plain))
     for words, weight, bias in weights.instead(case, f"self_attn.{name}"):
         if weight.shape == own.weight.shape:
             yield words, heads(weights.apply(h, weight, bias))

@@ -34,15 +34,33 @@ def norm(case):
         yield "the norm without its bias", norms.KINDS[kind](x, weight, torch.zeros_like(bias), eps)
 
 
+def after(case, module):
+    """The norm that HF has between attention or the MLP and the sum with the residual; None where there is none."""
+    name = next((n for n, of in POST.items() if of == module and case.has(n)), None)
+    if name is None and module == "self_attn" and case.has("post_attention_layernorm"):
+        first = case.has("input_layernorm") and not case.has("pre_feedforward_layernorm")
+        name = None if first else "post_attention_layernorm"
+    return name
+
+
+def before(case, module):
+    """The norm that HF has before attention or the MLP, or None."""
+    if module == "self_attn":
+        names = ("input_layernorm", "attention_layernorm")
+    else:
+        names = ("pre_feedforward_layernorm", "feedforward_layernorm")
+        names += ("post_attention_layernorm",) * (after(case, "self_attn") != "post_attention_layernorm")
+    return next((name for name in names if case.has(name)), None)
+
+
 def _input(case):
     """What HF's norm takes, of the device's values."""
-    before = case.point in ("input_layernorm", "attention_layernorm") or case.layer is None
     if case.point in POST:
         return case.value(POST[case.point])
-    if case.point == "post_attention_layernorm" and not case.has("post_self_attn_layernorm"):
-        first = case.has("input_layernorm") and not case.has("pre_feedforward_layernorm")
-        return case.value("self_attn.residual" if first else "self_attn")
-    return case.before() if before else case.value("self_attn.residual")
+    if case.point == after(case, "self_attn"):
+        return case.value("self_attn")
+    first = case.layer is None or case.point == before(case, "self_attn")
+    return case.before() if first else case.value("self_attn.residual")
 
 
 def rotation(case):
@@ -65,22 +83,27 @@ def attention(case):
     if case.layer in case.own.extras:
         return
     hf = case.attention
-    name = next((n for n in ("input_layernorm", "attention_layernorm") if case.has(n)), None)
-    x = case.before() if name is None else case.value(name)
+    x = case.into_attention()
     heads = lambda p: p(x).unflatten(-1, (-1, hf.head_dim)).transpose(0, 1)  # noqa: E731
     q, k, v = (heads(p) for p in (hf.q_proj, hf.k_proj, hf.v_proj))
     q, k = (getattr(hf, n)(t) if hasattr(hf, n) else t for n, t in (("q_norm", q), ("k_norm", k)))
     at = torch.arange(len(x))
     tables = hf_layers.tables(case.hf.model.rotary_emb, case.config, case.layer, at[None])
-    q, k = (hf_layers.rotated(hf, t[None], *tables)[0] for t in (q, k))
+    turned = [hf_layers.rotated(hf, t[None], *tables)[0] for t in (q, k)]
     sees = at[:, None] >= at[None]
     if (window := hf_layers.window(hf, case.config)) is not None:
         sees &= at[:, None] - at[None] < window
-    groups = len(q) // len(k)
-    scores = (q @ k.repeat_interleave(groups, 0).transpose(1, 2) * hf.scaling).masked_fill(~sees, float("-inf"))
-    attended = scores.softmax(-1) @ v.repeat_interleave(groups, 0)
-    words = f"attention of rotated queries and keys, where HF rotates neither in layer {case.layer}"
-    yield words, hf.o_proj(attended.transpose(0, 1).flatten(1))
+    where = {"": at >= 0}
+    if case.decode:
+        start = case.device.decode_from
+        where |= {" of steps alone": at >= start, " of prompts alone": at < start}
+    for words, rows in where.items():
+        q_at, k_at = (torch.where(rows[:, None], t, own) for t, own in zip(turned, (q, k), strict=True))
+        groups = len(q) // len(k)
+        scores = (q_at @ k_at.repeat_interleave(groups, 0).transpose(1, 2) * hf.scaling).masked_fill(~sees, -torch.inf)
+        attended = scores.softmax(-1) @ v.repeat_interleave(groups, 0)
+        words = f"attention of rotated queries and keys{words}, where HF rotates neither in layer {case.layer}"
+        yield words, hf.o_proj(attended.transpose(0, 1).flatten(1))
 
 
 def embedding(case):
