@@ -166,7 +166,10 @@ class Job:
     def hf_model(self):
         """The HF model in its checkpoint's dtype, loaded once."""
         if self._hf_model is None:
-            self._hf_model = sources.load_hf_model(self.source, cache_dir=self.cache_dir)
+            import torch
+
+            with torch.inference_mode(False):  # weights that are made inside can be used nowhere else
+                self._hf_model = sources.load_hf_model(self.source, cache_dir=self.cache_dir)
         return self._hf_model
 
     def share(self, other):

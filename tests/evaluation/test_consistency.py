@@ -145,3 +145,11 @@ def test_a_file_without_a_mask_is_not_given_one(hf, text):
 def test_without_values_nothing_is_judged(hf, text):
     probe = Probe(WrongAt64(hf), text, LENGTH, values=False)
     assert all(CHECKS[name](probe).ok is None for name in CHECKS)
+
+
+def test_logits_of_nothing_are_compared_by_what_others_are():
+    """A token whose embedding is zeros (a padding token that begins a text) has logits of zeros, on both sides."""
+    want = torch.cat((torch.zeros(1, 8), torch.ones(9, 8)))
+    assert consistency.distances(want, want).tolist() == [0.0] * 10
+    assert consistency.distances(want, want + 0.1)[0] > 50
+    assert consistency.distances(want[:1], want[:1]).tolist() == [0.0]

@@ -435,3 +435,12 @@ def test_an_architecture_with_other_names_is_compared_by_its_logits():
 
     found = layers.profile(Gpt2(), hf, IDS, 33)
     assert (found.depth, found.first, len(found.points)) == ("logits", None, 2)
+
+
+def test_zeros_are_no_divergence():
+    """A prompt that is a padding token alone: its embedding is zeros, and the device has the same."""
+    from bringup.evaluation.layers.verdict import own_error
+
+    nothing = torch.zeros(1, 8)
+    assert own_error(nothing, nothing, nothing, torch.arange(1), 3.0, 0.005, 0.0)["ok"]
+    assert not own_error(nothing + 1, nothing, nothing, torch.arange(1), 3.0, 0.005, 0.0)["ok"]

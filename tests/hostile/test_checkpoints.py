@@ -333,3 +333,11 @@ def test_a_model_file_has_no_part_in_the_reference(whole, tmp_path, monkeypatch,
 
         with pytest.raises(ModelFailed, match="changes what HF computes"), patched.open_model(keep_hf=True):
             pass
+
+
+def test_hf_runs_outside_of_what_it_was_loaded_in(whole, tmp_path):
+    """A first question inside inference_mode must not leave weights that HF's mixtures take nowhere else."""
+    asked = job(whole, tmp_path)
+    with torch.inference_mode():
+        asked.hf_model()
+    assert not any(p.is_inference() for p in asked.hf_model().parameters())

@@ -51,13 +51,10 @@ def run(args):
 
 def of_job(job, decode_from):
     """The profile of a job's model over the job's prompt, the first `decode_from` tokens of it in one pass."""
-    import torch
-
     from bringup.errors import blame
     from bringup.evaluation import layers
 
-    # The weights were made for inference: HF's experts take them nowhere else.
-    with job.open_model(keep_hf=True) as (model, _), torch.inference_mode():
+    with job.open_model(keep_hf=True) as (model, _):
         with blame(job.model_file.path, "running the model"):
             device = layers.record_device(model, job.prompt_ids, decode_from)
         return layers.judge(job.hf_model(), device, layers.precision_of(job.model_file.module), model)

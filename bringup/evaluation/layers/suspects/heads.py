@@ -48,7 +48,10 @@ def _of_another_user(case, kept):
     for n in sorted(set(case.others_behind.values())):
         theirs = record_reference(case.hf, ids[n:], len(ids) - n).points[case.name]
         value = torch.cat([theirs, case.device.points[case.name][len(theirs) :]])
-        yield f"the {kept} of another text, {reading.whose(case.others_behind, n)}: users share rows of the cache", value
+        yield (
+            f"the {kept} of another text, {reading.whose(case.others_behind, n)}: users share rows of the cache",
+            value,
+        )
 
 
 def _value_weights(case):

@@ -199,7 +199,7 @@ def _with(r, parameters, words):
     config.rope_parameters = parameters
     try:
         tables = type(r.case.hf.model.rotary_emb)(config=config)(r.x, r.positions[None].long())
-    except (ArithmeticError, ValueError, TypeError):
+    except (ArithmeticError, RuntimeError, TypeError, ValueError):
         return
     yield f"rotated with {words}", r.turned(None, *(table[0].float() for table in tables))
 
