@@ -111,6 +111,10 @@ def write_all(contents):
     return list(contents)
 
 
+#: Programs, and files of checkpoints: a result that goes over one would cost what it is of.
+NO_RESULTS = (".py", ".safetensors", ".gguf", ".bin", "config.json", "tokenizer.json", ".index.json")
+
+
 def writable(path, folder=False):
     """Asks for a file (or folder) that is written at the end of a run before the run, and makes the folder it is in.
 
@@ -127,6 +131,8 @@ def writable(path, folder=False):
         places = [path] * path.exists() + [place] * (folder or not _is_no_file(path))
     if taken or not all(os.access(p, os.W_OK) for p in places):
         raise BadInput(f"cannot write {shown(path)}", got="a folder" if taken else "no permission to write there")
+    if not folder and path.name.endswith(NO_RESULTS) and path.is_file():
+        raise BadInput(f"cannot write {shown(path)}", got="a program, or a file of a checkpoint, that is there already")
     return path
 
 

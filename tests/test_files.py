@@ -136,3 +136,16 @@ def test_output_that_cannot_be_written_is_said():
                               cwd=BRINGUP.parent, env=os.environ)  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("name", ["model.py", "model.safetensors", "config.json", "tokenizer_config.json", "a.gguf"])
+def test_a_result_does_not_go_over_a_program_or_a_checkpoint(tmp_path, name):
+    from bringup import files
+    from bringup.errors import BadInput
+
+    (tmp_path / name).write_text("whole")
+    with pytest.raises(BadInput, match="a program, or a file of a checkpoint"):
+        files.writable(tmp_path / name)
+    assert (tmp_path / name).read_text() == "whole"
+    (tmp_path / "result.json").write_text("{}")
+    assert files.writable(tmp_path / "result.json").exists()
