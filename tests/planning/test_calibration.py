@@ -58,7 +58,7 @@ def test_half_of_the_products_calibrate():
 
 def test_at_most_half_of_the_rows_calibrate_and_the_rule_is_by_position():
     rows = [r for r in published() if not r["kind"].startswith("vendor")]
-    assert len(rows) == 18
+    assert len(rows) == 17  # ALLaM n300 optimized ran on one chip
     order = list(dict.fromkeys(r["model"] for r in rows))
     halves = {("n150", "functional"): order[:2], ("n150", "optimized"): order[2:]}
     halves |= {("n300", "functional"): order[2:], ("n300", "optimized"): order[:2]}
@@ -91,7 +91,11 @@ def test_the_errors_that_are_stated():
     held = stored()["held_out"]
     for group in ("n150 products, out of the box", "p150 products, out of the box"):
         assert held[group]["median"] < 0.15
-    assert held["wormhole_b0 step, batch 1"]["median"] < 0.25
+    step = held["wormhole_b0 step, one chip, batch 1"]
+    assert step["median"] <= 0.15
+    assert abs(step["worst"]) <= 0.4
+    assert held["wormhole_b0 step, one chip, batch 32"]["median"] <= 0.15
+    assert held["wormhole_b0 prompt, one chip, batch 1"]["median"] <= 0.15
     assert "batch 1" in calibration.doubt("wormhole_b0")
     assert "batch 1" in calibration.doubt("blackhole")
 
