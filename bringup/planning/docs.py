@@ -79,14 +79,13 @@ def render():
 
 
 def optimised():
-    """The table of optimised files, and which predictions are farthest from published rows."""
-    worst = [
-        f"{row['model']} {row['system']} {kind} ({factor:.2f} times)"
-        for factor, row, kind in beside.farthest(beside.rows())
-    ]
+    """The table of optimised files, and which predictions are farthest from published rows, and why."""
     yield from beside.table()
     yield ""
-    yield f"Farthest from the published row of a file of the same kind, in t/s/u: {'; '.join(worst)}."
+    yield "Farthest from the published row of a file of the same kind, in t/s/u, and why:"
+    yield ""
+    for factor, row, kind in beside.farthest(beside.rows()):
+        yield f"- {row['model']} {row['system']} {kind}, {factor:.2f} times: {beside.why(row, kind)}."
 
 
 def section(hf_id, names):

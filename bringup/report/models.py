@@ -17,7 +17,8 @@ Teacher-forced accuracy of the model files here against their HF models. Written
 `results/*.json`; do not edit. Top-1: the device's best token is the reference's. Top-5: the reference's token is among
 the device's five best. In brackets the Wilson 95 % interval. Rows of the backend `emulator` were computed on a PC with
 a device's numerics as far as they are known; they are not measurements of a board. Predicted: tokens per second and
-user, and the time to the first token of a prompt of 128, of the file at the true size of its model; not measured.
+user, and the time to the first token, of the file at the true size of its model, with a prompt as long as the published
+row's (128 tokens where there is none); not measured.
 Published: what others measured of their own functional or optimised file of that model and system, named here to
 compare (`bringup/planning/published.json`).
 """
