@@ -109,7 +109,9 @@ def why(row, kind):
         return f"the published row was {theirs['note']}"
     if kind == "functional":
         return "theirs starts every program from the host, ours is counted as replayed from a trace"
-    found = [] if "weights" in theirs else ["their weights are interleaved over the banks, ours lie side by side in them"]
+    found = []
+    if "weights" not in theirs:
+        found.append("their weights are interleaved over the banks, ours lie side by side in them")
     if systems.get(row["system"]).chips > 1:
         found.insert(0, "theirs sums over the chips with the library's plain all_reduce, ours with an asynchronous one")
     if "token" not in theirs:

@@ -28,9 +28,9 @@ HERE = Path(__file__).parent
 PROMPT, ANSWER = 128, 50  # tokens of the prompt, and of the answer on average while decoding
 
 # By kind of row: dtypes (None: the model file's), and whether a step is replayed from a trace (else the host dispatches
-# every program). The host reads logits, unless a row says that the token stays on the device. The vendor's "performance"
-# preset has bfloat4_b for two of an MLP's three matrices; its "accuracy" preset, of Llama-3, bfloat8_b everywhere
-# (tt-metal, models/tt_transformers/PERF.md and tt/model_config.py).
+# every program). The host reads logits, unless a row says that the token stays on the device. The vendor's
+# "performance" preset has bfloat4_b for two of an MLP's three matrices; its "accuracy" preset, of Llama-3, bfloat8_b
+# everywhere (tt-metal, models/tt_transformers/PERF.md and tt/model_config.py).
 SETUPS = {
     "functional": (None, False),
     "optimized": (Formats("bfp8", "bfp8", "bfp8"), True),
@@ -46,8 +46,8 @@ START = Rates(
     link_fraction=0.6, gap_seconds=7e-7, call_seconds=5.5e-5, read_bytes_per_second=3e9,
     mesh_read_bytes_per_second=7e7,
 )  # fmt: skip
-# What is not fitted: of a kind of chip, a rate that a source says of just this. ttnn 0.81.1 reads a Blackhole's bank with
-# one core: 55 % of DRAM's rate, with two or three 90 % (tt-metal PR 54242, 2026-08).
+# What is not fitted: of a kind of chip, a rate that a source says of just this. ttnn 0.81.1 reads a Blackhole's bank
+# with one core: 55 % of DRAM's rate, with two or three 90 % (tt-metal PR 54242, 2026-08).
 KNOWN = {"blackhole": {"sharded_fraction": 0.55}}
 FRACTIONS = ("read_fraction", "grid_fraction", "sharded_fraction", "write_fraction", "link_fraction")
 MOST, FACTOR = 0.95, 12
