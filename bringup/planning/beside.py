@@ -117,3 +117,21 @@ def why(row, kind):
     if "token" not in theirs:
         found.append("theirs reads logits on the host at each token")
     return "; ".join(found)
+
+
+def bars(found):
+    """Sentences: how the optimised files stand to 1.3 times the published t/s/u, its TTFT, and 70 % of the bound."""
+    pairs = [(row, row["predicted"]["optimized"], row["published"]["optimized"]) for row in found]
+    pairs = [each for each in pairs if each[2]]
+    name = lambda row: f"{row['model']} {row['system']}"  # noqa: E731
+    factor, least = min((own["tps"] / theirs["tps"], name(row)) for row, own, theirs in pairs)
+    yield f"Optimised over published t/s/u, aimed at 1.3 times: at least {factor:.2f} ({least})."
+    slower = [
+        f"{name(row)} {own['ttft_ms']:.1f} ms, published {theirs['ttft_ms']:.1f}"
+        for row, own, theirs in pairs
+        if own["ttft_ms"] > theirs["ttft_ms"]
+    ]
+    yield f"TTFT, aimed at no longer than published, is longer of {'; '.join(slower) or 'none'}."
+    large = [(row, row["predicted"]["optimized"]) for row in found if row["system"] == "n150" and "7B" in row["model"]]
+    shares = [f"{name(row)} {own['tps'] / own['bound_tps']:.1%}" for row, own in large]
+    yield f"Of what weights alone allow, aimed at 70 % of the 7B models on n150: {', '.join(shares)}."

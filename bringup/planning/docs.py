@@ -80,11 +80,14 @@ def render():
 
 def optimised():
     """The table of optimised files, and which predictions are farthest from published rows, and why."""
+    found = beside.rows()
     yield from beside.table()
+    yield ""
+    yield " ".join(beside.bars(found))
     yield ""
     yield "Farthest from the published row of a file of the same kind, in t/s/u, and why:"
     yield ""
-    for factor, row, kind in beside.farthest(beside.rows()):
+    for factor, row, kind in beside.farthest(found):
         yield f"- {row['model']} {row['system']} {kind}, {factor:.2f} times: {beside.why(row, kind)}."
 
 

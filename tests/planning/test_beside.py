@@ -44,6 +44,27 @@ def test_the_table_sets_predicted_beside_published(known):
     assert max(factor, 1 / factor) == pytest.approx(max(ratios))
 
 
+def test_the_bars_and_the_reasons_are_said_of_the_rows(known):
+    """97.2 t/s/u and 12.5 ms everywhere, of 194.4: the least factor is that of the fastest published row."""
+    found = beside.rows()
+    fastest = max(row["published"]["optimized"]["tps"] for row in found if row["published"]["optimized"])
+    factors, times, shares = beside.bars(found)
+    assert f"at least {97.2 / fastest:.2f} ({LLAMA} n150)" in factors
+    assert times.endswith("is longer of none.")
+    assert shares.count(" 50.0%") == 2
+    of = {(row["model"], row["system"]): row for row in found}
+    assert "all_reduce" not in beside.why(of[LLAMA, "n150"], "optimized")
+    assert beside.why(of[LLAMA, "n300"], "optimized").startswith("theirs sums over the chips")
+    assert "one chip" in beside.why(of["humain-ai/ALLaM-7B-Instruct-preview", "n300"], "optimized")
+    assert all(beside.why(row, kind) for _, row, kind in beside.farthest(found))
+
+
+def test_the_prompt_is_that_of_the_published_row():
+    assert beside.prompt_of(LLAMA, "n150", "optimized") == 55
+    assert beside.prompt_of(LLAMA, "t3000", "functional") == 55  # the other kind's
+    assert beside.prompt_of(LLAMA, "p150", "optimized") == beside.PROMPT
+
+
 def test_models_table_has_both_files_and_the_published_row(known, tmp_path, monkeypatch):
     from bringup.files import PROJECT
     from bringup.report import models
