@@ -111,7 +111,7 @@ def why(row, kind):
         return "theirs starts every program from the host, ours is counted as replayed from a trace"
     found = []
     if "weights" not in theirs:
-        found.append("their weights are interleaved over the banks, ours lie side by side in them")
+        found.append("their weights are interleaved over the banks, ours lie side by side there as choices.json says")
     if systems.get(row["system"]).chips > 1:
         found.insert(0, "theirs sums over the chips with the library's plain all_reduce, ours with an asynchronous one")
     if "token" not in theirs:
@@ -132,6 +132,10 @@ def bars(found):
         if own["ttft_ms"] > theirs["ttft_ms"]
     ]
     yield f"TTFT, aimed at no longer than published, is longer of {'; '.join(slower) or 'none'}."
-    large = [(row, row["predicted"]["optimized"]) for row in found if row["system"] == "n150" and "7B" in row["model"]]
+    large = [
+        (row, row["predicted"]["optimized"])
+        for row in found
+        if row["system"] == systems.NAMES[0] and "7B" in row["model"]
+    ]
     shares = [f"{name(row)} {own['tps'] / own['bound_tps']:.1%}" for row, own in large]
     yield f"Of what weights alone allow, aimed at 70 % of the 7B models on n150: {', '.join(shares)}."

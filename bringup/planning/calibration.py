@@ -46,9 +46,6 @@ START = Rates(
     link_fraction=0.6, gap_seconds=7e-7, call_seconds=5.5e-5, read_bytes_per_second=3e9,
     mesh_read_bytes_per_second=7e7,
 )  # fmt: skip
-# What is not fitted: of a kind of chip, a rate that a source says of just this. ttnn 0.81.1 reads a Blackhole's bank
-# with one core: 55 % of DRAM's rate, with two or three 90 % (tt-metal PR 54242, 2026-08).
-KNOWN = {"blackhole": {"sharded_fraction": 0.55}}
 FRACTIONS = ("read_fraction", "grid_fraction", "sharded_fraction", "write_fraction", "link_fraction")
 MOST, FACTOR = 0.95, 12
 WEIGHTS = {"products": 1, "programs": 1, "models": 4}  # of what is published in the fit
@@ -95,6 +92,11 @@ def key(row):
 
 
 # What was timed -----------------------------------------------------------------------------------------------------
+
+
+def known():
+    """Rates that are not fitted, by kind of chip: a source says of just this."""
+    return json.loads((HERE / "measured.json").read_text())["known"]["rates"]
 
 
 def products():
@@ -267,12 +269,13 @@ class Fit:
     def rates(self, sweeps=40):
         """The `Rates` of each kind of chip, by turns along each; no randomness."""
         names = dict.fromkeys(systems.get(row.system).chip.name for row in self.rows)
-        found = {name: replace(START, **KNOWN.get(name, {})) for name in names}
+        fixed = {name: known().get(name, {}) for name in names}
+        found = {name: replace(START, **fixed[name]) for name in names}
         best = self.error(found)
         for _ in range(sweeps):
             before = best
             for name in names:
-                for rate in (rate for rate in asdict(START) if rate not in KNOWN.get(name, {})):
+                for rate in (rate for rate in asdict(START) if rate not in fixed[name]):
                     for factor in (1.5, 1 / 1.5, 1.1, 1 / 1.1, 1.02, 1 / 1.02):
                         best, found = self._along(name, rate, factor, best, found)
             if before - best < 1e-5:
