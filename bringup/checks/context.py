@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from bringup.errors import BringupError, shown
 
 SECTIONS = ("accuracy", "layers", "modules", "consistency", "texts", "memory", "ops", "predicted")
+MORE = 4  # times the tokens, where those of a check leave a rate open
 PROFILE_TOKENS, PROFILE_STEPS = 48, 16  # of the text that is watched layer by layer: a prompt, and decode steps
 
 
@@ -53,6 +54,14 @@ class Context:
     def reference(self):
         """The HF model's own greedy tokens, and their logits in float32."""
         return self.job.reference()
+
+    @cached_property
+    def longer_reference(self):
+        """The same of four times as many tokens, as far as the cache holds them: where few leave a rate open. None
+        where there are no more, or the text was given."""
+        n = len(self.reference.tokens)
+        more = min(MORE * n, self.job.max_seq_len - len(self.reference.prompt_ids) + 1)
+        return None if self.reference.text_file is not None or more <= n else self.job.reference(new_tokens=more)
 
     @cached_property
     def reference_on_text(self):

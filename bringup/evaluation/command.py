@@ -4,6 +4,7 @@ import argparse
 import json
 
 from bringup import arguments, backends
+from bringup.backends.systems import NAMES
 
 HELP = "teacher-forced accuracy of one model.py against its HF model"
 
@@ -35,7 +36,7 @@ def add_model_arguments(parser, nargs=None):
                         help="HF checkpoint directory, GGUF file or hub id (default: as the path says)")  # fmt: skip
     parser.add_argument("--random-weights", action="store_true", help="a known model's true configuration, no download")
     parser.add_argument("--system", type=arguments.name,
-                        help="n150, n300, t3000 or t3000_1x8 (default: as the path says)")  # fmt: skip
+                        help=f"{', '.join(NAMES)} (default: as the path says)")  # fmt: skip
     backends.add_arguments(parser)
     parser.add_argument("--device_id", type=arguments.board, default=0, metavar="N", help="which board, on one chip")
     parser.add_argument("--max_seq_len", type=arguments.positive, metavar="N",

@@ -176,8 +176,9 @@ class Job:
         """Take the HF model that another job of the same checkpoint has loaded."""
         self._hf_model = other._hf_model
 
-    def reference(self, text_file=None):
-        """What the HF model says: of the text in `text_file` (default: the settings'), else of its own greedy text.
+    def reference(self, text_file=None, new_tokens=None):
+        """What the HF model says: of the text in `text_file` (default: the settings'), else of its own greedy text
+        of `new_tokens` tokens (default: as the settings say).
 
         With `three_way`, the same model in bfloat16 on the same tokens comes with it.
         """
@@ -189,9 +190,9 @@ class Job:
         found = reference.get(
             self.source,
             self.prompt_ids,
-            s.max_new_tokens,
+            new_tokens or s.max_new_tokens,
             eos=self.eos,
-            min_new_tokens=s.min_new_tokens,
+            min_new_tokens=new_tokens or s.min_new_tokens,
             dtype=s.hf_dtype,
             cache_dir=self.cache_dir,
             load=self.hf_model,

@@ -222,6 +222,31 @@ def test_bars(clean, monkeypatch):
     assert "2 predictions are outside the reference's best 100" in outcome.evidence
 
 
+def test_a_rate_that_few_tokens_leave_open_is_measured_over_more(clean, monkeypatch):
+    """21 of 24 right is below 90 %, and its interval reaches beyond it: four times as many tokens decide."""
+    from bringup.checks import accuracy
+
+    context = clean[1]
+    monkeypatch.setitem(context.__dict__, "measured", context.measured | {"top1": 21 / 24})
+    asked, right = [], []
+
+    def measure(model, device, reference):
+        asked.append(len(reference.tokens))
+        return context.measured | {"n": asked[-1], "top1": right.pop() / asked[-1]}
+
+    monkeypatch.setattr(context.job, "measure", measure)
+    monkeypatch.setitem(context.__dict__, "built", (None, None))
+    monkeypatch.setattr(accuracy.layers, "first_divergence", lambda context: (None, None))
+    for hits, status in ((87, "pass"), (86, "fail")):  # of 96: 90.6 and 89.6 %
+        right.append(hits)
+        outcome = accuracy.teacher_forcing(context)
+        assert (outcome.status, asked.pop()) == (status, 96)
+        assert "the first 24 tokens left it open (top-1 87.5%): 96 were asked for" in outcome.evidence
+    monkeypatch.setitem(context.__dict__, "measured", context.measured | {"top1": 12 / 24})
+    assert accuracy.teacher_forcing(context).status == "fail"
+    assert not asked  # half of them is no question of how many
+
+
 def test_another_token_passes_only_where_hf_is_undecided(clean, monkeypatch):
     from bringup.checkpoints import session
     from bringup.checks import accuracy
