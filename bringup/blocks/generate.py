@@ -354,7 +354,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         where = self._ready(tokens, cache)
         results = self._results(self._replayed("step", self.step) if self._tapped is None else self.step())
         self._advance(cache)
-        return [each.reshape(self.max_users, -1)[where] for each in results]
+        return [each.reshape(self.max_users, -1)[where].float() for each in results]
 
     def _ready(self, tokens: torch.Tensor, cache: KVCache) -> list[int]:
         """Room in the cache and the inputs of a step for the next token of each user [B]; the users' rows."""
@@ -429,11 +429,11 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         return Step(cos=cos, sin=sin, by_type=turns, **fields)
 
     def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:
-        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] float32, without the padding."""
+        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] of the device's dtype, without the padding."""
         logits, vocabulary = self.mesh.get(logits)[..., : self.config.vocab_size], self.config.vocab_size
         if logits.shape[-1] != vocabulary:
             raise ValueError(f"logits have {logits.shape[-1]} columns, the vocabulary is {vocabulary}")
-        return logits.float()
+        return logits
 
 
 def soft_cap(x: ttnn.Tensor, cap: float) -> ttnn.Tensor:

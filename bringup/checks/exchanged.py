@@ -2,12 +2,11 @@
 
 import itertools
 import math
-import time
 from statistics import NormalDist
 
 from bringup.files import PROJECT
 
-SECONDS = 20  # of this process, for all pairs: a busy machine asks too; a model whose pairs take longer is not asked
+WORK = 2e11  # weights times tokens, over all passes: some 20 s of two cores; a model that takes more is not asked
 SUSPECTS = 8  # pairs with which the first text is guessed best: a second, long text decides
 TOKENS = 896  # of the second text, beyond its prompt
 GAIN = 0.2  # in the logarithm of the place of a token: on a text of another kind a clean checkpoint gained 0.11
@@ -25,14 +24,12 @@ def find(context):
     if job.tokenizer is None or job.source.random:
         return None
     first = _ids(job.given_text(texts.DEFAULT_PROMPT))
-    _losses(model, first)  # the first run loads and compiles
-    start = time.process_time()
-    before = _losses(model, first)
     pairs = _pairs(model)
     longest = min(TOKENS, getattr(model.config, "max_position_embeddings", TOKENS) - texts.GIVEN_PROMPT_TOKENS)
-    again = (1 + SUSPECTS) * longest / first.shape[1]
-    if longest < 1 or (len(pairs) + again) * (time.process_time() - start) > SECONDS:
+    tokens = (1 + len(pairs)) * first.shape[1] + (1 + SUSPECTS) * longest
+    if longest < 1 or tokens * sum(p.numel() for p in model.parameters()) > WORK:
         return None
+    before = _losses(model, first)
     gains = [(float((before - _exchanged(model, pair, first)).mean()), i) for i, pair in enumerate(pairs)]
     suspects = [pairs[i] for gain, i in sorted(gains, reverse=True)[:SUSPECTS] if gain > 0]
     second = _ids(texts.given_text(SECOND, job.tokenizer, longest, config=model.config))
