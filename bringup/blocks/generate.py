@@ -429,7 +429,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         return Step(cos=cos, sin=sin, by_type=turns, **fields)
 
     def _to_host(self, logits: ttnn.Tensor) -> torch.Tensor:
-        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] of the device's dtype, without the padding."""
+        """[1, 1, rows, vocab / ways] on the chips -> [groups, rows, vocab] as held, without the padding."""
         logits, vocabulary = self.mesh.get(logits)[..., : self.config.vocab_size], self.config.vocab_size
         if logits.shape[-1] != vocabulary:
             raise ValueError(f"logits have {logits.shape[-1]} columns, the vocabulary is {vocabulary}")
