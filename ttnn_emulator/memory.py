@@ -15,14 +15,14 @@ from functools import lru_cache
 from .chips import Banks, Chip
 from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout
 from .enums import Named
-from .errors import DeviceRejects
+from .errors import DeviceRejects, NotEmulated
 from .grid import CoreGrid, CoreRange, CoreRangeSet, plain
 from .shape import TILE, round_up
 from .value import Value
 
 
 class TensorMemoryLayout(Named):
-    INTERLEAVED, HEIGHT_SHARDED, WIDTH_SHARDED, BLOCK_SHARDED = 0, 2, 3, 4
+    INTERLEAVED, HEIGHT_SHARDED, WIDTH_SHARDED, BLOCK_SHARDED, ND_SHARDED = 0, 2, 3, 4, 5
 
 
 class BufferType(Named):
@@ -74,6 +74,8 @@ class MemoryConfig(Value):
     FIELDS = __slots__ = ("memory_layout", "buffer_type", "shard_spec")
 
     def __init__(self, memory_layout=TensorMemoryLayout.INTERLEAVED, buffer_type=BufferType.DRAM, shard_spec=None):
+        if memory_layout is TensorMemoryLayout.ND_SHARDED:
+            raise NotEmulated("ND_SHARDED has no model in the emulator: use shards of two dims")
         self.memory_layout, self.buffer_type, self.shard_spec = memory_layout, buffer_type, shard_spec
 
     def is_sharded(self) -> bool:

@@ -77,7 +77,8 @@ class Namespace(types.ModuleType):
         self.__path__ = []  # `import ttnn.a.b`: what is below it is hung by `attach`
 
     def __getattr__(self, name: str):
-        if not name.startswith("_") and name in library_names().get(self._path, ()):
+        other_chip = "quasar" in self._path  # has names of its own that are as others' and not the same
+        if not other_chip and not name.startswith("_") and name in library_names().get(self._path, ()):
             for place in (self._root, self._root.transformer, self._root.experimental, self._twin()):
                 if name in vars(place):
                     return vars(place)[name]
