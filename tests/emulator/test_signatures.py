@@ -4,6 +4,7 @@
 only), read off the library: an op that is called with a name that none has lists them.
 """
 
+import ast
 import inspect
 from pathlib import Path
 
@@ -78,3 +79,60 @@ def test_forms_that_only_one_op_of_a_family_has(operand):
     )
     assert plain.shape == tanh.shape == (1, 1, 32, 32)
     assert abs(plain - tanh).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: ttnn.matmul(x, x, output_tile=(16, 32)),
+        lambda x: ttnn.linear(x, x, output_tile=(16, 32)),
+        lambda x: ttnn.addmm(x, x, x, output_tile=(16, 32)),
+        lambda x: ttnn.sum(x, -1, fast_and_approximate_mode=True),
+        lambda x: ttnn.layer_norm(x, recip_tensor=x),
+        lambda x: ttnn.layer_norm_pre_all_gather(x, recip_tensor=x),
+        lambda x: ttnn.rms_norm_pre_all_gather(x, fast_and_approximate_mode=True),
+        lambda x: ttnn.sigmoid(x, vector_mode=2),
+        lambda x: ttnn.scale_mask_softmax(x, 1.0, x, is_causal_mask=True),
+        lambda x: ttnn.scale_mask_softmax_in_place(x, 1.0, x, is_causal_mask=True),
+        lambda x: ttnn.transformer.attention_softmax(x, causal_mask=True),
+        lambda x: ttnn.transformer.attention_softmax_(x, attention_mask=x, causal_mask=True),
+    ],
+)
+def test_an_argument_that_would_change_values_and_has_no_model_is_not_taken_in_silence(operand, call):
+    with pytest.raises(ttnn.NotEmulated, match="has no model in the emulator"):
+        call(operand)
+
+
+#: What ops take and do not look at: it says where and how a result is made, or what lies in padding that no op reads.
+WHERE_AND_HOW = {
+    "sub_core_grids", "sub_device_id", "subdevice_id", "core_grid", "use_multicore", "use_low_perf", "use_2d_core_grid",
+    "keep_l1_aligned", "enable_secondary_dm", "barrier_semaphore", "chunks_per_sync", "num_workers_per_link",
+    "num_buffers_per_channel", "use_l1_small_for_semaphores", "topology", "blocking", "cq_id", "skip_padding_fill",
+    "reshape_tile_mode", "pad_value", "fill_value", "cache_file_name", "cache_dump_mode", "enable_bfloat_opt",
+}  # fmt: skip
+#: Of one op each: no arithmetic there, the library looks at it neither, or it is what the op makes anyway.
+ALONE = {
+    ("reduce_scatter_minimal_async", "compute_kernel_config"), ("clone", "compute_kernel_config"),
+    ("paged_update_cache", "compute_kernel_config"), ("paged_fused_update_cache", "compute_kernel_config"),
+    ("paged_fill_cache", "compute_kernel_config"), ("update_cache", "compute_kernel_config"),
+    ("deepseek_moe_fast_reduce_nc", "compute_kernel_config"), ("ema", "compute_kernel_config"),
+    ("dump_tensor", "mode"), ("tilize", "tile"), ("from_torch", "tile"), ("from_torch", "preserve_nan_values"),
+    ("to_torch", "device"), ("embedding", "padding_idx"), ("nlp_create_qkv_heads_decode", "memory_config"),
+    ("nlp_concat_heads_decode", "memory_config"), ("softmax_in_place", "program_config"),
+    ("scale_mask_softmax_in_place", "program_config"), ("attention_softmax", "program_config"),
+    ("attention_softmax_", "program_config"), ("attention_softmax_", "memory_config"), ("topk", "sorted"),
+    ("topk", "stable"), ("sort", "stable"), ("call", "correction"), ("chunk_gated_delta_rule", "eye"),
+    ("chunk_gated_delta_rule", "tril"), ("chunk_gated_delta_rule", "ones"), ("chunk_gated_delta_rule", "masks"),
+}  # fmt: skip
+
+
+def test_no_other_argument_of_an_op_is_ignored():
+    ignored = set()
+    for path in (Path(ttnn.__file__).parent / "ops").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and any(ast.unparse(d).startswith("op(") for d in node.decorator_list):
+                read = {name.id for line in node.body for name in ast.walk(line) if isinstance(name, ast.Name)}
+                arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                ignored |= {(node.name, a.arg) for a in arguments if a.arg not in read and "locals" not in read}
+    assert len(ignored) > 50
+    assert {each for each in ignored if each[1] not in WHERE_AND_HOW} == ALONE

@@ -369,7 +369,11 @@ def sigmoid(
     Source    recorded contract, op `ttnn.sigmoid`
     """
     fast = mode is SigmoidMode.FastApproximate and input_tensor.dtype is not float32
-    refuse_unmodelled("ttnn.sigmoid", mode=None if fast or mode is SigmoidMode.Accurate else mode)
+    whole = vector_mode == 4  # of every face of a tile
+    refuse_unmodelled(
+        "ttnn.sigmoid", mode=None if fast or mode is SigmoidMode.Accurate else mode,
+        vector_mode=None if whole else vector_mode,
+    )  # fmt: skip
     params = {"fast_and_approximate_mode": True} if fast else None
     return apply_unary("ttnn.sigmoid", "sigmoid", "SIGMOID", NONE, input_tensor, memory_config, output_tensor, params)
 

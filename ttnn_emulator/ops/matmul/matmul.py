@@ -20,7 +20,7 @@ from ...launch import finish
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics.rows import Slices
 from ...op import op, refuse_unmodelled
-from ...tensor import Tensor, TensorSpec, spec
+from ...tensor import Tensor, TensorSpec, Tile, spec
 from ...warning import check_fidelity
 from ..eltwise.elementwise import add, multiply
 from ..eltwise.fused import activation as fused_activation
@@ -28,6 +28,11 @@ from ..eltwise.fused import fuse
 from .operands import Call, Operands, Sizes, check_on_device, checked
 from .plan import Plan, check_clash
 from .program import planned
+
+
+def _unlike(tile):
+    """A result's tile that is not the one which comes out anyway, 32x32."""
+    return None if isinstance(tile, Tile) else tile
 
 
 @op("ttnn.matmul")
@@ -48,7 +53,9 @@ def matmul(
     Raises    sizes that do not match, program configs that do not fit the operands, the grid or L1
     Source    recorded contract, op `ttnn.matmul`
     """
-    refuse_unmodelled("ttnn.matmul", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes)
+    refuse_unmodelled(
+        "ttnn.matmul", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, output_tile=_unlike(output_tile)
+    )
     return _matmul(
         "ttnn.matmul", input_tensor_a, input_tensor_b, None, transpose_a, transpose_b, memory_config, dtype,
         program_config,
@@ -74,8 +81,9 @@ def linear(
     Source    recorded contract, op `ttnn.linear`
     """
     refuse_unmodelled(
-        "ttnn.linear", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, in0_column_offset=in0_column_offset
-    )
+        "ttnn.linear", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, in0_column_offset=in0_column_offset,
+        output_tile=_unlike(output_tile),
+    )  # fmt: skip
     return _matmul(
         "ttnn.linear", input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype,
         program_config,
@@ -96,7 +104,7 @@ def addmm(
     Dtypes    as matmul
     Source    recorded contract, op `ttnn.addmm`
     """
-    refuse_unmodelled("ttnn.addmm", optional_output_tensor=optional_output_tensor)
+    refuse_unmodelled("ttnn.addmm", optional_output_tensor=optional_output_tensor, output_tile=_unlike(output_tile))
 
     y = matmul(
         mat1_tensor, mat2_tensor, memory_config=memory_config, dtype=dtype, program_config=program_config,

@@ -12,7 +12,7 @@ from ...dtypes import NAME, DataType, Layout, bfloat16, cpp, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import launch, on_device
 from ...memory import MemoryConfig
-from ...op import described, op
+from ...op import described, op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor, spec
 from .normalization import FLOAT_INPUTS, check_dtype
@@ -40,6 +40,7 @@ def partial_norm(function: str, doc: str, sums: int):
         memory_config: MemoryConfig | None = None, use_2d_core_grid: bool | None = None, recip_tensor=None,
         fast_and_approximate_mode: bool = False,
     ) -> Tensor:  # fmt: skip
+        refuse_unmodelled(full, recip_tensor=recip_tensor, fast_and_approximate_mode=fast_and_approximate_mode)
         x = on_device(input_tensor)
         if x.layout is not Layout.TILE:
             raise DeviceRejects("Only tilized inputs supported.")

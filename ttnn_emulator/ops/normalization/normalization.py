@@ -18,7 +18,7 @@ from ...grid import num_cores_to_corerangeset
 from ...launch import launch, on_device
 from ...memory import MemoryConfig, ShardOrientation, extent
 from ...numerics.rows import Slices
-from ...op import op
+from ...op import op, refuse_unmodelled
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
 from ..core.sharding import BLOCK, HEIGHT, unspecified
@@ -64,6 +64,7 @@ def layer_norm(
     Dtypes    as rms_norm
     Source    recorded contract, op `ttnn.layer_norm`
     """
+    refuse_unmodelled("ttnn.layer_norm", recip_tensor=recip_tensor)
     return _norm(
         "layer_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
         compute_kernel_config,

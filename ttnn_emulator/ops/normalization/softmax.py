@@ -12,7 +12,7 @@ from ...dtypes import NAME, Layout, float32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import launch, on_device, update, view
 from ...memory import MemoryConfig
-from ...op import op
+from ...op import op, refuse_unmodelled
 from ...shape import TILE
 from ...tensor import Tensor
 from ...warning import check_fidelity
@@ -109,6 +109,7 @@ def scale_mask_softmax(
     Dtypes    bfloat16, float32, bfloat8_b; kept
     Source    ttnn 0.81.1: asked dtype by dtype
     """
+    refuse_unmodelled("ttnn.scale_mask_softmax", is_causal_mask=is_causal_mask)
     x = on_device(input_tensor)
     tall = check_mask(x, scale, mask)
     out = result(x.spec.shape, x.dtype, Layout.TILE, memory_config or x.spec.memory_config)
@@ -130,6 +131,7 @@ def scale_mask_softmax_in_place(
     Dtypes    bfloat16, float32, bfloat8_b; kept
     Source    ttnn 0.81.1: asked dtype by dtype
     """
+    refuse_unmodelled("ttnn.scale_mask_softmax_in_place", is_causal_mask=is_causal_mask)
     x = on_device(input_tensor)
     tall = check_mask(x, scale, mask)
     run, attrs = _softmax(x, -1, compute_kernel_config, numeric_stable, scale, tall)
@@ -206,6 +208,7 @@ def attention_softmax(
     Dtypes    bfloat16, float32, bfloat8_b; kept (the library takes uint32 and int32 too)
     Source    ttnn 0.81.1: asked dtype by dtype
     """
+    refuse_unmodelled("ttnn.transformer.attention_softmax", causal_mask=causal_mask)
     scale = None if head_size is None else head_size**-0.5
     if attention_mask is not None:
         return scale_mask_softmax(tensor, scale, attention_mask, memory_config=memory_config)
@@ -225,6 +228,7 @@ def attention_softmax_(
     Dtypes    bfloat16, float32, bfloat8_b; kept
     Source    ttnn 0.81.1: the binding's arguments; not in the recorded contract
     """
+    refuse_unmodelled("ttnn.transformer.attention_softmax_", causal_mask=causal_mask)
     if attention_mask is None:
         raise DeviceRejects(
             "Cannot apply divide by sqrt(head_size) using in-place version when attention_mask is not set."

@@ -155,7 +155,8 @@ def reduction(name: str, doc: str):
         correction: bool | None = None,
         sub_core_grids=None, fast_and_approximate_mode: bool = False, output_layout: Layout | None = None,
     ) -> Tensor:  # fmt: skip
-        refuse_unmodelled(f"ttnn.{name}", output_layout=output_layout)
+        fast = fast_and_approximate_mode
+        refuse_unmodelled(f"ttnn.{name}", output_layout=output_layout, fast_and_approximate_mode=fast)
         return _reduce(
             name, lambda *args: getattr(numerics.now(), name)(*args), check_generic, input_tensor, dim, keepdim,
             memory_config,
