@@ -208,3 +208,13 @@ def test_a_part_that_some_layers_lack_is_told_once_and_only_of_itself():
     found = [str(gap) for gap in covered.gaps(AutoConfig.for_model("jamba"))]
     assert sum("mamba" in gap for gap in found) == 1
     assert len("\n".join(found)) < 4000
+
+
+def test_gaps_can_be_asked_for_in_a_process_that_has_chosen_no_backend():
+    code = (
+        "from transformers import LlamaConfig; from bringup.new import covered; "
+        "print(covered.gaps(LlamaConfig(hidden_size=128, intermediate_size=256, num_hidden_layers=2, "
+        "num_attention_heads=4, num_key_value_heads=2, vocab_size=1024)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, timeout=300)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr[-2000:]
