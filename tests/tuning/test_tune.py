@@ -15,7 +15,15 @@ from bringup.tuning import candidates, trials, tune
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/meta-llama/Llama-3.2-1B/n150/optimized/model.py"
 TINY = ROOT / "checkpoints/tiny-llama"
-SHIPPED = json.loads(MODEL.with_name("choices.json").read_text())
+#: Where the searches begin, whatever is shipped: all in bfloat8_b, in the banks, with products in HiFi3.
+BEGIN = json.loads(MODEL.with_name("choices.json").read_text()) | {
+    "weights": dict.fromkeys(candidates.GROUPS, "bfloat8_b"),
+    "cache": "bfloat8_b",
+    "fidelity": dict.fromkeys(itertools.chain(*candidates.GROUPS.values()), "HiFi3"),
+    "sharded": [*itertools.chain(*candidates.GROUPS.values())],
+    "sdpa": "HiFi3",
+    "cores": 32,
+}
 BITS = {"bfloat16": 16, "bfloat8_b": 8.5, "bfloat4_b": 4.5}
 PHASES = {"HiFi3": 3, "HiFi2": 2, "LoFi": 1}
 SIZES = {"attention": 3, "up": 8, "mlp": 4, "head": 6}
@@ -57,14 +65,14 @@ def test_neighbours_and_structures_differ_from_where_they_begin_and_are_choices(
     backends.activate("emulator")
     from bringup.blocks.optimized import Choices
 
-    near = [*candidates.neighbours(SHIPPED), *candidates.structures(SHIPPED, 64, 2), candidates.finest(SHIPPED)]
+    near = [*candidates.neighbours(BEGIN), *candidates.structures(BEGIN, 64, 2), candidates.finest(BEGIN)]
     keys = [candidates.key(data) for data in near]
-    assert candidates.key(SHIPPED) not in keys
+    assert candidates.key(BEGIN) not in keys
     assert len(set(keys)) == len(keys)
     for data in near:
         assert Choices.of_data(data).as_data() == data
-    assert {data["asynchronous"] for data in candidates.structures(SHIPPED, 64, 1)} == {SHIPPED["asynchronous"]}
-    assert max(data["cores"] for data in candidates.structures(SHIPPED, 110, 1)) == 110
+    assert {data["asynchronous"] for data in candidates.structures(BEGIN, 64, 1)} == {BEGIN["asynchronous"]}
+    assert max(data["cores"] for data in candidates.structures(BEGIN, 110, 1)) == 110
 
 
 # The search, with costs that are known --------------------------------------------------------------------------------
@@ -121,7 +129,7 @@ def known(monkeypatch, worse_in_exact):
 
 def fastest(bound):
     """Seconds of the fastest within the bound by brute force over the formats, each product at its better place."""
-    base = candidates.changed(SHIPPED, cores=16)
+    base = candidates.changed(BEGIN, cores=16)
     tables = []
     for part, values in candidates.parts(base).items():
         products = candidates.GROUPS.get(part, ())
@@ -158,7 +166,7 @@ def _copy(folder):
     for kind in ("functional", "optimized"):
         (place / kind).mkdir(parents=True, exist_ok=True)
         (place / kind / "model.py").write_text((MODEL.parents[1] / kind / "model.py").read_text())
-    (place / "optimized/choices.json").write_text(json.dumps(SHIPPED))
+    (place / "optimized/choices.json").write_text(json.dumps(BEGIN))
     return place / "optimized/model.py"
 
 
@@ -174,9 +182,9 @@ def test_what_is_there_is_not_run_again(known, tmp_path, capsys):
 
 
 def test_a_spent_budget_still_ends_in_a_choice_that_holds(known, tmp_path, capsys):
-    assert run(tmp_path, "--budget", 0, "--bound-top1", 5) == 0
+    assert run(tmp_path, "--budget", 0, "--bound-top1", 5, model=_copy(tmp_path)) == 0
     assert "the budget was spent" in capsys.readouterr().out
-    assert json.loads((tmp_path / "choices.json").read_text()) == SHIPPED
+    assert json.loads((tmp_path / "choices.json").read_text()) == BEGIN
 
 
 @pytest.mark.parametrize("worse_in_exact", [0.5])
@@ -218,19 +226,19 @@ def lab(tmp_path_factory):
 
 
 def test_the_time_of_all_layers_is_that_of_one_and_of_one_more(lab):
-    whole, (sum_of_layers,) = lab.full(SHIPPED), lab.times([SHIPPED], "one")
+    whole, (sum_of_layers,) = lab.full(BEGIN), lab.times([BEGIN], "one")
     for phase in ("prompt", "step"):
         assert sum_of_layers[phase] == pytest.approx(whole[phase], rel=1e-6)
 
 
 def test_fewer_bytes_are_faster_and_farther_and_what_is_refused_is_said(lab):
-    coarse = candidates.of_group(SHIPPED, "up", "bfloat4_b", "LoFi")
-    fine, small = lab.times([SHIPPED, coarse], "two")
+    coarse = candidates.of_group(BEGIN, "up", "bfloat4_b", "LoFi")
+    fine, small = lab.times([BEGIN, coarse], "two")
     assert small["step"] < fine["step"]
-    near, far = lab.accuracies([candidates.finest(SHIPPED), coarse], "two")
+    near, far = lab.accuracies([candidates.finest(BEGIN), coarse], "two")
     assert far["kl_mean"] > 3 * near["kl_mean"]
     assert lab.accuracies([trials.FUNCTIONAL], "functional")[0]["n"] == 8
-    none = lab.times([candidates.changed(SHIPPED, cores=0)], "none")[0]
+    none = lab.times([candidates.changed(BEGIN, cores=0)], "none")[0]
     assert "refused" in none
     assert trials.seconds(none) == float("inf")
 
