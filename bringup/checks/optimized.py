@@ -1,6 +1,5 @@
 """What an optimised file owes the functional one beside it: as near to HF, as long contexts, as many users; faster."""
 
-import gc
 from dataclasses import replace
 
 from bringup.checks.outcome import skipped, verdict
@@ -55,20 +54,12 @@ def accuracy(context, other):
 
 def _functional(context, other, references):
     """What the functional file gives of each reference, with the same checkpoint, on chips of its own."""
-    from bringup import backends
     from bringup.backends import model_files
     from bringup.evaluation.run import Job
 
     job = Job(replace(context.job.settings, model_py=str(other), system=model_files.describe(other).system))
     job.share(context.job)
-    with backends.open_system(job.system) as device:
-        with blame(other, "building the functional file"):
-            model = job.model_file.build_model(job.hf_model(), device, job.max_seq_len)
-        job.seconds_build = 0.0
-        found = [job.measure(model, device, reference) for reference in references]
-        del model
-        gc.collect()
-    return found
+    return job.measure_built(references)
 
 
 def tokens_on_device(context, other):

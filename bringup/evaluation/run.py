@@ -309,6 +309,17 @@ class Job:
                 result["bf16"] = bf16.figures() | {"positions": bf16.positions()}
         return result
 
+    def measure_built(self, references, **options):
+        """What `measure` gives of each reference, by a model built with these options on chips of its own."""
+        with backends.open_system(self.system) as device:
+            with blame(self.model_file.path, "building the model"):
+                model = self.model_file.build_model(self.hf_model(), device, self.max_seq_len, **options)
+            self.seconds_build = 0.0
+            results = [self.measure(model, device, reference) for reference in references]
+            del model  # before the device closes
+            gc.collect()
+        return results
+
     def facts(self):
         """What was run, for the record."""
         s = self.settings

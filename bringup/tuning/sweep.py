@@ -262,15 +262,7 @@ def accuracy(job, point):
 
 def teacher_forced(job, point):
     """`Job.measure` of the model built as the point says."""
-    from bringup.errors import blame
     from bringup.planning.spec_run import precision_option
 
-    reference = job.reference()
     option = precision_option(job.model_file, _formats(point), settings_of(point))
-    with backends.open_system(job.system) as device:
-        with blame(job.model_file.path, "building the model"):
-            model = job.model_file.build_model(job.hf_model(), device, job.max_seq_len, **option)
-        job.seconds_build = 0.0
-        result = job.measure(model, device, reference)
-        del model
-    return result
+    return job.measure_built([job.reference()], **option)[0]

@@ -157,7 +157,6 @@ def write_accuracy(common, config, name, path):
 def _accuracy(common, name):
     from bringup import backends
     from bringup.backends import model_files
-    from bringup.errors import blame
     from bringup.planning.spec_run import precision_option
 
     if name == FUNCTIONAL:
@@ -170,14 +169,8 @@ def _accuracy(common, name):
         _jobs[common] = fresh
     job, settings = _jobs[common], settings_of(name)
     backends.activate(common.backend, job.system, common.numerics)
-    reference = job.reference()
     option = precision_option(job.model_file, None, settings)
-    with backends.open_system(job.system) as device:
-        with blame(job.model_file.path, "building the model"):
-            model = job.model_file.build_model(job.hf_model(), device, job.max_seq_len, **option)
-        job.seconds_build = 0.0
-        result = job.measure(model, device, reference)
-        del model
+    (result,) = job.measure_built([job.reference()], **option)
     return {figure: result[figure] for figure in FIGURES}
 
 
