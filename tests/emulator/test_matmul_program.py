@@ -9,8 +9,8 @@ import pathlib
 
 import pytest
 import torch
-import ttnn
 
+import ttnn_emulator as ttnn
 from ttnn_emulator import dtypes
 from ttnn_emulator.chips.wormhole import WORMHOLE
 from ttnn_emulator.ops.matmul.operands import Sizes
