@@ -95,6 +95,7 @@ def test_the_errors_that_are_stated():
     assert step["median"] <= 0.15
     assert abs(step["worst"]) <= 0.4
     assert held["wormhole_b0 step, one chip, batch 32"]["median"] <= 0.15
+    assert held["wormhole_b0 step, several chips, batch 1"]["median"] <= 0.15
     assert held["wormhole_b0 prompt, one chip, batch 1"]["median"] <= 0.15
     assert "batch 1" in calibration.doubt("wormhole_b0")
     assert "batch 1" in calibration.doubt("blackhole")

@@ -20,19 +20,14 @@ from ...launch import finish
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics.rows import Slices
 from ...op import op, refuse_unmodelled
-from ...tensor import Tensor, TensorSpec, Tile, spec
+from ...tensor import Tensor, TensorSpec, spec
 from ...warning import check_fidelity
 from ..eltwise.elementwise import add, multiply
 from ..eltwise.fused import activation as fused_activation
 from ..eltwise.fused import fuse
-from .operands import Call, Operands, Sizes, check_on_device, checked
+from .operands import Call, Operands, Sizes, check_on_device, checked, other_tile
 from .plan import Plan, check_clash
 from .program import planned
-
-
-def _unlike(tile):
-    """A result's tile that is not the one which comes out anyway, 32x32."""
-    return None if isinstance(tile, Tile) else tile
 
 
 @op("ttnn.matmul")
@@ -54,7 +49,7 @@ def matmul(
     Source    recorded contract, op `ttnn.matmul`
     """
     refuse_unmodelled(
-        "ttnn.matmul", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, output_tile=_unlike(output_tile)
+        "ttnn.matmul", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, output_tile=other_tile(output_tile)
     )
     return _matmul(
         "ttnn.matmul", input_tensor_a, input_tensor_b, None, transpose_a, transpose_b, memory_config, dtype,
@@ -82,7 +77,7 @@ def linear(
     """
     refuse_unmodelled(
         "ttnn.linear", global_cb=global_cb, prefetcher_pipes=prefetcher_pipes, in0_column_offset=in0_column_offset,
-        output_tile=_unlike(output_tile),
+        output_tile=other_tile(output_tile),
     )  # fmt: skip
     return _matmul(
         "ttnn.linear", input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype,
@@ -104,7 +99,7 @@ def addmm(
     Dtypes    as matmul
     Source    recorded contract, op `ttnn.addmm`
     """
-    refuse_unmodelled("ttnn.addmm", optional_output_tensor=optional_output_tensor, output_tile=_unlike(output_tile))
+    refuse_unmodelled("ttnn.addmm", optional_output_tensor=optional_output_tensor, output_tile=other_tile(output_tile))
 
     y = matmul(
         mat1_tensor, mat2_tensor, memory_config=memory_config, dtype=dtype, program_config=program_config,

@@ -18,10 +18,11 @@ from ...launch import launch, on_device
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, round_up
-from ...tensor import Tensor, Tile, spec
+from ...tensor import Tensor, spec
 from ...warning import check_fidelity
 from ..core.buffers import buffers_end, check_room
 from ..eltwise.fused import activation, fuse
+from .operands import other_tile
 
 _DEFAULT = numerics.default_config("sparse_matmul")
 
@@ -93,8 +94,7 @@ def sparse_matmul(
     Source    recorded contract and vectors, op `ttnn.sparse_matmul`
     """
     name = "ttnn.sparse_matmul"
-    plain = isinstance(output_tile, Tile)  # 32x32, the only one that there is: what comes out anyway
-    refuse_unmodelled(name, output_tile=None if plain else output_tile, global_cb=global_cb)
+    refuse_unmodelled(name, output_tile=other_tile(output_tile), global_cb=global_cb)
     a, b, counts = on_device(input_tensor_a), on_device(input_tensor_b), on_device(sparsity)
     _want(core_grid is None, "Cannot use both user core grid/coordinates and a program config")
     for label, t in (("A", a), ("B", b)):

@@ -150,7 +150,8 @@ def norm_of_all(case, which, flat):
             )
             yield words, case.by_head(own_mean.flatten(1) * weight)
     for words, value in others.items():
-        yield f"{which} with {name}{' ' * (words[0] != chr(39))}{words}", case.by_head(rms * value)
+        said = f"{name}{words}" if words.startswith("'") else f"{name} {words}"
+        yield f"{which} with {said}", case.by_head(rms * value)
 
 
 def head_norm(case, which, q):
