@@ -316,6 +316,25 @@ def close_system(system, device):
         ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
 
 
+def take_zeros_as_they_are():
+    """`ttnn.from_torch` without a copy on the host of one zero that is expanded (`random_weights.zeros`): it is given
+    pages that nobody has written instead, which take no memory. The library copies such a tensor element by element."""
+    import numpy as np
+    import torch
+    import ttnn
+
+    from_torch = ttnn.from_torch
+
+    def light(tensor, *args, **kwargs):
+        expanded = isinstance(tensor, torch.Tensor) and tensor.numel() > 1 and not any(tensor.stride())
+        if expanded and tensor.view(-1)[0] == 0:
+            pages = np.zeros(tensor.numel() * tensor.element_size(), np.uint8)
+            tensor = torch.from_numpy(pages).view(tensor.dtype).view(tensor.shape)
+        return from_torch(tensor, *args, **kwargs)
+
+    ttnn.from_torch = light
+
+
 # A process of its own
 
 

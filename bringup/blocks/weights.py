@@ -29,15 +29,15 @@ class Banked(NamedTuple):
 
 def column(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
     """[out, in] -> per chip [1, 1, in, out / ways]; the outputs are padded with zeros to whole tiles per chip."""
-    if (multiple := _multiple(mesh, dtype)) > 1:
-        weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % multiple))
+    if short := -weight.shape[0] % _multiple(mesh, dtype):
+        weight = F.pad(weight, (0, 0, 0, short))
     return _put(weight, mesh, dtype, COLUMN)
 
 
 def row(weight: torch.Tensor, mesh: Mesh, dtype) -> ttnn.Tensor:
     """[out, in] -> per chip [1, 1, in / ways, out]; the inputs are padded with zeros to whole tiles per chip."""
-    if (multiple := _multiple(mesh, dtype)) > 1:
-        weight = F.pad(weight, (0, -weight.shape[1] % multiple))
+    if short := -weight.shape[1] % _multiple(mesh, dtype):
+        weight = F.pad(weight, (0, short))
     return _put(weight, mesh, dtype, ROW)
 
 
