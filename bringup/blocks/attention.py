@@ -4,13 +4,14 @@ A prompt is one user's: its keys and values go to that user's part of the cache.
 32 users, who may be at different positions.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import ttnn
 
 from bringup.blocks import weights
 from bringup.blocks.cache import Rows
+from bringup.blocks.hf import named
 from bringup.blocks.norm import CutRMSNorm, HeadNorm, epsilon
 from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
@@ -20,6 +21,7 @@ MAX_CHUNK = 128  # of the flash attention: 512 x head_dim 128 is beyond a core's
 MASKED = -1e9  # of a score that is not to be seen
 #: HF's names of what stands where.
 OUTPUT = ("o_proj", "dense", "out_proj")
+GATES = ("gate_proj", "g_proj")
 NORMS = {"q_norm": ("q_norm", "q_layernorm", "query_layernorm"), "k_norm": ("k_norm", "k_layernorm", "key_layernorm")}
 
 
@@ -218,7 +220,8 @@ class SubNormAttention(Attention):
 class GatedAttention(Attention):
     """What the heads give is multiplied by sigmoid(gate(x)) before the output projection: Qwen3-Next's.
 
-    HF has the gate's rows in q_proj, behind those of each head of q.
+    HF has the gate's rows in q_proj, behind those of each head of q, or in a projection of its own, which may have one
+    row for a whole head.
     """
 
     def __init__(self, hf_attention: torch.nn.Module, config, cache, mesh: Mesh, precision: Precision, **more):
@@ -251,31 +254,34 @@ def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear, 
         parts = [Linear(*part) for part in zip(fused.weight.split(rows), biases, strict=True)]
     else:
         parts = [Linear(p.weight, p.bias) for p in (hf_attention.q_proj, hf_attention.k_proj, hf_attention.v_proj)]
-        if is_gated(hf_attention, config):
+        if _holds_gate(hf_attention, config):
             parts[0] = _of_query(hf_attention.q_proj, config, 0)
     q, k, v = parts
     return q, k, v, Linear(out.weight, out.bias)
 
 
 def is_gated(hf_attention: torch.nn.Module, config) -> bool:
-    """Does HF's q_proj give twice what its heads take?"""
+    """Is there a gate, or does HF's q_proj give twice what its heads take?"""
+    return named(hf_attention, GATES) is not None or _holds_gate(hf_attention, config)
+
+
+def _holds_gate(hf_attention: torch.nn.Module, config) -> bool:
     q_proj = getattr(hf_attention, "q_proj", None)
     return q_proj is not None and len(q_proj.weight) == 2 * config.num_attention_heads * config.head_dim
 
 
 def output_gate(hf_attention: torch.nn.Module, config) -> Linear:
-    """The second half of each head's rows in q_proj."""
-    return _of_query(hf_attention.q_proj, config, 1)
+    """A row for each value of the heads: HF's own gate, or the second half of each head's rows in q_proj."""
+    gate = named(hf_attention, GATES)
+    if gate is None:
+        return _of_query(hf_attention.q_proj, config, 1)
+    times = config.num_attention_heads * config.head_dim // len(gate.weight)
+    return Linear(*(p if p is None else p.repeat_interleave(times, 0) for p in (gate.weight, gate.bias)))
 
 
 def _of_query(q_proj: torch.nn.Linear, config, which: int) -> Linear:
     rows = lambda p: None if p is None else p.unflatten(0, (-1, 2, config.head_dim))[:, which].flatten(0, 1)  # noqa: E731
     return Linear(rows(q_proj.weight), rows(q_proj.bias))
-
-
-def named(hf_module: torch.nn.Module, names: tuple[str, ...]) -> Any:
-    """HF's submodule that has one of the names, or None."""
-    return next((found for name in names if (found := getattr(hf_module, name, None)) is not None), None)
 
 
 class SoftCappedAttention(Attention):

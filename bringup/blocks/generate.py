@@ -19,7 +19,7 @@ from bringup.blocks.config import check_window
 from bringup.blocks.memory import check_fits
 from bringup.blocks.parallel import TILE, USERS, Mesh, round_up
 from bringup.blocks.precision import Precision
-from bringup.blocks.rope import RopeTables, layer_types
+from bringup.blocks.rope import RopeTables, layer_types, rotary_of
 from bringup.blocks.state import Tokens
 
 
@@ -102,7 +102,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self.cache = check_fits(hf_model, config, max_seq_len, mesh, precision)
         self.cache.open(mesh)
         self.cache_len = self.cache.length
-        rotary = hf_model.model.rotary_emb
+        rotary = rotary_of(hf_model.model)
         self.ropes = {
             layer_type: RopeTables(rotary, hf_model.config, self.cache_len, mesh, config, layer_type)
             for layer_type in layer_types(rotary, hf_model.config)

@@ -1,4 +1,6 @@
-"""What the arguments of an HF causal LM's forward mean on a device that keeps the users' keys itself."""
+"""What HF's names and the arguments of its forward mean on a device that keeps the users' keys itself."""
+
+from typing import Any
 
 import torch
 from transformers.loss.loss_utils import ForCausalLMLoss
@@ -8,6 +10,11 @@ _REFUSED = {
     "inputs_embeds": "the token table is on the device, which takes input_ids",
     "output_attentions": "the attention kernel keeps no weights",
 }
+
+
+def named(hf_module: torch.nn.Module, names: tuple[str, ...]) -> Any:
+    """What HF's module has by the first of these names that it has, or None."""
+    return next((found for name in names if (found := getattr(hf_module, name, None)) is not None), None)
 
 
 def check_arguments(kwargs: dict):

@@ -9,15 +9,16 @@ import torch
 import ttnn
 
 from bringup.blocks import weights
-from bringup.blocks.attention import named
+from bringup.blocks.hf import named
 from bringup.blocks.norm import CutRMSNorm, epsilon
 from bringup.blocks.parallel import TILE, Mesh, round_up
 from bringup.blocks.precision import Precision
 
 #: HF's names of what stands where.
+GATE_UP = ("gate_up_proj", "input_linear")  # one matrix
 GATE = ("gate_proj", "w1")
 UP = ("up_proj", "fc1", "c_fc", "dense_h_to_4h", "w3")
-DOWN = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2")
+DOWN = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "output_linear")
 _GELU, _TANH = [ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, 0.0)], [ttnn.UnaryOpType.GELU_TANH]
 #: HF's activations by the vector unit's functions, one after the other.
 ACTIVATIONS = {
@@ -72,9 +73,9 @@ class GatedMLP(MLP):
 
     def halves(self, hf_mlp: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Weight and bias of gate and of up, which may be one matrix, one after the other."""
-        if not hasattr(hf_mlp, "gate_up_proj"):
+        fused = named(hf_mlp, GATE_UP)
+        if fused is None:
             return [(p.weight, p.bias) for p in (named(hf_mlp, GATE), named(hf_mlp, UP))]
-        fused = hf_mlp.gate_up_proj
         biases = [None] * 2 if fused.bias is None else fused.bias.chunk(2)
         return list(zip(fused.weight.chunk(2), biases, strict=True))
 

@@ -8,10 +8,11 @@ import torch
 import ttnn
 
 from bringup.blocks import weights
+from bringup.blocks.hf import named
 from bringup.blocks.mlp import GatedMLP
 from bringup.blocks.parallel import TILE, Mesh, round_up
 from bringup.blocks.precision import Precision
-from bringup.blocks.router import Router, Routing
+from bringup.blocks.router import SHARED, Router, Routing
 
 PIECE_BYTES = 192 << 20  # of what all experts of a chip make of one piece of a prompt
 MOST = 256  # rows of a piece: more of gpt-oss's 2880 columns are beyond a core's L1 (ttnn 0.81.1)
@@ -162,20 +163,21 @@ def stacks(hf_experts) -> tuple[torch.Tensor, ...]:
 
 
 class MixtureOfExperts(torch.nn.Module):
-    """x [1, 1, rows, hidden] -> the same: what the chosen experts make of each row, and the shared ones of all."""
+    """x [1, 1, rows, hidden] -> the same: what the chosen experts make of each row, and the shared ones of all.
+
+    `averaged`: the mean of the two, where others have the sum (Cohere-2's).
+    """
 
     def __init__(
         self, hf_moe: torch.nn.Module, routing: Routing, mesh: Mesh, precision: Precision,
-        experts: type[Experts] = Experts,
+        experts: type[Experts] = Experts, averaged: bool = False,
     ):  # fmt: skip
         super().__init__()
-        self.mesh, self.compute = mesh, precision.linear
-        children = dict(hf_moe.named_children())
-        self.gate = Router(children.get("gate", children.get("router")), routing, mesh, precision)
+        self.mesh, self.compute, self.averaged = mesh, precision.linear, averaged
+        self.gate = Router(hf_moe, routing, mesh, precision)
         self.experts = experts(hf_moe.experts, mesh, precision)
-        shared = children.get("shared_expert", children.get("shared_experts"))
+        shared, gate = named(hf_moe, SHARED), getattr(hf_moe, "shared_expert_gate", None)
         self.shared_expert = None if shared is None else GatedMLP(shared, mesh, precision)
-        gate = children.get("shared_expert_gate")
         self.shared_expert_gate = None if gate is None else weights.replicated(gate.weight, mesh, ttnn.bfloat16)
 
     def forward(self, x: ttnn.Tensor) -> ttnn.Tensor:
@@ -186,4 +188,5 @@ class MixtureOfExperts(torch.nn.Module):
         if self.shared_expert_gate is not None:
             gate = ttnn.linear(x, self.shared_expert_gate, compute_kernel_config=self.compute)
             shared = ttnn.mul(shared, gate, input_tensor_b_activations=[ttnn.UnaryOpType.SIGMOID])
-        return ttnn.add(out, shared)
+        out = ttnn.add(out, shared)
+        return ttnn.mul(out, 0.5) if self.averaged else out

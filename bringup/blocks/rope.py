@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
+from bringup.blocks.hf import named
 from bringup.blocks.parallel import TILE, Mesh, round_up
 
+ROTARIES = ("rotary_emb", "pos_emb")  # HF's names
 #: What changes beyond a length, and the field that has it: frequencies, or the size of queries (Ministral-3's).
 CHANGING = {
     "dynamic": "max_position_embeddings",
@@ -115,7 +117,12 @@ def layer_types(hf_rotary: torch.nn.Module, hf_config) -> list[str | None]:
     """The rotations that HF's module has, by type of layer; [None] where there is one for all."""
     if "layer_type" not in inspect.signature(hf_rotary.forward).parameters:
         return [None]
-    return list(dict.fromkeys(hf_config.layer_types))
+    return [name for name in dict.fromkeys(hf_config.layer_types) if name in hf_config.rope_parameters]
+
+
+def rotary_of(hf_decoder: torch.nn.Module) -> torch.nn.Module:
+    """HF's module of the decoder that gives the tables."""
+    return named(hf_decoder, ROTARIES)
 
 
 def check_length(parameters: dict, hf_config, length: int):

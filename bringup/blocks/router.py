@@ -6,6 +6,7 @@ import torch
 import ttnn
 
 from bringup.blocks import weights
+from bringup.blocks.hf import named
 from bringup.blocks.parallel import Mesh
 from bringup.blocks.precision import Precision
 
@@ -16,7 +17,7 @@ NEVER = -1e30  # the score of an expert that is not to be chosen
 class Routing:
     """How a model chooses `top_k` experts by their scores and weighs them: facts that its file states.
 
-    scores      "softmax" over all experts, or "sigmoid" of each
+    scores      "softmax" over all experts, or "sigmoid" of each; chosen by them, and by a correction where HF has one
     normalised  the weights of the chosen sum to 1
     scale       what they are multiplied by in the end
     groups      experts are in so many groups, of which the `top_groups` with the best two scores are open
@@ -30,6 +31,26 @@ class Routing:
     top_groups: int = 1
 
 
+#: HF's names, in a mixture, of what scores the experts, of what corrects the scores, and of the MLP that all share.
+ROUTERS = ("gate", "router")
+CORRECTIONS = ("e_score_correction_bias", "expert_bias")
+SHARED = ("shared_expert", "shared_experts", "shared_mlp")
+
+
+def scorer(hf_moe: torch.nn.Module) -> torch.nn.Module:
+    """What has the weight [experts, hidden] by which a mixture of HF scores: its router, or a linear inside of it."""
+    router = named(hf_moe, ROUTERS)
+    inside = (m for m in router.children() if isinstance(m, torch.nn.Linear))
+    return router if hasattr(router, "weight") else next(inside)
+
+
+def correction(hf_moe: torch.nn.Module) -> torch.Tensor | None:
+    """What is added to the scores that experts are chosen by, not to their weights: the router has it, or a module of
+    its own, or the mixture."""
+    router = named(hf_moe, ROUTERS)
+    return next((c for m in (hf_moe, *router.modules()) if (c := named(m, CORRECTIONS)) is not None), None)
+
+
 class Router(torch.nn.Module):
     """x [1, 1, rows, hidden] -> weights [1, 1, rows, experts] bfloat16, 0 for those not chosen; replicated.
 
@@ -37,17 +58,18 @@ class Router(torch.nn.Module):
     Chosen is whose score is at least the k-th largest: of equal scores at that place all are.
     """
 
-    def __init__(self, hf_router: torch.nn.Module, routing: Routing, mesh: Mesh, precision: Precision):
+    def __init__(self, hf_moe: torch.nn.Module, routing: Routing, mesh: Mesh, precision: Precision):
         super().__init__()
         self.routing, self.compute, self.norm_compute = routing, precision.linear, precision.norm
-        self.weight = weights.replicated(hf_router.weight, mesh, ttnn.bfloat16)
-        bias, correction = (getattr(hf_router, name, None) for name in ("bias", "e_score_correction_bias"))
+        scores, added = scorer(hf_moe), correction(hf_moe)
+        bias = getattr(scores, "bias", None)
+        self.weight = weights.replicated(scores.weight, mesh, ttnn.bfloat16)
         self.bias = None if bias is None else weights.vector(bias, mesh)
         self.correction, self.members = None, None
-        if correction is not None:
-            self.correction = mesh.put(correction[None, None, None].float(), ttnn.float32, ttnn.TILE_LAYOUT)
+        if added is not None:
+            self.correction = mesh.put(added.detach().view(1, 1, 1, -1).float(), ttnn.float32, ttnn.TILE_LAYOUT)
         if routing.groups > 1:
-            experts = hf_router.weight.shape[0]
+            experts = scores.weight.shape[0]
             of_group = torch.eye(routing.groups).repeat_interleave(experts // routing.groups, 1)
             self.members = mesh.put(of_group[None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT)
 
@@ -57,8 +79,8 @@ class Router(torch.nn.Module):
             x, self.weight, bias=self.bias, dtype=ttnn.float32, compute_kernel_config=self.compute,
             memory_config=x.memory_config(),
         )  # fmt: skip
-        if r.scores == "sigmoid":
-            scores = ttnn.sigmoid(logits)
+        if r.scores == "sigmoid" or self.correction is not None:
+            scores = ttnn.sigmoid(logits) if r.scores == "sigmoid" else self._softmax(logits)
             chosen = self._largest(self._open(scores), r.top_k)
             weight = ttnn.where(chosen, scores, 0.0)
             if r.normalised:

@@ -4,6 +4,13 @@ import inspect
 import sys
 
 
+def rotary_of(hf_decoder):
+    """HF's module of the decoder that gives cos and sin; None."""
+    from bringup.blocks import rope
+
+    return rope.rotary_of(hf_decoder)
+
+
 def window(hf_attention, config):
     """How many positions HF lets one see, its own the last; None where all that came before."""
     if not getattr(hf_attention, "is_sliding", True):

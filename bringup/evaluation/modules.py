@@ -116,7 +116,7 @@ class ModuleTest:
         hf_norm = getattr(hf_model.model, "norm", None) or hf_model.model.final_layernorm
         self.hf_norm = copy.deepcopy(hf_norm).float()
         self.hf_head = copy.deepcopy(hf_model.get_output_embeddings()).float()
-        self.rotary, self.config, self.index = hf_model.model.rotary_emb, hf_model.config, index
+        self.rotary, self.config, self.index = hf_layers.rotary_of(hf_model.model), hf_model.config, index
         self.generator = torch.Generator().manual_seed(seed)
         self.results = []
         self.own_cache = False  # the model's keys and values are in a basis of its own

@@ -58,25 +58,30 @@ def force(model, seen, users, prompt, steps, hf_model):
         moe, routing = hf[name.rpartition(".")[0]], device[name].routing
         at = of_text(calls, users, prompt, steps).topk(routing.top_k, -1)[1]
 
-        def hook(module, args, output, at=at, routing=routing):
-            rows = args[0].reshape(-1, args[0].shape[-1])
-            apart.append(float(short(module, rows, routing, at).max()))
-            weight = mixtures.weights(module, rows, routing, at).gather(-1, at)
-            return output[0], weight.to(output[1].dtype), at
+        inside = []  # HF's mixture that runs: a copy of the model in bfloat16 has these hooks too
 
-        mixtures.router(moe).register_forward_hook(hook)
+        def enter(module, args, inside=inside):
+            inside[:] = [module]
+
+        def choose(module, args, inside=inside, at=at, routing=routing):
+            rows, _, given = args  # what HF calls its experts with, whichever way it made the choice
+            apart.append(float(short(inside[0], rows, routing, at).max()))
+            return rows, at, mixtures.weights(inside[0], rows, routing, at).gather(-1, at).to(given.dtype)
+
+        moe.register_forward_pre_hook(enter)
+        moe.experts.register_forward_pre_hook(choose)
     return apart
 
 
-def short(hf_router, rows, routing, at):
+def short(hf_moe, rows, routing, at):
     """By how much the worst of the experts `at` falls short of HF's k-th, or its group of HF's, of the scores' spread:
     [rows]."""
     import torch
 
     from bringup.new.reading import mixtures
 
-    score = mixtures.scores(hf_router, rows, dataclasses.replace(routing, groups=1))[1]
-    by = mixtures.scores(hf_router, rows, routing)[1]
+    score = mixtures.scores(hf_moe, rows, dataclasses.replace(routing, groups=1))[1]
+    by = mixtures.scores(hf_moe, rows, routing)[1]
     found = (by.topk(routing.top_k, -1)[0][:, -1] - score.gather(-1, at).min(-1)[0]) / score.std(-1).mean()
     if routing.groups == 1:
         return found

@@ -1,4 +1,5 @@
-"""Fields of a configuration that HF computes with and that show in no module: each is tried with 1 in its place."""
+"""Fields of a configuration that HF computes with and that show in no module: each is tried with 1 in its place, or,
+where it is next to nothing (it guards a division), with 0."""
 
 import re
 
@@ -9,6 +10,7 @@ READ = re.compile(
     r"eps|epsilon|rope|rotary|dropout|initializer|_std$|_range$|_id$|window|max_position|limit|aux_loss|jitter|rms_norm|swiglu"
 )
 NUMBER = re.compile(r"multiplier|scal|softcap|factor|alpha|beta|gamma|temperature")
+NOTHING = 1e-6
 SAME = 1e-6  # relative L2 of logits that do not depend on a field
 
 
@@ -30,7 +32,7 @@ def unread(config, said):
         return
     for name in names:
         try:
-            other = small.hf_model(fields | {name: _ones(fields[name])})
+            other = small.hf_model(fields | {name: _other(fields[name])})
             other.load_state_dict(model.state_dict())
             with torch.no_grad():
                 moved = small.relative_l2(other(ids).logits, want)
@@ -52,5 +54,7 @@ def _counts(name, value):
     )
 
 
-def _ones(value):
-    return [1.0] * len(value) if isinstance(value, (list, tuple)) else type(value)(1)
+def _other(value):
+    if isinstance(value, (list, tuple)):
+        return [1.0] * len(value)
+    return type(value)(0 if abs(value) < NOTHING else 1)

@@ -13,6 +13,7 @@ HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
 #: Sizes inside a layer; eight experts for each group of them, of which as many as may be are not chosen.
 SIZES = {
     "moe_intermediate_size": 64, "shared_expert_intermediate_size": 96, "shared_intermediate_size": 96,
+    "intermediate_size_mlp": 96,
     "linear_key_head_dim": 32, "linear_value_head_dim": 32,
     "linear_num_key_heads": 8,
     "linear_num_value_heads": lambda c: 8 * (c.linear_num_value_heads // c.linear_num_key_heads),
@@ -21,6 +22,7 @@ SIZES = {
     "q_lora_rank": 96, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32,
     "n_group": lambda c: min(c.n_group, 4), "topk_group": lambda c: min(c.topk_group, 2),
 }  # fmt: skip
+MOST_WEIGHTS = 300_000_000  # of a small model: one of 64 heads has 47 million
 # Fields that say nothing of what is computed, or follow from others.
 NO_PART = {
     "_name_or_path", "architectures", "attention_dropout", "dtype", "max_window_layers", "pretraining_tp",
@@ -69,7 +71,7 @@ def fields(config, layers=2):
             setattr(small, name, size(config) if callable(size) else size)
     small.max_position_embeddings, small.initializer_range = 4096, 0.08
     rope = getattr(config, "rope_parameters", None) or {}
-    for parameters in rope.values() if rope and "rope_type" not in rope else [small.rope_parameters or {}]:
+    for parameters in rope.values() if rope and "rope_type" not in rope else [getattr(small, "rope_parameters", None)]:
         for name in ("short_factor", "long_factor"):
             if isinstance(parameters, dict) and parameters.get(name):
                 pairs = int(head_dim * parameters.get("partial_rotary_factor", 1.0)) // 2
@@ -96,11 +98,19 @@ def _head_dim(config):
 
 
 def hf_model(fields, seed=0):
-    """The HF model of these fields in float32; norms are not 1 and biases not 0, so that each of them counts."""
+    """The HF model of these fields in float32; norms are not 1, biases and matrices not 0, so that each of them counts.
+
+    ValueError where a size that nobody knew leaves it too large to be tried.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(**fields)
+    with torch.device("meta"):
+        sizes = {n: list(w.shape) for n, w in AutoModelForCausalLM.from_config(config).named_parameters()}
+    if (count := sum(map(math.prod, sizes.values()))) > MOST_WEIGHTS:
+        largest = max(sizes, key=lambda name: math.prod(sizes[name]))
+        raise ValueError(f"{count:,} weights with small sizes in its fields; the largest is {largest} {sizes[largest]}")
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
@@ -109,6 +119,8 @@ def hf_model(fields, seed=0):
                 weight.copy_(0.2 * torch.randn(weight.shape))
             elif weight.dim() == 1 and isinstance(weight, torch.nn.Parameter):
                 weight.copy_(0.2 * torch.randn(weight.shape) + 1.0)
+            elif weight.dim() > 1 and not weight.any():  # a router of AFMoE
+                weight.copy_(config.initializer_range * torch.randn(weight.shape))
     return model
 
 

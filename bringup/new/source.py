@@ -105,6 +105,10 @@ def assigned(sources):
     return [f"{attribute(s)} = {s}" for s in dict.fromkeys(sources) if attribute(s) != s]
 
 
+#: Fields that say which layers have which mixer, or which MLP.
+OF_MIXERS, OF_MLPS = re.compile("^layer_types$"), re.compile("mlp|dense|sparse")
+
+
 def parts(traits, config):
     """(lines of DecoderLayer.__init__ that make its parts, the blocks they name)."""
     lines, blocks, conditions = [], set(), {}
@@ -127,7 +131,7 @@ def _names(kinds):
 def _either(kinds, names, config, conditions):
     """The statements of a part that goes by another name in some layers, where it is of another kind."""
     first, second = ([k for k in kinds if k.arguments[0].endswith(f".{name}")] for name in names)
-    condition, holds = _condition([k in first for k in kinds], config, conditions)
+    condition, holds = _condition([k in first for k in kinds], config, conditions, kinds)
     if not holds:
         first, second, names = second, first, names[::-1]
     (one, a), (other, b) = (_made(some, config, conditions) for some in (first, second))
@@ -139,7 +143,7 @@ def mixer(traits, config):
     """(name of a part, the expression that says which it is) where it goes by two names; None."""
     for name, kinds in traits.parts.items():
         if None not in kinds and len(names := _names(kinds)) > 1:
-            condition, holds = _condition([k.arguments[0].endswith(f".{names[0]}") for k in kinds], config, {})
+            condition, holds = _condition([k.arguments[0].endswith(f".{names[0]}") for k in kinds], config, {}, kinds)
             names = names if holds else names[::-1]
             return name, f"self.{names[0]} if self.{condition} else self.{names[1]}"
     return None
@@ -154,12 +158,12 @@ def _made(kinds, config, conditions):
         raise ValueError(f"{len(variants)} kinds of {kinds[0].arguments[0]}")
     which = [kind == variants[0] for kind in kinds]
     first, second = variants
-    condition, holds = _condition(which, config, conditions)
+    condition, holds = _condition(which, config, conditions, kinds)
     if not holds:
         first, second = second, first
     named = {first.block, second.block, *first.needs, *second.needs}
     if first.block != second.block or first.arguments != second.arguments:
-        return f"{_call(first)} if {condition} else {_call(second)}", named
+        return f"({_call(first)} if {condition} else {_call(second)})", named
     keywords, a, b = [], dict(first.keywords), dict(second.keywords)
     for name in dict.fromkeys([*a, *b]):
         one, other = a.get(name, WITHOUT.get(name)), b.get(name, WITHOUT.get(name))
@@ -168,26 +172,35 @@ def _made(kinds, config, conditions):
     return _call(first, keywords), named
 
 
-def _condition(which, config, conditions):
-    """(source that tells the layers of `which` from the others, whether it holds in them)."""
-    types = getattr(config, "layer_types", None)
-    if types:
-        for kind in dict.fromkeys(types[: len(which)]):
-            same = [t == kind for t in types[: len(which)]]
-            if same == which or [not s for s in same] == which:
-                name = kind.partition("_")[0]
-                conditions[name] = f'config.layer_types[i] == "{kind}"'
-                return name, same == which
-    for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == config.num_hidden_layers:
-            same = [bool(v) for v in value[: len(which)]]
-            if same == which or [not s for s in same] == which:
-                return f"config.{name}[i]", same == which
-        if isinstance(value, int) and not isinstance(value, bool):
-            same = [i < value for i in range(len(which))]
-            if same == which or [not s for s in same] == which:
-                return f"i < config.{name}", same == which
-    raise ValueError("layers of two kinds that no field of the configuration tells apart")
+def _condition(which, config, conditions, kinds):
+    """(source that tells the layers of `which` from the others, whether it holds in them). Of several fields that do,
+    what is said of such parts goes before what happens to agree."""
+    own = OF_MLPS if any("MLP" in k.block or "Mixture" in k.block for k in kinds) else OF_MIXERS
+    found = [(name, source, holds == which) for name, source, holds in _tellers(config, len(which)) if holds in (
+        which, [not w for w in which])]  # fmt: skip
+    if not found:
+        raise ValueError("layers of two kinds that no field of the configuration tells apart")
+    name, source, holds = min(found, key=lambda teller: not own.search(teller[0]))
+    if name != "layer_types":
+        return source, holds
+    short = re.search(r'"([a-z]+)', source)[1]
+    conditions[short] = source
+    return short, holds
+
+
+def _tellers(config, count):
+    """(field, source, in which of the first layers it holds) of what a configuration says of single layers."""
+    for name, value in [("layer_types", getattr(config, "layer_types", None) or []), *config.to_dict().items()]:
+        of_layers = isinstance(value, list) and len(value) == config.num_hidden_layers
+        if of_layers and isinstance(value[0], str):
+            for kind in dict.fromkeys(value[:count]):
+                yield name, f'config.{name}[i] == "{kind}"', [v == kind for v in value[:count]]
+        elif of_layers:
+            yield name, f"config.{name}[i]", [bool(v) for v in value[:count]]
+        elif isinstance(value, list):
+            yield name, f"i in config.{name}", [i in value for i in range(count)]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield name, f"i < config.{name}", [i < value for i in range(count)]
 
 
 def _call(part, keywords=None):
@@ -197,8 +210,14 @@ def _call(part, keywords=None):
 
 def wrapped(line, indent=8):
     """A statement of the model file, as the formatter puts it: its call's arguments on a line, or one a line."""
+    alternative = re.fullmatch(r"(.* = )\((.*) (if .*) (else .*)\)", line)
+    if alternative:
+        line = alternative[1] + " ".join(alternative.groups()[1:])
     if indent + len(line) <= WIDTH:
         return " " * indent + line
+    if alternative:
+        pad, (begin, *ways) = " " * indent, alternative.groups()
+        return f"{pad}{begin}(\n" + "".join(f"{wrapped(way, indent + 4)}\n" for way in ways) + f"{pad})"
     head, _, rest = line.partition("(")
     body, _, tail = rest.rpartition(")")
     pad, inner, items = " " * indent, " " * (indent + 4), split_arguments(body)
@@ -236,6 +255,9 @@ def requires(config, used):
     """The fields that the file depends on and does not read, with this configuration's values."""
     found = {"model_type": config.model_type}
     known = type(config)().to_dict()
+    types = getattr(config, "layer_types", None)
+    if types and "sliding_attention" not in types:  # the field is there, and no layer has it
+        used = {*used, "sliding_window"}
     for name, value in sorted(config.to_dict().items()):
         plain = value is None or isinstance(value, (bool, int, float, str))
         if name in known and name not in used and plain and PINNED.search(name):

@@ -118,7 +118,7 @@ def test_a_router_chooses_and_weighs_as_hf(device, family):
     hf = getattr(moe, "gate", None) or moe.router
     _, weight, at = hf(x)
     want = torch.zeros(256, hf.weight.shape[0]).scatter(1, at, weight.float())
-    got = replicated(Router(hf, FAMILIES[family][1], mesh, PRECISION)(put(x, mesh)))
+    got = replicated(Router(moe, FAMILIES[family][1], mesh, PRECISION)(put(x, mesh)))
     assert torch.equal(got != 0, want != 0)
     assert torch.allclose(got, want, rtol=0.02), (got - want).abs().max()
 

@@ -43,6 +43,12 @@ FAMILIES = {
     "hunyuan_v1_dense": {"head_dim": 32},
     "apertus": {},
     "bitnet": {},
+    "cwm": WINDOW,
+    "hyperclovax": dict(attention_multiplier=0.0156, residual_multiplier=0.22, logits_scaling=8.0),
+    "internlm3": {},
+    "iquestcoder": {},
+    "jais2": {},
+    "vaultgemma": WINDOW,
 }
 
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
@@ -50,6 +56,10 @@ GROUPS = EXPERTS | dict(
     n_routed_experts=16, num_experts_per_tok=4, n_group=4, topk_group=2, n_shared_experts=1, first_k_dense_replace=1,
     routed_scaling_factor=1.5, norm_topk_prob=True,
 )  # fmt: skip
+LATENT = dict(
+    q_lora_rank=96, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=32, v_head_dim=32, num_key_value_heads=8
+)  # fmt: skip
+CONVS = ["conv", "conv", "full_attention", "conv"]
 RULE = dict(
     linear_num_key_heads=8, linear_num_value_heads=16, linear_key_head_dim=32, linear_value_head_dim=32, head_dim=32,
     layer_types=["linear_attention", "linear_attention", "linear_attention", "full_attention"],
@@ -66,12 +76,34 @@ MIXED = {
     "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 32},
     "gpt_oss": WINDOW | {"num_local_experts": 8, "num_experts_per_tok": 4, "head_dim": 32},
     "glm4_moe": GROUPS | {"head_dim": 32},
-    "deepseek_v3": GROUPS | dict(
-        q_lora_rank=96, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=32, v_head_dim=32, num_key_value_heads=8
-    ),
+    "deepseek_v3": GROUPS | LATENT,
     "qwen3_next": EXPERTS | RULE | {"num_experts": 8, "shared_expert_intermediate_size": 64},
     "qwen3_5_text": RULE,
-    "lfm2": {"layer_types": ["conv", "conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    "lfm2": {"layer_types": CONVS, "block_auto_adjust_ff_dim": False},
+    "lfm2_moe": EXPERTS | {"layer_types": CONVS, "num_experts": 8, "num_dense_layers": 1},
+    "lfm3": {"layer_types": CONVS, "head_dim": 32},
+    "afmoe": EXPERTS | WINDOW | dict(
+        num_experts=8, num_shared_experts=1, num_dense_layers=1, head_dim=32, mup_enabled=True, route_scale=2.0
+    ),
+    "cohere2_moe": WINDOW | dict(num_experts=8, num_experts_per_tok=2, num_shared_experts=1, head_dim=32),
+    "dots1": GROUPS,
+    "ernie4_5_moe": dict(moe_num_experts=8, moe_k=2, moe_intermediate_size=64, moe_num_shared_experts=1),
+    "exaone_moe": EXPERTS | WINDOW | dict(num_experts=8, num_shared_experts=1, first_k_dense_replace=1),
+    "flex_olmo": {"num_experts": 8, "num_experts_per_tok": 2},
+    "flint": EXPERTS | WINDOW | {"num_experts": 8, "shared_expert_intermediate_size": 64, "head_dim": 32},
+    "granitemoeshared": dict(
+        num_local_experts=8, num_experts_per_tok=2, shared_intermediate_size=96, embedding_multiplier=12.0,
+        residual_multiplier=0.22, attention_multiplier=0.0156, logits_scaling=8.0,
+    ),
+    "hunyuan_v1_moe": {"num_experts": 8, "moe_topk": 2, "head_dim": 32},
+    "hy_v3": EXPERTS | {"num_experts": 8, "num_shared_experts": 1, "head_dim": 32},
+    "mellum": EXPERTS | WINDOW | {"num_local_experts": 8, "head_dim": 32},
+    "minimax_m2": {"num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 32},
+    "qwen3_5_moe_text": EXPERTS | RULE | {"num_experts": 8, "shared_expert_intermediate_size": 64},
+    "solar_open": GROUPS | {"head_dim": 32},
+    "glm4_moe_lite": GROUPS | LATENT,
+    "youtu": LATENT,
+    "minicpm3": LATENT | {"dim_model_base": 64},
 }  # fmt: skip
 
 

@@ -126,13 +126,15 @@ AS_BF16 = 1.5
 def test_a_family_with_mixtures_states_or_latents_is_written_and_is_hfs(model_type, system, tmp_path):
     """With the experts that the device chose: where formats turn a score, HF goes elsewhere, and says so."""
     asked, model_py = written(model_type, tmp_path, system)
-    assert 60 <= len(model_py.read_text().splitlines()) <= 125
+    assert 60 <= len(model_py.read_text().splitlines()) <= 130
     torch.manual_seed(0)
     hf = AutoModelForCausalLM.from_config(asked, dtype=torch.float32).eval()
     ids = torch.randint(3, 500, (1, PROMPT + STEPS), generator=torch.Generator().manual_seed(1))
     module = model_files.load_model_file(model_py, system).module
     with torch.no_grad(), backends.open_system(system) as device:
         for weight in hf.parameters():
+            if weight.dim() > 1 and not weight.any():  # AFMoE's router: every expert would be as good as any other
+                weight.normal_(std=0.02)
             weight.copy_(weight.bfloat16().float())
         model = module.build_model(hf, device, 128)
         with choices.watched(model) as seen:

@@ -12,7 +12,8 @@ def read_part(hf_attention, path, seen, traits):
     """The `Part` of one layer's attention; None, with gaps in `traits`, where no block computes it."""
     import torch
 
-    from bringup.blocks.attention import NORMS, is_gated, named, output_gate, projections
+    from bringup.blocks.attention import NORMS, is_gated, output_gate, projections
+    from bringup.blocks.hf import named
 
     name, where = path.rpartition(".")[2], type(hf_attention).__name__
     config, given = seen.config, seen.kernel[path]
@@ -204,7 +205,7 @@ def by_type(traits):
     for name, parts in traits.parts.items():
         traits.parts[name] = [
             dataclasses.replace(p, keywords=(*p.keywords, ("layer_type", "config.layer_types[i]")))
-            if p is not None and "cache" in p.arguments and ("rope", "NoRope") not in p.keywords
+            if p is not None and p.block.endswith("Attention") and ("rope", "NoRope") not in p.keywords
             else p
             for p in parts
         ]

@@ -5,6 +5,8 @@ from itertools import pairwise
 from bringup.new.reading import numbers
 from bringup.new.reading.attention import _same
 
+OF_HEAD = ("dim_model_base",)  # the width that a head's input is scaled to: MiniCPM's
+
 
 def tokens(seen, traits):
     """Scales of the token table: inside HF's module, and between it and the first layer."""
@@ -30,11 +32,15 @@ def stream(seen, traits):
     config, count = seen.config, len(seen.model.model.layers)
     where = f"{type(seen.model.model).__name__}.forward"
     order = [f"model.layers.{i}" for i in range(count)] + [f"model.{traits.norm_name}", "lm_head"]
+    traits.head_bias = getattr(seen.model.lm_head, "bias", None) is not None
     for before, after in pairwise(order):
-        if seen.times.get(before) != 1 or not _same(seen.out_of(before), seen.into(after)):
+        once = seen.times.get(before) == 1
+        times = _factor(seen.out_of(before), seen.into(after)) if once else None
+        if times not in (None, 1) and after == "lm_head" and not traits.head_bias:
+            traits.logits.append(("multiply", numbers.source(config, times, OF_HEAD)))
+        elif times != 1:
             traits.lacks(f"{after} does not take what {before} gives", where, "a step between them")
     out, logits = seen.out_of("lm_head"), seen.logits
-    traits.head_bias = getattr(seen.model.lm_head, "bias", None) is not None
     if out.shape != logits.shape:
         traits.lacks(f"logits {list(logits.shape)} of a head that gives {list(out.shape)}", where, "a head of its own")
         return

@@ -3,7 +3,7 @@
 from bringup.checkpoints import random_weights
 
 #: What the blocks have, by HF's name: of the decoder, of a layer, of attention. Norms of a layer may have any name.
-DECODER = {"embed_tokens", "layers", "rotary_emb", "norm", "final_layernorm", "embedding_norm"}
+DECODER = {"embed_tokens", "layers", "rotary_emb", "pos_emb", "norm", "final_layernorm", "embedding_norm"}
 LAYER = {"self_attn", "mlp", "linear_attn", "conv", "feed_forward"}
 ATTENTION = {
     "q_proj",
@@ -16,6 +16,8 @@ ATTENTION = {
     "k_norm",
     "q_layernorm",
     "k_layernorm",
+    "gate_proj",
+    "g_proj",
 }
 
 

@@ -5,8 +5,10 @@ import itertools
 from bringup.new.traits import Part
 
 SAME = 1e-4  # relative L2 of two float32 computations of the same thing
-TOP_K = ("num_experts_per_tok", "experts_per_token")
-SCALES = ("routed_scaling_factor",)
+#: Fields of configurations that say the same.
+TOP_K = ("num_experts_per_tok", "experts_per_token", "moe_topk")
+SCALES = ("routed_scaling_factor", "router_scaling_factor", "moe_routed_scaling_factor", "route_scale")
+NORMALISED = ("norm_topk_prob", "route_norm")
 
 
 def is_mixture(module):
@@ -17,27 +19,31 @@ def read(hf_moe, name, x, out, config, traits):
     """The `Part` of a mixture that took x and gave `out`; None, with a gap in `traits`, where no block computes it."""
     where = type(hf_moe).__name__
     experts = experts_of(hf_moe)
-    same = lambda routing: float((mixture(hf_moe, x, routing, experts) - out).norm()) < SAME * float(out.norm())  # noqa: E731
+    ways = itertools.product((False, True) if shared(hf_moe) else (False,), _routings(hf_moe, config))
+    same = lambda averaged, routing: _far(mixture(hf_moe, x, routing, experts, averaged=averaged), out) < SAME  # noqa: E731
     try:
-        found = next((given for given in _routings(hf_moe, config) if same(given[0])), None)
+        found = next(((averaged, *given) for averaged, given in ways if same(averaged, given[0])), None)
     except (AttributeError, RuntimeError) as error:
         traits.lacks(f"{name}: {error}", where, "experts that `blocks.moe` has")
         return None
     if found is None:
         traits.lacks(f"{name} is no mixture that the blocks compute", where, "a router, or experts, as HF has them")
         return None
-    routing, source, words = found
+    averaged, routing, source, words = found
     count = hf_moe.experts.down_proj.shape[0]
-    shared = next((n for n in ("shared_expert", "shared_experts") if hasattr(hf_moe, n)), None)
-    said = f"{routing.top_k} of {count} experts by {words}" + (", and one shared by all" if shared else "")
+    said = f"{routing.top_k} of {count} experts by {words}"
+    if shared(hf_moe):
+        said += ", and the mean with one shared by all" if averaged else ", and one shared by all"
     traits.words["mlp"] = f"a mixture: {said}"
     traits.sources["mixture"] = f"{where}, run on random values: {said}"
     keywords = (("experts", experts),) if experts != "Experts" else ()
+    needs = ("Routing", *(value for _, value in keywords))
+    keywords += (("averaged", "True"),) if averaged else ()
     return Part(
         "MixtureOfExperts",
         (f"hf_layer.{name}", source, "mesh", "precision"),
         keywords,
-        ("Routing", *(value for _, value in keywords)),
+        needs,
     )
 
 
@@ -46,19 +52,18 @@ def _routings(hf_moe, config):
     from bringup.blocks.router import Routing
 
     field = lambda names: next((n for n in names if getattr(config, n, None) is not None), None)  # noqa: E731
-    top_k, scaled = field(TOP_K), field(SCALES)
+    top_k, scaled, declared = field(TOP_K), field(SCALES), field(NORMALISED)
     groups = (getattr(config, "n_group", None) or 1, getattr(config, "topk_group", None) or 1)
-    declared = getattr(config, "norm_topk_prob", None)
     scales = [(1.0, ())] + ([(getattr(config, scaled), (f"scale=config.{scaled}",))] if scaled else [])
     grouped = [((1, 1), ())]
     grouped += [(groups, ("groups=config.n_group", "top_groups=config.topk_group"))] if groups[0] > 1 else []
     for scores, normalised, scale, group in itertools.product(("softmax", "sigmoid"), (True, False), scales, grouped):
-        if declared is not None and normalised != declared:
+        if declared and normalised != getattr(config, declared):
             continue
         routing = Routing(getattr(config, top_k), scores, normalised, scale[0], *group[0])
         arguments = [f"config.{top_k}"] + ['scores="sigmoid"'] * (scores == "sigmoid")
-        if declared is not None:
-            arguments.append("normalised=config.norm_topk_prob")
+        if declared:
+            arguments.append(f"normalised=config.{declared}")
         elif not normalised:
             arguments.append("normalised=False")
         words = "the softmax over them" if (scores, normalised) == ("softmax", True) else scores
@@ -86,7 +91,8 @@ def experts_of(hf_moe):
 
 
 def mixture(
-    hf_moe, x, routing, experts="Experts", weight=None, exchanged=False, biased=True, limit=None, offset=1.0
+    hf_moe, x, routing, experts="Experts", weight=None, exchanged=False, biased=True, limit=None, offset=1.0,
+    averaged=False,
 ):  # fmt: skip
     """What the blocks compute, in torch; x [.., hidden]. `weight` [rows, experts] in the place of the router's; what
     follows it is done otherwise than HF has it."""
@@ -94,13 +100,13 @@ def mixture(
 
     rows = x.reshape(-1, x.shape[-1])
     with torch.no_grad():
-        weight = weights(router(hf_moe), rows, routing) if weight is None else weight
+        weight = weights(hf_moe, rows, routing) if weight is None else weight
         each = each_expert(hf_moe, rows, experts, exchanged, biased, limit, offset)
         out = torch.einsum("esh,se->sh", each, weight)
-        shared = getattr(hf_moe, "shared_expert", getattr(hf_moe, "shared_experts", None))
-        if shared is not None:
+        if (by_all := shared(hf_moe)) is not None:
             gate = getattr(hf_moe, "shared_expert_gate", None)
-            out = out + shared(rows) * (1 if gate is None else torch.sigmoid(gate(rows)))
+            out = out + by_all(rows) * (1 if gate is None else torch.sigmoid(gate(rows)))
+            out = out / 2 if averaged else out
     return out.view_as(x)
 
 
@@ -125,33 +131,39 @@ def each_expert(hf_moe, rows, experts="Experts", exchanged=False, biased=True, l
         return torch.einsum("eso,eho->esh", inner, down) + hf.down_proj_bias[:, None] * biased
 
 
-def router(hf_moe):
-    return getattr(hf_moe, "gate", None) or hf_moe.router
+def shared(hf_moe):
+    """The MLP that all tokens go through; None."""
+    from bringup.blocks.hf import named
+    from bringup.blocks.router import SHARED
+
+    return named(hf_moe, SHARED)
 
 
-def scores(hf_router, rows, routing):
+def scores(hf_moe, rows, routing):
     """(scores, what experts are chosen by) [rows, experts] of the block's router, in torch."""
     import torch
 
-    r = routing
-    logits = torch.nn.functional.linear(rows, hf_router.weight, getattr(hf_router, "bias", None)).float()
-    if r.scores == "softmax":
-        return logits.softmax(-1), logits
-    sigmoids = logits.sigmoid()
-    by = sigmoids + getattr(hf_router, "e_score_correction_bias", 0.0)
+    from bringup.blocks.router import correction, scorer
+
+    r, by, added = routing, scorer(hf_moe), correction(hf_moe)
+    logits = torch.nn.functional.linear(rows, by.weight, getattr(by, "bias", None)).float()
+    score = logits.sigmoid() if r.scores == "sigmoid" else logits.softmax(-1)
+    if r.scores == "softmax" and added is None:
+        return score, logits
+    by = score if added is None else score + added.flatten()
     if r.groups > 1:
         each = by.unflatten(-1, (r.groups, -1))
         best = each.topk(2, -1)[0].sum(-1)
         closed = best < best.topk(r.top_groups, -1)[0][..., -1:]
         by = each.masked_fill(closed[..., None], float("-inf")).flatten(-2)
-    return sigmoids, by
+    return score, by
 
 
-def weights(hf_router, rows, routing, at=None):
+def weights(hf_moe, rows, routing, at=None):
     """[rows, experts] of the block's router, in torch: 0 for those not chosen. `at`: those that are."""
     import torch
 
-    score, by = scores(hf_router, rows, routing)
+    score, by = scores(hf_moe, rows, routing)
     at = by.topk(routing.top_k, -1)[1] if at is None else at
     weight = torch.zeros_like(score).scatter(-1, at, score.gather(-1, at))
     weight = weight / weight.sum(-1, keepdim=True) if routing.normalised else weight

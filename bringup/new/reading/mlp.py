@@ -21,18 +21,19 @@ def read(hf_mlp, name, x, out, config, traits):
     """The `Part` of an MLP that took x and gave `out`; None, with a gap in `traits`, where no block computes it."""
     import torch
 
-    from bringup.blocks.attention import named
-    from bringup.blocks.mlp import DOWN, GATE, UP
+    from bringup.blocks.hf import named
+    from bringup.blocks.mlp import DOWN, GATE, GATE_UP, UP
 
     where = type(hf_mlp).__name__
     arguments = (f"hf_layer.{name}", "mesh", "precision")
     down = named(hf_mlp, DOWN)
-    gated = hasattr(hf_mlp, "gate_up_proj") or named(hf_mlp, GATE) is not None
+    fused = named(hf_mlp, GATE_UP)
+    gated = fused is not None or named(hf_mlp, GATE) is not None
     if not isinstance(down, torch.nn.Linear) or not (gated or isinstance(named(hf_mlp, UP), torch.nn.Linear)):
         parts = ", ".join(n for n, _ in hf_mlp.named_children())
         traits.lacks(f"{name} of {parts}", where, "a block for it, which `reading.whole.PARTS` knows")
         return None
-    act = named(hf_mlp, ("act_fn", "activation_fn", "act"))
+    act = named(hf_mlp, ("act_fn", "activation_fn", "activation", "act"))
     probe = torch.linspace(-6, 6, 500)
     with torch.no_grad():
         found = [n for n, f in _activations().items() if act is None or torch.allclose(act(probe), f(probe), atol=1e-5)]
@@ -45,7 +46,6 @@ def read(hf_mlp, name, x, out, config, traits):
     f = _activations()[found[0]]
     with torch.no_grad():
         if gated:
-            fused = getattr(hf_mlp, "gate_up_proj", None)
             gate, up = fused(x).chunk(2, -1) if fused is not None else (named(hf_mlp, GATE)(x), named(hf_mlp, UP)(x))
             inner = f(gate) * up
         else:

@@ -11,6 +11,7 @@ FORMS = (
     ("config.{}**0.5", math.sqrt),
     ("config.{}**-0.5", lambda v: v**-0.5),
 )
+BY_DEPTH = "config.{} / config.num_hidden_layers**0.5"  # of each sum with the residual stream: MiniCPM's
 SIZES = ("hidden_size", "head_dim", "num_hidden_layers", "num_attention_heads")
 
 
@@ -23,7 +24,7 @@ def told_apart(fields):
 def source(config, value, first=()):
     """`value` as source of the model file: a form of a field, or the number itself. `first`: fields that are asked
     before others."""
-    named = [n for n, v in config.to_dict().items() if _factor(n, v)]
+    named = [n for n, v in config.to_dict().items() if _factor(n, v) or (NUMBER.search(n) and type(v) is int)]
     for name in (*first, *named, *SIZES):
         field = getattr(config, name, None)
         if isinstance(field, bool) or not isinstance(field, (int, float)) or field <= 0:
@@ -31,6 +32,10 @@ def source(config, value, first=()):
         for form, of in FORMS:
             if math.isclose(of(field), value, rel_tol=NEAR):
                 return form.format(name)
+        if name in first and math.isclose(field / config.hidden_size, value, rel_tol=NEAR):
+            return f"config.{name} / config.hidden_size"
+        if name in named and math.isclose(field / config.num_hidden_layers**0.5, value, rel_tol=NEAR):
+            return BY_DEPTH.format(name)
     return f"{value:.6g}"
 
 

@@ -5,7 +5,7 @@ from bringup.new.reading import attention, ends, latent, layers, mixtures, mlp, 
 from bringup.new.reading.run import run
 from bringup.new.traits import Call, Part, Traits
 
-CHILDREN = {"embed_tokens", "layers", "rotary_emb"}  # of HF's decoder, and a norm
+CHILDREN = {"embed_tokens", "layers"}  # of HF's decoder, and a norm and rotations
 NORMS = ("norm", "final_layernorm", "embedding_norm")
 #: HF's names of what mixes tokens, of which a layer has one -> the first: they stand in the same place.
 MIXERS = dict.fromkeys(("linear_attn", "conv"), "self_attn")
@@ -14,6 +14,8 @@ MIXERS = dict.fromkeys(("linear_attn", "conv"), "self_attn")
 def read(config):
     """`config` is HF's, of a text model."""
     import torch
+
+    from bringup.blocks.rope import ROTARIES
 
     traits = Traits()
     fields = numbers.told_apart(small.fields(config, small.layers(config)))
@@ -24,14 +26,15 @@ def read(config):
         traits.lacks("no small model to try", type(config).__name__, told)
         return traits
     traits.architecture = type(model).__name__
-    decoder = getattr(model, "model", None)
-    if decoder is None or not {n for n, _ in decoder.named_children()} >= CHILDREN or not hasattr(model, "lm_head"):
-        needed = "a model file of its own: HF's parts are not model.embed_tokens, model.layers, model.norm and lm_head"
+    decoder, parts = getattr(model, "model", None), set()
+    if decoder is not None:
+        parts = {n for n, m in decoder.named_children() if not isinstance(m, torch.nn.Dropout)}
+    if not (parts >= CHILDREN and parts & {*ROTARIES} and hasattr(model, "lm_head")):
+        needed = "a model file of its own: HF's parts are not model.{embed_tokens,layers,rotary_emb,norm} and lm_head"
         traits.lacks(f"model_type = {config.model_type!r}", traits.architecture, needed)
         return traits
     traits.norm_name = next((n for n in NORMS if hasattr(decoder, n)), "norm")
-    others = {n for n, m in decoder.named_children() if not isinstance(m, torch.nn.Dropout)}
-    for name in sorted(others - CHILDREN - {traits.norm_name}):
+    for name in sorted(parts - CHILDREN - {*ROTARIES, traits.norm_name}):
         traits.lacks(f"model.{name}", f"{type(decoder).__name__}.{name}", "a block for it, and its place in the model")
     seen = run(model)
     ends.tokens(seen, traits)
@@ -126,10 +129,10 @@ PARTS = (
 
 def _rotations(seen, traits):
     """Layers that take their own of several rotations."""
-    from bringup.blocks.rope import layer_types
+    from bringup.blocks.rope import layer_types, rotary_of
 
     config = seen.config
-    several = layer_types(seen.model.model.rotary_emb, config) != [None]
+    several = layer_types(rotary_of(seen.model.model), config) != [None]
     rope = config.rope_parameters
     kinds = {name: p["rope_type"] for name, p in rope.items()} if several else {"": rope["rope_type"]}
     traits.sources["rotation"] = f"rope_parameters, {traits.rotation or 'all dims in two halves'}"

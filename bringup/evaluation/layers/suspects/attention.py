@@ -153,7 +153,7 @@ def _scale_of_one_head(a, mask):
 
 def _scale(a, scale):
     c, hd = a.case.config, a.q.shape[2]
-    factor = getattr(a.case.hf.model.rotary_emb, "attention_scaling", 1.0)
+    factor = getattr(hf_layers.rotary_of(a.case.hf.model), "attention_scaling", 1.0)
     known = {
         "1: none": 1.0,
         "1 / head_dim": 1 / hd,

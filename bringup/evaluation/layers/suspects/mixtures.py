@@ -24,10 +24,10 @@ def mixture(case):
         return
     experts = mixtures.experts_of(hf)
     run = lambda **changed: mixtures.mixture(hf, x, routing, experts, **changed)  # noqa: E731
-    router, weight = mixtures.router(hf), mixtures.weights(mixtures.router(hf), x, routing)
+    weight = mixtures.weights(hf, x, routing)
     for words, other in _routings(routing):
         yield f"the mixture {words}", mixtures.mixture(hf, x, other, experts)
-    yield from _router(hf, router, routing, x, run)
+    yield from _router(hf, routing, x, run)
     yield from _order(case, weight, run)
     yield from _whose(case, mixtures.each_expert(hf, x, experts), weight, run)
     yield from _parts(hf, mixtures, x, routing, experts, run)
@@ -54,22 +54,26 @@ def _routings(r):
         yield "with scores by a sigmoid, where HF has a softmax", changed(scores="sigmoid")
 
 
-def _router(hf, router, routing, x, run):
+def _router(hf, routing, x, run):
     """The router's own parts."""
+    from bringup.blocks import router
     from bringup.new.reading import mixtures
 
-    for name, words in (("bias", "its bias"), ("e_score_correction_bias", "the correction of its scores")):
-        value = getattr(router, name, None)
+    parts = (
+        (getattr(router.scorer(hf), "bias", None), "its bias"),
+        (router.correction(hf), "the correction of its scores"),
+    )
+    for value, words in parts:
         if value is None:
             continue
         before = value.detach().clone()
         try:
             value.zero_()
-            other = mixtures.weights(router, x, routing)
+            other = mixtures.weights(hf, x, routing)
         finally:
             value.copy_(before)
         yield f"the mixture with a router without {words}", run(weight=other)
-    weight = mixtures.weights(router, x, routing)
+    weight = mixtures.weights(hf, x, routing)
     yield (
         "the mixture with every chosen expert weighed alike",
         run(weight=(weight > 0) * (weight.sum(-1, True) / routing.top_k)),
@@ -120,8 +124,7 @@ def _whose(case, each, weight, run):
 
 def _parts(hf, mixtures, x, routing, experts, run):
     """Without what all share, its gate or the experts' biases; gate and up exchanged."""
-    shared = getattr(hf, "shared_expert", getattr(hf, "shared_experts", None))
-    if shared is not None:
+    if (shared := mixtures.shared(hf)) is not None:
         gate = getattr(hf, "shared_expert_gate", None)
         by = 1 if gate is None else torch.sigmoid(gate(x))
         yield "the mixture without the expert that all share", run() - by * shared(x)

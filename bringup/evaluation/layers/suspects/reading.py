@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.lines import ranges
 
 NEAR = 0.012  # relative: a factor that was read off and what in the model is that large
@@ -21,7 +22,7 @@ def sizes(case):
     hidden, heads = c.hidden_size, c.num_attention_heads
     kv = getattr(c, "num_key_value_heads", heads)
     head_dim = getattr(c, "head_dim", None) or hidden // heads
-    scaling = getattr(getattr(case.hf.model, "rotary_emb", None), "attention_scaling", 1.0)
+    scaling = getattr(hf_layers.rotary_of(case.hf.model), "attention_scaling", 1.0)
     if case.chips > 1:
         yield f"the number of chips, {case.chips}: summed over the chips once too often", float(case.chips)
         yield f"1 / the number of chips, {case.chips}", 1 / case.chips

@@ -5,6 +5,7 @@ import math
 
 import torch
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.suspects import reading, weights
 from bringup.evaluation.layers.suspects.case import on_grid
@@ -23,7 +24,7 @@ class Rotation:
         self.x, self.cos, self.sin = extras[which].float()[0], extras["cos"].float()[0], extras["sin"].float()[0]
         self.n, self.head_dim = self.x.shape[1:]
         self.width = self.cos.shape[-1]  # of a head, that is rotated: less than head_dim where that is partial
-        rotary = case.hf.model.rotary_emb
+        rotary = hf_layers.rotary_of(case.hf.model)
         self.frequencies = rotary.inv_freq.detach().float()
         self.factor = getattr(rotary, "attention_scaling", 1.0)
         self.positions = torch.arange(self.n).float()
@@ -198,7 +199,7 @@ def _with(r, parameters, words):
     config = copy.deepcopy(r.case.config)
     config.rope_parameters = parameters
     try:
-        tables = type(r.case.hf.model.rotary_emb)(config=config)(r.x, r.positions[None].long())
+        tables = type(hf_layers.rotary_of(r.case.hf.model))(config=config)(r.x, r.positions[None].long())
     except (ArithmeticError, RuntimeError, TypeError, ValueError):
         return
     yield f"rotated with {words}", r.turned(None, *(table[0].float() for table in tables))

@@ -73,7 +73,7 @@ def rotation(case):
     at, mine = torch.arange(x.shape[2])[None], types[case.layer]
     for layer, kind in enumerate(types):
         if kind != mine and kind not in types[:layer]:
-            tables = hf_layers.tables(case.hf.model.rotary_emb, case.config, layer, at)
+            tables = hf_layers.tables(hf_layers.rotary_of(case.hf.model), case.config, layer, at)
             turned = hf_layers.rotated(case.attention, x, *tables)[0]
             yield f"{which} rotated by the tables of {kind}, in a layer of {mine}", turned.transpose(0, 1).flatten(1)
 
@@ -88,7 +88,7 @@ def attention(case):
     q, k, v = (heads(p) for p in (hf.q_proj, hf.k_proj, hf.v_proj))
     q, k = (getattr(hf, n)(t) if hasattr(hf, n) else t for n, t in (("q_norm", q), ("k_norm", k)))
     at = torch.arange(len(x))
-    tables = hf_layers.tables(case.hf.model.rotary_emb, case.config, case.layer, at[None])
+    tables = hf_layers.tables(hf_layers.rotary_of(case.hf.model), case.config, case.layer, at[None])
     turned = [hf_layers.rotated(hf, t[None], *tables)[0] for t in (q, k)]
     sees = at[:, None] >= at[None]
     if (window := hf_layers.window(hf, case.config)) is not None:
