@@ -15,7 +15,8 @@ from bringup.backends.model_files import import_file
 from bringup.checkpoints import sources
 from bringup.errors import BadInput
 from bringup.files import PROJECT
-from bringup.new import command, covered
+from bringup.new import command, covered, small, source
+from tests.new import families
 
 SYSTEMS = ("n150", "n300", "t3000")
 # A sample of model x system that has every feature on one chip and on several; two heads plans that do not divide.
@@ -218,3 +219,25 @@ def test_gaps_can_be_asked_for_in_a_process_that_has_chosen_no_backend():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, timeout=300)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr[-2000:]
+
+
+def test_a_size_that_nobody_knows_is_named_and_not_built(monkeypatch):
+    """Llama-4 had its experts at their true size in the small model: 14 GB, and minutes."""
+    config = AutoConfig.for_model("llama4_text")
+    monkeypatch.setattr(small, "MOST_WEIGHTS", 1000)
+    (gap,) = [str(gap) for gap in covered.gaps(config) if "no small model" in str(gap)]
+    assert re.search(r"[\d,]{5,} weights with small sizes in its fields; the largest is model\.\S+ \[\d+, \d+", gap)
+
+
+def test_weights_that_hf_leaves_at_zero_are_random_in_the_small_model():
+    """AFMoE's router: with zeros a softmax over its scores is what a sigmoid of them is."""
+    model = small.hf_model(small.fields(families.config("afmoe"), 4))
+    assert all(weight.any() for weight in model.parameters())
+
+
+def test_layers_are_told_apart_by_the_field_that_is_about_them():
+    """Not by num_shared_experts = 1, which happens to be the number of dense layers."""
+    config = families.config("hy_v3")
+    traits = covered.look(config)[0]
+    lines = "\n".join(source.parts(traits, config)[0])
+    assert 'if config.mlp_layer_types[i] == "dense" else MixtureOfExperts' in lines

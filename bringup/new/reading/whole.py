@@ -1,7 +1,7 @@
 """A configuration's `Traits`, each with where it came from; what no block covers is a gap in them."""
 
 from bringup.new import small
-from bringup.new.reading import attention, ends, latent, layers, mixtures, mlp, norms, numbers, states
+from bringup.new.reading import attention, ends, inventory, latent, layers, mixtures, mlp, norms, numbers, states
 from bringup.new.reading.run import run
 from bringup.new.traits import Call, Part, Traits
 
@@ -32,6 +32,8 @@ def read(config):
     if not (parts >= CHILDREN and parts & {*ROTARIES} and hasattr(model, "lm_head")):
         needed = "a model file of its own: HF's parts are not model.{embed_tokens,layers,rotary_emb,norm} and lm_head"
         traits.lacks(f"model_type = {config.model_type!r}", traits.architecture, needed)
+        if (hollow := inventory.decoder_of(config)) is not None:
+            inventory.read(hollow, traits)
         return traits
     traits.norm_name = next((n for n in NORMS if hasattr(decoder, n)), "norm")
     for name in sorted(parts - CHILDREN - {*ROTARIES, traits.norm_name}):
