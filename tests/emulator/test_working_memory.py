@@ -151,6 +151,23 @@ def test_a_mapper_converts_floats_on_the_device(mesh, source, dtype, layout, ste
     assert cost(mesh, lambda: put(None)) == (rest, rest, 0), "without a mapper the host does it"
 
 
+@pytest.mark.parametrize("mesh", [(1, 2)], indirect=True)
+@pytest.mark.parametrize(("tiles", "steps"), [(324, [55296, 55296]), (325, [57344, 62400, 57344, 57344])])
+def test_rows_too_wide_for_a_core_become_tiles_in_pages(mesh, tiles, steps):
+    """A weight's columns in the 12 banks: all that ttnn 0.81.1 has there on the way, seen by its graph capture."""
+    each = -(-tiles // 12) * 32
+    grid = ttnn.CoreRangeSet([ttnn.CoreRange((0, 0), (11, 0))])
+    shards = ttnn.ShardSpec(grid, [32, each], ttnn.ShardOrientation.ROW_MAJOR)
+    place = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.WIDTH_SHARDED, ttnn.BufferType.DRAM, shards)
+    value = torch.zeros(1, 1, 32, 64 * tiles, dtype=torch.bfloat16)
+
+    def put():
+        mapper = ttnn.ShardTensorToMesh(mesh, dim=3)
+        return ttnn.from_torch(value, dtype=b16, layout=T, device=mesh, mesh_mapper=mapper, memory_config=place)
+
+    assert cost(mesh, put) == (sum(steps), steps[-1], 0)
+
+
 # -- collectives: an addition is an allocation, after which the bytes of subtractions are free again
 
 
