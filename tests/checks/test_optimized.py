@@ -33,10 +33,26 @@ def test_more_than_a_point_of_top1_over_all_texts_is_too_much(monkeypatch, own, 
         measured=figures(100, own), reference=None, measured_on_text=figures(100, text), reference_on_text=None
     )
     monkeypatch.setattr(optimized, "_functional", lambda *_: [figures(100, 1.0), figures(100, 0.99)])
+    monkeypatch.setattr(optimized, "_longer", lambda _: None)
     problems, lines = optimized.accuracy(context, None)
     assert bool(problems) == (lost > 1)
     assert "functional 100.0%" in " ".join(lines)
     assert "mean KL" in lines[-1]
+
+
+@pytest.mark.parametrize(("longer", "lost"), [(0.98, 0.6), (0.95, 3.0)])
+def test_too_much_on_few_tokens_is_judged_on_many(monkeypatch, longer, lost):
+    """3 points lost of 100 tokens, and none or 3 of 400 more."""
+    job = SimpleNamespace(measure=lambda *_: figures(400, longer))
+    context = SimpleNamespace(measured=figures(100, 0.96), measured_on_text=None, reference=None, job=job)
+    context.model = context.device = None
+    answers = iter([[figures(100, 0.99)], [figures(400, 0.98)]])
+    monkeypatch.setattr(optimized, "_functional", lambda *_: next(answers))
+    monkeypatch.setattr(optimized, "_longer", lambda _: SimpleNamespace(tokens=range(400)))
+    problems, lines = optimized.accuracy(context, None)
+    assert bool(problems) == (lost > 1)
+    assert "500 tokens" in lines[0]
+    assert "the first 100 tokens" in lines[-1]
 
 
 class Model:
@@ -125,3 +141,25 @@ def test_one_that_is_no_faster_or_holds_less_says_so(one_layer, monkeypatch):
     monkeypatch.setattr(spec_run, "spec_run", refuses)
     problems, _ = optimized.contexts(small_context(), other)
     assert "out of memory" in problems[0]
+
+
+#: The tiny checkpoint of each model that has optimised files.
+TINY = {
+    "AFM-4.5B": "tiny-afm",
+    "ALLaM-7B-Instruct-preview": "tiny-allam",
+    "Llama-3.2-1B": "tiny-llama",
+    "Mistral-7B-Instruct-v0.3": "tiny-mistral",
+}
+FILES = sorted((PROJECT / "models").glob("*/*/*/optimized/model.py"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path != FILE)) for path in FILES],
+    ids=["/".join(path.parts[-4:-2]) for path in FILES],
+)
+def test_every_file_here_pays_its_debts(path, tmp_path, capsys):
+    from bringup import cli
+
+    words = [str(path), "--model", str(PROJECT / "checkpoints" / TINY[path.parts[-4]]), "--items", "optimized"]
+    assert cli.main(["check", *words, "--quick", "--out", str(tmp_path)]) == 0, capsys.readouterr().out

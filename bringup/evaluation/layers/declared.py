@@ -34,10 +34,17 @@ def precision_of(module):
 
 
 def declared(name, precision):
-    """The weight format that a `Precision` declares for the HF module of that name."""
+    """The weight format that a `Precision` declares for the HF module, or for the matrix, of that name."""
     groups = {"self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
-    group = next((group for part, group in groups.items() if part in name.split(".")), None)
-    return getattr(precision, group, None) if group else None
+    products = {"o_proj": "o", "gate_proj": "up", "up_proj": "up", "down_proj": "down", "lm_head": "head"}
+    parts = name.split(".")
+    group = next((group for part, group in groups.items() if part in parts), None)
+    if group is None:
+        return None
+    if product := products.get(parts[-1]) if hasattr(precision, "format") else None:
+        found = precision.format(product)
+        return getattr(found, "dtype", found)  # of one that also says where the weight lies
+    return getattr(precision, group, None)
 
 
 def cache_format(precision):
@@ -63,16 +70,18 @@ def formats(model, layer, point, precision, coarser=False):
     part = point.split(".")[0]
     name = part if part == "lm_head" else f"model.layers.{layer}.{part}" if layer is not None else f"model.{part}"
     module = dict(model.named_modules()).get(name) if model is not None else None
-    want = declared(name, precision) if precision is not None else None
-    if module is None or want is None:
+    if module is None or precision is None or declared(name, precision) is None:
         return None
     matrices = {n: w for n, w in vars(module).items() if isinstance(w, ttnn.Tensor) and w.shape[-2] > ttnn.TILE_SIZE}
     held = {n: w.dtype for n, w in matrices.items() if tuple(w.shape)[:-2] == (1, 1)}  # a cache has users there
-    wrong = {n: dtype for n, dtype in held.items() if dtype != want}
+    want = {n: declared(f"{name}.{n}", precision) for n in held}
+    wrong = {n: dtype for n, dtype in held.items() if dtype != want[n]}
     if coarser:
-        wrong = {n: dtype for n, dtype in wrong.items() if _grid(dtype) > _grid(want)}
-    other = [f"{n} is {word(dtype)}" for n, dtype in wrong.items()]
-    return f"on the device {', '.join(other)}; the model file declares {word(want)}" if other else None
+        wrong = {n: dtype for n, dtype in wrong.items() if _grid(dtype) > _grid(want[n])}
+    if not wrong:
+        return None
+    said = ", ".join(dict.fromkeys(word(want[n]) for n in wrong))
+    return f"on the device {', '.join(f'{n} is {word(d)}' for n, d in wrong.items())}; the model file declares {said}"
 
 
 def _grid(dtype):

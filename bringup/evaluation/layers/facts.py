@@ -190,7 +190,8 @@ def _fidelity(call, module, model, precision):
     kind = {"ttnn.linear": "linear", "ttnn.matmul": "linear"}.get(call.op, "norm" if call.op in NORMS else "sdpa")
     config = getattr(precision, kind, None)
     want = str(getattr(config, "math_fidelity", "")).rpartition(".")[2]
-    if not want or call.fidelity in (None, want):
+    chosen = getattr(precision, "fidelity", {}).values() if kind == "linear" else ()  # of each product
+    if not want or call.fidelity in (None, want, *chosen):
         return None
     return f"the op log: {call.op} runs in {call.fidelity}, the model file declares {want}"
 
