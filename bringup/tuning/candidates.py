@@ -13,6 +13,8 @@ DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # the finest first
 FIDELITIES = ("HiFi3", "HiFi2", "LoFi")  # HiFi4 brings nothing: bringup.blocks.Precision
 CACHES = DTYPES[:2]
 CORES = (8, 16, 24, 32, 40, 48, 56, 64)
+MANY = 32  # cores, of which an MLP with a width of its own may want one number exactly
+TILE = 32
 
 
 def key(data):
@@ -47,12 +49,19 @@ def finest(data):
     return changed(data, cache=CACHES[0], sdpa=FIDELITIES[0])
 
 
-def structures(data, cores, chips):
+def inner_counts(config, cores, chips):
+    """Cores that have equal shares of what a chip's MLP has inside, with no padding; and the usual ones."""
+    tiles = -(-getattr(config, "intermediate_size", 0) // (TILE * chips))
+    return sorted({n for n in range(MANY, cores + 1) if tiles and not tiles % n} | {n for n in CORES if n <= cores})
+
+
+def structures(data, cores, chips, inner=CORES):
     """Neighbours that compute the same: another place of a product's weights, other cores, another way to sum."""
     found = [shard(data, [p], p not in data["sharded"]) for p in data["fidelity"]]
     found.append(shard(data, MLP, not {*MLP} & {*data["sharded"]}))
     counts = sorted({*CORES, cores})
     found += [changed(data, cores=n) for n in counts if n <= cores and n != data["cores"]]
+    found += [changed(data, inner=n) for n in inner if n <= cores and n != data["inner"]]
     return found + [changed(data, asynchronous=not data["asynchronous"])] * (chips > 1)
 
 
@@ -68,6 +77,21 @@ def neighbours(data):
     unique = {key(each): each for each in found}
     unique.pop(key(data), None)
     return list(unique.values())
+
+
+def finest_of(value):
+    """Is the dtype of (dtype, fidelity) the finest, or the fidelity?"""
+    return value[0] == DTYPES[0] or value[1] == FIDELITIES[0]
+
+
+def summed(data, loss):
+    """The divergence by the sums of the parts: of a group's dtype, and of its products' fidelities in equal shares."""
+    total = loss["cache"].get(data["cache"], 0) + loss["sdpa"].get(data["sdpa"], 0)
+    for group, products in GROUPS.items():
+        of = loss[group]
+        total += of.get((data["weights"][group], FIDELITIES[0]), 0)
+        total += sum(of.get((DTYPES[0], data["fidelity"][p]), 0) for p in products) / len(products)
+    return total
 
 
 def parts(data):

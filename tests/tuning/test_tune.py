@@ -23,6 +23,7 @@ BEGIN = json.loads(MODEL.with_name("choices.json").read_text()) | {
     "sharded": [*itertools.chain(*candidates.GROUPS.values())],
     "sdpa": "HiFi3",
     "cores": 32,
+    "inner": 32,
 }
 BITS = {"bfloat16": 16, "bfloat8_b": 8.5, "bfloat4_b": 4.5}
 PHASES = {"HiFi3": 3, "HiFi2": 2, "LoFi": 1}
