@@ -86,6 +86,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
     """
 
     main_input_name = "input_ids"
+    rope_tables = RopeTables
     _is_stateful = True  # one cache, on the device: no assisted decoding
 
     def __init__(self, hf_model: torch.nn.Module, config, mesh: Mesh, max_seq_len: int, precision: Precision):
@@ -104,7 +105,7 @@ class CausalLM(torch.nn.Module, GenerationMixin):
         self.cache_len = self.cache.length
         rotary = rotary_of(hf_model.model)
         self.ropes = {
-            layer_type: RopeTables(rotary, hf_model.config, self.cache_len, mesh, config, layer_type)
+            layer_type: self.rope_tables(rotary, hf_model.config, self.cache_len, mesh, config, layer_type)
             for layer_type in layer_types(rotary, hf_model.config)
         }
         self.rope = next(iter(self.ropes.values()))  # the only one, in most models

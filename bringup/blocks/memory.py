@@ -10,6 +10,7 @@ from bringup.blocks.moe import PIECE_BYTES
 from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import head_width
+from bringup.blocks.weights import Banked
 
 # Bytes of a 32x32 tile (ttnn 0.81.1: block formats have 64 exponent bytes a tile).
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.float32: 4096, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
@@ -18,6 +19,11 @@ SMALL = 8 << 20  # tokens, positions, tables of programs, holes, and that each t
 # the emulator counts. A guess with room, not a measure.
 KERNELS = 128 << 20
 MLP = re.compile(r"mlp|feed_forward|shared_expert")
+#: Products by parts of the names of their weights.
+PARTS = {
+    "qkv": ("q_proj", "k_proj", "v_proj"), "o": ("o_proj",), "up": ("gate_proj", "up_proj"), "down": ("down_proj",),
+    "head": ("lm_head",),
+}  # fmt: skip
 
 
 #: Types of layers that keep a state and no keys.
@@ -25,7 +31,8 @@ KEYLESS = ("linear_attention", "conv")
 
 
 def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
-    """Weights of one chip: its share of the matrices, and the whole token table (padding of shares not counted)."""
+    """Weights of one chip: its share of the matrices, and the whole token table (padding of shares not counted, but
+    that of weights in the banks)."""
     groups = {"self_attn": precision.attention, "linear_attn": precision.attention, ".conv.": precision.attention}
     groups |= dict.fromkeys(("mlp", "feed_forward", "block_sparse_moe"), precision.mlp) | {"lm_head": precision.head}
     total = 0
@@ -39,7 +46,25 @@ def weight_bytes(hf_model, mesh: Mesh, precision: Precision) -> int:
             total += TILE * 2 * weight.numel() // mesh.tensor_ways
         else:
             total += weight.numel() * TILE_BYTES[group] // 1024 // mesh.tensor_ways
+            total += banked_padding(name, weight.shape, mesh, precision)
     return total
+
+
+def banked_padding(name: str, shape: torch.Size, mesh: Mesh, precision: Precision) -> int:
+    """What a matrix [out, in] by HF's name has more of where a chip's columns lie in the banks side by side, an equal
+    number of tiles in each, and what an MLP has inside is padded to whole tiles of its cores."""
+    product = next((p for p, parts in PARTS.items() if any(part in name for part in parts)), None)
+    how = None if product is None else precision.format(product)
+    if not isinstance(how, Banked):
+        return 0
+    ways, (out, inside) = mesh.tensor_ways, shape
+    columns, rows = (out, inside // ways) if product in ("o", "down") else (out // ways, inside)
+    across, down = -(-columns // TILE), -(-rows // TILE)
+    if product == "up":
+        across = round_up(across, how.shares)
+    if product == "down":
+        down = round_up(down, how.shares)
+    return (round_up(across, mesh.banks) * down - columns * rows // TILE**2) * TILE_BYTES[how.dtype]
 
 
 def state_bytes(hf_model, mesh: Mesh) -> int:

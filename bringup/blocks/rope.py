@@ -105,12 +105,20 @@ class RopeTables:
 
     def look_up(self, positions: ttnn.Tensor) -> list[ttnn.Tensor]:
         """positions [1, 32] uint32 -> cos and sin [1, 32, 1, width], one user a core, as heads in decode."""
-        rows = []
-        for table in self.by_position:
-            row = ttnn.embedding(positions, table, layout=ttnn.TILE_LAYOUT)
-            row = ttnn.reshape(row, (1, TILE, 1, row.shape[-1]))
-            rows.append(ttnn.to_memory_config(row, self.one_row_a_core))
-        return rows
+        found = (ttnn.embedding(positions, table, layout=ttnn.TILE_LAYOUT) for table in self.by_position)
+        return [self.on_cores(rows) for rows in found]
+
+    def on_cores(self, rows: ttnn.Tensor) -> ttnn.Tensor:
+        """[1, 32, width] -> [1, 32, 1, width], one row a core"""
+        return ttnn.to_memory_config(ttnn.reshape(rows, (1, TILE, 1, rows.shape[-1])), self.one_row_a_core)
+
+
+class TurnedTables(RopeTables):
+    """`RopeTables` whose rows go to their cores in one program."""
+
+    def on_cores(self, rows: ttnn.Tensor) -> ttnn.Tensor:
+        rows = ttnn.reshape(rows, (1, 1, TILE, rows.shape[-1]))
+        return ttnn.transpose(rows, 1, 2, memory_config=self.one_row_a_core)
 
 
 def layer_types(hf_rotary: torch.nn.Module, hf_config) -> list[str | None]:

@@ -19,14 +19,15 @@ FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
 class Choices(Precision):
     """A `Precision` that says more: `up` is the format of up and gate, where it is not that of the MLP; a fidelity for
     each product; `sharded` names the products whose weights lie in the banks of DRAM side by side, with a program for
-    that in decode steps; `cores` have a share of a step's activations each; `asynchronous`: sums over the chips wait on
-    semaphores of the model, not of the library.
+    that in decode steps; `cores` have a share of a step's residual each at most, `inner` one of what an MLP has inside;
+    `asynchronous`: sums over the chips wait on semaphores of the model, not of the library.
     """
 
     up: Any = None
     fidelity: dict = field(default_factory=lambda: dict.fromkeys(PRODUCTS, "HiFi2"))
     sharded: tuple = PRODUCTS
     cores: int = 32
+    inner: int = 32
     asynchronous: bool = True
 
     @classmethod
@@ -37,8 +38,8 @@ class Choices(Precision):
     @classmethod
     def of_data(cls, data: dict) -> "Choices":
         """weights: {attention, up, mlp, head: dtype}, cache: dtype, fidelity: {product: name}, sdpa and norm: name of a
-        fidelity, sharded: [product], cores, asynchronous."""
-        left = set(data) - {"weights", "cache", "fidelity", "sdpa", "norm", "sharded", "cores", "asynchronous"}
+        fidelity, sharded: [product], cores, inner, asynchronous."""
+        left = set(data) - {"weights", "cache", "fidelity", "sdpa", "norm", "sharded", "cores", "inner", "asynchronous"}
         chosen, fidelity = data["weights"], data["fidelity"]
         wrong = [f"{k}: {v}" for k, v in (*chosen.items(), ("cache", data["cache"])) if v not in DTYPES]
         wrong += [f"{k}: {v}" for k, v in fidelity.items() if k not in PRODUCTS or v not in FIDELITIES]
@@ -54,6 +55,7 @@ class Choices(Precision):
             norm=compute_config(data["norm"]),
             sharded=tuple(data["sharded"]),
             cores=data["cores"],
+            inner=data["inner"],
             asynchronous=data["asynchronous"],
         )
 
@@ -69,12 +71,13 @@ class Choices(Precision):
             "norm": self.norm.math_fidelity.name,
             "sharded": list(self.sharded),
             "cores": self.cores,
+            "inner": self.inner,
             "asynchronous": self.asynchronous,
         }
 
     def format(self, product: str) -> Any:
         dtype = (self.up or self.mlp) if product == "up" else super().format(product)
-        shares = self.cores if product in ("up", "down") else 1
+        shares = self.inner if product in ("up", "down") else 1
         return Banked(dtype, shares) if product in self.sharded else dtype
 
     def compute(self, product: str):

@@ -6,10 +6,13 @@ import ttnn
 from bringup.blocks.cache import Pages
 from bringup.blocks.generate import CausalLM, KVCache
 from bringup.blocks.optimized.product import SHORT, whole
+from bringup.blocks.rope import TurnedTables
 
 
 class OptimizedCausalLM(CausalLM):
     """`CausalLM` with greedy steps of which only the tokens come back."""
+
+    rope_tables = TurnedTables
 
     def __init__(self, hf_model: torch.nn.Module, config, mesh, max_seq_len: int, choices):
         super().__init__(hf_model, config, mesh, max_seq_len, choices)

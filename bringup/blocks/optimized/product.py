@@ -20,13 +20,19 @@ def divisor(most: int, of: int) -> int:
 
 
 class Columns:
-    """The columns of a hidden state, an equal share of whole tiles on each core of a rectangle of at most `most`."""
+    """Columns, an equal share of whole tiles on each of as many cores as there can be up to `most`: of a rectangle, as
+    norms want them, or row by row, as products leave them."""
 
-    def __init__(self, columns: int, most: int, mesh: Mesh):
+    def __init__(self, columns: int, most: int, mesh: Mesh, row_by_row: bool = False):
         tiles = columns // TILE
         shapes = [(x, y) for x in range(1, mesh.grid.x + 1) for y in range(1, mesh.grid.y + 1) if x * y <= most]
-        self.cores = max((s for s in shapes if not tiles % (s[0] * s[1])), key=lambda s: (s[0] * s[1], s[0]))
-        self.count = self.cores[0] * self.cores[1]
+        if row_by_row:
+            self.count = divisor(min(most, mesh.grid.x * mesh.grid.y), tiles)
+            self.cores = ttnn.num_cores_to_corerangeset(self.count, mesh.grid, row_wise=True)
+        else:
+            self.shape = max((s for s in shapes if not tiles % (s[0] * s[1])), key=lambda s: (s[0] * s[1], s[0]))
+            self.count = self.shape[0] * self.shape[1]
+            self.cores = rectangle(*self.shape)
         self.each = tiles // self.count  # tiles
         self._places: dict[int, ttnn.MemoryConfig] = {}
 
@@ -34,7 +40,7 @@ class Columns:
         if rows not in self._places:
             self._places[rows] = ttnn.create_sharded_memory_config(
                 (rows, TILE * self.each),
-                core_grid=rectangle(*self.cores),
+                core_grid=self.cores,
                 strategy=ttnn.ShardStrategy.WIDTH,
                 use_height_and_width_as_shard_shape=True,
             )
@@ -49,20 +55,19 @@ class Columns:
 class Product:
     """x @ weight: [1, 1, rows, in] -> [1, 1, rows, out], weight [1, 1, in, out] of a chip, as `choices.format(name)`.
 
-    A step's rows are in L1, on cores, and so is its result where the weight is in the banks; a prompt goes by blocks,
-    through L1 where it is short.
+    A step's rows are in L1, as `given` says, and so is its result where the weight is in the banks, on `leaves` cores.
+    A prompt goes by blocks, through L1 where it is short.
     """
 
-    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices):
-        self.weight, self.compute = weight, choices.compute(name)
+    def __init__(self, weight: ttnn.Tensor, name: str, mesh: Mesh, choices, given: Columns, leaves: int):
+        self.weight, self.compute, self.given = weight, choices.compute(name), given
         self.banked = isinstance(choices.format(name), Banked)
-        self.columns = Columns(weight.shape[-2], choices.cores, mesh)
         tiles = -(-weight.shape[-1] // TILE)
         block = 3 * TILE_BYTES[weight.dtype] * -(-tiles // mesh.banks)
         self.in_banks = ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
-            in0_block_w=divisor(max(1, min(MOST_STEPS, WEIGHT_ROOM // block)), self.columns.each),
+            in0_block_w=divisor(max(1, min(MOST_STEPS, WEIGHT_ROOM // block)), given.each),
             per_core_M=1,
-            per_core_N=-(-tiles // self.columns.count),
+            per_core_N=-(-tiles // leaves),
             fused_activation=None,
         )
         self.short, self.long = (  # of a short prompt a row of cores has one row of tiles, or few
@@ -72,15 +77,26 @@ class Product:
             for down in (1, 8)
         )
 
-    def __call__(self, x: ttnn.Tensor) -> ttnn.Tensor:
-        rows, how = x.shape[-2], {"compute_kernel_config": self.compute}
+    def taken(self, x: ttnn.Tensor) -> ttnn.Tensor:
+        """x as the product takes it."""
+        return self.given.put(x) if x.shape[-2] == TILE and self.banked else whole(x)
+
+    def __call__(self, x: ttnn.Tensor, place: ttnn.MemoryConfig | None = None) -> ttnn.Tensor:
+        """`place` of a result that is not sharded, if not where so many rows lie."""
+        x, rows, how = self.taken(x), x.shape[-2], {"compute_kernel_config": self.compute}
         if rows == TILE and self.banked:
-            x, place = self.columns.put(x), ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG
+            place = ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG
             return ttnn.linear(x, self.weight, program_config=self.in_banks, memory_config=place, **how)
+        how["memory_config"] = place or of_rows(rows)
         if rows == TILE:
-            return ttnn.linear(whole(x), self.weight, memory_config=ttnn.L1_MEMORY_CONFIG, **how)
-        config, place = (self.short, ttnn.L1_MEMORY_CONFIG) if rows <= SHORT else (self.long, ttnn.DRAM_MEMORY_CONFIG)
-        return ttnn.experimental.minimal_matmul(whole(x), self.weight, config=config, memory_config=place, **how)
+            return ttnn.linear(x, self.weight, **how)
+        config = self.short if rows <= SHORT else self.long
+        return ttnn.experimental.minimal_matmul(x, self.weight, config=config, **how)
+
+
+def of_rows(rows: int, most: int = SHORT) -> ttnn.MemoryConfig:
+    """Where so many rows lie in pages: up to `most` in L1."""
+    return ttnn.L1_MEMORY_CONFIG if rows <= most else ttnn.DRAM_MEMORY_CONFIG
 
 
 def whole(x: ttnn.Tensor) -> ttnn.Tensor:
