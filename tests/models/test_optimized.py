@@ -77,7 +77,7 @@ def test_a_long_prompt_a_paged_cache_and_one_user(cores, monkeypatch):
     ids = torch.randint(3, 500, (1, 300), generator=torch.Generator().manual_seed(2))
     want, bf16 = hf(ids).logits, in_bf16(hf, ids).logits
     with backends.open_system("n150", trace_region_size=64 << 20) as device:
-        model = module.build_model(hf, device, 512, replace(exact(module.PRECISION), cores=cores))
+        model = module.build_model(hf, device, 512, replace(exact(module.PRECISION), cores=cores, inner=cores - 1))
         assert as_good_as_bf16(model(ids).logits, want, bf16, 1)
         model.traced = True
         for _ in range(2):
