@@ -136,7 +136,8 @@ def _order(name):
     layer, part = split(name)
     if layer is None or part in ORDER:
         return place(name)
-    return (layer, ORDER.index(part.split(".")[0]))
+    part = part.split(".")[0]  # a norm by another name, such as AFMoE's pre_mlp_layernorm, comes last in its layer
+    return (layer, ORDER.index(part) if part in ORDER else len(ORDER))
 
 
 class Rule(NamedTuple):
