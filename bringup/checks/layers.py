@@ -75,7 +75,11 @@ def _farther(context, results):
         if figures.get("users"):
             user = next(filter(None, figures["users"]), 0)  # the first is alone, where it is watched
             found = context.profile_at(PROFILE_TOKENS, user=user).first
-            who = f", seen by {ranges(figures['users'], 'user')}" if len(figures["users"]) < USERS else ""
+            who = (
+                f", seen by {ranges(figures['users'], 'user')}"
+                if len(figures["users"]) < figures.get("of", USERS)
+                else ""
+            )
             if found is not None:
                 return str(found), f"{found.why} ({found.phase}){who}"
         if figures.get("instead"):

@@ -303,18 +303,21 @@ class Probe:
         if why_not:
             return ConsistencyResult(name, None, why_not)
         tokens, logits = out
-        worst, wrong = 0.0, []
+        worst, wrong, users = 0.0, [], []
         for user, (own_tokens, own) in enumerate(alone):
             for step in range(steps):
                 distance = rel_l2(own[0, step], logits[user, step])
                 worst = max(worst, distance)
                 if not distance <= OF_WORST_BF16 * self.text.bf16_worst:
                     wrong.append(f"user {user} (prompt of {lengths[user]}) differs at step {step}: {distance:.4f}")
+                    users.append(user)
                     break
                 if tokens[user][step] != own_tokens[0][step]:
                     break  # undecided, and free to go on differently
         detail = "; ".join([*wrong, f"prompts of {lengths}: logits at most {worst:.4f} apart"])
-        return ConsistencyResult(name, not wrong, detail, {"lengths": lengths, "rel_l2": worst})
+        return ConsistencyResult(
+            name, not wrong, detail, {"lengths": lengths, "rel_l2": worst, "users": users, "of": len(lengths)}
+        )
 
     def users(self):
         """32 users at once, each with its own text: none has what another should have."""

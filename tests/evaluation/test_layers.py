@@ -183,7 +183,7 @@ def test_a_nan_of_one_step_is_named_there_though_it_spreads(hf_model):
 
 def test_chips_that_differ_are_named_though_the_first_is_right(hf_model):
     device = in_dtype(hf_model, torch.bfloat16)
-    device.spread["model.layers.0.self_attn"] = 0.5
+    device.spread["model.layers.0.self_attn", "prefill"] = 0.5
     found = layers.judge(hf_model, device)
     assert str(found.first) == "layer 0, self_attn"
     assert "the chips hold different values (0.5 apart)" in found.first.why

@@ -40,9 +40,9 @@ LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 @dataclass
 class Activations:
     """Values by point. `known` marks the positions that were seen, where not all were; `spread` is how far the chips
-    are apart where each should hold the same (relative L2); `extras` is what the HF side had in hand in each layer.
-    Of a device with submodules of HF's names, `modules` are the names of all its modules, `ran` (name, phase) of those
-    that were called."""
+    are apart where each should hold the same (relative L2), by (point, phase); `extras` is what the HF side had in hand
+    in each layer. Of a device with submodules of HF's names, `modules` are the names of all its modules, `ran` (name,
+    phase) of those that were called, in the order in which they end."""
 
     ids: list
     decode_from: int
@@ -52,7 +52,7 @@ class Activations:
     spread: dict = field(default_factory=dict)
     extras: dict = field(default_factory=dict)
     modules: frozenset = frozenset()
-    ran: set = field(default_factory=set)
+    ran: dict = field(default_factory=dict)
     earlier: list = field(default_factory=list)  # tokens of the text that ran before, and is to leave nothing behind
     user: int = 0  # which of a batch was watched
     calls: dict = field(default_factory=dict)  # (module, phase): the calls that it made, where the backend logs them
@@ -93,10 +93,21 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
     import torch
 
     out = Activations(list(ids), decode_from)
+    with recording(hf_model, out, given, cache_format, without, only), torch.no_grad():
+        logits = hf_model(torch.tensor([list(ids)]), use_cache=False).logits
+    out.points["lm_head"] = logits[0].float()
+    return out
+
+
+@contextmanager
+def recording(hf_model, out, given=None, cache_format=None, without=(), only=None, taken=lambda name: None):
+    """Inside, what the modules of HF compute goes into `out`, as `record_reference` has it; `taken` hears of each."""
+    import torch
 
     def take(name, value):
         """Record value [1, positions, width] and return what the model shall go on with."""
         out.points[name] = value[0].detach().float()
+        taken(name)
         if given is None or name not in given.points or (only is not None and name not in only):
             return value
         device = given.points[name].to(value.dtype)
@@ -110,7 +121,7 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
     def through_cache(value):
         return value if cache_format is None else cache_format(value)
 
-    with hooks() as hook, torch.no_grad():
+    with hooks() as hook:
         modules = dict(hf_model.named_modules())
         layers = modules.get("model.layers", [])
         for name in without:
@@ -136,9 +147,7 @@ def record_reference(hf_model, ids, decode_from, given=None, cache_format=None, 
 
         attentions = {i: layer.self_attn for i, layer in enumerate(layers) if hasattr(layer, "self_attn")}
         with _rope_watched(attentions, rotated):
-            logits = hf_model(torch.tensor([list(ids)]), use_cache=False).logits
-    out.points["lm_head"] = logits[0].float()
-    return out
+            yield
 
 
 def after_attention(layer):

@@ -187,7 +187,7 @@ def _block(device, right, anchored, wrong, layer, end, phase, floor):
     if end != "lm_head":  # the sum is rounded as the stream is large, not as the branch is
         floor *= max(1.0, float(device.points[name][rows].norm() / want.norm().clamp(min=1e-30)))
     verdict = own_error(got, want, noisy, rows, MARGIN["submodules"], floor, APPROXIMATE_EXP * (end != "mlp.residual"))
-    agrees = verdict["ok"] and (device.spread.get(name) or 0.0) <= verdict["bound"]
+    agrees = verdict["ok"] and (device.spread.get((name, phase)) or 0.0) <= verdict["bound"]
     harm = float((harmed - want).norm() / want.norm())
     return _Verdict(agrees, verdict["rel_l2"], harm > HARM * verdict["bound"])
 

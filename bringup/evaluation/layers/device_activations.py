@@ -20,6 +20,11 @@ def behind(user):
     return 3 + user % 4
 
 
+def text_of(ids, behind):
+    """The tokens of a user that is so far behind, by the columns of the one that is watched: other ones than its."""
+    return [*ids[behind:], *ids[:behind]]
+
+
 def record_device(model, ids, decode_from, user=0):
     """The device's activations for one sequence: `decode_from` tokens as a prompt, then one by one; as one of 32 users
     of a batch, where `user` is not the first.
@@ -109,7 +114,7 @@ def _is_point(name):
 
 def _call(model, names, ids, start, stop, past, states, user=0):
     """One forward as generate() would make it, asking for the logits of all positions where that can be asked. With
-    `user` 32 users run, the others with the same text less some tokens at its beginning."""
+    `user` 32 users run, the others with other tokens of the text, and some less at its beginning."""
     import torch
 
     positions = torch.arange(start, stop)
@@ -129,7 +134,8 @@ def _call(model, names, ids, start, stop, past, states, user=0):
         for other in range(USERS):
             mask[other, : behind(other) if other != user else 0] = 0
         given |= {"attention_mask": mask} if "attention_mask" in names else {}
-        tokens = torch.tensor([list(ids[start:stop])] * USERS)
+        texts = [ids if other == user else text_of(ids, behind(other)) for other in range(USERS)]
+        tokens = torch.tensor([list(text[start:stop]) for text in texts])
         return model(input_ids=tokens, past_key_values=past, **{k: v for k, v in given.items() if k != "position_ids"})
     return model(input_ids=torch.tensor([list(ids[start:stop])]), past_key_values=past, **given)
 
@@ -185,7 +191,7 @@ class _Recorder:
         return "decode" if self.start else "prefill"
 
     def ran(self, name):
-        self.out.ran.add((name, self.phase))
+        self.out.ran.setdefault((name, self.phase))
 
     def module(self, name, output):
         if name.endswith("_rope"):
@@ -208,7 +214,8 @@ class _Recorder:
             chips = [torch.cat(chips, dim=-1)]
         finite = [chip for chip in chips if bool(chip.isfinite().all())]
         apart = [rel_l2(finite[0], chip) for chip in finite[1:]]
-        self.out.spread[name] = max([self.out.spread.get(name, 0.0), *apart])
+        key = name, self.phase
+        self.out.spread[key] = max([self.out.spread.get(key, 0.0), *apart])
         shown = chips[0] if len(finite) == len(chips) else next(c for c in chips if not bool(c.isfinite().all()))
         if len(shown) == self.stop - self.start:
             self.put(name, shown)

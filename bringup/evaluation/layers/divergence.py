@@ -93,7 +93,7 @@ def judge(hf_model, device, precision=None, model=None):
             said = {fact.rule: fact.words for fact in reversed(stated) if fact.at(found.first)}.values()
             found.first.why = "; ".join(dict.fromkeys(filter(None, (found.first.why, reason, held, *said))))
         else:
-            found.first = next((fact.divergence() for fact in stated if fact.wrong), None)
+            found.first = next((fact.divergence() for fact in stated if fact.wrong or _unmade(fact, found)), None)
     return found
 
 
@@ -119,12 +119,19 @@ def compare(fp32, bf16, device, own=None, floor=COARSE_FLOOR):
             row["own"] = verdict = own_error(
                 values, exact_values, explained_values, rows, MARGIN[device.depth], floor, approximation
             )
-            verdict["chips_apart"] = apart = device.spread.get(name)
+            verdict["chips_apart"] = apart = device.spread.get((name, phase))
             verdict["ok"] = verdict["ok"] and (apart or 0.0) <= verdict["bound"]
             points.append(row)
             if not verdict["ok"] and first is None:
                 first = Divergence(layer, point, phase, why(verdict), verdict)
     return Profile(points, device.depth, first, device.ids, device.decode_from)
+
+
+def _unmade(fact, profile):
+    """A scale that is not HF's, of queries and keys that are: nothing makes up for it."""
+    layer, _ = split(fact.module)
+    of = [p["own"] for p in profile.points if p["layer"] == layer and p["point"].endswith("_rope")]
+    return fact.rule.alone and bool(of) and all(own["ok"] and not own.get("compensated") for own in of)
 
 
 def _rows(device, name, phase):

@@ -18,6 +18,7 @@ from bringup.evaluation.layers.verdict import Divergence
 NORMS = ("ttnn.rms_norm", "ttnn.layer_norm")
 PRODUCTS = ("ttnn.linear", "ttnn.matmul")
 RESIDUALS = ("self_attn.residual", "mlp.residual")
+FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
 SLACK = 0.02  # of an epsilon or a scale: they are passed as float32
 
 
@@ -141,11 +142,15 @@ def _order(name):
 
 
 class Rule(NamedTuple):
-    """`check(call, hf_module, model, precision)` gives words, or None; no `ops`: of every op."""
+    """`check(call, hf_module, model, precision)` gives words, or None; no `ops`: of every op.
+
+    `alone`: wrong where q and k are HF's.
+    """
 
     ops: tuple
     check: Callable
     wrong: bool
+    alone: bool = False
 
 
 def _number(call, argument):
@@ -187,14 +192,21 @@ def _window(call, module, model, precision):
     return f"the op log: {call.op} sees {sees}, HF has {has}"
 
 
-def _fidelity(call, module, model, precision):
+def _fidelity(call, module, model, precision, coarser=False):
     kind = {"ttnn.linear": "linear", "ttnn.matmul": "linear"}.get(call.op, "norm" if call.op in NORMS else "sdpa")
     config = getattr(precision, kind, None)
     want = str(getattr(config, "math_fidelity", "")).rpartition(".")[2]
     chosen = getattr(precision, "fidelity", {}).values() if kind == "linear" else ()  # of each product
     if not want or call.fidelity in (None, want, *chosen):
         return None
+    if coarser != (FIDELITIES.index(call.fidelity) < FIDELITIES.index(want)):
+        return None
     return f"the op log: {call.op} runs in {call.fidelity}, the model file declares {want}"
+
+
+def _coarser(call, module, model, precision):
+    """Fewer passes than declared: an argument that was left out, or another's."""
+    return _fidelity(call, module, model, precision, coarser=True)
 
 
 def _scale(call, module, model, precision):
@@ -225,7 +237,8 @@ ATTENTION = (
 RULES = (
     Rule(NORMS, _epsilon, wrong=True),
     Rule(ATTENTION, _window, wrong=True),
-    Rule(ATTENTION, _scale, wrong=False),
+    Rule(ATTENTION, _scale, wrong=False, alone=True),
+    Rule((*PRODUCTS, *NORMS, *ATTENTION), _coarser, wrong=True),
     Rule((*PRODUCTS, *NORMS, *ATTENTION), _fidelity, wrong=False),
     Rule((), _made, wrong=True),
 )

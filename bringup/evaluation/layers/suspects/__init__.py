@@ -10,6 +10,8 @@ mechanisms  MECHANISMS: which apply at which point
 parts       heads, positions, columns and chips that alone differ
 reading     what is read off a value: a factor, an order of rows or of positions
 weights     other weights in the place of the one expected
+rerun       HF's code of the layer, run again with one call or one weight changed
+steps       which calls, in which ways; substitutes: which weights
 norms, residuals, rotation, attention, mlp, ends    what each kind of point may have instead
 """
 

@@ -24,9 +24,9 @@ class Attended:
         self.n, self.group = self.q.shape[1], len(self.q) // len(self.k)
         self.pairs = [i // self.group for i in range(len(self.q))]
         self.causal = torch.ones(self.n, self.n, dtype=torch.bool).tril()
-        window = hf_layers.window(self.module, case.config)
-        if window:
-            self.causal = self.causal.triu(1 - window)
+        self.window = hf_layers.window(self.module, case.config)
+        if self.window:
+            self.causal = self.causal.triu(1 - self.window)
         self.weight, self.bias = self.module.o_proj.weight.detach().float(), self.module.o_proj.bias
 
     def heads(self, mask=None, scale=None, pairs=None, q=None, k=None, v=None, sinks="HF's", cap="HF's"):
@@ -175,7 +175,7 @@ def _scale(a, scale):
             * factor**2,
             "HF's scale / the attention factor of the rotation": a.scale / factor,
         }
-    names = [name for name, value in known.items() if abs(scale - value) < 0.02 * value]
+    names = [name for name, value in known.items() if abs(scale - value) < 0.01 * value]
     return f"{scale:.4g}" + (f" ({names[0]})" if names else "")
 
 
@@ -209,13 +209,15 @@ def _masks(a):
     last = int(case.rows[-1])
     for words, sees in (("sees the last {} positions only: a window", i - j), ("sees the first {} positions only", j)):
         best = None
-        for size in range(1, last + 1):
-            heads = _at_rows(a, a.causal & ((sees < size) | (i == 0)))
+        for size in range(1, last + 2):
+            heads = _at_rows(a, (j <= i) & ((sees < size) | (i == 0)))
             miss = distance(a.out(heads), case.got)
             best = min(best, (miss, size)) if best else (miss, size)
-        if best:
+        if best and best[1] != a.window:
             size = best[1]
-            yield f"that {words.format(size)}", a.heads(mask=a.causal & ((sees < size) | (i == 0)))
+            has = f", where HF has a window of {a.window}" if a.window else ""
+            said = words.format(size) if size <= last else "sees all positions"
+            yield f"that {said}{has}", a.heads(mask=(j <= i) & ((sees < size) | (i == 0)))
     for size in (16, 32, 64):
         if last >= size:
             yield f"in blocks of {size} that do not see each other", a.heads(mask=a.causal & (i // size == j // size))

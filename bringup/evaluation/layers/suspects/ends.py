@@ -4,6 +4,7 @@ import torch
 
 from bringup.evaluation.layers.activations import place, record_reference, split
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
+from bringup.evaluation.layers.device_activations import text_of
 from bringup.evaluation.layers.suspects import reading
 from bringup.evaluation.layers.suspects.case import COARSE, rounded
 from bringup.evaluation.layers.suspects.weights import orders
@@ -11,12 +12,15 @@ from bringup.evaluation.layers.suspects.weights import orders
 NOISE = 0.004  # a bfloat16 rounding: a read-off number closer to 1 than this is 1
 
 
-def any_point(case):
-    """A factor, a vector added, a factor for each column, a coarser format, another position, another point's value."""
-    got, want = case.got, case.want
-    c = reading.factor(got, want)
+def factor(case):
+    c = reading.factor(case.got, case.want)
     if abs(c - 1) > NOISE:
-        yield f"HF's value times {reading.named(case, c)}", c * want
+        yield f"HF's value times {reading.named(case, c)}", c * case.want
+
+
+def any_point(case):
+    """A vector added, a factor for each column, a coarser format, another position, another point's value."""
+    want = case.want
     for dtype in BLOCK_FORMATS:
         for grid in case.grids(dtype):
             yield f"HF's value rounded to {dtype}", grid(want), COARSE
@@ -115,6 +119,9 @@ def embedding(case):
         yield f"the embedding of token id {by:+d}", table[moved.clamp(0, len(table) - 1)].float() * there[:, None]
     for by in (1, -1):
         yield f"the embedding of the token at position p {by:+d}", table[ids.roll(-by)].float()
+    for n in sorted(set(case.others_behind.values())) if case.decode else ():
+        theirs = table[torch.tensor(text_of(case.device.ids, n))].float()
+        yield f"the embedding of the token of another user, {reading.whose(case.others_behind, n)}", theirs
     if len(table) < 1 << 16:  # which tokens they are
         index, apart = reading.nearest_rows(case.got, table)
         if float(apart.max()) < 0.05:

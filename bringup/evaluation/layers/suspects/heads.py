@@ -3,6 +3,7 @@
 import torch
 
 from bringup.evaluation.layers.activations import record_reference
+from bringup.evaluation.layers.device_activations import text_of
 from bringup.evaluation.layers.suspects import reading, weights
 from bringup.evaluation.layers.suspects.ends import what_was_left
 
@@ -46,7 +47,7 @@ def _of_another_user(case, kept):
     """What HF keeps of the text of another user of the batch, which began later."""
     ids = case.device.ids
     for n in sorted(set(case.others_behind.values())):
-        theirs = record_reference(case.hf, ids[n:], len(ids) - n).points[case.name]
+        theirs = record_reference(case.hf, text_of(ids, n)[n:], len(ids) - n).points[case.name]
         value = torch.cat([theirs, case.device.points[case.name][len(theirs) :]])
         yield (
             f"the {kept} of another text, {reading.whose(case.others_behind, n)}: users share rows of the cache",

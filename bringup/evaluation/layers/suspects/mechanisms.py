@@ -18,6 +18,7 @@ from bringup.evaluation.layers.suspects import (
     parts,
     residuals,
     rotation,
+    steps,
     variants,
 )
 from bringup.evaluation.layers.suspects.case import REMAINS, Case
@@ -57,6 +58,7 @@ MECHANISMS = (
     Mechanism(("embed_tokens",), ends.embedding),
     Mechanism(("lm_head",), ends.head),
 )
+STEPS = (ends.factor, steps.steps)  # asked where none of these fits: HF's own code, changed in one place
 AT_ANY_POINT = (ends.any_point,)  # asked where none of the others fits: they say less of the cause
 
 
@@ -78,15 +80,15 @@ def explain(hf_model, device, own, divergence, model=None):
 
 def _cause(case):
     own = [m.values for m in MECHANISMS if case.point in m.points]
-    return _best(case, own) or _best(case, AT_ANY_POINT)
+    return _best(case, own) or _best(case, STEPS) or _best(case, AT_ANY_POINT)
 
 
 def _best(case, mechanisms):
-    whole, partly = [], []
+    whole, partly, at_some = [], [], []
     for words, value, *more in _suspects(case, mechanisms):
         if more and isinstance(more[0], torch.Tensor):
             left = _left_at(case, value, more[0])
-            whole += [(left, words)] * (left is not None)
+            at_some += [(left, words)] * (left is not None)
             continue
         value = case.at_rows(value)
         if value.shape != case.got.shape:
@@ -99,7 +101,7 @@ def _best(case, mechanisms):
             left = case.left(mixed)
             if left is not None:
                 partly.append((left, f"{words}, {some}"))
-    best, some = _first_good(whole), _first_good(partly)
+    best, some = _first_good(whole or at_some), _first_good(partly)
     if some and (best is None or some[0] < PARTS_BETTER * best[0]):
         best = some
     return f"it is {best[1]} ({best[0]:.2g} from that)" if best else None

@@ -5,6 +5,7 @@ import torch
 from bringup.evaluation.layers.activations import split
 from bringup.evaluation.layers.suspects.case import distance
 from bringup.evaluation.layers.suspects.weights import orders
+from bringup.new.reading import norms
 
 SAME = 0.05  # relative: products on the device and HF's of the same weight, in any format
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -125,7 +126,7 @@ def norm_of_all(case, which, flat):
     rms = flat * (flat.square().mean(-1, keepdim=True) + eps).rsqrt()
     own = case.by_head(flat)
     each = (own * (own.square().mean(-1, keepdim=True) + eps).rsqrt()).transpose(0, 1).flatten(1)
-    yield f"{which} without {name}", own
+    yield f"{which} without {name}{_later(case, which)}", own
     yield f"{which} with {name} over each head, not over all at once", case.by_head(each * weight)
     others = {
         "without its weight": torch.ones_like(weight),
@@ -154,27 +155,41 @@ def norm_of_all(case, which, flat):
         yield f"{which} with {said}", case.by_head(rms * value)
 
 
+def _later(case, which):
+    """That the device has the norm all the same, after the rotation."""
+    ran = [name for name, phase in case.device.ran if phase == case.phase]
+    norm, rope = (f"{case.prefix}self_attn.{which}_{part}" for part in ("norm", "rope"))
+    late = norm in ran and rope in ran and ran.index(norm) > ran.index(rope)
+    return ": on the device it runs after the rotation, not before" if late else ""
+
+
 def head_norm(case, which, q):
     """(words, value [heads, n, head_dim]) for q or k before its norm over each head, where HF has one."""
     module = getattr(case.attention, f"{which}_norm", None)
     if module is None:
         return
     other = getattr(case.attention, f"{'k' if which == 'q' else 'q'}_norm")
-    eps = getattr(module, "variance_epsilon", 1e-6)
+    kind, eps = norms.kind(module, case.config) or ("RMSNorm", getattr(module, "variance_epsilon", 1e-6))
+    if kind not in ("RMSNorm", "UnitOffsetRMSNorm"):
+        return
+    own = lambda m: m.weight.detach().float() + (kind == "UnitOffsetRMSNorm")  # noqa: E731
     normed = q * (q.square().mean(-1, keepdim=True) + eps).rsqrt()
-    yield f"{which} without {which}_norm", q
+    yield f"{which} without {which}_norm{_later(case, which)}", q
     yield f"{which} with {which}_norm without its weight", normed
-    weight = module.weight.detach().float()
-    yield f"{which} with {which}_norm's weight + 1", normed * (weight + 1)
+    weight = own(module)
+    if kind == "RMSNorm":
+        yield f"{which} with {which}_norm's weight + 1", normed * (weight + 1)
+    else:
+        yield f"{which} with {which}_norm's weight, where HF has 1 + weight", normed * (weight - 1)
     yield f"{which} with {which}_norm's weight applied twice", normed * weight.square()
-    yield f"{which} with the weight of the other of q_norm and k_norm", normed * other.weight.detach().float()
+    yield f"{which} with the weight of the other of q_norm and k_norm", normed * own(other)
     for e in EPSILONS:
         if e != eps:
-            again = q * (q.square().mean(-1, keepdim=True) + e).rsqrt() * module.weight.detach().float()
+            again = q * (q.square().mean(-1, keepdim=True) + e).rsqrt() * weight
             yield f"{which}_norm with epsilon {e:g} where HF has {eps:g}", again
     whole = q.transpose(0, 1).flatten(1)
     whole = whole * (whole.square().mean(-1, keepdim=True) + eps).rsqrt()
     yield (
         f"{which}_norm over all heads at once, not over each",
-        whole.unflatten(1, (len(q), -1)).transpose(0, 1) * module.weight.detach().float(),
+        whole.unflatten(1, (len(q), -1)).transpose(0, 1) * weight,
     )

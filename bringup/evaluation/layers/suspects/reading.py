@@ -80,7 +80,12 @@ def described(positions, instead, decode_from, behind=None):
         again = f": counted from {int(q[0])} again after the prompt" if len(p) > 1 and n == -decode_from != 0 else ""
         return f"for position p {n:+d}{again}"
     if bool((q == q[0]).all()):
-        return f"always for position {int(q[0])}: the position stands still and does not advance"
+        last = int(q[0])
+        if last and not last & (last + 1) and bool((p > last).all()):
+            return (
+                f"always for position {last}: as of a table of {last + 1} positions, at whose end later ones are held"
+            )
+        return f"always for position {last}: the position stands still and does not advance"
     for step in (2, 3, 4):
         if torch.equal(q, step * p):
             return f"for position {step} p"

@@ -23,10 +23,16 @@ class Rotation:
         extras = case.own.extras[case.layer]
         self.x, self.cos, self.sin = extras[which].float()[0], extras["cos"].float()[0], extras["sin"].float()[0]
         self.n, self.head_dim = self.x.shape[1:]
+        rotary, config = hf_layers.rotary_of(case.hf.model), case.config
+        # Gemma-3's has tables for each type of layer
+        self.type = None if hasattr(rotary, "inv_freq") else config.layer_types[case.layer]
+        of_type = "" if self.type is None else f"{self.type}_"
+        self.parameters = config.rope_parameters if self.type is None else config.rope_parameters[self.type]
+        self.frequencies = getattr(rotary, f"{of_type}inv_freq").detach().float()
+        self.factor = getattr(rotary, f"{of_type}attention_scaling", 1.0)
+        if self.cos.shape[-1] == len(self.frequencies):  # a column for each pair: gpt-oss's
+            self.cos, self.sin = (torch.cat((t, t), -1) for t in (self.cos, self.sin))
         self.width = self.cos.shape[-1]  # of a head, that is rotated: less than head_dim where that is partial
-        rotary = hf_layers.rotary_of(case.hf.model)
-        self.frequencies = rotary.inv_freq.detach().float()
-        self.factor = getattr(rotary, "attention_scaling", 1.0)
         self.positions = torch.arange(self.n).float()
 
     def turned(self, x=None, cos=None, sin=None):
@@ -68,7 +74,7 @@ def rotation(case):
     which = "q" if case.point == "self_attn.q_rope" else "k"
     r = Rotation(case, which)
     flat = lambda t: t.transpose(0, 1).flatten(1)  # noqa: E731  [heads, n, head_dim] -> [n, width]
-    for mechanism in (_layouts, _angles, _positions, _frequencies, _tables, _partial):
+    for mechanism in (_layouts, _angles, _positions, _frequencies, _tables, _partial, _other_dims):
         for words, value in mechanism(r):
             yield f"{which} {words}", flat(value)
     for words, value in _weights(r):
@@ -97,7 +103,7 @@ def _angles(r):
     yield "times the sine only: the half with the cosine is left out", r.turned(cos=torch.zeros_like(r.cos))
     yield "rotated twice, as if for position 2 p", r.turned(r.turned())
     if r.factor != 1.0:
-        kind = r.case.config.rope_parameters["rope_type"]
+        kind = r.parameters["rope_type"]
         yield f"without the attention factor {r.factor:.4g} of {kind}", r.turned() / r.factor
         yield f"with the attention factor {r.factor:.4g} of {kind} twice", r.turned() * r.factor
 
@@ -121,8 +127,8 @@ def _positions(r):
 
 def _frequencies(r):
     """The frequency of each pair, read off from how it turns from position to position; and which rule has these."""
-    kind = r.case.config.rope_parameters["rope_type"]
-    theta, hd = r.case.config.rope_parameters.get("rope_theta", 1e4), r.width
+    kind = r.parameters["rope_type"]
+    theta, hd = r.parameters.get("rope_theta", 1e4), r.width
     exponent = torch.arange(0, hd, 2).float() / hd
     if kind != "default":
         yield f"rotated at plain frequencies: the {kind} scaling is left out", r.by(theta**-exponent)
@@ -176,7 +182,7 @@ def _frequencies(r):
 
 def _other_parameters(r):
     """HF's own tables with another value of one of their parameters."""
-    given = r.case.config.rope_parameters
+    given = r.parameters
     for name, value in given.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool) or name == "rope_theta":
             continue
@@ -186,7 +192,7 @@ def _other_parameters(r):
 
 def _other_lists(r):
     """HF's own tables with one list of factors in the place of another: of long prompts and of short ones."""
-    given = r.case.config.rope_parameters
+    given = r.parameters
     lists = [name for name, value in given.items() if isinstance(value, list)]
     for name in lists:
         for other in lists:
@@ -197,12 +203,16 @@ def _other_lists(r):
 
 def _with(r, parameters, words):
     config = copy.deepcopy(r.case.config)
-    config.rope_parameters = parameters
+    config.rope_parameters = parameters if r.type is None else {**config.rope_parameters, r.type: parameters}
     try:
-        tables = type(hf_layers.rotary_of(r.case.hf.model))(config=config)(r.x, r.positions[None].long())
+        rotary = type(hf_layers.rotary_of(r.case.hf.model))(config=config)
+        tables = hf_layers.tables(rotary, config, r.case.layer, r.positions[None].long())
     except (ArithmeticError, RuntimeError, TypeError, ValueError):
         return
-    yield f"rotated with {words}", r.turned(None, *(table[0].float() for table in tables))
+    cos, sin = (table[0].float() for table in tables)
+    if cos.shape[-1] == len(r.frequencies):
+        cos, sin = (torch.cat((t, t), -1) for t in (cos, sin))
+    yield f"rotated with {words}", r.turned(None, cos, sin)
 
 
 def _nice(x):
@@ -245,9 +255,19 @@ def _tables(r):
         yield f"rotated with cos and sin rounded to {dtype}", r.turned(None, cos, sin)
 
 
+def _other_dims(r):
+    """As many dims as HF turns, in another place of the head."""
+    for start in range(1, r.head_dim - r.width + 1):
+        at = slice(start, start + r.width)
+        value = r.x.clone()
+        value[..., at] = r.turned(r.x[..., at])
+        dims = f"dims {start} to {start + r.width - 1} of a head's {r.head_dim}"
+        yield f"rotated in {dims}, where HF turns the first {r.width}", value
+
+
 def _partial(r):
     """A part of each head is rotated."""
-    f, theta = r.frequencies, r.case.config.rope_parameters.get("rope_theta", 1e4)
+    f, theta = r.frequencies, r.parameters.get("rope_theta", 1e4)
     for share in (0.25, 0.5, 0.75):
         width = int(r.head_dim * share) // 2 * 2
         if not width or width >= r.width:
