@@ -278,6 +278,22 @@ CASES = {
             tolerance=4e-3,
             reference=lambda x, dim, i, source, reduce: x.scatter_reduce(dim, i, source, "prod"),
         ),
+        *(
+            Case(
+                (T((1, 1, 32, 64), a), 3, T(dtype=ttnn.uint32, values=indices), T((1, 1, 32, 64), b)),
+                reference=lambda x, dim, i, source: x.scatter(dim, i, source),
+                note="comes out as bfloat16",
+            )
+            for a, b in ((ttnn.bfloat8_b, ttnn.bfloat16), (ttnn.bfloat16, ttnn.bfloat8_b))
+        ),
+        *(
+            Refused((T((1, 1, 32, 64), a), 3, PLACES, T((1, 1, 32, 64), b)), match=match)
+            for a, b, match in (
+                (ttnn.bfloat4_b, ttnn.bfloat4_b, "Only TILE layout is supported for BFLOAT8_B dtype!"),
+                (ttnn.bfloat4_b, ttnn.bfloat16, "input_dtype: BFLOAT4_B, src_dtype: BFLOAT16"),
+                (ttnn.bfloat8_b, ttnn.bfloat4_b, "input_dtype: BFLOAT8_B, src_dtype: BFLOAT4_B"),
+            )
+        ),
         Refused(
             (T((1, 1, 32, 64)), 3, PLACES, T((1, 1, 32, 64))), {"reduce": "amax"}, match="either 'add' or 'multiply'"
         ),

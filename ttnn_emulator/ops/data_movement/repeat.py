@@ -13,6 +13,7 @@ from ...dtypes import (
     TILE_LAYOUT,
     DataType,
     bfloat4_b,
+    bfloat8_b,
     bfloat16,
     cpp,
     float32,
@@ -186,10 +187,11 @@ def scatter(
     With `reduce` "add" or "multiply" what is there and all that comes are added or multiplied.
 
     Shapes    input [...]; index and source alike, within it but along `dim` -> the input's
-    Dtypes    bfloat16, float32, bfloat8_b, integers; bfloat8_b comes out as bfloat16
+    Dtypes    bfloat16, float32, bfloat8_b, integers, input and source alike; bfloat8_b is taken as bfloat16 and comes
+              out as that
     Layout    kept; index and source may have another
     Numerics  moves values; sums and products in fp32, rounded once
-    Raises    float32 in tiles; an index or source of another rank or beyond the input
+    Raises    float32 in tiles; bfloat4_b; an index or source of another rank or beyond the input
     Differs   of several values for one place torch's last one stays
     Source    recorded contract, op `ttnn.scatter`; `reduce` and more dtypes asked of ttnn 0.81.1
     """
@@ -237,7 +239,9 @@ def _scattered(name, x: Tensor, dim: int, index: Tensor, src: Tensor, memory_con
                 f"Scatter doesn't work for fp32 tiled tensors yet (see to_layout issue #) - {what} tensor is "
                 f"{cpp(t.dtype)} {cpp(t.layout)}."
             )
-    if src.dtype is not x.dtype:
+    #: Blocks of 8 bits are taken as what they are untilized to; those of 4 bits are not untilized.
+    taken = [bfloat16 if t.dtype is bfloat8_b else t.dtype for t in (x, src)]
+    if taken[0] is not taken[1]:
         raise DeviceRejects(
             f"input_dtype differs from src_dtype (input_dtype: {x.dtype.name}, src_dtype: {src.dtype.name})."
         )
@@ -245,7 +249,9 @@ def _scattered(name, x: Tensor, dim: int, index: Tensor, src: Tensor, memory_con
         raise DeviceRejects(f"index_dtype is not integer, it is {index.dtype.name}.")
     if x.is_sharded():
         raise DeviceRejects("Sharded tensors are not supported - input_tensor is sharded.")
-    dtype = bfloat16 if x.dtype in BLOCK_FORMATS else x.dtype
+    dtype = taken[0]
+    if dtype is bfloat4_b:
+        raise DeviceRejects(ONLY_TILE)
     made = spec(x.spec.shape, dtype, x.layout, output_memory(x, memory_config))
     size = tuple(map(builtins.slice, index.spec.shape))
 
