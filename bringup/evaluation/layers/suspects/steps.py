@@ -237,9 +237,9 @@ def _reshaped(x, out):
 def _linear(call):
     bias = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
     if bias is not None:
-        yield "its bias left out", lambda f, a, k, o: o - bias
-        yield "its bias added twice", lambda f, a, k, o: o + bias
-        yield "its bias subtracted", lambda f, a, k, o: o - 2 * bias
+        yield f"{call.module}.bias left out", lambda f, a, k, o: o - bias
+        yield f"{call.module}.bias added twice", lambda f, a, k, o: o + bias
+        yield f"{call.module}.bias subtracted", lambda f, a, k, o: o - 2 * bias
     if call.args[0].shape == call.out.shape:
         yield "the product left out: its input", lambda f, a, k, o: a[0].clone()
         yield "its input added to it", lambda f, a, k, o: o + a[0]
