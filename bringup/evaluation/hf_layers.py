@@ -33,6 +33,15 @@ def rotation(hf_attention):
     return sys.modules[type(hf_attention).__module__].apply_rotary_pos_emb
 
 
+def norm_after_rotation(hf_attention):
+    """The norm of k that HF has behind its rotation (Hunyuan's), by the order of its forward's words; None."""
+    words = inspect.getsource(type(hf_attention).forward)
+    for name in ("k_norm", "k_layernorm", "key_layernorm"):
+        if 0 <= words.find("apply_rotary_pos_emb(") < words.find(f"self.{name}("):
+            return getattr(hf_attention, name, None)
+    return None
+
+
 def rotated(hf_attention, x, cos, sin):
     """HF's rotation of heads [batch, n, length, head_dim]; what is beyond the tables does not turn."""
     import torch

@@ -14,6 +14,8 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from bringup.evaluation.hf_layers import norm_after_rotation
+
 ORDER = (
     "input_layernorm",
     "attention_layernorm",
@@ -143,9 +145,15 @@ def recording(hf_model, out, given=None, cache_format=None, without=(), only=Non
             prefix = f"model.layers.{extras['layer']}.self_attn."
             out.extras[extras["layer"]] = extras
             q, k = (_heads(take(prefix + n, _flat(x)), x) for n, x in (("q_rope", q), ("k_rope", k)))
-            return q, _heads(take(prefix + "k_cache", _flat(through_cache(k))), k)
+            return q, k if extras["layer"] in normed else _heads(cached(prefix, k), k)
+
+        def cached(prefix, k):
+            return take(prefix + "k_cache", _flat(through_cache(k)))
 
         attentions = {i: layer.self_attn for i, layer in enumerate(layers) if hasattr(layer, "self_attn")}
+        normed = {i: norm for i, a in attentions.items() if (norm := norm_after_rotation(a)) is not None}
+        for i, norm in normed.items():
+            hook(norm, lambda _, k, prefix=f"model.layers.{i}.self_attn.": _heads(cached(prefix, k), k))
         with _rope_watched(attentions, rotated):
             yield
 
