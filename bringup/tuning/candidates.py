@@ -79,21 +79,6 @@ def neighbours(data):
     return list(unique.values())
 
 
-def finest_of(value):
-    """Is the dtype of (dtype, fidelity) the finest, or the fidelity?"""
-    return value[0] == DTYPES[0] or value[1] == FIDELITIES[0]
-
-
-def summed(data, loss):
-    """The divergence by the sums of the parts: of a group's dtype, and of its products' fidelities in equal shares."""
-    total = loss["cache"].get(data["cache"], 0) + loss["sdpa"].get(data["sdpa"], 0)
-    for group, products in GROUPS.items():
-        of = loss[group]
-        total += of.get((data["weights"][group], FIDELITIES[0]), 0)
-        total += sum(of.get((DTYPES[0], data["fidelity"][p]), 0) for p in products) / len(products)
-    return total
-
-
 def parts(data):
     """{part: {value: candidate}}: each part of the formats by itself, the rest as in `data`."""
     found = {

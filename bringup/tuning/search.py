@@ -2,7 +2,7 @@
 
 structures    programs, cores and sums over chips by turns, at the formats that there are
 sums          each part of the formats alone, in time and in KL divergence; what nothing beats by their sums is measured
-neighbours    from the fastest that holds, one change at a time while it gets faster; not those whose sum is far beyond
+neighbours    from the fastest that holds, one change at a time while it gets faster
 final         the whole model by shapes, and its accuracy with `exact` numerics
 """
 
@@ -14,7 +14,6 @@ from bringup.tuning.trials import FUNCTIONAL, seconds
 
 FRONT = 24  # of the points that nothing beats by sums: so many are measured, evenly, and so many between the best two
 WORTH = 1e-3  # of the time: less is no gain
-BEYOND = 1.5  # times the largest sum of divergences that held: what has more is not measured
 
 
 @dataclass
@@ -38,14 +37,14 @@ def search(lab, start, system, bound):
     best = descended(lab, start, near, "programs and cores")
     judge = Judge(lab, functional["fast"], bound)
     judge.measure([start, best, candidates.finest(best)], "where the search begins")
-    loss = _by_sums(lab, best, judge)
+    _by_sums(lab, best, judge)
     for _ in range(3):  # another format may want another program
         before = judge.best()
         if before is None or lab.late():
             break
         structured = descended(lab, before, near, "programs for these formats")
         judge.measure([structured], "those programs")
-        _closer(lab, judge, loss)
+        _closer(lab, judge)
         if judge.best() == before:
             break
     return _final(lab, judge, functional, bound)
@@ -99,11 +98,11 @@ def descended(lab, data, neighbours, what):
 
 
 def _by_sums(lab, base, judge):
-    """Measures what the sums of the parts say that nothing beats; what each part costs in KL divergence, or None."""
+    """Measures what the sums of the parts say that nothing beats."""
     tables = _times_of_parts(lab, base)
     loss = _loss_of_parts(lab, candidates.finest(base)) if tables else None
     if not loss or lab.late():
-        return loss
+        return
     banked, parts = tables
     found = candidates.front(parts, loss)
     whole = [candidates.put_together(base, chosen, banked) for chosen, *_ in found]
@@ -112,13 +111,12 @@ def _by_sums(lab, base, judge):
     best = judge.best()
     keys = [candidates.key(data) for data in whole]
     if best is None or candidates.key(best) not in keys:
-        return loss
+        return
     at = keys.index(candidates.key(best))
     begin = max((n for n in range(at) if keys[n] in judge.measured), default=-1)
     between = whole[begin + 1 : at]
     if between and not lab.late():
         judge.measure(candidates.thinned(between, FRONT // 2), "the front around the bound")
-    return loss
 
 
 def _times_of_parts(lab, base):
@@ -142,7 +140,7 @@ def _times_of_parts(lab, base):
 
 
 def _loss_of_parts(lab, fine):
-    """{part: {value: KL divergence beyond that of the finest}}; of a group that of its dtype and of its fidelity."""
+    """{part: {value: KL divergence beyond that of the finest}}."""
     least = lab.accuracies([fine], "the finest: accuracy")[0]
     if "refused" in least:
         return None
@@ -150,31 +148,22 @@ def _loss_of_parts(lab, fine):
     for part, values in candidates.parts(fine).items():
         if lab.late():
             return None
-        alone = {v: data for v, data in values.items() if part not in GROUPS or candidates.finest_of(v)}
-        results = lab.accuracies(list(alone.values()), f"{part}: accuracy")
-        of = {
+        results = lab.accuracies(list(values.values()), f"{part}: accuracy")
+        found[part] = {
             value: max(0.0, result["kl_mean"] - least["kl_mean"])
-            for value, result in zip(alone, results, strict=True)
+            for value, result in zip(values, results, strict=True)
             if "refused" not in result
         }
-        found[part] = of if part not in GROUPS else {
-            (d, f): of[d, candidates.FIDELITIES[0]] + of[candidates.DTYPES[0], f]
-            for d, f in values
-            if (d, candidates.FIDELITIES[0]) in of and (candidates.DTYPES[0], f) in of
-        }  # fmt: skip
     return found
 
 
-def _closer(lab, judge, loss):
+def _closer(lab, judge):
     """From the best that holds, one change of formats at a time while that is faster and holds."""
     while not lab.late():
         best = judge.best()
         near = candidates.neighbours(best)
         timed = sorted(((seconds(t), n) for n, t in enumerate(lab.times(near, "neighbours"))), key=lambda each: each[0])
         faster = [near[n] for takes, n in timed if takes < judge.time(best) * (1 - WORTH)]
-        if loss:
-            most = BEYOND * max(candidates.summed(data, loss) for data in judge.holding())
-            faster = [data for data in faster if candidates.summed(data, loss) <= most]
         for data in faster:
             if lab.late():
                 return
