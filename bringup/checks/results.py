@@ -1,5 +1,6 @@
 """`bringup check --write`: the results section of MODEL_BRINGUP.md, the result JSON, and MODELS.md from all results."""
 
+import json
 import re
 
 from bringup import files
@@ -39,8 +40,17 @@ def write_models(measured, model_py):
     name = f"{measured['checkpoint'].rstrip('/').rpartition('/')[2]}-{system}" + f"-{kind}" * (kind != "functional")
     root = model_py.parents[5]
     path = root / "results" / f"{name}.json"
+    if _has_prediction(path):  # of the file as it was
+        measured = models.with_prediction(measured, model_py)
     files.write_json(path, measured)
     return [path, files.write(root / "MODELS.md", models.render(models.read(path.parent)))]
+
+
+def _has_prediction(path):
+    try:
+        return "true_size" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # there is none, or it is no result: it is written anew
+        return False
 
 
 def section(check):

@@ -55,7 +55,6 @@ def run(args):
 def predict(folder):
     """Writes into each result, as `true_size`, what is predicted of its file; one without a known model stays."""
     from bringup.console import progress
-    from bringup.planning import beside
 
     read(folder)  # refuses what is no result
     paths = sorted(folder.glob("*.json"))
@@ -63,10 +62,17 @@ def predict(folder):
         for path in paths:
             result = json.loads(path.read_text())
             file = files.located(result["model_py"])
-            found = beside.predicted(file) if file.is_file() else None
-            if found is not None:
-                files.write_json(path, result | {"true_size": {"label": "predicted", **found}})
+            if file.is_file():
+                files.write_json(path, with_prediction(result, file))
             advance()
+
+
+def with_prediction(result, file):
+    """The result with what is predicted of its file at the true size of its model, where that is a known one."""
+    from bringup.planning import beside
+
+    found = beside.predicted(file)
+    return result if found is None else result | {"true_size": {"label": "predicted", **found}}
 
 
 def read(folder):

@@ -120,6 +120,24 @@ def test_models_md_gets_its_row(clean, tmp_path):
     assert "humain-ai/ALLaM-7B-Instruct-preview | n150 | functional | emulator" in models.read_text()
 
 
+@pytest.mark.parametrize(("before", "predicted"), [({"true_size": {"tps": 1}}, True), ({}, False), ("{", False)])
+def test_a_prediction_in_the_result_is_made_anew(clean, tmp_path, monkeypatch, before, predicted):
+    """It would be missing from the row in MODELS.md, or be of the file as it was."""
+    from bringup.report import models
+
+    monkeypatch.setattr(
+        models, "with_prediction", lambda result, file: result | {"true_size": {"tps": 2, "file": str(file)}}
+    )
+    monkeypatch.setattr(models, "read", lambda folder: [])
+    monkeypatch.setattr(models, "render", lambda found: "")
+    path = tmp_path / "results" / "tiny-allam-n150.json"
+    path.parent.mkdir()
+    path.write_text(before if isinstance(before, str) else json.dumps(before))
+    results.write_models(clean[1].measured, tmp_path / ALLAM)
+    written = json.loads(path.read_text())
+    assert written.get("true_size") == ({"tps": 2, "file": str(tmp_path / ALLAM)} if predicted else None)
+
+
 def test_what_raises_fails_with_its_line_and_the_rest_runs(job):
     found = by_name(checks.run(job(FAILING), quick=True))
     assert found["baseline"]["status"] == "pass"
