@@ -7,17 +7,17 @@ makes them again with one of them changed, or with another weight, and gives the
 import linecache
 import os
 import sys
-import time
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+import bringup
 from bringup.evaluation.layers.activations import ORDER, Activations, recording
 
 TORCH = os.path.dirname(torch.__file__)
-OURS = __name__.partition(".")[0] + os.sep
+OURS = os.path.dirname(bringup.__file__) + os.sep  # not any folder of that name: HF's code may lie in ours
 TOGETHER = ("self_attn.q_rope", "self_attn.k_rope", "self_attn.k_cache", "self_attn.v_cache")
 FEW = 4  # calls of one place in the code that are changed one by one too
 LONGEST = 90  # characters of a line of HF's source
@@ -72,7 +72,7 @@ def _caller(frame):
     """The frame of HF's code that makes a call; None where it is ours, and no step of the model."""
     while frame is not None and frame.f_code.co_filename.startswith(TORCH):
         frame = frame.f_back
-    return None if frame is None or OURS in frame.f_code.co_filename else frame
+    return None if frame is None or frame.f_code.co_filename.startswith(OURS) else frame
 
 
 class Rerun:
@@ -143,6 +143,12 @@ class Rerun:
             handle.remove()
         return (lambda: module(*given["args"])) if given else None
 
+    @property
+    def work(self):
+        """Weights times positions of one run."""
+        module = self.case.module if self.case.layer is None else self.hf.model.layers[self.case.layer]
+        return sum(p.numel() for p in module.parameters()) * self.ids.shape[1]
+
     def _taken(self, name):
         if self.wanted == name:
             raise Reached
@@ -170,9 +176,7 @@ class Rerun:
             place = frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti, self._module(inner)
             calls[self.mode.n - 1] = Call(name, args, kwargs, out, place[-1], line, place)
 
-        started = time.monotonic()
         self.right = self.value(mode=_Mode(seen=seen))
-        self.seconds = time.monotonic() - started
         self.calls = {i: call for i, call in calls.items() if i >= self.first}
         self.groups = self._groups()
 
