@@ -76,11 +76,25 @@ def shown(path):
 def blame(path, doing):
     """Turn what a model file raises while `doing` into `ModelFailed` that names its line; our own errors pass."""
     try:
-        yield
+        with staying():
+            yield
     except BringupError:
         raise
     except (Exception, SystemExit) as error:
         raise failed(error, path, doing) from error
+
+
+@contextmanager
+def staying():
+    """A folder that a model file goes into is left again: paths are the user's, and weights are read lazily."""
+    here = None
+    with suppress(OSError):  # the user's folder is gone
+        here = Path.cwd()
+    try:
+        yield
+    finally:
+        if here is not None:
+            os.chdir(here)
 
 
 def failed(error, path, doing, hint=None):

@@ -1,12 +1,13 @@
 """What a user reads when something is wrong: one message, the right exit code, nothing that steers the terminal."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from bringup import arguments
 from bringup.backends import model_files
-from bringup.errors import BadInput, ModelFailed, guarded, printable, shown
+from bringup.errors import BadInput, ModelFailed, blame, guarded, printable, shown
 
 
 def raising(error):
@@ -89,3 +90,15 @@ def test_types_of_options(kind, good, bad):
         with pytest.raises(SystemExit) as stop:
             parser.parse_args([f"--x={word}"])
         assert stop.value.code == 2
+
+
+def test_a_folder_that_a_model_file_goes_into_is_left_again(tmp_path, monkeypatch):
+    """Else a relative --json lands there, and weights that are read as they are used are not found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with blame("model.py", "building the model"):
+        os.chdir("elsewhere")
+    assert Path.cwd() == tmp_path
+    (tmp_path / "model.py").write_text("import os; os.chdir('elsewhere')")
+    model_files.import_file(tmp_path / "model.py")
+    assert Path.cwd() == tmp_path

@@ -15,7 +15,7 @@ from typing import Any
 from bringup import files
 from bringup.backends import systems
 from bringup.checkpoints import old_names
-from bringup.errors import BadInput, ModelFailed, blame, failed, shown
+from bringup.errors import BadInput, ModelFailed, blame, failed, shown, staying
 
 PATH_RULE = "models/<org>/<model>/<system>/functional/model.py"
 
@@ -196,7 +196,8 @@ def import_file(path):
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # files that import a neighbour
     try:
-        spec.loader.exec_module(module)
+        with staying():
+            spec.loader.exec_module(module)
     except BadInput:
         del sys.modules[name]
         raise
