@@ -49,13 +49,16 @@ class Profile:
         }
 
 
-def profile(model, hf_model, ids, decode_from, precision=None, user=0):
+def profile(model, hf_model, ids, decode_from, precision=None, user=0, earlier=()):
     """Run the device and the HF model over one sequence of token ids, `decode_from` of them as a prompt.
 
     `precision` is what the model file declares (bringup.blocks.Precision): the formats of its weights and cache. With
-    `user` the device runs as many users as it takes to see that one, each at another position.
+    `user` the device runs as many users as it takes to see that one, each at another position. `earlier` are tokens
+    that may still be in the cache, in the place of those of the text that runs before.
     """
-    return judge(hf_model, record_device(model, ids, decode_from, user), precision, model)
+    device = record_device(model, ids, decode_from, user)
+    device.earlier = list(earlier) or device.earlier
+    return judge(hf_model, device, precision, model)
 
 
 def judge(hf_model, device, precision=None, model=None):
