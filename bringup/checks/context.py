@@ -5,7 +5,7 @@ import gc
 import platform
 import shlex
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from types import SimpleNamespace
 
 from bringup.errors import BringupError, shown
@@ -156,14 +156,12 @@ class Context:
         precision = layers.precision_of(self.job.model_file.module)
         ids = (self.job.prompt_ids + self.reference.tokens)[: PROFILE_TOKENS + PROFILE_STEPS]
         with blame(self.job.model_file.path, "running it layer by layer"), torch.inference_mode():
-            found = layers.profile(self.model, self.hf, ids, max(1, len(ids) - PROFILE_STEPS), precision)
+            watch = partial(layers.profile, self.model, self.hf, decode_from=max(1, len(ids) - PROFILE_STEPS))
+            found = watch(ids, precision=precision)
             first = found.first
             if first is not None and first.layer and first.point.endswith("_cache"):
                 # The same tokens' keys may be there from before, and be right in the first layer: other tokens tell.
-                ids = [*ids[OTHER:], *ids[:OTHER]]
-                other = layers.profile(
-                    self.model, self.hf, ids, max(1, len(ids) - PROFILE_STEPS), precision, earlier=self.text.ids
-                )
+                other = watch([*ids[OTHER:], *ids[:OTHER]], precision=precision, earlier=self.text.ids)
                 found = other if other.first is not None and (other.first.layer or 0) < first.layer else found
         self.sections["layers"] = found.as_dict()
         return found

@@ -97,20 +97,25 @@ def _head_dim(config):
     return HEAD_DIM
 
 
-def hf_model(fields, seed=0):
-    """The HF model of these fields in float32; norms are not 1, biases and matrices not 0, so that each of them counts.
+def check_size(fields):
+    """ValueError where a size that nobody knew leaves the HF model of these fields too large to be tried."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    ValueError where a size that nobody knew leaves it too large to be tried.
-    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))
+    sizes = {name: list(weight.shape) for name, weight in model.named_parameters()}
+    if (count := sum(map(math.prod, sizes.values()))) > MOST_WEIGHTS:
+        largest = max(sizes, key=lambda name: math.prod(sizes[name]))
+        raise ValueError(f"{count:,} weights with small sizes in its fields; the largest is {largest} {sizes[largest]}")
+
+
+def hf_model(fields, seed=0):
+    """The HF model of these fields in float32; norms are not 1, biases and matrices not 0: each of them counts."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(**fields)
-    with torch.device("meta"):
-        sizes = {n: list(w.shape) for n, w in AutoModelForCausalLM.from_config(config).named_parameters()}
-    if (count := sum(map(math.prod, sizes.values()))) > MOST_WEIGHTS:
-        largest = max(sizes, key=lambda name: math.prod(sizes[name]))
-        raise ValueError(f"{count:,} weights with small sizes in its fields; the largest is {largest} {sizes[largest]}")
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():

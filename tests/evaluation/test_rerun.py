@@ -19,5 +19,5 @@ def test_hfs_code_may_lie_in_a_folder_of_our_name(tmp_path):
 
 
 def test_the_runs_are_a_matter_of_sizes_and_not_of_time():
-    left = lambda work: sum(1 for _ in iter(Budget(work).__bool__, False))  # noqa: E731
+    left = lambda work: sum(1 for _ in iter(Budget(work).spend, False))  # noqa: E731
     assert (left(1e3), left(WORK / 256), left(1e12)) == (MANY, 256, FEWEST)

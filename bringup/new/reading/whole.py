@@ -20,6 +20,7 @@ def read(config):
     traits = Traits()
     fields = numbers.told_apart(small.fields(config, small.layers(config)))
     try:
+        small.check_size(fields)
         model = small.hf_model(fields)
     except Exception as error:  # HF's classes raise whatever odd sizes make them do
         told = f"a configuration that HF's model takes; it raised {type(error).__name__}: {error}"

@@ -39,7 +39,8 @@ class Budget:
     def __init__(self, work):
         self.runs = min(MANY, max(FEWEST, int(WORK / work)))
 
-    def __bool__(self):
+    def spend(self):
+        """Takes one; False where there is none."""
         self.runs -= 1
         return self.runs >= 0
 
@@ -64,7 +65,7 @@ def _differs(value, right):
 def _calls(run, budget):
     for i, call in run.groups:
         for words, change in changes(call):
-            if not budget:
+            if not budget.spend():
                 return
             yield f"HF's value with {words} in {call.words}", run.value(i, change)
 
@@ -260,13 +261,13 @@ def _operands(run, budget):
                 for name, value in points.items():
                     if not isinstance(x, torch.Tensor) or x.shape != (1, *value.shape) or _same(x[0], value):
                         continue
-                    if not budget:
+                    if not budget.spend():
                         return
                     other = lambda f, a, k, o, at=at, v=value: f(*a[:at], v[None], *a[at + 1 :], **k)  # noqa: E731
                     yield f"HF's value with {name} for what is taken in {call.words}", run.value(i, other)
         for function, activation in own.items():
             if isinstance(call.out, torch.Tensor) and call is not activation and call.function not in NEITHER:
-                if not budget:
+                if not budget.spend():
                     return
                 f = activation.kwargs
                 more = lambda _, a, k, o, of=function, f=f: _activated(of, o, f)  # noqa: E731
@@ -299,7 +300,7 @@ def _elsewhere(run, budget):
         for j, other in run.groups:
             if set(i) & set(j) or len(i) != len(j) or not isinstance(other.out, torch.Tensor):
                 continue
-            if other.function in NEITHER or not budget:
+            if other.function in NEITHER or not budget.spend():
                 continue
             yield (
                 f"HF's value with the {'factor' if name == 'mul' else 'term'} of {call.words} not there, but at "
@@ -331,7 +332,7 @@ def _factors(run, budget):
         times = lambda c: lambda f, a, k, o: o * c  # noqa: E731
         c, value = 1.0, run.right
         for _ in range(ROUNDS):
-            if not budget:
+            if not budget.spend():
                 return
             step = 0.01 * max(abs(c), 0.1)
             near = run.value(i, times(c + step))
@@ -360,7 +361,7 @@ def _moved(run, budget):
         before = call.out
         dims = [d for d, size in enumerate(call.out.shape) if size == n]
         for by in (1, -1) if len(dims) == 1 else ():
-            if not budget:
+            if not budget.spend():
                 return
             rolled = lambda f, a, k, o, by=by, d=dims[0]: o.roll(by, d)  # noqa: E731
             yield f"the values of position p {-by:+d} from {call.words}", run.value(i, rolled)

@@ -22,7 +22,7 @@ def weights(run, budget):
                 used[named[id(x)]] = x
     for name, own in used.items():
         for words, value in instead(run, name, own):
-            if not budget:
+            if not budget.spend():
                 return
             with _data(own, value):
                 yield f"HF's value with {words}", run.value()
@@ -137,7 +137,7 @@ def formats(run, case, budget):
     for dtype in BLOCK_FORMATS:
         for name, own in used.items():
             if own.dim() == 2:
-                if not budget:
+                if not budget.spend():
                     return
                 import ttnn
 
@@ -153,7 +153,7 @@ def formats(run, case, budget):
                 continue
             before = call.out
             for grid in case.grids(dtype):
-                if not budget:
+                if not budget.spend():
                     return
                 coarse = lambda f, a, k, o, grid=grid: grid(o.contiguous())  # noqa: E731
                 yield f"HF's value with {dtype} for the result of {call.words}", run.value(i, coarse), COARSE
