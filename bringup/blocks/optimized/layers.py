@@ -15,8 +15,8 @@ from bringup.blocks.optimized.product import Columns, Product, divisor, of_rows,
 from bringup.blocks.parallel import TILE, Mesh, round_up
 
 #: Of a core's L1 for one product of the head: of each of its columns of tiles three blocks of K, a float32 sum and the
-#: bfloat16 result. By arithmetic: a mock cluster does not run the program, so nothing confirms it. More of the head than
-#: this holds lies in a bank.
+#: bfloat16 result. By arithmetic: a mock cluster does not run the program, so nothing confirms it. More of the head
+#: than this holds lies in a bank.
 HEAD_ROOM = 832 << 10
 
 
