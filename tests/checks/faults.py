@@ -69,6 +69,13 @@ def replaced(owner, name, make):
         setattr(owner, name, original)
 
 
+def in_place(build, owner, **others):
+    """The build, where `owner` has another function by that name."""
+    ((name, other),) = others.items()
+    with replaced(owner, name, lambda original: other):
+        yield build
+
+
 def of_hf(build, change):
     """The build from an HF model that `change` has altered: a checkpoint read wrongly."""
 

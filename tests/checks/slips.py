@@ -26,7 +26,7 @@ from bringup.blocks.rope import Rope, RopeTables, Rotation
 from bringup.checkpoints.known import known_config
 from bringup.new import small
 from tests.checks import faults
-from tests.checks.faults import of_hf, of_model, on_host, replaced
+from tests.checks.faults import in_place, of_hf, of_model, on_host, replaced
 from tests.checks.planted.core import attention_replaced, of_layers
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ FAMILIES = {
 }
 MODELS = faults.CHECKPOINTS | FAMILIES
 Q, K, K_CACHE, V_CACHE = "self_attn.q_rope", "self_attn.k_rope", "self_attn.k_cache", "self_attn.v_cache"
+BETWEEN = ("self_attn.residual", "post_attention_layernorm", "mlp")  # where the stream into the MLP shows
 SLIPS, HARMLESS = [], []
 
 
@@ -126,8 +127,7 @@ def heads_normed_together(build):
         )
         return ttnn.to_memory_config(ttnn.mul(mean, self.weight), place)
 
-    with replaced(HeadNorm, "forward", lambda original: forward):
-        yield build
+    yield from in_place(build, HeadNorm, forward=forward)
 
 
 @slip("olmo2", Q, "each chip norms its own share of the heads: squares are not gathered", r"share|chip", system="n300")
@@ -135,8 +135,7 @@ def norm_of_own_heads(build):
     def forward(self, x):
         return ttnn.rms_norm(x, epsilon=self.eps, weight=self.weight, compute_kernel_config=self.compute)
 
-    with replaced(CutRMSNorm, "forward", lambda original: forward):
-        yield build
+    yield from in_place(build, CutRMSNorm, forward=forward)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
@@ -238,8 +237,7 @@ def bias_on_every_chip(build):
         )
         return self.all_reduce(part)
 
-    with replaced(Mesh, "linear_sum", lambda original: linear_sum):
-        yield build
+    yield from in_place(build, Mesh, linear_sum=linear_sum)
 
 
 @slip(
@@ -256,18 +254,13 @@ def embeddings_scaled_twice(build):
 # -- the layer --------------------------------------------------------------------------------------------------------
 
 
-@slip(
-    "tiny-llama",
-    ("self_attn.residual", "post_attention_layernorm", "mlp"),
-    "attention and MLP are parallel: the MLP takes the layer's input",
-    r"side by side",
-)
+@slip("tiny-llama", BETWEEN, "attention and MLP are parallel: the MLP takes the layer's input", r"side by side")
 def mlp_beside_attention(build):
-    def forward(self, x, step):
+    def beside(self, x, step):
         attended = self.self_attn(self.input_layernorm(x), step)
         return ttnn.add(ttnn.add(x, attended), self.mlp(self.post_attention_layernorm(x)))
 
-    yield of_model(build, lambda m: [setattr(layer, "forward", MethodType(forward, layer)) for layer in m.model.layers])
+    yield of_model(build, of_layers(lambda layer: setattr(layer, "forward", MethodType(beside, layer))))
 
 
 @slip("tiny-allam", "mlp", "hardswish in the place of silu", r"hard")
@@ -277,8 +270,7 @@ def hard_silu(build):
         hard = ttnn.clamp(ttnn.add(ttnn.mul(gate, 1 / 6), 0.5), min=0.0, max=1.0)
         return ttnn.mul(ttnn.mul(gate, hard), up)
 
-    with replaced(GatedMLP, "inner", lambda original: inner):
-        yield build
+    yield from in_place(build, GatedMLP, inner=inner)
 
 
 @slip(
@@ -323,8 +315,7 @@ def last_dims_turned(build):
         pairs = torch.arange(head_dim - turned, head_dim).view(2, -1)
         return tuple(torch.cat((pairs[0], still[0], pairs[1], still[1])).tolist())
 
-    with replaced(Rotation, "order", lambda original: order):
-        yield build
+    yield from in_place(build, Rotation, order=order)
 
 
 @slip("tiny-allam", V_CACHE, "the values are rotated as the keys are", r"rotat")
@@ -505,8 +496,7 @@ def weighed_before_the_experts(build):
         kept = ttnn.where(by_expert, out, 0.0)
         return ttnn.experimental.fast_reduce_nc(kept, dims=[1], compute_kernel_config=self.compute)
 
-    with replaced(Experts, "_of", lambda original: of):
-        yield build
+    yield from in_place(build, Experts, _of=of)
 
 
 @slip(
@@ -517,12 +507,11 @@ def weighed_before_the_experts(build):
     system="p150",
 )
 def biases_not_weighed(build):
-    def change(model):
-        for layer in model.model.layers:
-            experts = layer.mlp.experts
-            bias = ttnn.permute(experts.down_bias, (0, 2, 1, 3))  # [1, 1, experts, hidden]
-            experts.down = MethodType(lambda self, inner, chosen: Experts.down(self, inner, chosen), experts)
-            experts._of = MethodType(with_bias(bias), experts)
+    def change(layer):
+        experts = layer.mlp.experts
+        bias = ttnn.permute(experts.down_bias, (0, 2, 1, 3))  # [1, 1, experts, hidden]
+        experts.down = MethodType(lambda self, inner, chosen: Experts.down(self, inner, chosen), experts)
+        experts._of = MethodType(with_bias(bias), experts)
 
     def with_bias(bias):
         def of(self, x, weight):
@@ -532,7 +521,7 @@ def biases_not_weighed(build):
 
         return of
 
-    yield of_model(build, change)
+    yield of_model(build, of_layers(change))
 
 
 @slip("tiny-allam", V_CACHE, "chip 1 has chip 0's heads of v", r"chip 1|heads? .*(0|4)|share", system="n300")
@@ -637,8 +626,7 @@ def activation_after_the_product_too(build):
         gate, up = self.linear(x, self.gate_proj, None), self.linear(x, self.up_proj, None)
         return ttnn.silu(ttnn.mul(ttnn.silu(gate), up))
 
-    with replaced(GatedMLP, "inner", lambda original: inner):
-        yield build
+    yield from in_place(build, GatedMLP, inner=inner)
 
 
 @slip(
@@ -684,8 +672,7 @@ def hidden_state_in_float32(build):
         gate, up = (self.linear(x, w, None, dtype=ttnn.float32) for w in (self.gate_proj, self.up_proj))
         return ttnn.typecast(ttnn.mul(ttnn.silu(gate), up), ttnn.bfloat16)
 
-    with replaced(GatedMLP, "inner", lambda original: inner):
-        yield build
+    yield from in_place(build, GatedMLP, inner=inner)
 
 
 @harmless("qwen3")

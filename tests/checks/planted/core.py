@@ -38,8 +38,8 @@ def planted(checkpoint, points, cause, named, phase="prefill", layer=0, system="
 
 
 def of_layers(change):
-    """A change of an HF model: `change` done to each of its layers."""
-    return lambda hf_model: [change(layer) for layer in hf_model.model.layers]
+    """A change of a model, HF's or the device's: `change` done to each of its layers."""
+    return lambda model: [change(layer) for layer in model.model.layers]
 
 
 @contextmanager
