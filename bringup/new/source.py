@@ -1,5 +1,6 @@
 """Traits as source of a model file: what a layer is made of, its forward, and the same in the docstring's picture."""
 
+import dataclasses
 import re
 
 from bringup.new.literal import WIDTH
@@ -117,8 +118,8 @@ def parts(traits, config):
             made, named = _either(kinds, names, config, conditions)
             lines += made
         else:
-            text, named = _made(kinds, config, conditions)
-            lines.append(f"self.{names[0]} = {text}")
+            made, named = _made(names[0], kinds, config, conditions)
+            lines += made
         blocks |= named
     return [f"{name} = {source}" for name, source in conditions.items()] + lines, blocks
 
@@ -134,9 +135,14 @@ def _either(kinds, names, config, conditions):
     condition, holds = _condition([k in first for k in kinds], config, conditions, kinds)
     if not holds:
         first, second, names = second, first, names[::-1]
-    (one, a), (other, b) = (_made(some, config, conditions) for some in (first, second))
-    lines = [f"self.{condition} = {condition}", f"if {condition}:", f"    self.{names[0]} = {one}"]
-    return [*lines, "else:", f"    self.{names[1]} = {other}"], a | b
+    ways = zip(names, (first, second), strict=True)
+    (one, a), (other, b) = (_made(name, some, config, conditions, 12) for name, some in ways)
+    return [f"self.{condition} = {condition}", *_if_else(condition, one, other)], a | b
+
+
+def _if_else(condition, one, other):
+    inside = lambda lines: [f"    {line}" for line in lines]  # noqa: E731
+    return [f"if {condition}:", *inside(one), "else:", *inside(other)]
 
 
 def mixer(traits, config):
@@ -149,11 +155,11 @@ def mixer(traits, config):
     return None
 
 
-def _made(kinds, config, conditions):
-    """The expression of one part, whatever its layer."""
+def _made(name, kinds, config, conditions, indent=8):
+    """(the statements that make one part, whatever its layer, the blocks they name)"""
     variants = list(dict.fromkeys(kinds))
     if len(variants) == 1:
-        return _call(variants[0]), {variants[0].block, *variants[0].needs}
+        return _statement(name, variants[0], indent), {variants[0].block, *variants[0].needs}
     if len(variants) > 2:
         raise ValueError(f"{len(variants)} kinds of {kinds[0].arguments[0]}")
     which = [kind == variants[0] for kind in kinds]
@@ -163,13 +169,14 @@ def _made(kinds, config, conditions):
         first, second = second, first
     named = {first.block, second.block, *first.needs, *second.needs}
     if first.block != second.block or first.arguments != second.arguments:
-        return f"({_call(first)} if {condition} else {_call(second)})", named
+        one, other = (_statement(name, part, indent + 4) for part in (first, second))
+        return _if_else(condition, one, other), named
     keywords, a, b = [], dict(first.keywords), dict(second.keywords)
-    for name in dict.fromkeys([*a, *b]):
-        one, other = a.get(name, WITHOUT.get(name)), b.get(name, WITHOUT.get(name))
-        keywords.append((name, one if one == other else f"{one} if {condition} else {other}"))
+    for keyword in dict.fromkeys([*a, *b]):
+        one, other = a.get(keyword, WITHOUT.get(keyword)), b.get(keyword, WITHOUT.get(keyword))
+        keywords.append((keyword, one if one == other else f"{one} if {condition} else {other}"))
         named |= {text for text in (one, other) if text in ("Rope", "NoRope") and one != other}
-    return _call(first, keywords), named
+    return _statement(name, dataclasses.replace(first, keywords=tuple(keywords)), indent), named
 
 
 def _condition(which, config, conditions, kinds):
@@ -203,21 +210,24 @@ def _tellers(config, count):
             yield name, f"i < config.{name}", [i < value for i in range(count)]
 
 
-def _call(part, keywords=None):
-    keywords = part.keywords if keywords is None else keywords
-    return f"{part.block}({', '.join([*part.arguments, *(f'{n}={v}' for n, v in keywords)])})"
+def _statement(name, part, indent):
+    """The line that makes a part; before it what would spread its arguments over as many lines: a routing, and what
+    some layers have and others do not."""
+    given, before = {n: n for n in part.arguments} | {n: f"{n}={v}" for n, v in part.keywords}, []
+    longs = [(a, "routing", a) for a in part.arguments if a.startswith("Routing(")]
+    longs += [(n, n, v) for n, v in part.keywords if " if " in v]
+    for key, short, value in longs:
+        if indent + 4 + len(", ".join(given.values())) <= WIDTH:
+            break
+        before.append(f"{short} = {value}")
+        given[key] = short if key == value else f"{key}={short}"
+    return [*before, f"self.{name} = {part.block}({', '.join(given.values())})"]
 
 
 def wrapped(line, indent=8):
     """A statement of the model file, as the formatter puts it: its call's arguments on a line, or one a line."""
-    alternative = re.fullmatch(r"(.* = )\((.*) (if .*) (else .*)\)", line)
-    if alternative:
-        line = alternative[1] + " ".join(alternative.groups()[1:])
     if indent + len(line) <= WIDTH:
         return " " * indent + line
-    if alternative:
-        pad, (begin, *ways) = " " * indent, alternative.groups()
-        return f"{pad}{begin}(\n" + "".join(f"{wrapped(way, indent + 4)}\n" for way in ways) + f"{pad})"
     head, _, rest = line.partition("(")
     body, _, tail = rest.rpartition(")")
     pad, inner, items = " " * indent, " " * (indent + 4), split_arguments(body)

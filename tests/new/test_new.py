@@ -239,5 +239,6 @@ def test_layers_are_told_apart_by_the_field_that_is_about_them():
     """Not by num_shared_experts = 1, which happens to be the number of dense layers."""
     config = families.config("hy_v3")
     traits = covered.look(config)[0]
-    lines = "\n".join(source.parts(traits, config)[0])
-    assert 'if config.mlp_layer_types[i] == "dense" else MixtureOfExperts' in lines
+    lines = source.parts(traits, config)[0]
+    at = lines.index('if config.mlp_layer_types[i] == "dense":')
+    assert lines[at + 1].startswith("    self.mlp = GatedMLP(")
