@@ -5,7 +5,7 @@ import gc
 import platform
 import shlex
 from contextlib import ExitStack, contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from types import SimpleNamespace
 
 from bringup.errors import BringupError, shown
@@ -156,12 +156,14 @@ class Context:
         precision = layers.precision_of(self.job.model_file.module)
         ids = (self.job.prompt_ids + self.reference.tokens)[: PROFILE_TOKENS + PROFILE_STEPS]
         with blame(self.job.model_file.path, "running it layer by layer"), torch.inference_mode():
-            watch = partial(layers.profile, self.model, self.hf, decode_from=max(1, len(ids) - PROFILE_STEPS))
-            found = watch(ids, precision=precision)
+            watched = self.model, self.hf
+            before = max(1, len(ids) - PROFILE_STEPS)
+            found = layers.profile(*watched, ids, before, precision)
             first = found.first
             if first is not None and first.layer and first.point.endswith("_cache"):
                 # The same tokens' keys may be there from before, and be right in the first layer: other tokens tell.
-                other = watch([*ids[OTHER:], *ids[:OTHER]], precision=precision, earlier=self.text.ids)
+                turned = [*ids[OTHER:], *ids[:OTHER]]
+                other = layers.profile(*watched, turned, before, precision, earlier=self.text.ids)
                 found = other if other.first is not None and (other.first.layer or 0) < first.layer else found
         self.sections["layers"] = found.as_dict()
         return found
