@@ -9,7 +9,7 @@ from ttnn_emulator.numerics import (
     default_config,
     exact,
     flash,
-    flash_kernel,
+    flash_values,
     fpu,
     norms,
     rounding,
@@ -40,12 +40,12 @@ def test_exponentials(exp_approx):
 def test_polynomial_and_reciprocal():
     v = torch.cat([-values(4000, wide=8).abs(), torch.tensor([0.0, -0.0, -torch.inf, -1e30, torch.nan])])
     out = torch.empty_like(v)
-    flash_kernel.exp_polynomial(v.numpy(), out.numpy())
+    flash_values.exp_polynomial(v.numpy(), out.numpy())
     want = vector.exp_polynomial(v, 4)
     assert torch.equal(out.nan_to_num(), want.nan_to_num())
     x = torch.cat([values(4000, wide=60), torch.tensor([0.0, -0.0, 1e-39, torch.inf])])
     for steps in (1, 2):
-        flash_kernel.reciprocal(x.numpy(), steps, out[: x.numel()].numpy())
+        flash_values.reciprocal(x.numpy(), steps, out[: x.numel()].numpy())
         assert torch.equal(out[: x.numel()], vector.reciprocal(x, steps))
 
 
@@ -73,32 +73,50 @@ def test_rms_norm(fidelity, fp32):
     assert same(got, common.stored(y, "bfloat16"))
 
 
+def in_steps(monkeypatch, q, k, v, positions, **how):
+    """`exact.attention_decode` without its compiled pass."""
+    with monkeypatch.context() as m:
+        m.setattr(flash._Flash, "decode_on_cpu", lambda *_: None)
+        return exact.attention_decode(q, k, v, positions, **how)
+
+
 @pytest.mark.parametrize(
     "config", [ComputeConfig("HiFi4", False, True, False), ComputeConfig("HiFi2", True, False, False)]
 )
 def test_decode_in_one_pass(config, monkeypatch):
-    """Against the steps that follow the kernels; the recorded cases, which are small, run through those."""
+    """Against the steps that follow the kernels."""
     q = values(1, 3, 8, 64, wide=1).bfloat16()
     k, v = (values(3, 2, 128, 64, seed=s, wide=1).bfloat16() for s in (1, 2))
     for exp_approx in (False, True):
         for positions in ([127, 0, 40], [-1, 64, 31], [95, 96, 97]):
-            got = {}
-            for worth in (0, 1 << 60):
-                monkeypatch.setattr(flash, "WORTH", worth)
-                got[worth] = exact.attention_decode(
-                    q, k, v, positions, config=config, exp_approx=exp_approx, k_chunk=32, cores=1
-                )
-            assert same(*got.values()), (exp_approx, positions)
+            how = dict(config=config, exp_approx=exp_approx, k_chunk=32, cores=1)
+            got = exact.attention_decode(q, k, v, positions, **how)
+            assert same(got, in_steps(monkeypatch, q, k, v, positions, **how)), (exp_approx, positions)
+
+
+@pytest.mark.parametrize("fidelity", ["LoFi", "HiFi3"])
+@pytest.mark.parametrize("window", [None, 70])
+@pytest.mark.parametrize("cores", [2, 3, 5])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_decode_of_several_cores_with_windows_and_sinks_in_one_pass(fidelity, window, cores, sinks, monkeypatch):
+    q = values(1, 3, 8, 64, wide=1).bfloat16()
+    k, v = (values(3, 2, 256, 64, seed=s, wide=1).bfloat16() for s in (1, 2))
+    config = ComputeConfig(fidelity, False, True, False)
+    for approximate, chunk in ((False, 32), (True, 64), (False, 0)):
+        how = dict(config=config, exp_approx=approximate, k_chunk=chunk, cores=cores, sliding_window=window)
+        how["sink"] = values(8, seed=3, wide=1).bfloat16() if sinks else None
+        for positions in ([255, 0, 131], [-1, 200, 63]):
+            got = exact.attention_decode(q, k, v, positions, **how)
+            assert same(got, in_steps(monkeypatch, q, k, v, positions, **how)), (approximate, chunk, positions)
 
 
 def test_decode_with_values_too_large_for_one_pass(monkeypatch):
-    monkeypatch.setattr(flash, "WORTH", 0)
     config = ComputeConfig("HiFi4", False, True, False)
     q, k, v = (values(*s).bfloat16() for s in ((1, 1, 2, 32), (1, 1, 32, 32), (1, 1, 32, 32)))
     v[0, 0, 3, 5] = 2.0**120
-    got = exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1)
-    monkeypatch.setattr(flash, "WORTH", 1 << 60)
-    assert same(got, exact.attention_decode(q, k, v, [20], config=config, k_chunk=32, cores=1))
+    how = dict(config=config, k_chunk=32, cores=1)
+    got = exact.attention_decode(q, k, v, [20], **how)
+    assert same(got, in_steps(monkeypatch, q, k, v, [20], **how))
 
 
 def test_a_compilation_is_announced_once(capsys):

@@ -12,7 +12,7 @@ import ttnn_emulator as ttnn
 from tests.numerics import fpu_reference as oracle
 from tests.numerics import recorded
 from ttnn_emulator import chips, errors, numerics
-from ttnn_emulator.numerics import exact, flash_kernel, fpu, matrix_unit, rounding, rules, unary, vector
+from ttnn_emulator.numerics import exact, flash_values, fpu, matrix_unit, rounding, rules, unary, vector
 
 FILES = (
     "matmul.npz", "eltwise.npz", "unary.npz", "cast.npz", "move.npz", "norm.npz", "softmax.npz", "rope.npz", "sdpa.npz",
@@ -72,7 +72,7 @@ def test_the_estimate_of_a_reciprocal():
     assert bool((y[x >= 2.0**126] == 0).all())
     assert vector.reciprocal(torch.tensor([1.0, -1.0]), 0).tolist() == [0.99609375, -0.99609375]
     compiled = torch.empty_like(x)
-    flash_kernel.reciprocal(x.numpy(), 0, compiled.numpy())
+    flash_values.reciprocal(x.numpy(), 0, compiled.numpy())
     assert torch.equal(compiled, y)
 
 

@@ -43,6 +43,25 @@ def test_bits_where_fast_is_exact(file):
         assert case.differing()[0] == 0, case
 
 
+@pytest.mark.parametrize("exp_approx", [False, True])
+@pytest.mark.parametrize("fidelity", ["LoFi", "HiFi2", "HiFi3", "HiFi4"])
+def test_decode_over_many_keys_has_the_error_of_the_device(fidelity, exp_approx):
+    """Against float64: the products of `fast` in an fp32 destination, no other size of the error, and no other gain."""
+    g = torch.Generator().manual_seed(7)
+    q, k, v = (torch.randn(s, generator=g).bfloat16() for s in ((1, 2, 32, 64), (2, 8, 512, 64), (2, 8, 512, 64)))
+    weights = (q[0].double().unflatten(1, (8, 4)) @ k.double().mT / 8)[:, :, :, :401].softmax(-1)
+    ideal = (weights @ v[:, :, :401].double()).flatten(1, 2)[None]
+    config = numerics.ComputeConfig(fidelity, False, True, False)
+    results = [
+        module.attention_decode(q, k, v, [400, 400], config=config, exp_approx=exp_approx, k_chunk=64, cores=2)
+        for module in (fast, exact)
+    ]
+    assert not torch.equal(*results)  # else this tests nothing
+    (ours, our_gain), (device, gain) = (error(y, ideal) for y in results)
+    assert SIZE[0] <= ours / device <= SIZE[1], (ours, device)
+    assert abs(our_gain - gain) < 0.005, (our_gain, gain)
+
+
 @pytest.mark.parametrize("fidelity", ["LoFi", "HiFi2", "HiFi3", "HiFi4"])
 @pytest.mark.parametrize(("k", "block_w"), [(128, 0), (2048, 0), (2048, 2), (4096, 1)])
 def test_bf16_destination_error_at_larger_sizes(fidelity, k, block_w):

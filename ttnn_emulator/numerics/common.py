@@ -6,6 +6,7 @@ unit), `vector` (the vector unit), `rounding.pack` (the packer).
 """
 
 import builtins
+import functools
 
 import torch
 
@@ -60,6 +61,12 @@ def activated(y, activation):
 # ---------------------------------------------------------------- rotary
 
 
+@functools.lru_cache(256)
+def _spreads(table: tuple, x: tuple) -> bool:
+    """Whether a table broadcasts to x."""
+    return torch.broadcast_shapes(x, table) == x
+
+
 def rotary(x, cos, sin, config: ComputeConfig, dtype, turned=None, cut=False):
     """x * cos + turned * sin; the arguments broadcast. Bit for bit.
 
@@ -71,7 +78,7 @@ def rotary(x, cos, sin, config: ComputeConfig, dtype, turned=None, cut=False):
     x, cos, sin = (t.to(torch.bfloat16) for t in (x, cos, sin))
     cut = cut and fidelity in ("LoFi", "HiFi2")
     one_pass = turned is None and x.device.type == "cpu" and half % (TILE // 2) == 0 and cos.shape == sin.shape
-    if one_pass and cos.shape[-1] == 2 * half and torch.broadcast_shapes(x.shape, cos.shape) == x.shape:
+    if one_pass and cos.shape[-1] == 2 * half and _spreads(cos.shape, x.shape):
         return stored(fpu.rotary(x, cos, sin, fidelity, fp32, cut), dtype)
     if turned is None:
         turned = truncate(x, 7) if cut else x

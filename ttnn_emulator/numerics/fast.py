@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from . import ComputeConfig, exact, flash, fpu, vector
+from . import ComputeConfig, flash, flash_decode, fpu, vector
 from .binary import add, div, div_fast, ldexp, mul, mul_on_fpu, rsub, squared_difference, sub
 from .common import TILE, activated, auto_block_w, rotary, stored
 from .destination import Sum, in_bf16
@@ -146,6 +146,10 @@ class _Flash(flash._Flash):
         return y.to(torch.bfloat16)
 
 
+class _Decode(flash._Flash):
+    fast = True
+
+
 def attention_decode(
     q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
     sliding_window=None, dtype="bfloat16", cores=None, sink=None,
@@ -155,12 +159,12 @@ def attention_decode(
     Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask
               broadcasts to [B, 1, nq, L] and is used instead of the positions' bound; sink as `exact`'s
               -> [1, B, nq, hd]
-    Numerics  On a CPU that of `exact`: bit for bit, and cheap for a token. Elsewhere `_attend` over the keys up to the
-              farthest position.
+    Numerics  On a CPU that of `exact`, bit for bit; many keys in an fp32 destination by the products of `fast`.
+              Elsewhere `_attend` over the keys up to the farthest position.
     """
     if q.device.type == "cpu":
-        return exact.attention_decode(
-            q, k, v, positions, scale=scale, config=config, exp_approx=exp_approx, k_chunk=k_chunk, mask=mask,
+        return flash_decode.decode(
+            _Decode, q, k, v, positions, scale=scale, config=config, exp_approx=exp_approx, k_chunk=k_chunk, mask=mask,
             sliding_window=sliding_window, dtype=dtype, cores=cores, sink=sink,
         )  # fmt: skip
     users, nq = q.shape[1:3]

@@ -43,10 +43,10 @@ def _reciprocal(x):
     return (1 / x.double()).float().to(torch.bfloat16)
 
 
-def _loops():
-    from . import flash_kernel  # numba and its compiler: imported when first needed
+def _passes():
+    from . import flash_values  # numba and its compiler: imported when first needed
 
-    return flash_kernel
+    return flash_values
 
 
 def _patterns(x):
@@ -61,18 +61,21 @@ def _compiled(name, x, parameter):
     x = x.contiguous()
     out = torch.empty_like(x)
     parameters = () if name == "exp_polynomial" else (parameter,)
-    getattr(_loops(), name)(x.view(-1).numpy(), *parameters, out.view(-1).numpy())
+    getattr(_passes(), name)(x.view(-1).numpy(), *parameters, out.view(-1).numpy())
     return out
 
 
-#: Multiply-adds of a decode step from which one compiled pass is worth its compilation, once per machine.
-WORTH = 1 << 17
+#: Multiply-adds below which a user's attention is bit for bit in `fast` too.
+MANY = 1 << 17
+_NO_SINK = torch.empty(0, dtype=torch.bfloat16)
 _NO_TABLE = torch.zeros(1, dtype=torch.bfloat16)
 
 
 class _Flash:
     """The steps that prefill and decode share, on rows of one K chunk; `wide` keeps scores in fp32 (prefill, fp32
     dest)."""
+
+    fast = False  # whether `decode_on_cpu` takes the products of `fast` where a user has MANY multiply-adds
 
     def __init__(self, config, scale, exp_approx, wide):
         self.fidelity, self.fp32, self.approx_recip = (
@@ -104,7 +107,7 @@ class _Flash:
         if self.fp32 and not self.wide and s.device.type == "cpu":
             out = torch.empty_like(s, memory_format=torch.contiguous_format)
             rows, maxima = _patterns(s).reshape(-1, s.shape[-1]), _patterns(m).reshape(-1)
-            _loops().exponentials(rows, maxima, self.scale, self.exp_approx, _patterns(out).reshape(rows.shape))
+            _passes().exponentials(rows, maxima, self.scale, self.exp_approx, _patterns(out).reshape(rows.shape))
             return out
         v = fpu.sub(s, m, self.fp32)
         if not self.fp32:
@@ -144,7 +147,7 @@ class _Flash:
     def times(self, a, b):
         return self.packed(fpu.mul(a, b, self.fidelity, self.fp32))
 
-    def decode_on_cpu(self, q, k, v, group, chunk):
+    def decode_on_cpu(self, q, k, v, sink, group, chunk, cores, window):
         """`attention_decode` of users (row, last position) in one compiled pass; None if a product could overflow."""
         here = [user for user, _ in group]
         every = slice(here[0], here[-1] + 1) if here[-1] - here[0] + 1 == len(here) else here
@@ -152,10 +155,14 @@ class _Flash:
         if not self.fp32:
             correction = _correction_approx if self.exp_approx else _correction_polynomial
             tables = [tabulate(_exp_cut, self.scale), tabulate(correction, self.scale), self.inverses()]
-        out = _loops().decode(
-            *(_patterns(t) for t in (q[0, every], k[every], v[every])),
+        fast = self.fast and q.shape[-1] * q.shape[-2] * builtins.max(position for _, position in group) >= MANY
+        from . import flash_kernel  # as above
+
+        out = flash_kernel.decode(
+            *map(_patterns, (q[0, every], k[every], v[every], _NO_SINK if sink is None else sink.to(torch.bfloat16))),
             numpy.array([position for _, position in group]), chunk, (self.scale, self.correction_scale),
-            (self.exp_approx, self.steps), [_patterns(t) for t in tables], self.fidelity, self.fp32,
+            (self.exp_approx, self.steps, cores, window), [_patterns(t) for t in tables],
+            self.fidelity, self.fp32, fast,
         )  # fmt: skip
         if out is None:
             return None

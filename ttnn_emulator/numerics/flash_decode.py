@@ -5,13 +5,13 @@ Source    `sdpa_decode` kernels of the wheel (ttnn 0.81.1), with the compile-tim
 """
 
 import builtins
+import functools
 import math
 
 import torch
 
 from . import ComputeConfig, fpu, vector
 from .common import TILE, stored
-from .flash import WORTH
 from .flash import _Flash as Steps
 from .rounding import HELD_AS, to_bf16_rna, to_bf16_truncated
 
@@ -26,11 +26,13 @@ def _decode_chunks(position, k_chunk, sliding_window, fp32):
     return k_chunk, first, position // k_chunk + 1
 
 
-def attention_decode(
-    q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
+def decode(
+    steps, q, k, v, positions, *, scale=None, config: ComputeConfig, exp_approx=True, k_chunk=0, mask=None,
     sliding_window=None, dtype="bfloat16", cores=None, sink=None,
 ):  # fmt: skip
     """One new token per user against a cache.
+
+    steps     as `flash.prefill`'s
 
     Shapes    q [1, B, nq, hd], k and v [B, nk, L, hd], positions B ints (-1: the user is skipped, zeros); mask
               broadcasts to [B, 1, nq, L] and is used instead of the positions' bound; sink [nq]: one more unscaled
@@ -49,7 +51,7 @@ def attention_decode(
     scale = 1 / math.sqrt(hd) if scale is None else scale
     # Up to 16 query heads the kernel works on half tiles (its compile-time argument 23, as ttnn 0.81.1 sets it), and
     # there the exponential is the approximate one whatever was asked for.
-    step = Steps(config, scale, exp_approx or nq <= TILE // 2, wide=False)
+    step = steps(config, scale, exp_approx or nq <= TILE // 2, wide=False)
     cores = cores or builtins.max(1, builtins.min(16, 64 // (users * nk)))
     out = torch.zeros(1, users, nq, v.shape[-1], dtype=HELD_AS[dtype], device=q.device)
     alike = {}  # users whose chunks are the same go together
@@ -60,12 +62,10 @@ def attention_decode(
     for (chunk, first, end), group in alike.items():
         here = [user for user, _ in group]
         farthest = builtins.max(position for _, position in group)
-        one_pass = q.device.type == "cpu" and len(here) * nq * hd * farthest >= WORTH and hd % TILE == 0
-        one_pass = (
-            one_pass and mask is None and sink is None and not sliding_window and (cores == 1 or end == 1)
-        )  # one core a head
-        one_pass = one_pass and v.shape[-1] == hd and (farthest // TILE + 1) * TILE <= length
-        y = step.decode_on_cpu(q, k, v, group, chunk) if one_pass else None
+        one_pass = q.device.type == "cpu" and hd % TILE == 0 and v.shape[-1] == hd and mask is None
+        one_pass = one_pass and (step.fp32 or (sink is None and (cores == 1 or end - first == 1)))
+        one_pass = one_pass and (farthest // TILE + 1) * TILE <= length
+        y = step.decode_on_cpu(q, k, v, sink, group, chunk, cores, sliding_window or 0) if one_pass else None
         if y is not None:
             out[0, here] = stored(y, dtype)
             continue
@@ -167,3 +167,6 @@ def _merge(step, mine, theirs):
     total = total[0] + total[1]
     total = to_bf16_rna(total) if step.fp32 else to_bf16_truncated(total)
     return m, total, step.packed(fpu.add(outputs[0], outputs[1], step.fp32))
+
+
+attention_decode = functools.partial(decode, Steps)

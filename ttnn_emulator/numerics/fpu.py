@@ -9,10 +9,11 @@ Element-wise operations run compiled on the CPU and as torch operations elsewher
 import functools
 import math
 
+import numpy
 import torch
 
 from . import rules
-from .rounding import to_bf16_truncated, truncate_fp32
+from .rounding import bits_of, scalar, to_bf16_truncated, truncate_fp32
 
 PHASES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
 
@@ -26,6 +27,16 @@ def _unit():
 def _words(x: torch.Tensor) -> torch.Tensor:
     """fp32 patterns, int32."""
     return x.to(torch.float32).contiguous().view(torch.int32)
+
+
+def _patterns(x: torch.Tensor) -> numpy.ndarray:
+    """bfloat16 patterns, flat, uint16."""
+    return x.contiguous().view(torch.int16).numpy().view(numpy.uint16).reshape(-1)
+
+
+def _of_patterns(flat: numpy.ndarray, shape) -> torch.Tensor:
+    """The bfloat16 tensor of `_patterns`."""
+    return torch.from_numpy(flat.view(numpy.int16).reshape(shape)).view(torch.bfloat16)
 
 
 def _cut(x: torch.Tensor) -> torch.Tensor:
@@ -43,13 +54,14 @@ def _pair(a: torch.Tensor, b: torch.Tensor, phases: int, fp32: bool) -> torch.Te
         out = (rules.mul(va, vb, phases, fp32) if phases else rules.add(va, vb, fp32)).value
         return out.view(torch.float32) if fp32 else (out >> 16).to(torch.int16).view(torch.bfloat16)
     shape, n = a.shape, a.numel()
-    a, b = ((_words(t) if fp32 else t.contiguous().view(torch.int16)).view(-1) for t in (a, b))
+    x, y = (_words(t).numpy().reshape(-1) if fp32 else _patterns(t) for t in (a, b))
     if n % 16:
-        a, b = (torch.nn.functional.pad(t, (0, -n % 16)) for t in (a, b))
-    out = torch.empty_like(a)
-    kind = "int32" if fp32 else "uint16"
-    _unit().elementwise(phases, fp32)(*(t.numpy().view(kind) for t in (a, b, out)))
-    return out[:n].view(torch.float32 if fp32 else torch.bfloat16).view(shape)
+        x, y = (numpy.pad(t, (0, -n % 16)) for t in (x, y))
+    out = numpy.empty_like(x)
+    _unit().elementwise(phases, fp32)(x, y, out)
+    if fp32:
+        return torch.from_numpy(out[:n].reshape(shape)).view(torch.float32)
+    return _of_patterns(out[:n], shape)
 
 
 def add(a, b, fp32: bool = False) -> torch.Tensor:
@@ -143,28 +155,22 @@ def rotary(x, cos, sin, fidelity: str, fp32: bool = False, cut: bool = False) ->
     multiple of 32 (the steps are `common.rotary`'s)."""
     from . import fused
 
-    width = x.shape[-1]
     rows = _rows_of(cos.shape[:-1], x.shape[:-1])
-    x, cos, sin = (t.contiguous().view(torch.int16) for t in (x, cos, sin))
-    flat = (t.view(-1).numpy().view("uint16") for t in (x, cos, sin))
-    out = fused.rotary(*flat, rows.numpy(), width, fidelity, fp32, cut)
-    return torch.from_numpy(out.view("int16")).view(torch.bfloat16).view(x.shape)
+    out = fused.rotary(*map(_patterns, (x, cos, sin)), rows, x.shape[-1], fidelity, fp32, cut)
+    return _of_patterns(out, x.shape)
 
 
 @functools.lru_cache(64)
-def _rows_of(table: tuple, x: tuple) -> torch.Tensor:
+def _rows_of(table: tuple, x: tuple) -> numpy.ndarray:
     """For every row of x, flat, the row of a table that broadcasts to it."""
-    with torch.inference_mode(False):
-        return torch.arange(math.prod(table)).view(table).expand(x).reshape(-1)
+    return numpy.broadcast_to(numpy.arange(math.prod(table)).reshape(table), x).flatten()
 
 
-def rms_norm(x, weight, eps, fidelity: str, approximate: bool, fp32: bool) -> torch.Tensor:
+def rms_norm(x, weight, eps: float, fidelity: str, approximate: bool, fp32: bool) -> torch.Tensor:
     """rms_norm of bfloat16 [M, W] to bfloat16 in one compiled pass; W a multiple of 32 (the steps are
     `common._norm`'s)."""
     from . import fused
 
-    x, weight, eps = (
-        t if t is None else t.contiguous().view(torch.int16).numpy().view("uint16") for t in (x, weight, eps)
-    )
-    out = fused.rms_norm(x, None if weight is None else weight.reshape(-1), int(eps) << 16, fidelity, approximate, fp32)
-    return torch.from_numpy(out.view("int16")).view(torch.bfloat16)
+    rows, weight = _patterns(x).reshape(x.shape), None if weight is None else _patterns(weight)
+    out = fused.rms_norm(rows, weight, bits_of(scalar(eps)), fidelity, approximate, fp32)
+    return _of_patterns(out, x.shape)

@@ -75,7 +75,7 @@ def _norm(x, weight, bias, eps, config, dtype, residual, cores, high, centre):
     x = x if filled == len(x) else torch.nn.functional.pad(x, (0, 0, 0, filled - len(x)))
     one_pass = not centre and bias is None and shape[-1] % TILE == 0 and x.dtype == torch.bfloat16 and cores == 1
     if one_pass and x.device.type == "cpu" and (dtype == "bfloat16" or not fp32):
-        y = stored(fpu.rms_norm(x, weight, operand(x, eps), fidelity, config.math_approx_mode, fp32), dtype)
+        y = stored(fpu.rms_norm(x, weight, eps, fidelity, config.math_approx_mode, fp32), dtype)
         return y.reshape(shape)
     if centre:
         x = fpu.sub(x, _mean(x, config, cores, high), fp32)

@@ -4,6 +4,8 @@ RNE: to nearest even. RNA: half away from zero. Denormals are zero. Host convers
 RNE; the packer, which carries a destination register to L1, rounds RNA.
 """
 
+import struct
+
 import torch
 
 from .. import blockfloat
@@ -121,6 +123,19 @@ def typecast(x: torch.Tensor, from_dtype: str, to_dtype: str) -> torch.Tensor:
     return torch.where(y.abs() < 2.0**-126, torch.zeros_like(y), y)
 
 
+def bits_of(value: float) -> int:
+    """The pattern of a number as float32."""
+    try:
+        return struct.unpack("<I", struct.pack("<f", value))[0]
+    except OverflowError:
+        return 0x7F800000 if value > 0 else 0xFF800000
+
+
+def of_bits(pattern: int) -> float:
+    return struct.unpack("<f", struct.pack("<I", pattern))[0]
+
+
 def scalar(value: float) -> float:
     """A scalar operand as a kernel sees it: rounded to bfloat16 (RNE)."""
-    return float(torch.tensor(value, dtype=torch.float32).to(torch.bfloat16))
+    pattern = bits_of(value)
+    return value if value != value else of_bits(pattern + 0x7FFF + (pattern >> 16 & 1) & 0xFFFF0000)

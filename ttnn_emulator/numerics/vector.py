@@ -13,6 +13,8 @@ import math
 
 import torch
 
+from .rounding import bits_of, of_bits
+
 SCALE = 256 * 1.4426950408889634  # 2^8 / ln 2
 OFFSET = 32500.818359375  # 127 * 2^8 less an adjustment that spreads the error
 #: exp(f) for |f| <= ln(2) / 2 by degree, lowest coefficient first; the quadratic seed of 1 / x, highest first.
@@ -71,13 +73,12 @@ def divide(a, b) -> torch.Tensor:
 
 
 def f32(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float32))
+    return of_bits(bits_of(value))
 
 
 def bf16_scale(value: float) -> float:
     """A scale that a kernel takes as the upper half of a float32."""
-    bits = torch.tensor(value, dtype=torch.float32).view(torch.int32) & -0x10000
-    return float(bits.view(torch.float32))
+    return of_bits(bits_of(value) & 0xFFFF0000)
 
 
 def _schraudolph(v, scale):
