@@ -23,6 +23,22 @@ def test_is_the_product_rounded_once(rows, columns, drop, width, monkeypatch):
     assert ((few_rows.product(x, w, drop).double() - want).abs() <= want.abs() * 2**-8 + 1024 * 2**-23).all()
 
 
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 512), (2, 513), (3, 510), (7, 512)])
+def test_a_batch_is_its_products_bit_for_bit(rows, columns, width, monkeypatch):
+    monkeypatch.setattr(few_rows, "_width", lambda: width)
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(3, rows, 256, generator=g).bfloat16(), torch.randn(3, columns, 256, generator=g).bfloat16().mT
+    monkeypatch.setattr(few_rows, "WORTH", 1)
+    assert few_rows.fits(x, w)
+    alone = torch.stack([few_rows.product(*pair, 3) for pair in zip(x, w)])
+    want = x.double() @ rounding.truncate(w, 5).double()
+    assert ((alone.double() - want).abs() <= want.abs() * 2**-8 + 256 * 2**-23).all()
+    together = few_rows.product(x, w, 3)
+    assert torch.equal(together, alone) or (rows > few_rows.ROWS and width == 8)  # more rows alone go by another loop
+    assert ((together.double() - want).abs() <= want.abs() * 2**-8 + 256 * 2**-23).all()
+
+
 def test_infinities_and_nans_stay():
     x, w = torch.zeros(1, 1024).bfloat16(), weights(1024, 1024)
     x[0, 3] = torch.inf

@@ -40,13 +40,15 @@ def _rounded(value):
 
 @njit(cache=True, nogil=True)
 def _halves(x):
-    """bfloat16 patterns [M, K] as float32, the even and the odd columns apart, [M padded to ROWS, K / 2]."""
-    m = -(-x.shape[0] // ROWS) * ROWS if x.shape[0] > 2 else x.shape[0]
-    even, odd = np.zeros((m, x.shape[1] // 2), np.float32), np.zeros((m, x.shape[1] // 2), np.float32)
-    for m in range(x.shape[0]):
-        for k in range(x.shape[1] // 2):
-            even[m, k] = np.int32(np.int64(x[m, 2 * k]) << 16).view(np.float32)
-            odd[m, k] = np.int32(np.int64(x[m, 2 * k + 1]) << 16).view(np.float32)
+    """bfloat16 patterns [B, M, K] as float32, the even and the odd columns apart, [B, M padded to ROWS, K / 2]."""
+    batch, rows, k = x.shape
+    m = -(-rows // ROWS) * ROWS if rows > 2 else rows
+    even, odd = np.zeros((batch, m, k // 2), np.float32), np.zeros((batch, m, k // 2), np.float32)
+    for b in range(batch):
+        for m in range(rows):
+            for k in range(even.shape[2]):
+                even[b, m, k] = np.int32(np.int64(x[b, m, 2 * k]) << 16).view(np.float32)
+                odd[b, m, k] = np.int32(np.int64(x[b, m, 2 * k + 1]) << 16).view(np.float32)
     return even, odd
 
 
@@ -117,21 +119,24 @@ def _kernel(rows: int, width: int):
 
     @njit(parallel=True, cache=True, nogil=True)
     def kernel(x, words, mask, most, out):
-        """`most` rows of x stay in the cache while BAND columns are computed."""
+        """`most` rows of x stay in the cache while BAND columns are computed. x [B, M, K], words [B, N, K / 2]."""
         even, odd = _halves(x)
-        m, depth = even.shape
-        n = words.shape[0]
+        batch, m, depth = even.shape
+        n = words.shape[1]
         even, odd, flat = even.reshape(-1), odd.reshape(-1), words.reshape(-1)
-        for band in prange((n + BAND - 1) // BAND):
+        bands = (n + BAND - 1) // BAND
+        for job in prange(batch * bands):
+            b, band = job // bands, job % bands
             sums = np.empty(rows * COLUMNS, np.float32)
             for start in range(0, m, most):
                 for column in range(BAND * band, min(BAND * band + BAND, n), COLUMNS):
                     first = min(column, n - COLUMNS)
+                    at = (b * n + first) * depth
                     for row in range(start, min(start + most, m), rows):
-                        _sums(even, odd, row * depth, flat, first * depth, depth, mask, sums, 0, rows, width)
-                        for r in range(min(rows, out.shape[0] - row)):
+                        _sums(even, odd, (b * m + row) * depth, flat, at, depth, mask, sums, 0, rows, width)
+                        for r in range(min(rows, out.shape[1] - row)):
                             for c in range(COLUMNS):
-                                out[row + r, first + c] = _rounded(sums[r * COLUMNS + c])
+                                out[b, row + r, first + c] = _rounded(sums[r * COLUMNS + c])
 
     return kernel
 
@@ -158,8 +163,9 @@ def _row(a, b, c, d, e, o, w0, v0, w1, v1, w2, v2, w3, v3):
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=REORDER)
 def _many(x, words, mask, rows, out):
-    """As `_kernel`'s, in plain loops."""
-    even, odd = _halves(x)
+    """As `_kernel`'s without batches, in plain loops."""
+    even, odd = _halves(x.reshape((1, *x.shape)))
+    even, odd = even[0], odd[0]
     for band in prange((words.shape[0] + BAND - 1) // BAND):
         zero = np.float32(0)
         first, end = BAND * band, min(BAND * band + BAND, words.shape[0])
@@ -191,13 +197,15 @@ def _many(x, words, mask, rows, out):
 
 
 def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
-    """Whether x [M, K] @ w [K, N] is a case for `product`: w a large transposed view, as weights are held."""
+    """Whether x [M, K] @ w [K, N] is a case for `product`: w a large transposed view, as weights are held. Or [B, M, K]
+    and [B, K, N], views that lie beside one another."""
+    k, n = w.shape[-2:]
     return (
         w.numel() >= WORTH
-        and w.shape[1] >= 4
-        and w.stride(0) == 1
-        and w.stride(1) == w.shape[0]
-        and w.shape[0] % 32 == 0  # whole vectors of words
+        and n >= 4
+        and w.stride()[-2:] == (1, k)
+        and (w.dim() == 2 or w.stride(0) == k * n)
+        and k % 32 == 0  # whole vectors of words
         and w.storage_offset() % 2 == 0
         and x.device.type == "cpu"
         and x.dtype == w.dtype == torch.bfloat16
@@ -205,18 +213,20 @@ def fits(x: torch.Tensor, w: torch.Tensor) -> bool:
 
 
 def product(x: torch.Tensor, w: torch.Tensor, drop: int = 0) -> torch.Tensor:
-    """x [M, K] @ w [K, N] in fp32, rounded once to bfloat16; `drop` low bits of w count as zeros."""
-    m = x.shape[0]
-    out = torch.empty(m, w.shape[1], dtype=torch.int16)
+    """x [M, K] @ w [K, N], or [B, M, K] @ [B, K, N], in fp32, rounded once to bfloat16; `drop` low bits of w count as
+    zeros."""
+    *batch, m, k = x.shape
+    out = np.empty((*batch, m, w.shape[-1]), np.int16)
     half = 0x10000 - (1 << drop)  # the bits that count, of both neighbours
-    words, mask = w.T.view(torch.int32).numpy(), np.int32((half << 16 | half) - (1 << 32))
-    most = max(ROWS, CACHED // x.shape[1] // ROWS * ROWS)
+    words, mask = w.mT.view(torch.int32).numpy(), np.int32((half << 16 | half) - (1 << 32))
+    most = max(ROWS, CACHED // k // ROWS * ROWS)
     patterns, width = x.contiguous().view(torch.int16).numpy(), _width()
-    if m <= ROWS or width > 8:
-        _kernel(m if m <= 2 else ROWS, width)(patterns, words, mask, most, out.numpy())
+    if m <= ROWS or width > 8 or batch:
+        whole = (t if batch else t[None] for t in (patterns, words))
+        _kernel(m if m <= 2 else ROWS, width)(*whole, mask, most, out if batch else out[None])
     else:
-        _many(patterns, words, mask, most, out.numpy())
-    return out.view(torch.bfloat16)
+        _many(patterns, words, mask, most, out)
+    return torch.from_numpy(out).view(torch.bfloat16)
 
 
 @functools.cache

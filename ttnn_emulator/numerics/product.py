@@ -33,6 +33,7 @@ WAYS = ("bf16", "rows", "fp32")
 VARIABLE = "TTNN_EMULATOR_PRODUCT"
 PART = 1 << 20  # elements of an operand that are opened at a time: 4 MiB in float32
 TILE, MANY = 32, 384  # rows up to which the own kernel is taken: always, and where it was faster with 128
+TOGETHER = 4  # rows of a batch that go to it together
 MOST = 1 << 26  # elements of a batched result that is computed at once
 
 
@@ -112,11 +113,14 @@ def _cut(w, drop):
 
 def _by_rows(x, w, drop, most):
     """The own kernel's product of up to `most` rows, or None where it does not fit."""
-    if x.dim() == w.dim() == 2 and x.shape[0] <= most:
+    batch = w.shape[:-2]
+    if x.shape[:-2] == batch and x.shape[-2] <= (min(most, TOGETHER) if batch else most):
         from . import few_rows  # numba and its compiler: imported when first needed
 
+        if len(batch) > 1:
+            x, w = x.flatten(0, -3), w.flatten(0, -3)
         if few_rows.fits(x, w):
-            return few_rows.product(x, w, drop)
+            return few_rows.product(x, w, drop).view(*batch, x.shape[-2], w.shape[-1])
     return None
 
 

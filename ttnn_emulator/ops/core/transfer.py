@@ -183,8 +183,11 @@ def from_torch(
             if device is None
             else upload(None, made, device, topology, steps)
         )
-    if len(pieces) > 1 and mesh_mapper is not None and all(_is_band(p) for p in pieces):
+    several = len(pieces) > 1 and mesh_mapper is not None
+    if several and all(_is_band(p) for p in pieces):
         host = mesh_mapper.split(host_cast(tensor.detach(), dtype))  # beside one another in memory: `matmul.beside`
+    elif several and HELD_AS[dtype] is torch.bfloat16 and all(_is_rows(p) for p in pieces):
+        host = _side_by_side(pieces, dtype)
     else:
         own = {id(p): p for p in pieces}
         own = {i: host_cast(p, dtype) for i, p in own.items()}
@@ -198,6 +201,21 @@ _spec = spec
 def _is_band(piece) -> bool:
     """Is it whole tiles of columns of a weight [in, out] as HF holds it, the transposed view of [out, in]?"""
     return piece.dim() > 1 and piece.mT.is_contiguous() and piece.shape[-1] % 32 == 0 and piece.shape[-2] > 1
+
+
+def _is_rows(piece) -> bool:
+    """Is it rows of a weight [in, out] as HF holds it, the transposed view of [out, in]?"""
+    return piece.dim() > 1 and piece.shape[-1] > 1 and piece.stride(-2) == 1 and piece.stride(-1) > piece.shape[-2]
+
+
+def _side_by_side(pieces, dtype: DataType) -> list[torch.Tensor]:
+    """`host_cast` of pieces of one shape, each a transposed view, beside one another in memory."""
+    distinct, shape = {id(p): p for p in pieces}, pieces[0].shape
+    block = torch.empty(len(distinct), *shape[:-2], shape[-1], shape[-2], dtype=torch.bfloat16)
+    for own, piece in zip(block, distinct.values()):
+        own.copy_((piece if dtype is DataType.BFLOAT16 else host_cast(piece, dtype)).mT)
+    views = dict(zip(distinct, block.mT))
+    return [views[id(p)] for p in pieces]
 
 
 def _conversions(source: torch.dtype, made: TensorSpec) -> list[TensorSpec]:

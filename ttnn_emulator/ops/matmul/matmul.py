@@ -18,6 +18,7 @@ from ...dtypes import NAME, DataType, Layout
 from ...errors import DeviceRejects
 from ...launch import finish
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
+from ...numerics.product import TOGETHER
 from ...numerics.rows import Slices
 from ...op import op, refuse_unmodelled
 from ...tensor import Tensor, TensorSpec, spec
@@ -174,21 +175,33 @@ def _product(c: Call) -> Product:
 
 
 def _over_chips(compute: Callable) -> Callable:
-    """The values of chips that have the same rows, and weights beside one another in memory: one product, in parts."""
+    """The values of chips that have weights beside one another in memory: one product. Of the same rows it comes in
+    parts; rows of each chip's own, where they are few, are a batch."""
 
     def together(xs, ws, biases=None):
-        w = beside(ws) if all(x is xs[0] for x in xs) else None
+        if any(x is not xs[0] for x in xs):
+            return None if biases or xs[0].shape[-2] > TOGETHER else _as_batch(xs, ws)
+        w = beside(ws)
         if w is None:
             return None
         y = compute(xs[0], w, *(() if biases is None else (torch.cat(biases, -1),)))
         return [part.contiguous() for part in y.split(ws[0].shape[-1], -1)]
 
+    def _as_batch(xs, ws):
+        """Chips are the leading dim, which is 1."""
+        w = beside(ws) if xs[0].dim() > 2 else None
+        if w is None:
+            return None
+        ones, (k, n) = (1,) * (xs[0].dim() - 3), ws[0].shape[-2:]
+        w = w.as_strided((len(ws), *ones, k, n), (k * n, *(k * n for _ in ones), 1, k))
+        return list(compute(torch.cat(xs), w).split(1))
+
     return together
 
 
 def beside(ws) -> torch.Tensor | None:
-    """Bands of columns of a weight that `from_torch` has cut, as the one tensor they are views of; None if they are
-    not."""
+    """Bands of a weight that `from_torch` has cut, side by side, as the one tensor they are views of; None if they are
+    no such views."""
     first = ws[0]
     k, n = first.shape[-2:]
     start, size = first.data_ptr(), k * n * first.element_size()
