@@ -159,7 +159,7 @@ def _child(asked, answer):
     plan = json.loads(Path(asked).read_text())
     from bringup import backends
     from bringup.backends import model_files
-    from bringup.checkpoints import known, random_weights, sources
+    from bringup.checkpoints import by_layer, known, random_weights, sources
     from bringup.checkpoints.session import Session
 
     side, system = plan["side"], plan["system"]
@@ -168,7 +168,7 @@ def _child(asked, answer):
     source = sources.find_source(plan["model"], random_weights=plan["model"] in known.known_ids())
     config = sources.load_config(source)
     if plan["layers"]:
-        config.num_hidden_layers = min(plan["layers"], config.num_hidden_layers)
+        config = by_layer.fewer(config, plan["layers"])
     result["layers"] = config.num_hidden_layers
     hf_model = random_weights.zeros(config)
     if side == "mock":

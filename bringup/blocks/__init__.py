@@ -10,6 +10,8 @@ embedding  token table
 norm       RMSNorm and LayerNorm, of the hidden state, of each head, of all heads
 rope       rotary tables from HF, rotations of queries and keys
 attention  grouped-query attention over the cache
+shared_attention    over the keys of a layer before
+per_layer  a vector of every token for each layer
 mlp        gated and plain MLPs
 router     which experts a token goes to
 moe        mixtures of experts, each chip with a share of them
@@ -43,9 +45,11 @@ from bringup.blocks.norm import (
     UnitOffsetRMSNorm,
 )
 from bringup.blocks.parallel import Mesh
+from bringup.blocks.per_layer import LayerScalar, PerLayerInputs, PerLayerProjection
 from bringup.blocks.precision import Precision
 from bringup.blocks.rope import NoRope, Rope, RopeTables, Rotation
 from bringup.blocks.router import Routing
+from bringup.blocks.shared_attention import SharedAttention
 from bringup.blocks.state import ShortConv
 from bringup.blocks.weights import LMHead
 
@@ -61,11 +65,14 @@ __all__ = [
     "LMHead",
     "LatentAttention",
     "LayerNorm",
+    "LayerScalar",
     "Mesh",
     "MixtureOfExperts",
     "NoRope",
     "NormAfterRotation",
     "NormOverHeads",
+    "PerLayerInputs",
+    "PerLayerProjection",
     "PlainMLP",
     "Precision",
     "RMSNorm",
@@ -74,6 +81,7 @@ __all__ = [
     "RopeTables",
     "Rotation",
     "Routing",
+    "SharedAttention",
     "ShortConv",
     "SoftCappedAttention",
     "SubNormAttention",

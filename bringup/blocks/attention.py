@@ -18,11 +18,16 @@ from bringup.blocks.precision import Precision
 from bringup.blocks.rope import Rope, Rotation, v_order
 
 MAX_CHUNK = 128  # of the flash attention: 512 x head_dim 128 is beyond a core's L1 (ttnn 0.81.1, recorded contract)
+MAX_VALUES = MAX_CHUNK * 256  # of a chunk: wider heads go in shorter ones
 MASKED = -1e9  # of a score that is not to be seen
 #: HF's names of what stands where.
 OUTPUT = ("o_proj", "dense", "out_proj")
 GATES = ("gate_proj", "g_proj")
-NORMS = {"q_norm": ("q_norm", "q_layernorm", "query_layernorm"), "k_norm": ("k_norm", "k_layernorm", "key_layernorm")}
+NORMS = {
+    "q_norm": ("q_norm", "q_layernorm", "query_layernorm"),
+    "k_norm": ("k_norm", "k_layernorm", "key_layernorm"),
+    "v_norm": ("v_norm",),
+}
 
 
 class Linear(NamedTuple):
@@ -35,7 +40,7 @@ class Linear(NamedTuple):
 class Attention(torch.nn.Module):
     """x [1, 1, rows, hidden] -> [1, 1, rows, hidden]; q, k, v are one column-parallel product, o is row-parallel.
 
-    Biases, and norms of q and k (by `norm`, each head on its own), are there where the HF layer has them. A position
+    Biases, and norms of q, k and v (by `norm`, each head on its own), are there where the HF layer has them. A position
     sees `window` positions, its own the last; `scale` is that of scores, where it is not 1 / sqrt(head_dim). `rope`
     turns q and k, by the tables of `layer_type` where there are several. `cache` is the model's (`Rows`, `Blocks`).
     """
@@ -60,13 +65,16 @@ class Attention(torch.nn.Module):
         self.heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
         self.qk_order, self.v_order = Rotation.of(config).order(self.head_dim), v_order(self.head_dim)
         self.width = len(self.v_order)
+        self.chunk = MAX_CHUNK
+        while self.chunk > TILE and self.chunk * self.width > MAX_VALUES:
+            self.chunk //= 2
         q, k, v, o = projections(hf_attention, config)
-        orders = self.heads, self.qk_order, self.v_order, mesh
-        self.qkv_proj = weights.fused_qkv(q.weight, k.weight, v.weight, *orders, precision.format("qkv"))
-        self.qkv_bias = None if q.bias is None else weights.fused_qkv_bias(q.bias, k.bias, v.bias, *orders)
+        self._load(q, k, v, precision)
         self.o_proj = weights.attention_output(o.weight, self.heads, self.v_order, mesh, precision.format("o"))
         self.o_bias = weights.row_bias(o.bias, mesh)
-        self.q_norm, self.k_norm = (self._norm(hf_attention, name, norm, precision) for name in NORMS)
+        self.q_norm, self.k_norm = (self._norm(hf_attention, name, norm, precision) for name in ("q_norm", "k_norm"))
+        hf_norm = named(hf_attention, NORMS["v_norm"])
+        self.v_norm = torch.nn.Identity() if hf_norm is None else HeadNorm(hf_norm, self.v_order, mesh, precision)
         self.q_rope, self.k_rope = rope(layer_type), rope(layer_type)
         sinks, factor = getattr(hf_attention, "sinks", None), self.head_dim**-0.5 if scale is None else scale
         self.prompt_sinks, self.step_sinks = weights.sinks(sinks, self.heads, factor, mesh)
@@ -74,9 +82,21 @@ class Attention(torch.nn.Module):
         self.sdpa: dict[str, float] = {} if window is None else {"sliding_window_size": window}
         if scale is not None or self.width != self.head_dim:
             self.sdpa["scale"] = self.head_dim**-0.5 if scale is None else scale
-        self.cache = cache.layer(self.heads, self.width, mesh, precision)
+        self.cache = self._cache(cache, layer_type, precision)
         self.cache_len = cache.length
         self.one_user_a_core = mesh.one_user_a_core(round_up(self.heads.n_query, TILE), self.width)
+
+    def _load(self, q: Linear, k: Linear | None, v: Linear | None, precision: Precision):
+        if k is None or v is None:
+            raise ValueError(
+                "attention over keys of its own: HF's has no k_proj; `SharedAttention` reads another layer's"
+            )
+        orders = self.heads, self.qk_order, self.v_order, self.mesh
+        self.qkv_proj = weights.fused_qkv(q.weight, k.weight, v.weight, *orders, precision.format("qkv"))
+        self.qkv_bias = None if q.bias is None else weights.fused_qkv_bias(q.bias, k.bias, v.bias, *orders)
+
+    def _cache(self, cache, layer_type: str | None, precision: Precision):
+        return cache.layer(self.heads, self.width, self.mesh, precision, layer_type)
 
     def _norm(self, hf_attention: torch.nn.Module, name: str, norm: type[HeadNorm], precision: Precision):
         hf_norm = named(hf_attention, NORMS[name])
@@ -107,7 +127,7 @@ class Attention(torch.nn.Module):
             qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv, transpose_k_heads=False
         )
         ttnn.deallocate(qkv)
-        q, k = self.turn(q, k, step)
+        (q, k), v = self.turn(q, k, step), self.v_norm(v)
         if self.cache.dtype != ttnn.bfloat16:  # a prompt is filled in in the cache's dtype only
             k, v = ttnn.typecast(k, self.cache.dtype), ttnn.typecast(v, self.cache.dtype)
         self.cache.fill(k, v, step)
@@ -118,7 +138,7 @@ class Attention(torch.nn.Module):
 
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step) -> ttnn.Tensor:
         """q [1, n_query, S, width] over k and v, and over what the cache holds of this prompt"""
-        return self.cache.attend_prompt(q, k, v, step, **self._sdpa(q.shape[-2], k.shape[-2], self.prompt_sinks))
+        return self.cache.attend_prompt(q, k, v, step, **self._sdpa(q.shape[-2], q.shape[-2], self.prompt_sinks))
 
     def decode(self, qkv: ttnn.Tensor, step) -> ttnn.Tensor:
         """One token of 32 users: qkv [1, 1, 32, ...] -> [1, 1, 32, n_query * width]; a position of -1 is no user.
@@ -130,11 +150,15 @@ class Attention(torch.nn.Module):
             qkv, num_heads=self.heads.n_query, num_kv_heads=self.heads.n_kv
         )
         ttnn.deallocate(qkv)
-        q, k = self.turn(q, k, step)
+        (q, k), v = self.turn(q, k, step), self.v_norm(v)
         self.cache.update(k, v, step)
         attended = self.attend(q, step)
         for used in (q, k, v):
             ttnn.deallocate(used)
+        return self.side_by_side(attended)
+
+    def side_by_side(self, attended: ttnn.Tensor) -> ttnn.Tensor:
+        """[1, 32, n_query, width] of a step -> [1, 1, 32, n_query * width]"""
         attended = ttnn.to_memory_config(attended, self.one_user_a_core)
         return ttnn.experimental.nlp_concat_heads_decode(  # users on cores that are no rectangle need the cores named
             attended, num_heads=self.heads.n_query, sub_core_grids=self.mesh.cores
@@ -152,8 +176,8 @@ class Attention(torch.nn.Module):
         """
         program = ttnn.SDPAProgramConfig(
             compute_with_storage_grid_size=self.mesh.grid,
-            q_chunk_size=min(MAX_CHUNK, queries & -queries),
-            k_chunk_size=min(MAX_CHUNK, keys & -keys),
+            q_chunk_size=min(self.chunk, queries & -queries),
+            k_chunk_size=min(self.chunk, keys & -keys),
             exp_approx_mode=not self.exact_exp,
         )
         found = {"program_config": program, "compute_kernel_config": self.sdpa_compute, **self.sdpa}
@@ -244,16 +268,22 @@ class GatedAttention(Attention):
         return self.output(gated)
 
 
-def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear, Linear, Linear]:
-    """q, k, v and o of HF's attention, whose q, k and v may be one matrix, one after the other."""
+def projections(hf_attention: torch.nn.Module, config) -> tuple[Linear, Linear | None, Linear | None, Linear]:
+    """q, k, v and o of HF's attention, whose q, k and v may be one matrix, one after the other, or k and v one; None
+    for k and v where it has neither."""
     out = named(hf_attention, OUTPUT)
+    if not any(hasattr(hf_attention, name) for name in ("qkv_proj", "k_proj")):  # it has another layer's keys
+        q = hf_attention.q_proj
+        return Linear(q.weight, q.bias), None, None, Linear(out.weight, out.bias)
     if hasattr(hf_attention, "qkv_proj"):
         fused = hf_attention.qkv_proj
         rows = [n * config.head_dim for n in (config.num_attention_heads, *[config.num_key_value_heads] * 2)]
         biases = [None] * 3 if fused.bias is None else fused.bias.split(rows)
         parts = [Linear(*part) for part in zip(fused.weight.split(rows), biases, strict=True)]
     else:
-        parts = [Linear(p.weight, p.bias) for p in (hf_attention.q_proj, hf_attention.k_proj, hf_attention.v_proj)]
+        k_proj, v_proj = hf_attention.k_proj, hf_attention.v_proj
+        found = hf_attention.q_proj, k_proj, k_proj if v_proj is None else v_proj
+        parts = [Linear(p.weight, p.bias) for p in found]
         if _holds_gate(hf_attention, config):
             parts[0] = _of_query(hf_attention.q_proj, config, 0)
     q, k, v = parts

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
-from bringup.blocks.parallel import USERS, Heads, Mesh
+from bringup.blocks.parallel import TILE, USERS, Heads, Mesh
 from bringup.blocks.precision import Precision
 from bringup.blocks.state import States
 
 BLOCK = 64  # positions
+#: Columns of a head up to which one call updates the cache of all 32 users: its program keeps a row of tiles for each
+#: on every core, 1.25 MB with 512 columns, which leaves no room for the heads themselves (ttnn 0.81.1, mock cluster).
+WIDE = 256
 PROMPT_CHUNK = 1024  # tokens of a prompt that run at once where the cache is paged: they bound its activations
 
 
@@ -38,9 +41,13 @@ class Rows:
 
     def __init__(self, length: int):
         self.length = length
+        self.latest: dict[str | None, RowCache] = {}  # by type of layer
 
-    def layer(self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision) -> "RowCache":
-        return RowCache((USERS, heads.n_kv, self.length, head_dim), mesh, precision)
+    def layer(
+        self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision, layer_type: str | None = None
+    ) -> "RowCache":
+        own = self.latest[layer_type] = RowCache((USERS, heads.n_kv, self.length, head_dim), mesh, precision)
+        return own
 
     def latents(self, width: int, mesh: Mesh, precision: Precision) -> "RowCache":
         """Of one head on every chip, whose values are its keys."""
@@ -79,9 +86,13 @@ class Blocks:
     def __init__(self, length: int, count: int):
         assert length % BLOCK == 0, length
         self.length, self.count = length, count
+        self.latest: dict[str | None, BlockCache] = {}  # by type of layer
 
-    def layer(self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision) -> "BlockCache":
-        return BlockCache((self.count, heads.n_kv, BLOCK, head_dim), mesh, precision)
+    def layer(
+        self, heads: Heads, head_dim: int, mesh: Mesh, precision: Precision, layer_type: str | None = None
+    ) -> "BlockCache":
+        own = self.latest[layer_type] = BlockCache((self.count, heads.n_kv, BLOCK, head_dim), mesh, precision)
+        return own
 
     def latents(self, width: int, mesh: Mesh, precision: Precision) -> "BlockCache":
         return BlockCache((self.count, 1, BLOCK, width), mesh, precision, one=True)
@@ -147,6 +158,27 @@ class _LayerCache:
             for _ in range(1 if one else 2)
         ]
         self.keys, self.values = kept[0], kept[-1]
+        self.mesh, self.width = mesh, shape[-1]
+        wide = self.width > WIDE
+        self.half = mesh.one_user_a_core(TILE, self.width, USERS // 2) if wide else None
+
+    def write(self, k: ttnn.Tensor, v: ttnn.Tensor, positions: ttnn.Tensor, table: ttnn.Tensor | None):
+        """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position; in the blocks of a page table."""
+        for cache, x in self.pairs(k, v):
+            if self.half is None or table is None:
+                more = {} if table is None else {"page_table": table}
+                ttnn.experimental.paged_update_cache(cache, x, update_idxs_tensor=positions, **more)
+                continue
+            for first in (0, USERS // 2):
+                last, heads = first + USERS // 2, x.shape[2]
+                part = ttnn.slice(x, (0, first, 0, 0), (1, last, heads, self.width), memory_config=self.half)
+                ttnn.experimental.paged_update_cache(
+                    cache,
+                    part,
+                    update_idxs_tensor=ttnn.slice(positions, (first,), (last,)),
+                    page_table=ttnn.slice(table, (first, 0), (last, table.shape[1])),
+                )
+                ttnn.deallocate(part)
 
     def pairs(self, k: ttnn.Tensor, v: ttnn.Tensor) -> list[tuple[ttnn.Tensor, ttnn.Tensor]]:
         """(cache, what goes into it)"""
@@ -154,12 +186,23 @@ class _LayerCache:
 
 
 class RowCache(_LayerCache):
-    """[32, kv_heads, length, head_dim]."""
+    """[32, kv_heads, length, head_dim]; half of the users are updated as if each row were a block."""
+
+    def __init__(self, shape: tuple[int, ...], mesh: Mesh, precision: Precision, one: bool = False):
+        super().__init__(shape, mesh, precision, one)
+        rows = torch.arange(USERS, dtype=torch.int32)[:, None]
+        self.rows = None if self.half is None else mesh.put(rows, ttnn.int32)
 
     def fill(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, kv_heads, S, head_dim] of the cache's dtype into the user's row."""
         for cache, x in self.pairs(k, v):
             ttnn.fill_cache(cache, x, step.row)
+
+    def filled(self, rows: int, step) -> list[ttnn.Tensor]:
+        """Keys and values [1, kv_heads, rows, head_dim] that `fill` has put there."""
+        _, heads, _, width = tuple(self.keys.shape)
+        where = (step.row, 0, 0, 0), (step.row + 1, heads, rows, width)
+        return [ttnn.slice(kept, *where) for kept in (self.keys, self.values)]
 
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """Causal attention of a whole prompt over its own keys."""
@@ -167,8 +210,7 @@ class RowCache(_LayerCache):
 
     def update(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position."""
-        for cache, x in self.pairs(k, v):
-            ttnn.experimental.paged_update_cache(cache, x, update_idxs_tensor=step.positions)
+        self.write(k, v, step.positions, self.rows)
 
     def attend(self, q: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """One token of every user over its keys, its own included."""
@@ -185,6 +227,10 @@ class BlockCache(_LayerCache):
         for cache, x in self.pairs(k, v):
             ttnn.experimental.paged_fill_cache(cache, x, step.pages.new, batch_idx=0)
 
+    def filled(self, rows: int, step) -> list:
+        """Nothing: they are read where they are."""
+        return [None, None]
+
     def attend_prompt(self, q: ttnn.Tensor, k: ttnn.Tensor, v: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """Causal attention of a chunk over all keys of the prompt so far, out of the pool."""
         return ttnn.transformer.chunked_scaled_dot_product_attention(
@@ -193,10 +239,7 @@ class BlockCache(_LayerCache):
 
     def update(self, k: ttnn.Tensor, v: ttnn.Tensor, step):
         """k, v [1, 32, kv_heads, head_dim], one user a core, each at its position."""
-        for cache, x in self.pairs(k, v):
-            ttnn.experimental.paged_update_cache(
-                cache, x, update_idxs_tensor=step.positions, page_table=step.pages.table
-            )
+        self.write(k, v, step.positions, step.pages.table)
 
     def attend(self, q: ttnn.Tensor, step, **sdpa) -> ttnn.Tensor:
         """One token of every user over its keys, its own included."""

@@ -37,6 +37,13 @@ def read_config(config_class: type[T], hf_config) -> T:
     return config_class(**{name: getattr(hf_config, name) for name in fields})
 
 
+def of_layer(config, which: int | str | None):
+    """HF's configuration of a layer, by number or type, where sizes differ by layer; else `config` itself."""
+    if which is None or not hasattr(config, "per_layer_config"):
+        return config
+    return config.per_layer_config[which]
+
+
 def check_window(config, hf_config, max_seq_len: int) -> None:
     """ValueError where a sliding window of HF leaves out what attention here would see: a model file that cuts it off
     has `sliding_window` among the fields that its Config reads."""

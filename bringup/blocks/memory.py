@@ -6,6 +6,7 @@ import torch
 import ttnn
 
 from bringup.blocks.cache import BLOCK, PROMPT_CHUNK, Blocks, Rows
+from bringup.blocks.config import of_layer
 from bringup.blocks.moe import PIECE_BYTES
 from bringup.blocks.parallel import TILE, USERS, Heads, Mesh, round_up
 from bringup.blocks.precision import Precision
@@ -78,10 +79,16 @@ def state_bytes(hf_model, mesh: Mesh) -> int:
     return total // mesh.tensor_ways
 
 
-def layers_with_keys(config) -> int:
-    """Layers that have keys and values in the cache."""
+def with_keys(config) -> list[int]:
+    """Layers that have keys and values of their own in the cache."""
     types = getattr(config, "layer_types", None) or ()
-    return config.num_hidden_layers - sum(kind in KEYLESS for kind in types[: config.num_hidden_layers])
+    own = config.num_hidden_layers - getattr(config, "num_kv_shared_layers", 0)
+    return [i for i in range(own) if i >= len(types) or types[i] not in KEYLESS]
+
+
+def widest(config):
+    """`config`, or HF's of the layer with the widest heads where they differ by layer."""
+    return max((of_layer(config, i) for i in range(config.num_hidden_layers)), key=lambda c: c.head_dim)
 
 
 def cache_bytes(config, mesh: Mesh, precision: Precision) -> int:
@@ -95,16 +102,19 @@ def block_bytes(config, mesh: Mesh, precision: Precision) -> int:
 
 
 def _position_bytes(config, mesh: Mesh, precision: Precision) -> int:
-    heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
-    values = 2 * layers_with_keys(config) * heads.n_kv * head_width(config.head_dim)
-    if hasattr(config, "kv_lora_rank"):  # latents, on every chip
-        values = layers_with_keys(config) * (config.kv_lora_rank + config.head_dim)
+    values = 0
+    for layer in (of_layer(config, i) for i in with_keys(config)):
+        if hasattr(config, "kv_lora_rank"):  # a latent, on every chip
+            values += config.kv_lora_rank + config.head_dim
+        else:
+            heads = Heads.over(mesh.tensor_ways, layer.num_attention_heads, layer.num_key_value_heads)
+            values += 2 * heads.n_kv * head_width(layer.head_dim)
     return values * TILE_BYTES[precision.cache] // 1024
 
 
 def rope_bytes(config, length: int) -> int:
     """cos and sin of `length` positions, in tiles and in rows, on every chip."""
-    return 2 * 2 * 2 * length * head_width(config.head_dim)
+    return 2 * 2 * 2 * length * head_width(widest(config).head_dim)
 
 
 def table_bytes(length: int, mesh: Mesh) -> int:
@@ -118,9 +128,10 @@ def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
     bfloat16 rows of: the residual stream before and after attention and its norm, with the MLP's gate, up and product
     (or a sum over the chips, 4.3 times what is summed, as the library's collectives allocate it); or the stream and its
     norm with q, k and v as one product, as heads, and rotated. Experts take a prompt in pieces. And logits, of the last
-    tile and of a step.
+    tile and of a step. And what each layer takes beside the stream, which is six rows as it is made.
     """
-    heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
+    wide_heads = widest(config)
+    heads = Heads.over(mesh.tensor_ways, wide_heads.num_attention_heads, wide_heads.num_key_value_heads)
     stream = config.hidden_size
     layers = hf_model.model.layers
     mlps = {name: max(w.shape) for name, w in layers.named_parameters() if w.dim() == 2 and MLP.search(name)}
@@ -133,10 +144,13 @@ def prompt_bytes(hf_model, config, rows: int, mesh: Mesh) -> int:
         if isinstance(module, torch.nn.Conv1d):  # a convolution's terms and sums are float32
             inner = max(inner, 12 * module.out_channels // mesh.tensor_ways)
     summed = 4.3 * stream if mesh.tensor_ways > 1 else 0
-    qkv = (heads.n_query + 2 * heads.n_kv) * head_width(config.head_dim)
-    widest = max(3 * stream + max(inner, summed), 2 * stream + 3 * qkv) + 2 * head_width(config.head_dim)
+    width = head_width(wide_heads.head_dim)
+    qkv = (heads.n_query + 2 * heads.n_kv) * width
+    most = max(3 * stream + max(inner, summed), 2 * stream + 3 * qkv) + 2 * width
+    if (table := getattr(hf_model.model, "embed_tokens_per_layer", None)) is not None:
+        most = max(most + table.weight.shape[1], stream + 6 * table.weight.shape[1])
     logits = 2 * TILE * round_up(hf_model.config.vocab_size, TILE * mesh.tensor_ways) // mesh.tensor_ways
-    return int(round_up(rows, TILE) * (2 * widest + routed) + 2 * logits) + mixture + SMALL
+    return int(round_up(rows, TILE) * (2 * most + routed) + 2 * logits) + mixture + SMALL
 
 
 def upload_bytes(hf_model, mesh: Mesh) -> int:
@@ -153,7 +167,7 @@ def upload_bytes(hf_model, mesh: Mesh) -> int:
 
 def pool_blocks(free: int, config, max_seq_len: int, mesh: Mesh, precision: Precision) -> int:
     """Blocks of a pool in `free` bytes, at most what 32 users of max_seq_len can use; one of them is nobody's."""
-    tensors = 2 * layers_with_keys(config)
+    tensors = 2 * len(with_keys(config))
     free -= tensors * mesh.banks * TILE_BYTES[precision.cache]  # each is dealt out over whole banks
     most = USERS * (round_up(max_seq_len, BLOCK) // BLOCK) + 1
     return max(0, min(most, free // block_bytes(config, mesh, precision)))

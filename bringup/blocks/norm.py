@@ -53,8 +53,8 @@ class UnitOffsetLayerNorm(LayerNorm):
 class HeadNorm(torch.nn.Module):
     """RMSNorm of each head on its own, and frees x: [1, n, S, width], or [1, 32, n, width] one user a core.
 
-    `order` is HF's dim in each column (`Rotation.order`). Columns of zeros are in the device's mean and not in HF's:
-    weight and epsilon make up for them.
+    HF's norm may have no weight. `order` is HF's dim in each column (`Rotation.order`). Columns of zeros are in the
+    device's mean and not in HF's: weight and epsilon make up for them.
     """
 
     OFFSET = 0.0
@@ -62,12 +62,12 @@ class HeadNorm(torch.nn.Module):
     def __init__(self, hf_norm: torch.nn.Module, order: tuple[int | None, ...], mesh: Mesh, precision: Precision):
         super().__init__()
         head_dim = len(order) - order.count(None)
-        if tuple(hf_norm.weight.shape) != (head_dim,):
-            raise ValueError(
-                f"a norm of heads of {head_dim} has a weight of that size, not {list(hf_norm.weight.shape)}"
-            )
+        given = getattr(hf_norm, "weight", None)
+        given = torch.ones(head_dim) if given is None else given.detach() + self.OFFSET
+        if tuple(given.shape) != (head_dim,):
+            raise ValueError(f"a norm of heads of {head_dim} has a weight of that size, not {list(given.shape)}")
         more = len(order) / head_dim
-        weight = (hf_norm.weight.detach() + self.OFFSET) * more**-0.5
+        weight = given * more**-0.5
         self.weight = weights.vector(weights.columns(weight, order), mesh)
         self.eps = epsilon(hf_norm) / more
         self.compute = precision.norm

@@ -93,11 +93,11 @@ class Mesh:
         whole = ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(self.device, dim=0))
         return whole if self.data_ways > 1 else whole[: len(whole) // self.chips]
 
-    def one_user_a_core(self, rows: int, width: int) -> ttnn.MemoryConfig:
+    def one_user_a_core(self, rows: int, width: int, users: int = USERS) -> ttnn.MemoryConfig:
         """[rows, width] of each user of a step on a core of its own, row by row, as the library splits heads."""
         return ttnn.create_sharded_memory_config(
             (rows, width),
-            core_grid=ttnn.num_cores_to_corerangeset(USERS, self.grid, row_wise=True),
+            core_grid=ttnn.num_cores_to_corerangeset(users, self.grid, row_wise=True),
             strategy=ttnn.ShardStrategy.HEIGHT,
             use_height_and_width_as_shard_shape=True,
         )

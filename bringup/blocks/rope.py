@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import ttnn
 
+from bringup.blocks.config import of_layer
 from bringup.blocks.hf import named
 from bringup.blocks.parallel import TILE, Mesh, round_up
 
@@ -89,7 +90,7 @@ class RopeTables:
         with torch.device("cpu"):  # also where the HF model itself is on the meta device
             rotary = type(hf_rotary)(config=hf_config)
             cos, sin = rotary(torch.zeros(1), torch.arange(length)[None], *more)  # [1, length, turned] float32
-        config = hf_config if config is None else config
+        config = of_layer(hf_config if config is None else config, layer_type)
         head_dim, rotation = config.head_dim, Rotation.of(config)
         cos, sin = rotation.spread(cos[0], head_dim, 1.0), rotation.spread(sin[0], head_dim, 0.0)
         self.prompt = [mesh.put(table[None, None], ttnn.bfloat16, ttnn.TILE_LAYOUT) for table in (cos, sin)]

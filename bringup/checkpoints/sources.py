@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bringup import files
-from bringup.checkpoints import configuration, dequantised, gguf, hub, mapped, random_weights, stored
+from bringup.checkpoints import by_layer, configuration, dequantised, gguf, hub, mapped, random_weights, stored
 from bringup.checkpoints.known import known_config, known_config_path
 from bringup.console import progress
 from bringup.errors import BadInput, BringupError, shown
@@ -114,9 +114,7 @@ def load_hf_model(source, dtype="auto", cache_dir=None, layers=None):
     if source.random_seed is not None:
         config = load_config(source)
         if layers is not None:
-            config.num_hidden_layers = layers
-            if getattr(config, "layer_types", None) is not None:
-                config.layer_types = config.layer_types[:layers]
+            config = by_layer.fewer(config, layers)
         if layers is not None or random_weights.size_bytes(config) <= IN_MEMORY_BYTES:
             return _fold_head(random_weights.model(config, source.random_seed, None if dtype == "auto" else dtype))
         directory = random_directory(source, cache_dir)

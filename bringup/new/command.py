@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bringup import arguments
 from bringup.backends import systems
+from bringup.checkpoints import by_layer
 from bringup.errors import BadInput, shown
 from bringup.files import write as write_file
 from bringup.files import write_all
@@ -152,7 +153,12 @@ def _full_file(folder):
 def _words(found):
     """The sentences of the docstrings."""
     config, system, words = found.config, found.system, found.traits.words
-    heads = f"{config.num_attention_heads} query heads and {config.num_key_value_heads} KV heads of {found.head_dim}"
+    heads = f"{config.num_attention_heads} query heads and {found.kv_heads} KV heads of {found.head_dim}"
+    for i, sizes in by_layer.sizes(config).items():
+        said = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        said = f" ({said} in {config.layer_types[i].partition('_')[0]} layers)"
+        heads += said if said not in heads else ""
+    found.heads_words = heads.replace(" and", ",")
     found.attention_words = f", {words['attention']}" if words["attention"] else ""
     found.sum_note = "self_attn and mlp end in an all_reduce over the chips. " if system.chips > 1 else ""
     if found.dtype == "bfloat16":
@@ -164,6 +170,7 @@ def _words(found):
         field = "intermediate_size"
     found.inner = getattr(config, field)
     state = f"; other layers: {words['state']}" if "state" in words else ""
+    state += "".join(f"; {words[name]}" for name in ("shared", "per layer") if name in words)
     sizes = (
         f"hidden {config.hidden_size}, MLP {found.inner} ({words['mlp']}), {heads}{found.attention_words}{state}"
         f", vocabulary {config.vocab_size}, {found.rope}. {found.sum_note}{formats} "
@@ -176,7 +183,7 @@ def _delegate(found, other):
     from bringup.blocks.parallel import Heads
     from bringup.new import facts
 
-    heads = Heads.over(found.system.chips, found.config.num_attention_heads, found.config.num_key_value_heads)
+    heads = Heads.over(found.system.chips, found.config.num_attention_heads, found.kv_heads)
     plan = f"the {other} file, "
     if found.system.chips == 1:
         plan += 'on one chip, where its parallel plan is the identity."""'

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 from bringup.backends import systems
+from bringup.checkpoints import by_layer
 from bringup.errors import BadInput
 from bringup.new import source
 
@@ -26,8 +27,11 @@ def gather(config, hf_id, system, traits):
     found.name = hf_id.split("/")[1]
     found.architecture = traits.architecture
     found.class_name = found.architecture.removesuffix("ForCausalLM")
-    found.own_head_dim = getattr(config, "head_dim", None) is not None
-    found.head_dim = config.head_dim if found.own_head_dim else config.hidden_size // config.num_attention_heads
+    found.differing = sorted({name for sizes in by_layer.sizes(config).values() for name in sizes})
+    most = by_layer.alike(config)
+    found.own_head_dim = getattr(most, "head_dim", None) is not None
+    found.head_dim = most.head_dim if found.own_head_dim else most.hidden_size // most.num_attention_heads
+    found.kv_heads = most.num_key_value_heads
     found.tied = bool(config.tie_word_embeddings)
     found.max_seq_len = min(MAX_SEQ_LEN, config.max_position_embeddings)
     found.chips = f"{COUNTS.get(system.chips, system.chips)} {system.chip.family}{'s' * (system.chips > 1)}"
@@ -46,20 +50,24 @@ def _code(found):
     """The lines of the model file that are the model's own."""
     config, traits = found.config, found.traits
     eps = lambda text: text.replace(f", {traits.eps},", ", eps,")  # noqa: E731
-    lines, blocks = source.parts(traits, config)
-    named, which = source.mixer(traits, config) or (None, None)
+    lines, blocks = source.parts(traits, traits.config)
+    named, which = source.mixer(traits, traits.config) or (None, None)
     forward = [f"mixer = {which}"] * (named is not None) + source.Wiring(traits, mixer=named).lines
     numbers = source.assigned(traits.numbers.values())
     layer = [f"eps = {traits.eps}"] * any(", eps," in eps(line) for line in lines) + [eps(line) for line in lines]
     found.layer_init = [source.wrapped(line.lstrip(), 8 + len(line) - len(line.lstrip())) for line in layer + numbers]
     found.layer_forward = [source.wrapped(line) for line in forward]
-    found.by_layer = any("[i]" in line or "i < " in line for line in layer)
+    found.by_layer = any(re.search(r"\[i\]|\bi (<|>=) ", line) for line in layer)
+    found.takes = "".join(f", {p.takes}" for kinds in traits.parts.values() for p in kinds[:1] if p and p.takes)
     found.picture = source.picture(traits, config.num_hidden_layers)
     found.decoder_numbers = source.assigned([traits.stream_scale] if traits.stream_scale else [])
     found.embedded = "self.embed_tokens(tokens)"
     if traits.stream_scale:
         found.embedded = f"ttnn.multiply({found.embedded}, {source.attribute(traits.stream_scale)})"
-    norm = traits.norm
+    norm, found.per_layer = traits.norm, traits.per_layer
+    if found.per_layer:
+        blocks |= {found.per_layer.block}
+        found.per_layer = f"{found.per_layer.block}({', '.join(found.per_layer.arguments)})"
     found.norm = f"{norm.block}({', '.join(norm.arguments)})"
     found.head = "hf_model.model.embed_tokens.weight" if found.tied else "hf_model.lm_head.weight"
     found.logits, found.logits_picture = "self.lm_head(self.model.norm(x))", "logits"
@@ -73,13 +81,15 @@ def _code(found):
     blocks |= {"Rotation"} if traits.rotation else set()
     found.blocks = _import_order(blocks)
     text = "\n".join([*layer, *numbers, found.norm, *found.decoder_numbers, str(traits.embed_scale)])
-    used = dict.fromkeys(FIELDS) | dict.fromkeys(["head_dim"] if found.own_head_dim else [])
+    fields = [*FIELDS, *["num_attention_heads", "num_key_value_heads"] * (not found.differing)]
+    fields += ["head_dim"] * found.own_head_dim
+    used = dict.fromkeys(name for name in fields if name not in found.differing)
     used |= dict.fromkeys(n for n in source.FIELD.findall(text) if n != "head_dim")
     found.config_fields = {name: source.type_of(getattr(config, name)) for name in used}
     found.requires = source.requires(config, set(used) | set(traits.fields()))
 
 
-FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+FIELDS = ("hidden_size", "num_hidden_layers")
 
 
 def _import_order(names):
@@ -118,6 +128,8 @@ def _cache(found, system, dtype):
     from bringup.blocks.memory import check_fits
 
     config = SimpleNamespace(**found.config.to_dict() | {"head_dim": found.head_dim})
+    if found.differing:
+        config.per_layer_config = found.config.per_layer_config
     precision = Precision.of(getattr(ttnn, dtype))
     with _by_shapes(), backends.open_system(system) as device:
         try:

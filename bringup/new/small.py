@@ -8,6 +8,8 @@ import copy
 import math
 from contextlib import suppress
 
+from bringup.checkpoints import by_layer
+
 USERS, PROMPT, STEPS = 2, 33, 3  # past one tile, and decoded past it
 HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
 #: Sizes inside a layer; eight experts for each group of them, of which as many as may be are not chosen.
@@ -21,6 +23,7 @@ SIZES = {
     "num_experts_per_tok": lambda c: min(c.num_experts_per_tok, 4), "first_k_dense_replace": 1,
     "q_lora_rank": 96, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32,
     "n_group": lambda c: min(c.n_group, 4), "topk_group": lambda c: min(c.topk_group, 2),
+    "vocab_size_per_layer_input": VOCAB,
 }  # fmt: skip
 MOST_WEIGHTS = 300_000_000  # of a small model: one of 64 heads has 47 million
 # Fields that say nothing of what is computed, or follow from others.
@@ -38,6 +41,8 @@ SUM_OF_TWO_CHIPS = 1.7e-3
 def layers(config):
     """So many layers of the model have one of each kind: two at least, and as many as a pattern may take."""
     count = config.num_hidden_layers
+    if by_layer.shared(config):
+        return min(count, 3 * len(set(config.layer_types)))
     lists = [v for v in config.to_dict().values() if isinstance(v, list) and len(v) == count]
     seen = [tuple(str(v[i]) for v in lists) for i in range(count)]
     last = max((seen.index(kind) for kind in set(seen)), default=0)
@@ -47,15 +52,14 @@ def layers(config):
 def fields(config, layers=2):
     """The fields of a small model like `config`: its heads, biases, norms, ties and RoPE; few layers, small sizes, and
     a window that a short prompt is beyond."""
+    config = by_layer.fewer(config, layers)
+    differing, config = by_layer.sizes(config), by_layer.alike(config)
     small, known = copy.deepcopy(config), type(config)().to_dict()
     for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == config.num_hidden_layers:
-            with suppress(AttributeError):  # it follows from other fields
-                setattr(small, name, value[:layers])
         if "window" in name and isinstance(value, int) and not isinstance(value, bool) and value > WINDOW:
             with suppress(AttributeError):
                 setattr(small, name, WINDOW if name == "sliding_window" else value)
-    small.num_hidden_layers, small.vocab_size = layers, VOCAB
+    small.vocab_size = VOCAB
     own_head_dim = getattr(config, "head_dim", None) is not None
     heads = small.num_attention_heads
     head_dim = _head_dim(config)
@@ -81,10 +85,17 @@ def fields(config, layers=2):
     found = {
         k: v for k, v in small.to_diff_dict().items() if k in (*known, "head_dim") and k not in NO_PART and k[0] != "_"
     }
+    if differing:
+        found["per_layer_config"] = {str(i): _small_heads(more, config) for i, more in differing.items()}
     types = found.get("layer_types")
     if types and set(types) == {"full_attention"}:
         del found["layer_types"]
     return {"model_type": config.model_type} | dict(sorted(found.items()))
+
+
+def _small_heads(more, config):
+    """What a small layer has that is unlike most: heads twice as large."""
+    return more | ({"head_dim": 2 * _head_dim(config)} if more.get("head_dim", 0) > config.head_dim else {})
 
 
 def _head_dim(config):
@@ -124,8 +135,23 @@ def hf_model(fields, seed=0):
                 weight.copy_(0.2 * torch.randn(weight.shape))
             elif weight.dim() == 1 and isinstance(weight, torch.nn.Parameter):
                 weight.copy_(0.2 * torch.randn(weight.shape) + 1.0)
+            elif name.endswith("layer_scalar"):
+                weight.copy_((0.2 * torch.randn(weight.shape) + 1.0).bfloat16())
             elif weight.dim() > 1 and not weight.any():  # a router of AFMoE
                 weight.copy_(config.initializer_range * torch.randn(weight.shape))
+    return tempered(model)
+
+
+def tempered(model):
+    """The model with scores of the usual size where HF's scale leaves that to the norm of q, whose weight a trained one
+    has learned: random ones would make every choice of a key a matter of rounding."""
+    import torch
+
+    with torch.no_grad():
+        for module in model.modules():
+            norm, scale = getattr(module, "q_norm", None), getattr(module, "scaling", None)
+            if getattr(norm, "weight", None) is not None and scale is not None:
+                norm.weight.mul_(min(1.0, module.head_dim**-0.5 / scale))
     return model
 
 

@@ -11,7 +11,7 @@ WITHOUT = {"window": "None", "rope": "Rope", "scale": "None", "layer_type": "Non
 #: Fields that say what is computed: those that a file does not read have to be as they were when it was written.
 PINNED = re.compile(
     r"act$|activation|bias|use_qk|layernorm|parallel|softcap|clip|sliding_window$|bidirection|tie_word|multiplier"
-    r"|logit_scale|logits_scaling"
+    r"|logit_scale|logits_scaling|moe_block|hidden_size_per_layer_input"
 )
 BRANCHES = {"self_attn": "attended", "mlp": "mixed"}
 
@@ -43,6 +43,13 @@ class Wiring:
         """x becomes the sum of these terms, as far as it is not yet."""
         if terms == self.stream:
             return
+        (name, factor), *others = terms.items()
+        if not others and name not in self.stream and factor == 1:  # one part alone, such as a factor of all
+            part = self._part(name)
+            if self.picture:
+                part = part.replace("(x)", f"({self.lines.pop()})")
+            self.lines.append(part if self.picture or not last else f"return {part}")
+            return
         text = "x"
         times = {n: terms.get(n, 0.0) / f for n, f in self.stream.items()}
         if len(set(times.values())) != 1 or 0.0 in times.values():
@@ -69,9 +76,10 @@ class Wiring:
             (name, factor), *_ = terms.items()
             given = self._part(name) if factor == 1 else self._times(self._part(name), factor)
         step = ", step" if self._takes_step(call.name) and not self.picture else ""
+        more = next((f", {p.takes}" for p in self.traits.parts[call.name] if p is not None and p.takes), "")
         if self.picture:
-            return f"{'|'.join(_names(self.traits.parts[call.name]))}({given})"
-        return f"{'mixer' if call.name == self.mixer else f'self.{call.name}'}({given}{step})"
+            return f"{'|'.join(_names(self.traits.parts[call.name]))}({given}{more})"
+        return f"{'mixer' if call.name == self.mixer else f'self.{call.name}'}({given}{more}{step})"
 
     def _takes_step(self, name):
         return any(p is not None and "cache" in p.arguments for p in self.traits.parts[name])
@@ -107,7 +115,7 @@ def assigned(sources):
 
 
 #: Fields that say which layers have which mixer, or which MLP.
-OF_MIXERS, OF_MLPS = re.compile("^layer_types$"), re.compile("mlp|dense|sparse")
+OF_MIXERS, OF_MLPS = re.compile("^layer_types$|shared"), re.compile("mlp|dense|sparse")
 
 
 def parts(traits, config):
@@ -126,7 +134,7 @@ def parts(traits, config):
 
 def _names(kinds):
     """HF's names of a part in the layers, in order."""
-    return list(dict.fromkeys(kind.arguments[0].rpartition(".")[2] for kind in kinds))
+    return list(dict.fromkeys(kind.name or kind.arguments[0].rpartition(".")[2] for kind in kinds))
 
 
 def _either(kinds, names, config, conditions):
@@ -161,7 +169,7 @@ def _made(name, kinds, config, conditions, indent=8):
     if len(variants) == 1:
         return _statement(name, variants[0], indent), {variants[0].block, *variants[0].needs}
     if len(variants) > 2:
-        raise ValueError(f"{len(variants)} kinds of {kinds[0].arguments[0]}")
+        return _made_by_fields(name, kinds, config, indent)
     which = [kind == variants[0] for kind in kinds]
     first, second = variants
     condition, holds = _condition(which, config, conditions, kinds)
@@ -177,6 +185,37 @@ def _made(name, kinds, config, conditions, indent=8):
         keywords.append((keyword, one if one == other else f"{one} if {condition} else {other}"))
         named |= {text for text in (one, other) if text in ("Rope", "NoRope") and one != other}
     return _statement(name, dataclasses.replace(first, keywords=tuple(keywords)), indent), named
+
+
+def _made_by_fields(name, kinds, config, indent):
+    """The same of more than two kinds: which block it is and each of its keywords follow a field of their own."""
+    if len({k.arguments for k in kinds}) > 1:
+        raise ValueError(f"{len(set(kinds))} kinds of {kinds[0].arguments[0]}")
+    named = {n for k in kinds for n in (k.block, *k.needs)}
+
+    def chosen(values):
+        """Source of what a layer has of `values`, one for each."""
+        first, *others = dict.fromkeys(values)
+        if not others:
+            return first
+        if len(others) > 1:
+            raise ValueError(f"{len(others) + 1} kinds of {kinds[0].arguments[0]}")
+        own = {}
+        condition, holds = _condition([v == first for v in values], config, own, kinds)
+        condition = own.get(condition, condition)
+        one, other = (first, others[0]) if holds else (others[0], first)
+        return f"{one} if {condition} else {other}"
+
+    given = [dict(k.keywords) for k in kinds]
+    names = dict.fromkeys(n for g in given for n in g)
+    keywords = [(n, chosen([g.get(n, WITHOUT.get(n)) for g in given])) for n in names]
+    if "rope" in names:
+        named |= {g.get("rope", "Rope") for g in given}
+    block = chosen([k.block for k in kinds])
+    if block == kinds[0].block:
+        return _statement(name, dataclasses.replace(kinds[0], keywords=tuple(keywords)), indent), named
+    part = dataclasses.replace(kinds[0], block="kind", keywords=tuple(keywords))
+    return [f"kind = {block}", *_statement(name, part, indent)], named
 
 
 def _condition(which, config, conditions, kinds):
@@ -208,6 +247,9 @@ def _tellers(config, count):
             yield name, f"i in config.{name}", [i in value for i in range(count)]
         elif isinstance(value, int) and not isinstance(value, bool):
             yield name, f"i < config.{name}", [i < value for i in range(count)]
+            if "shared" in name:  # by the last layers
+                last = config.num_hidden_layers - value
+                yield name, f"i >= config.num_hidden_layers - config.{name}", [i >= last for i in range(count)]
 
 
 def _statement(name, part, indent):
@@ -215,7 +257,9 @@ def _statement(name, part, indent):
     some layers have and others do not."""
     given, before = {n: n for n in part.arguments} | {n: f"{n}={v}" for n, v in part.keywords}, []
     longs = [(a, "routing", a) for a in part.arguments if a.startswith("Routing(")]
+    longs += [(a, "sizes", a) for a in part.arguments if "per_layer_config" in a]
     longs += [(n, n, v) for n, v in part.keywords if " if " in v]
+    longs += [(n, n, v) for n, v in part.keywords if n == "layer_type" and "sizes" in [s for _, s, _ in longs]]
     for key, short, value in longs:
         if indent + 4 + len(", ".join(given.values())) <= WIDTH:
             break
@@ -275,7 +319,7 @@ def requires(config, used):
     rope = config.rope_parameters
     for kind, parameters in rope.items() if "rope_type" not in rope else [(None, rope)]:
         for name in ("rope_type", "partial_rotary_factor"):
-            if name in parameters:
+            if name in parameters and (name, parameters["rope_type"]) != ("partial_rotary_factor", "proportional"):
                 found[".".join(filter(None, ("rope_parameters", kind, name)))] = parameters[name]
     return found
 

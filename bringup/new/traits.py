@@ -28,6 +28,8 @@ class Part:
     arguments: tuple[str, ...]
     keywords: tuple[tuple[str, str], ...] = ()
     needs: tuple[str, ...] = ()  # blocks that the keywords name
+    name: str = ""  # in the layer, where the first argument does not end in it
+    takes: str = ""  # what it takes beside the stream, an argument of the layer
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Traits:
     eps: str = ""  # of the norms, source
     embed_scale: str | None = None  # HF's token table gives its rows times this
     stream_scale: str | None = None  # and they go into the first layer times that
+    per_layer: Part | None = None  # what gives each layer something beside the stream, of the decoder
+    config: object = None  # HF's, of the model that was tried
     logits: list[tuple[str, str]] = field(default_factory=list)  # ("multiply" or "soft_cap", source) after the head
     head_bias: bool = False
     rotation: str | None = None  # of the Config, where it is not that of all dims in two halves

@@ -152,12 +152,12 @@ class Shapes:
 
     def _kept(self):
         """(tensors of the cache, heads and columns of each): keys and values where a layer has them, or latents."""
-        from bringup.blocks.memory import layers_with_keys
+        from bringup.blocks.memory import with_keys
 
         rank = getattr(self.config, "kv_lora_rank", None)
         if rank is not None:
-            return layers_with_keys(self.config), 1, rank + self.config.qk_rope_head_dim
-        return 2 * layers_with_keys(self.config), self.n_kv, self.head_dim
+            return len(with_keys(self.config)), 1, rank + self.config.qk_rope_head_dim
+        return 2 * len(with_keys(self.config)), self.n_kv, self.head_dim
 
     @lru_cache  # noqa: B019  (as long as the plan)
     def state_bytes(self):

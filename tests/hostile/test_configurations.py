@@ -112,7 +112,7 @@ DEFAULTS = [
     "falcon",
     "falcon_mamba",
     "mamba",
-    "gemma4_text",
+    "gemma3n_text",
     "dots3_note_text",
     "jamba",
     "rwkv",

@@ -49,6 +49,18 @@ FAMILIES = {
     "iquestcoder": {},
     "jais2": {},
     "vaultgemma": WINDOW,
+    "gemma4_text": WINDOW
+    | dict(
+        num_hidden_layers=6,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+        num_kv_shared_layers=2,
+        global_head_dim=64,
+        hidden_size_per_layer_input=32,
+        vocab_size_per_layer_input=500,
+        use_double_wide_mlp=True,
+        final_logit_softcapping=30.0,
+        head_dim=32,
+    ),
 }
 
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
@@ -111,6 +123,6 @@ def config(model_type, **more):
     """The family's configuration at a small size; heads of 32 where their size is the family's own."""
     fields = SIZES | (FAMILIES | MIXED)[model_type] | more
     found = AutoConfig.for_model(model_type, **fields)
-    if getattr(found, "head_dim", None) not in (None, 32) and "head_dim" not in fields:
+    if "head_dim" not in fields and getattr(found, "head_dim", None) not in (None, 32):
         found = AutoConfig.for_model(model_type, **fields, head_dim=32)
     return found

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from bringup import backends, cli
 from bringup.backends import model_files
 from bringup.new import choices
-from bringup.new.small import in_bf16, relative_l2
+from bringup.new.small import in_bf16, relative_l2, tempered
 from tests.new.families import FAMILIES, MIXED, config
 
 PROMPT, STEPS = 48, 40
@@ -36,7 +36,7 @@ def written(model_type, tmp_path, system="n150", **more):
 def distance(asked, model_py, system="n150", seed=0):
     """How far the logits of a prompt and of steps are from HF's in float32, whose weights are bfloat16's."""
     torch.manual_seed(seed)
-    hf = AutoModelForCausalLM.from_config(asked, dtype=torch.float32).eval()
+    hf = tempered(AutoModelForCausalLM.from_config(asked, dtype=torch.float32).eval())
     with torch.no_grad():
         for weight in hf.parameters():
             weight.copy_(weight.bfloat16().float())
@@ -59,7 +59,9 @@ def test_a_family_is_written_and_is_hfs(model_type, tmp_path):
     assert distance(asked, model_py) < FAR
 
 
-@pytest.mark.parametrize("model_type", ["gemma3_text", pytest.param("bitnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "model_type", ["gemma3_text", *(pytest.param(f, marks=pytest.mark.slow) for f in ("bitnet", "gemma4_text"))]
+)
 def test_on_two_chips(model_type, tmp_path):
     assert distance(*written(model_type, tmp_path, "n300"), "n300") < FAR
 

@@ -191,17 +191,21 @@ def _parsed(*arguments):
 
 
 def test_of_a_model_that_cannot_be_tried_every_part_without_a_block_is_named():
-    """Gemma-4: sizes and keys by layer, inputs of each layer, a scale of each, experts beside the MLP."""
-    sizes = dict(hidden_size=256, num_hidden_layers=12, num_attention_heads=8, head_dim=32, global_head_dim=64)
-    experts = dict(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=64)
-    config = AutoConfig.for_model("gemma4_text", **sizes, **experts, num_kv_shared_layers=4)
+    """Gemma-3n: streams side by side, low-rank layers, keys by layer, inputs of each layer."""
+    sizes = dict(hidden_size=256, intermediate_size=512, vocab_size=500, vocab_size_per_layer_input=500)
+    config = AutoConfig.for_model("gemma3n_text", **sizes, num_hidden_layers=10, num_kv_shared_layers=4)
     found = "\n".join(map(str, covered.gaps(config)))
-    for name in ("model.embed_tokens_per_layer", "layer_scalar", "per_layer_input_gate", "router", "experts"):
+    for name in ("model.embed_tokens_per_layer", "altup", "laurel", "per_layer_input_gate"):
         assert name in found
-    assert "self_attn.v_norm in layers 0-7" in found
-    attention = next(line for line in found.splitlines() if line.startswith("self_attn has") and "q_proj" in line)
-    assert re.search(r"q_proj \[256, 256\].* in layers 0-4, 6-10; .*q_proj \[512, 256\].* in layers 5, 11", attention)
-    assert re.search(r"k_proj \[\d+, 256\].* in layers 0-4, 6-7", found)  # layers 8-11 have the keys of others
+    assert "self_attn.v_norm in layers 0-5" in found
+    assert re.search(r"k_proj \[\d+, 256\].* in layers 0-5 ", found)  # layers 6-9 have the keys of others
+
+
+def test_gemma_4_s_experts_are_named():
+    sizes = dict(hidden_size=256, num_hidden_layers=6, num_attention_heads=8, head_dim=32, global_head_dim=64)
+    experts = dict(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=64)
+    found = [gap.what for gap in covered.gaps(AutoConfig.for_model("gemma4_text", **sizes, **experts))]
+    assert [what.partition(" ")[0] for what in found] == ["router", "experts"]
 
 
 def test_a_part_that_some_layers_lack_is_told_once_and_only_of_itself():

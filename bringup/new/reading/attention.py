@@ -1,5 +1,8 @@
 """What HF's attention computes: what it hands to its kernel against what the blocks would, of the same input."""
 
+import dataclasses
+
+from bringup.checkpoints import by_layer
 from bringup.new.reading import norms, numbers
 from bringup.new.traits import Part
 
@@ -25,11 +28,14 @@ def read_part(hf_attention, path, seen, traits):
         traits.lacks(f"{name}: {error}", where, "names of its projections that `blocks.attention` knows")
         return None
     heads = lambda p: torch.nn.functional.linear(x, p.weight, p.bias).unflatten(-1, (-1, given["q"].shape[-1]))  # noqa: E731
+    shared = k is None
     with torch.no_grad():
-        q, k, v = heads(q), heads(k), heads(v)  # [1, S, heads, head_dim]
-        if not _same(v.transpose(1, 2), given["v"]):
+        q, k, v = (None if p is None else heads(p) for p in (q, k, v))  # [1, S, heads, head_dim]
+        *norm, v_norm = (named(hf_attention, NORMS[n]) for n in NORMS)
+        if shared and not _are_shared(path, seen):
+            traits.lacks(f"{name}: keys and values are none that a layer before of its type has", where, "their source")
+        elif not shared and not _same((v if v_norm is None else v_norm(v)).transpose(1, 2), given["v"]):
             traits.lacks(f"{name}: values are not v_proj(x)", where, "what HF's forward does to them")
-        norm = tuple(named(hf_attention, NORMS[n]) for n in NORMS)
         tables = _tables(seen.calls[path])
         turned = _turned(q, k, given, norm, tables)
         kernel_out = given["out"].flatten(2)
@@ -50,7 +56,32 @@ def read_part(hf_attention, path, seen, traits):
     if len(traits.gaps) > before:
         return None
     placed, rotation = turned
-    return _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, gated, traits)
+    words = traits.words.get("attention")
+    found = _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, gated, traits)
+    if found is None or not shared:
+        return found
+    traits.words["attention"] = words
+    return _as_shared(found, name, where, traits)
+
+
+def _are_shared(path, seen):
+    """Are a layer's keys and values those of the last layer before of the same type that has its own?"""
+    types, mine = seen.config.layer_types, seen.kernel[path]
+    prefix, layer, name = path.rsplit(".", 2)
+    for i in range(int(layer) - 1, -1, -1):
+        other = f"{prefix}.{i}.{name}"
+        if types[i] == types[int(layer)] and other in seen.kernel and hasattr(seen.module(other), "k_proj"):
+            return all(_same(seen.kernel[other][n], mine[n]) for n in "kv")
+    return False
+
+
+def _as_shared(part, name, where, traits):
+    if part.block != "Attention":
+        traits.lacks(f"{name}: keys of a layer before and {part.block}", where, "a block with both")
+        return None
+    traits.words["shared"] = "the last layers read the keys of one before"
+    traits.sources["shared keys"] = f"{where}, run on random values: {traits.words['shared']}"
+    return dataclasses.replace(part, block="SharedAttention")
 
 
 def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_norm, gated, traits):
@@ -64,7 +95,9 @@ def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_
         if found[0] != "RMSNorm":
             keywords["norm"] = HEAD_NORMS[found[0]]
             needs.append(HEAD_NORMS[found[0]])
-        said.append("q and k normed over all heads" if placed == "over heads" else "each head of q and k normed" + (
+        also_v = named_v_norm(hf_attention) is not None
+        said.append("q and k normed over all heads" if placed == "over heads" else
+            f"each head of q{', k and v' if also_v else ' and k'} normed" + (
             " after the rotation" if placed == "after" else ""))  # fmt: skip
     if sub_norm is not None:
         if block != "Attention":
@@ -94,11 +127,17 @@ def _part(hf_attention, name, where, config, given, norm, placed, rotation, sub_
     if rotation is None:
         keywords["rope"] = "NoRope"
     traits.words["attention"] = ", ".join(said)
-    traits.sources["attention"] = f"{where}, run on random values: " + (", ".join(said) or "nothing beside q, k, v, o")
+    if hasattr(hf_attention, "k_proj") or "attention" not in traits.sources:
+        said = ", ".join(said) or "nothing beside q, k, v, o"
+        traits.sources["attention"] = f"{where}, run on random values: {said}"
     if rotation is not None and rotation != type(rotation)():
         given = [f"part={rotation.part:g}"] * (rotation.part != 1.0) + ["interleaved=True"] * rotation.interleaved
         traits.rotation = f"Rotation({', '.join(given)})"
-    arguments = (f"hf_layer.{name}", "config", "cache", "mesh", "precision")
+    sizes = "config.per_layer_config[i]" if by_layer.sizes(config) else "config"
+    if sizes != "config" and traits.rotation:
+        traits.lacks(f"{name}: {traits.rotation} and sizes by layer", where, "a rotation of each layer's configuration")
+        return None
+    arguments = (f"hf_layer.{name}", sizes, "cache", "mesh", "precision")
     return Part(block, arguments, tuple(keywords.items()), tuple(needs))
 
 
@@ -106,6 +145,13 @@ def _capped(block, name, where, keywords, traits):
     if block != "Attention":
         traits.lacks(f"{name}: a soft cap of scores and {block}", where, "a block with both")
     return "SoftCappedAttention"
+
+
+def named_v_norm(hf_attention):
+    from bringup.blocks.attention import NORMS
+    from bringup.blocks.hf import named
+
+    return named(hf_attention, NORMS["v_norm"])
 
 
 class _Sizes:
@@ -136,7 +182,7 @@ def _tables(call):
 def _turned(q, k, given, norm, tables):
     """(where q and k are normed or None, their `Rotation` or None) that gives HF's q and k; None where none does.
 
-    q, k [1, S, heads, head_dim].
+    q, k [1, S, heads, head_dim]; k None where HF has none here.
     """
     from bringup.blocks.rope import Rotation
 
@@ -146,11 +192,14 @@ def _turned(q, k, given, norm, tables):
         share = tables[0].shape[-1] / head_dim  # of the head, or of its pairs
         parts = [part for part in (share, 2 * share) if part <= 1]
         rotations += [Rotation(part, interleaved) for part in parts for interleaved in (False, True)]
+    ways, wants = [(q, norm[0]), (k, norm[1])], [given["q"], given["k"]]
+    if k is None:
+        ways, wants = ways[:1], wants[:1]
     places = [None] if norm[0] is None else ["before", "after", "over heads"]
     for rotation in rotations:
         for place in places:
             found = []
-            for x, hf_norm in ((q, norm[0]), (k, norm[1])):
+            for x, hf_norm in ways:
                 try:
                     x = hf_norm(x.flatten(2)).view(x.shape) if place == "over heads" else x
                     x = x.transpose(1, 2)  # as HF has heads where it turns them
@@ -159,7 +208,7 @@ def _turned(q, k, given, norm, tables):
                     found.append(hf_norm(x) if place == "after" else x)
                 except RuntimeError:  # of another width
                     break
-            if len(found) == 2 and _same(found[0], given["q"]) and _same(found[1], given["k"]):
+            if len(found) == len(ways) and all(map(_same, found, wants)):
                 return place, rotation
     return None
 
@@ -200,8 +249,6 @@ def _window(given, config, name, where, traits):
 
 def by_type(traits):
     """Each layer's attention turns by the tables of its type."""
-    import dataclasses
-
     for name, parts in traits.parts.items():
         traits.parts[name] = [
             dataclasses.replace(p, keywords=(*p.keywords, ("layer_type", "config.layer_types[i]")))

@@ -7,6 +7,9 @@ names things.
 
 import copy
 
+#: Modules of HF that are one part, by the first one's name: (what it calls inside, the last).
+PARTS = {"per_layer_input_gate": (("act_fn",), "per_layer_projection")}
+SCALAR = "layer_scalar"  # HF's name of a number of the layer that all it gives is times of
 SAME = 1e-4  # of a sum, relative: what may be left after its terms
 
 
@@ -19,14 +22,45 @@ def wiring(layer, seen, name):
     args, kwargs, _ = seen.calls[name]
     x = torch.randn(seen.into(name).shape, generator=generator)
     values, calls = {"x": x}, []
-    for part, module in layer.named_children():
-        if isinstance(module, torch.nn.Dropout) or f"{name}.{part}" not in seen.calls:
+    children = dict(layer.named_children())
+    inside = {n for first, (names, _) in PARTS.items() if first in children for n in names}
+    for part, module in children.items():
+        if isinstance(module, torch.nn.Dropout) or f"{name}.{part}" not in seen.calls or part in inside:
             continue
-        module.forward = _stub(part, seen.calls[f"{name}.{part}"][2], values, calls, generator)
+        output = seen.calls[f"{name}.{part}"][2]
+        if part in PARTS:  # it gives what it does, and its last module stands for it
+            module.forward = _noted(PARTS[part][1], module.forward, values, calls)
+        elif part in (last for first, (_, last) in PARTS.items() if first in children):
+            module.forward = _given(part, output, values, generator)
+        else:
+            module.forward = _stub(part, output, values, calls, generator)
+    scalar = getattr(layer, SCALAR, None)
     kwargs = {k: v for k, v in kwargs.items() if k != "hidden_states"}
     with torch.no_grad():
-        out = layer(x, *args[1:], **kwargs)
-    return calls, terms(out[0] if isinstance(out, tuple) else out, values, f"what {type(layer).__name__} gives")
+        out = layer(x.clone(), *args[1:], **kwargs)
+    out = out[0] if isinstance(out, tuple) else out
+    if scalar is None:
+        return calls, terms(out, values, f"what {type(layer).__name__} gives")
+    given = terms(out / scalar, values, f"what {type(layer).__name__} gives, without its {SCALAR}")
+    return [*calls, (SCALAR, given)], {SCALAR: 1.0}
+
+
+def _noted(part, own, values, calls):
+    def forward(given):
+        calls.append((part, terms(given, values, f"what goes into {part}")))
+        return own(given)
+
+    return forward
+
+
+def _given(part, output, values, generator):
+    import torch
+
+    def forward(given):
+        values[part] = torch.randn(output.shape, generator=generator)
+        return values[part].clone()
+
+    return forward
 
 
 def _stub(part, output, values, calls, generator):

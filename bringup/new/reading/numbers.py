@@ -24,9 +24,11 @@ def told_apart(fields):
 def source(config, value, first=()):
     """`value` as source of the model file: a form of a field, or the number itself. `first`: fields that are asked
     before others."""
+    if value == 1:
+        return "1.0"
     named = [n for n, v in config.to_dict().items() if _factor(n, v) or (NUMBER.search(n) and type(v) is int)]
     for name in (*first, *named, *SIZES):
-        field = getattr(config, name, None)
+        field = _field(config, name)
         if isinstance(field, bool) or not isinstance(field, (int, float)) or field <= 0:
             continue
         for form, of in FORMS:
@@ -37,6 +39,13 @@ def source(config, value, first=()):
         if name in named and math.isclose(field / config.num_hidden_layers**0.5, value, rel_tol=NEAR):
             return BY_DEPTH.format(name)
     return f"{value:.6g}"
+
+
+def _field(config, name):
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # it differs by layer
+        return None
 
 
 def _factor(name, value):

@@ -20,6 +20,9 @@ class Run:
     def config(self):
         return self.model.config
 
+    def module(self, name):
+        return self.model.get_submodule(name)
+
     def into(self, name):
         """The hidden states that a module took."""
         args, kwargs, _ = self.calls[name]

@@ -1,7 +1,19 @@
 """A configuration's `Traits`, each with where it came from; what no block covers is a gap in them."""
 
 from bringup.new import small
-from bringup.new.reading import attention, ends, inventory, latent, layers, mixtures, mlp, norms, numbers, states
+from bringup.new.reading import (
+    attention,
+    ends,
+    inventory,
+    latent,
+    layers,
+    mixtures,
+    mlp,
+    norms,
+    numbers,
+    per_layer,
+    states,
+)
 from bringup.new.reading.run import run
 from bringup.new.traits import Call, Part, Traits
 
@@ -37,11 +49,13 @@ def read(config):
             inventory.read(hollow, traits)
         return traits
     traits.norm_name = next((n for n in NORMS if hasattr(decoder, n)), "norm")
-    for name in sorted(parts - CHILDREN - {*ROTARIES, traits.norm_name}):
+    for name in sorted(parts - CHILDREN - {*ROTARIES, traits.norm_name} - per_layer.of_decoder(decoder)):
         traits.lacks(f"model.{name}", f"{type(decoder).__name__}.{name}", "a block for it, and its place in the model")
     seen = run(model)
+    traits.config = seen.config
     ends.tokens(seen, traits)
     ends.stream(seen, traits)
+    per_layer.read(seen, traits)
     _layers(seen, traits)
     norm = getattr(decoder, traits.norm_name, None)
     found = None if norm is None else norms.kind(norm, seen.config)
@@ -59,8 +73,8 @@ def _layers(seen, traits):
     """Parts and wiring of every layer, which must be wired alike."""
     for i, layer in enumerate(seen.model.model.layers):
         path, where = f"model.layers.{i}", type(layer).__name__
-        if next(layer.parameters(recurse=False), None) is not None:
-            name = next(n for n, _ in layer.named_parameters(recurse=False))
+        own = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+        if (name := next((n for n, _ in own if n != layers.SCALAR), None)) is not None:
             traits.lacks(f"{path}.{name}", where, "a block that computes with it")
         try:
             calls, result = layers.wiring(layer, seen, path)
@@ -120,6 +134,8 @@ def _mlp(module, path, seen, traits):
 
 #: (takes(module, path, seen), reads(module, path, seen, traits) -> Part or None): who reads a part of a layer.
 PARTS = (
+    (lambda module, path, seen: path.endswith(f".{layers.SCALAR}"), per_layer.read_scalar),
+    (lambda module, path, seen: path.endswith(".per_layer_projection"), per_layer.read_projection),
     (lambda module, path, seen: states.is_linear_attention(module), states.read_linear_attention),
     (lambda module, path, seen: states.is_short_conv(module), states.read_short_conv),
     (lambda module, path, seen: mixtures.is_mixture(module), _mixture),
