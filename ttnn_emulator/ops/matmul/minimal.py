@@ -172,8 +172,8 @@ def _product(
     return launch(
         name, inputs, made_of, compute, flops=2 * x.volume() // k * w.volume(),
         attrs={
-            "math_fidelity": how.math_fidelity, "program": "minimal", "in0_block_w": block_k,
-            "per_core": (-(-x.volume() // k // TILE // grid.y), per_core),
+            "math_fidelity": how.math_fidelity, "fp32_dest": how.fp32_dest_acc_en, "program": "minimal",
+            "in0_block_w": block_k, "per_core": (-(-x.volume() // k // TILE // grid.y), per_core),
         },
     )  # fmt: skip
 

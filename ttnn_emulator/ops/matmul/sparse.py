@@ -230,5 +230,6 @@ def sparse_matmul(
     flops = 2 * counted * math.prod((a.spec.shape[-2], a.spec.shape[-1], b.spec.shape[-1]))
     inputs = (a, b, counts) if indices is None else (a, b, counts, indices, bias)
     return launch(
-        name, inputs, out, compute, flops=flops, attrs={"math_fidelity": how.math_fidelity}, into=into,
+        name, inputs, out, compute, flops=flops, into=into,
+        attrs={"math_fidelity": how.math_fidelity, "fp32_dest": how.fp32_dest_acc_en},
     )  # fmt: skip

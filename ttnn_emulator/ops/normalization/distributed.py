@@ -18,6 +18,10 @@ from ...tensor import Tensor, spec
 from .normalization import FLOAT_INPUTS, check_dtype
 
 
+def _facts(config) -> dict:
+    return {"math_fidelity": config.math_fidelity, "fp32_dest": config.fp32_dest_acc_en}
+
+
 def check_spread_input(name: str, x: Tensor, program_config) -> None:
     """Refuses sharded parts: without their program config the library does, with it there is no model."""
     if x.is_sharded():
@@ -64,7 +68,7 @@ def partial_norm(function: str, doc: str, sums: int):
             return numerics.now().norm_sums(v, sums, c, made, residual=r)
 
         inputs = (x, residual_input_tensor)
-        return launch(full, inputs, out, compute, flops=2 * sums * x.volume(), attrs={"math_fidelity": c.math_fidelity})
+        return launch(full, inputs, out, compute, flops=2 * sums * x.volume(), attrs=_facts(c))
 
     call.__doc__ = described(
         doc, Shapes="[..., S, W] -> [..., S, 32] for each sum",
@@ -119,7 +123,7 @@ def gathered_norm(function: str, doc: str, sums: int):
             return numerics.now().norm_from_sums(v, s, w, b, epsilon, sums, c, made)
 
         inputs = (x, stats, weight, bias)
-        return launch(full, inputs, out, compute, flops=4 * x.volume(), attrs={"math_fidelity": c.math_fidelity})
+        return launch(full, inputs, out, compute, flops=4 * x.volume(), attrs=_facts(c))
 
     call.__doc__ = described(
         doc, Shapes="x [..., S, W], stats [..., S, 32 for each sum and chip]; x's",

@@ -118,7 +118,7 @@ def _norm(function, x, epsilon, weight, bias, residual, memory_config, program_c
 
     return launch(
         name, (x, weight, bias, residual), spec(x.spec.shape, x.dtype, x.layout, out), compute, flops=6 * x.volume(),
-        attrs={"math_fidelity": c.math_fidelity}, rows=_ROWS,
+        attrs={"math_fidelity": c.math_fidelity, "fp32_dest": c.fp32_dest_acc_en}, rows=_ROWS,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ...memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, at
 from ...tensor import Tensor, spec
-from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, exp_approx, gathered, prefill_bytes
+from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, exp_approx, facts, gathered, prefill_bytes
 
 _DEFAULT = numerics.default_config("attention")
 
@@ -198,7 +198,7 @@ def scaled_dot_product_attention(
         out,
         compute,
         flops=flops,
-        attrs={"math_fidelity": config.math_fidelity},
+        attrs=facts(config, approx, attention_sink),
         through=scaled,
         together=together,
     )
@@ -279,4 +279,4 @@ def chunked_scaled_dot_product_attention(
         )  # fmt: skip
 
     flops = 4 * b * n_q * s * end * hd
-    return launch(name, (q, k, v, table), out, compute, flops=flops, attrs={"math_fidelity": config.math_fidelity})
+    return launch(name, (q, k, v, table), out, compute, flops=flops, attrs=facts(config, approx))

@@ -15,7 +15,7 @@ from ...numerics.rows import FEW, HELD, Repeated, numbered, whole
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, at, round_up
 from ...tensor import Tensor, spec
-from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, decode_bytes, exp_approx, gathered
+from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, decode_bytes, exp_approx, facts, gathered
 
 _DEFAULT_DECODE = numerics.default_config("attention_decode")
 
@@ -210,7 +210,7 @@ def _decode(name, q, k, v, mask, sink, where, table, positions, program, compute
     flops = 4 * q.spec.shape[1] * q.spec.shape[2] * length * q.spec.shape[3]
     return launch(
         name, (q, k, v, mask, sink, where, table), out, compute, flops=flops, topology=q.topology,
-        attrs={"math_fidelity": config.math_fidelity}, together=together, rows=HELD,
+        attrs=facts(config, approx, sink), together=together, rows=HELD,
     )  # fmt: skip
 
 

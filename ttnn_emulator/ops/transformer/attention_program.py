@@ -15,6 +15,16 @@ DTYPES = (bfloat16, bfloat8_b, bfloat4_b)
 SMALL = 1 << 22
 
 
+def facts(config, approx: bool, sink=None) -> dict:
+    """What the op log has of a launch of attention."""
+    return {
+        "math_fidelity": config.math_fidelity,
+        "fp32_dest": config.fp32_dest_acc_en,
+        "exp_approx": approx,
+        "sink": sink is not None,
+    }
+
+
 def exp_approx(program) -> bool:
     """exp is approximate unless the program config says no (recorded: whatever math_approx_mode says)."""
     return True if program is None or program.exp_approx_mode is None else bool(program.exp_approx_mode)
