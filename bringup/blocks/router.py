@@ -112,7 +112,6 @@ class Router(torch.nn.Module):
         rows, experts, groups = scores.shape[-2], scores.shape[-1], self.routing.groups
         best, _ = ttnn.topk(ttnn.reshape(scores, (1, rows, groups, experts // groups)), k=2, dim=-1)
         of_group = ttnn.reshape(ttnn.sum(best, dim=-1, keepdim=True), (1, 1, rows, groups))
-        is_open = ttnn.matmul(
-            ttnn.typecast(self._largest(of_group, self.routing.top_groups), ttnn.bfloat16), self.members
-        )
+        groups_open = ttnn.typecast(self._largest(of_group, self.routing.top_groups), ttnn.bfloat16)
+        is_open = ttnn.matmul(groups_open, self.members, compute_kernel_config=self.compute)
         return ttnn.where(ttnn.typecast(is_open, ttnn.float32), scores, NEVER)
