@@ -16,25 +16,42 @@ from dataclasses import dataclass, field
 
 from bringup.evaluation.hf_layers import norm_after_rotation
 
+#: HF's names in a layer of any family, in the order in which they run.
 ORDER = (
     "input_layernorm",
     "attention_layernorm",
+    "operator_norm",
     "self_attn.q_rope",
     "self_attn.k_rope",
     "self_attn.k_cache",
     "self_attn.v_cache",
     "self_attn",
     "linear_attn",
+    "conv",
     "post_self_attn_layernorm",
+    "post_operator_norm",
+    "post_norm1",
     "self_attn.residual",
     "post_attention_layernorm",
     "pre_feedforward_layernorm",
     "feedforward_layernorm",
+    "pre_mlp_layernorm",
+    "ffn_norm",
     "mlp",
+    "feed_forward",
+    "block_sparse_moe",
+    "shared_mlp",
     "post_feedforward_layernorm",
     "post_mlp_layernorm",
+    "post_ffn_norm",
+    "post_norm2",
     "mlp.residual",
 )
+ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave")  # HF's functions
+MIXERS = ("self_attn", "linear_attn", "conv")  # one of them mixes positions
+BEFORE_MIXER = ORDER[:3]  # norms of what it takes
+FFNS = ("mlp", "feed_forward", "block_sparse_moe")
+BEFORE_FFN = ("pre_feedforward_layernorm", "feedforward_layernorm", "pre_mlp_layernorm", "ffn_norm")
 MODULES = tuple(point for point in ORDER if "." not in point)
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
@@ -161,10 +178,10 @@ def recording(hf_model, out, given=None, cache_format=None, without=(), only=Non
 def after_attention(layer):
     """The module of a layer that takes the stream after attention; None where the MLP stands beside attention."""
     parts = dict(layer.named_children())
-    for name in ("pre_feedforward_layernorm", "feedforward_layernorm"):
+    for name in BEFORE_FFN:
         if name in parts:
             return parts[name]
-    before = "input_layernorm" in parts or "attention_layernorm" in parts
+    before = any(name in parts for name in BEFORE_MIXER)
     return parts.get("post_attention_layernorm" if before else "mlp")
 
 
@@ -190,27 +207,38 @@ def hooks():
 
 @contextmanager
 def _rope_watched(attentions, rotated):
-    """Inside, `rotated(q, k, extras)` sees and may replace what HF's apply_rotary_pos_emb returns in each layer with
-    attention, by its number."""
+    """Inside, `rotated(q, k, extras)` sees and may replace what HF's rotation returns in each layer with attention, by
+    its number."""
     modeling = sys.modules[type(next(iter(attentions.values()))).__module__] if attentions else None
-    original = getattr(modeling, "apply_rotary_pos_emb", None)
-    if original is None:
+    originals = {name: of for name in ROTATIONS if (of := getattr(modeling, name, None)) is not None}
+    if not originals:
         yield
         return
     current = []
     handles = [a.register_forward_pre_hook(lambda *_, i=i: current.append(i)) for i, a in attentions.items()]
 
-    def watched(q, k, cos, sin, *args, **kwargs):
-        extras = {"layer": current[-1], "q": q, "k": k, "cos": cos, "sin": sin}
-        return rotated(*original(q, k, cos, sin, *args, **kwargs), extras)
+    def watched(name):
+        def turn(q, k, cos, sin, *args, **kwargs):
+            given = (q, k) if name == ROTATIONS[0] else map(_in_halves, (q, k))
+            extras = dict(zip(("layer", "q", "k", "cos", "sin"), (current[-1], *given, cos, sin), strict=True))
+            return rotated(*originals[name](q, k, cos, sin, *args, **kwargs), extras)
 
-    modeling.apply_rotary_pos_emb = watched
+        return turn
+
+    for name in originals:
+        setattr(modeling, name, watched(name))
     try:
         yield
     finally:
-        modeling.apply_rotary_pos_emb = original
+        for name, original in originals.items():
+            setattr(modeling, name, original)
         for handle in handles:
             handle.remove()
+
+
+def _in_halves(x):
+    """Neighbours that turn together, half a head apart: as HF's interleaved rotation gives them."""
+    return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
 
 def first_of(output):

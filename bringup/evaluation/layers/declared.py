@@ -2,25 +2,43 @@
 
 from contextlib import contextmanager
 
+from bringup.evaluation.layers.activations import FFNS
+
 BLOCK_FORMATS = ("bfloat8_b", "bfloat4_b")
+#: Bits of the operands' mantissas that the matrix unit takes, weights and activations; HiFi3 leaves out less than bf16
+#: rounds.
+BITS = {"LoFi": (5, 7), "HiFi2": (None, 7)}
 
 
 @contextmanager
 def weights_as(hf_model, precision):
-    """The HF model's matrices on the grids of the declared block formats inside the block."""
+    """Inside, the HF model's matrices are on the grids of the declared block formats, and its linear layers take as
+    many bits of their operands as the declared fidelity."""
     import torch
     import ttnn
 
-    kept = []
+    kept, handles = [], []
     try:
         for name, module in hf_model.named_modules() if precision is not None else ():
             dtype = declared(name, precision)
-            if isinstance(module, torch.nn.Linear) and dtype not in (None, ttnn.bfloat16, ttnn.float32):
-                kept.append((module, module.weight))
-                value = through(module.weight.detach().T, dtype).T.to(module.weight.dtype)
-                module.weight = torch.nn.Parameter(value, requires_grad=False)  # a tied head gets its own
+            if not isinstance(module, torch.nn.Linear):
+                continue
+            value = weight = module.weight
+            if dtype not in (None, ttnn.bfloat16, ttnn.float32):
+                value = through(weight.detach().T, dtype).T
+            of_weight, of_input = BITS.get(_fidelity(name, precision), (None, None))
+            if of_weight:
+                value = cut(value.detach(), of_weight)
+            if of_input:
+                handles.append(module.register_forward_pre_hook(lambda _, x, n=of_input: cut(x[0], n).to(x[0].dtype)))
+            if value is not weight:
+                kept.append((module, weight))
+                # a tied head gets its own
+                module.weight = torch.nn.Parameter(value.to(weight.dtype), requires_grad=False)
         yield hf_model
     finally:
+        for handle in handles:
+            handle.remove()
         for module, weight in kept:
             module.weight = weight
 
@@ -33,15 +51,34 @@ def precision_of(module):
     return getattr(module, "PRECISION", None) or (None if dtype is None else Precision.of(dtype))
 
 
+PRODUCTS = {"o_proj": "o", "gate_proj": "up", "up_proj": "up", "down_proj": "down", "lm_head": "head"}
+
+
+def _fidelity(name, precision):
+    """That a `Precision` declares for the linear layer of that name."""
+    of_each = getattr(precision, "fidelity", {})
+    product = PRODUCTS.get(name.rpartition(".")[2], "qkv")
+    if product in of_each:
+        return of_each[product]
+    return str(getattr(getattr(precision, "linear", None), "math_fidelity", "")).rpartition(".")[2]
+
+
+def cut(x, bits):
+    """Mantissas cut off after `bits`, the leading one included."""
+    import torch
+
+    mantissa, exponent = torch.frexp(x.float())
+    return torch.ldexp((mantissa * 2**bits).trunc() / 2**bits, exponent)
+
+
 def declared(name, precision):
     """The weight format that a `Precision` declares for the HF module, or for the matrix, of that name."""
-    groups = {"self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
-    products = {"o_proj": "o", "gate_proj": "up", "up_proj": "up", "down_proj": "down", "lm_head": "head"}
+    groups = {"self_attn": "attention", **dict.fromkeys(FFNS, "mlp"), "lm_head": "head"}
     parts = name.split(".")
     group = next((group for part, group in groups.items() if part in parts), None)
     if group is None:
         return None
-    if product := products.get(parts[-1]) if hasattr(precision, "format") else None:
+    if product := PRODUCTS.get(parts[-1]) if hasattr(precision, "format") else None:
         found = precision.format(product)
         return getattr(found, "dtype", found)  # of one that also says where the weight lies
     return getattr(precision, group, None)

@@ -51,7 +51,7 @@ def record_device(model, ids, decode_from, user=0):
             out.modules = frozenset(modules)
             for name, module in modules.items():
                 hook(module, lambda *_, name=name: recorder.ran(name))
-            hook(modules[named[0]], lambda x: recorder.next_prompt() or x, before=True)
+            hook(modules[named[0]], lambda x: recorder.next_piece() or x, before=True)
             for name in named:
                 hook(modules[name], lambda _, o, name=name: recorder.module(name, first_of(o)))
             for name, module in modules.items():
@@ -62,7 +62,7 @@ def record_device(model, ids, decode_from, user=0):
                     hook(module, lambda _, o, name=name: recorder.hidden(name + ".mlp.residual", first_of(o)))
         past = None
         for n, (start, stop) in enumerate(passes):
-            recorder.start, recorder.stop, recorder.prompts = start, stop, 0
+            recorder.begin(start, stop)
             with facts.logged(modules, recorder.phase, out.calls) if n in (0, 1) else nullcontext():
                 result = answered(_call(model, names, ids, start, stop, past, states, user))
             past = result.past_key_values
@@ -74,7 +74,7 @@ def record_device(model, ids, decode_from, user=0):
     if out.depth == "submodules":
         for name in named:
             if name.endswith(".self_attn") and any(n.startswith(name) for n, _ in out.ran):  # else nobody wrote it
-                recorder.start, recorder.stop = decode_from, len(ids)
+                recorder.begin(decode_from, len(ids))
                 for kind, rows in recorder.cached(name, len(ids)).items():
                     recorder.put(f"{name}.{kind}", rows)
     return out
@@ -150,7 +150,7 @@ class _Recorder:
 
     def __init__(self, out, model, user=0):
         self.out, self.start, self.stop, self.user = out, 0, 0, user
-        self.prompts = 0  # of this pass so far: users' prompts run one after the other
+        self.pieces, self.piece = [(0, 0)], 0  # (user, its first position) of what a prompt runs in, and which now runs
         mesh = getattr(model, "mesh", None)
         self.one_chip = getattr(mesh, "data_ways", 1) > 1  # user 0 lives on the first chip
         self.hidden_size = getattr(getattr(model, "config", None), "hidden_size", None)
@@ -166,8 +166,27 @@ class _Recorder:
         chips = ttnn.get_device_tensors(x)
         return [ttnn.to_torch(chip) for chip in (chips[:1] if self.one_chip else chips)]
 
-    def put(self, name, rows):
-        """rows [n, width]: the last n positions of this pass; fewer than all where the model gives fewer."""
+    def begin(self, start, stop):
+        """A pass: users' prompts run one after the other, each as a whole or in chunks, as the model's cache has it."""
+        self.start, self.stop, self.piece = start, stop, -1
+        chunk = getattr(getattr(self.model, "cache", None), "prompt_chunk", None) or stop
+        users = range(USERS) if self.user else (0,)
+        held = {user: stop - (behind(user) if user != self.user else 0) for user in users}
+        self.pieces = [(user, at) for user, n in held.items() for at in range(0, n, chunk)]
+
+    @property
+    def rows(self):
+        """How many positions of the sequence the values that now come are of, and the position after them."""
+        if self.start:
+            return self.stop - self.start, self.stop
+        at = self.pieces[min(max(self.piece, 0), len(self.pieces) - 1)][1]
+        chunk = getattr(getattr(self.model, "cache", None), "prompt_chunk", None) or self.stop
+        end = min(self.stop, at + chunk)
+        return end - at, end
+
+    def put(self, name, rows, stop=None):
+        """rows [n, width]: the last n positions of this pass, or before `stop`; fewer than all where the model gives
+        fewer."""
         import torch
 
         if self.user and self.another and name != "lm_head":
@@ -175,16 +194,19 @@ class _Recorder:
         if name not in self.out.points:
             self.out.points[name] = torch.zeros(len(self.out.ids), rows.shape[-1])
             self.out.known[name] = torch.zeros(len(self.out.ids), dtype=torch.bool)
-        at = slice(self.stop - len(rows), self.stop)
+        stop = self.stop if stop is None else stop
+        at = slice(stop - len(rows), stop)
         self.out.points[name][at], self.out.known[name][at] = rows.float(), True
 
-    def next_prompt(self):
-        self.prompts += 1
+    def next_piece(self):
+        self.piece += 1
 
     @property
     def another(self):
         """Is this the prompt of another user?"""
-        return not self.start and self.prompts - 1 != self.user
+        if self.start:
+            return False
+        return not 0 <= self.piece < len(self.pieces) or self.pieces[self.piece][0] != self.user
 
     @property
     def phase(self):
@@ -208,8 +230,8 @@ class _Recorder:
 
         if self.user and self.another:
             return
-        first = self.user if self.start else 0
-        chips = [_rows(chip, self.stop - self.start, first) for chip in self.chips(x)]
+        first, (n, stop) = self.user if self.start else 0, self.rows
+        chips = [_rows(chip, n, first) for chip in self.chips(x)]
         if len(chips) > 1 and chips[0].shape[-1] * len(chips) == self.hidden_size:
             chips = [torch.cat(chips, dim=-1)]
         finite = [chip for chip in chips if bool(chip.isfinite().all())]
@@ -217,15 +239,15 @@ class _Recorder:
         key = name, self.phase
         self.out.spread[key] = max([self.out.spread.get(key, 0.0), *apart])
         shown = chips[0] if len(finite) == len(chips) else next(c for c in chips if not bool(c.isfinite().all()))
-        if len(shown) == self.stop - self.start:
-            self.put(name, shown)
+        if len(shown) == n:
+            self.put(name, shown, stop)
 
     def heads(self, name, x):
         """Per chip [1, heads, rows, head_dim], or in decode [1, users, heads, head_dim], in the order of the heads."""
-        n, chips = self.stop - self.start, [chip.float() for chip in self.chips(x)]
+        (n, stop), chips = self.rows, [chip.float() for chip in self.chips(x)]
         chips = [chip[0, self.user : self.user + 1] if self.start else chip[0, :, :n].transpose(0, 1) for chip in chips]
         if len(chips[0]) == n:
-            self.put(name, self.collect(name.rpartition(".")[0], name.rpartition(".")[2], chips))
+            self.put(name, self.collect(name.rpartition(".")[0], name.rpartition(".")[2], chips), stop)
 
     def collect(self, attention, kind, chips):
         """Per chip [n, heads, width] of q_rope, k_rope, k_cache or v_cache -> [n, all heads * head_dim] in HF's order,
@@ -241,6 +263,8 @@ class _Recorder:
         heads = getattr(self.modules[attention], "heads", None)
         if heads is None:
             return torch.cat(chips, dim=1).flatten(1)
+        if chips[0].shape[1] == 1 < len((heads.query if query else heads.kv)[0]):  # one for all heads, on every chip
+            return chips[0][:, 0]
         shares = heads.query if query else heads.kv
         where = {}
         for chip, share in enumerate(shares[: len(chips)]):

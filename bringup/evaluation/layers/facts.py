@@ -11,26 +11,30 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from bringup.evaluation import hf_layers
-from bringup.evaluation.layers.activations import MODULES, ORDER, place, split
+from bringup.evaluation.layers.activations import FFNS, MIXERS, MODULES, ORDER, place, split
 from bringup.evaluation.layers.declared import BLOCK_FORMATS, formats, word
 from bringup.evaluation.layers.verdict import Divergence
 
 NORMS = ("ttnn.rms_norm", "ttnn.layer_norm")
-PRODUCTS = ("ttnn.linear", "ttnn.matmul")
+PRODUCTS = ("ttnn.linear", "ttnn.matmul", "ttnn.sparse_matmul", "ttnn.experimental.minimal_matmul")
 RESIDUALS = ("self_attn.residual", "mlp.residual")
 FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
 SLACK = 0.02  # of an epsilon or a scale: they are passed as float32
 
 
 class Call(NamedTuple):
-    """One call: the op, its arguments that are no tensors as text, the fidelity it ran at, the dtype of its first
-    operand and those of its results."""
+    """One call: the op, its arguments that are no tensors as text, what its programs ran with (fidelity, destination,
+    ...), the dtype of its first operand and those of its results."""
 
     op: str
     arguments: dict
-    fidelity: str | None
+    ran: dict
     given: object
     made: tuple
+
+    @property
+    def fidelity(self):
+        return self.ran.get("math_fidelity")
 
 
 class Fact(NamedTuple):
@@ -94,8 +98,8 @@ def _between(parts, log):
     """What a layer itself calls after its attention, and after its MLP: the sums with the residual."""
     for (name, _, stop), following in zip(parts, [*(start for _, start, _ in parts[1:]), len(log)], strict=True):
         part = name.rpartition(".")[2]
-        if part in ("self_attn", "mlp"):
-            yield f"{part}.residual", log[stop:following]
+        if part in (*MIXERS, *FFNS):
+            yield f"{MIXERS[0] if part in MIXERS else FFNS[0]}.residual", log[stop:following]
 
 
 def _calls(records):
@@ -105,9 +109,9 @@ def _calls(records):
 def _call(record):
     if record.held is None or not record.launches:
         return None
-    fidelity = next((f for launch in record.launches if (f := launch.attrs.get("math_fidelity"))), None)
+    ran = next((launch.attrs for launch in record.launches if launch.attrs.get("math_fidelity")), {})
     given = record.inputs[0].dtype if record.inputs else None
-    return Call(record.op, dict(record.held.arguments), fidelity, given, tuple(spec.dtype for spec in record.outputs))
+    return Call(record.op, dict(record.held.arguments), dict(ran), given, tuple(spec.dtype for spec in record.outputs))
 
 
 def differing(hf_model, device, model, precision):
@@ -192,9 +196,14 @@ def _window(call, module, model, precision):
     return f"the op log: {call.op} sees {sees}, HF has {has}"
 
 
+def _config(call, precision):
+    """What the file declares for ops of that kind."""
+    kind = "linear" if call.op in PRODUCTS else "norm" if call.op in NORMS else "sdpa"
+    return kind, getattr(precision, kind, None)
+
+
 def _fidelity(call, module, model, precision, coarser=False):
-    kind = {"ttnn.linear": "linear", "ttnn.matmul": "linear"}.get(call.op, "norm" if call.op in NORMS else "sdpa")
-    config = getattr(precision, kind, None)
+    kind, config = _config(call, precision)
     want = str(getattr(config, "math_fidelity", "")).rpartition(".")[2]
     chosen = getattr(precision, "fidelity", {}).values() if kind == "linear" else ()  # of each product
     if not want or call.fidelity in (None, want, *chosen):
@@ -207,6 +216,26 @@ def _fidelity(call, module, model, precision, coarser=False):
 def _coarser(call, module, model, precision):
     """Fewer passes than declared: an argument that was left out, or another's."""
     return _fidelity(call, module, model, precision, coarser=True)
+
+
+def _destination(call, module, model, precision):
+    """Sums in bfloat16 where the file declares float32."""
+    _, config = _config(call, precision)
+    if call.ran.get("fp32_dest") is not False or not getattr(config, "fp32_dest_acc_en", False):
+        return None
+    return f"the op log: {call.op} sums in bfloat16, the model file declares an fp32 destination"
+
+
+def _exponential(call, module, model, precision):
+    if not call.ran.get("exp_approx") or not getattr(precision, "exact_exp", False):
+        return None
+    return f"the op log: {call.op} runs with the approximate exp, the model file declares the exact one"
+
+
+def _sink(call, module, model, precision):
+    if call.ran.get("sink", True) or getattr(module, "sinks", None) is None:
+        return None
+    return f"the op log: {call.op} is given no attention_sink, HF has a sink for each head"
 
 
 def _scale(call, module, model, precision):
@@ -240,6 +269,9 @@ RULES = (
     Rule(ATTENTION, _scale, wrong=False, alone=True),
     Rule((*PRODUCTS, *NORMS, *ATTENTION), _coarser, wrong=True),
     Rule((*PRODUCTS, *NORMS, *ATTENTION), _fidelity, wrong=False),
+    Rule((*PRODUCTS, *NORMS, *ATTENTION), _destination, wrong=True),
+    Rule(ATTENTION, _exponential, wrong=True),
+    Rule(ATTENTION, _sink, wrong=True),
     Rule((), _made, wrong=True),
 )
 FORMATS = Rule((), lambda *_: None, wrong=True)  # weights that are held in another format than declared

@@ -139,14 +139,14 @@ def shared(hf_moe):
     return named(hf_moe, SHARED)
 
 
-def scores(hf_moe, rows, routing):
+def scores(hf_moe, rows, routing, logits_as=lambda logits: logits):
     """(scores, what experts are chosen by) [rows, experts] of the block's router, in torch."""
     import torch
 
     from bringup.blocks.router import correction, scorer
 
     r, by, added = routing, scorer(hf_moe), correction(hf_moe)
-    logits = torch.nn.functional.linear(rows, by.weight, getattr(by, "bias", None)).float()
+    logits = logits_as(torch.nn.functional.linear(rows, by.weight, getattr(by, "bias", None)).float())
     score = logits.sigmoid() if r.scores == "sigmoid" else logits.softmax(-1)
     if r.scores == "softmax" and added is None:
         return score, logits

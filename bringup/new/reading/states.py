@@ -59,9 +59,9 @@ def mixed(hf, x):
     return torch.nn.functional.linear(x, projections(hf)[0].float())
 
 
-def state_after(hf, x):
+def state_after(hf, x, **given):
     """The state [heads, key dim, value dim] that x [S, hidden] leaves."""
-    return _run(hf, x)[1]
+    return _run(hf, x, **given)[1]
 
 
 def delta_net(hf, x, conv=convolved, state=None, **changed):

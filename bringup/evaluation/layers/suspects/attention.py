@@ -3,12 +3,10 @@
 import torch
 
 from bringup.evaluation import hf_layers
-from bringup.evaluation.layers.activations import record_reference
-from bringup.evaluation.layers.declared import BLOCK_FORMATS
-from bringup.evaluation.layers.device_activations import USERS, device_cache
-from bringup.evaluation.layers.suspects import reading, weights
+from bringup.evaluation.layers.declared import BLOCK_FORMATS, cut
+from bringup.evaluation.layers.suspects import held, reading, weights
 from bringup.evaluation.layers.suspects.case import COARSE, distance
-from bringup.evaluation.layers.suspects.mlp import LOFI, _bits, sums
+from bringup.evaluation.layers.suspects.mlp import LOFI, sums
 
 LSTSQ = 512  # query heads times KV heads (or heads): beyond that their order is not read off
 SCALES = torch.logspace(-2.5, 2.5, 81)  # of HF's
@@ -64,7 +62,7 @@ def attend(q, k, v, mask, scale, sinks=None, cap=None):
 
 
 def attention(case):
-    if not case.has("self_attn.o_proj") or case.layer not in case.own.extras:
+    if not case.has("self_attn.o_proj") or case.layer not in case.own.extras or case.is_latent:
         return
     a = Attended(case)
     right = a.heads()
@@ -80,8 +78,7 @@ def attention(case):
             yield f"attention {words}", a.out(heads), *slack
             yield from _in_some_heads(a, words, right, heads)
     if case.decode and case.model is not None:
-        yield from _beyond(a)
-        yield from _of_another_user(a)
+        yield from held.attention(a)
     yield from _sinks(a)
     yield from _orders(a, right)
     yield from _output(a, right)
@@ -105,6 +102,10 @@ def _sinks(a):
 
 def _scales(a):
     yield "without the scale 1/sqrt(head_dim)", a.heads(scale=1.0)
+    default = a.q.shape[2] ** -0.5
+    if abs(default - a.scale) > 0.02 * a.scale:
+        words = f"scaled by {default:.4g} (1 / sqrt(head_dim), the op's default), where HF has {a.scale:.4g}"
+        yield words, a.heads(scale=default)
     q, k, v = a.q[:, a.case.rows], a.k[a.pairs], a.v[a.pairs]
     mask = a.causal[a.case.rows]
 
@@ -190,6 +191,9 @@ def _masks(a):
             more = "one position too many: the causal mask is off by one" if by == 1 else f"{by} positions too many"
             yield f"that sees {more}", a.heads(mask=a.causal | (j <= i + by) & (j < case.device.decode_from))
         yield "without a causal mask", a.heads(mask=a.causal | (j < case.device.decode_from))
+        if (size := case.chunk) and size < case.device.decode_from:
+            words = f"that takes each chunk of {size} for a prompt's first: its position {size} sees position 0 alone"
+            yield words, a.heads(mask=j <= i % size)
         for size in (16, 32, 64):
             whole = a.causal | (j // size <= i // size) & (j < case.device.decode_from)
             rows = torch.arange(case.device.decode_from // size * size)  # what the padding beyond has is not known
@@ -290,64 +294,6 @@ def _in_some_heads(a, words, right, wrong):
         yield f"attention {words}, in {reading.ranges(some.nonzero().flatten().tolist(), 'head')} alone", value
 
 
-def _beyond(a):
-    """A step with what the cache held beyond its position: up to where would explain the value best."""
-    case = a.case
-    steps = [(case.rows[-1:], held)] if (held := _held(a, case.device.user)) else []
-    worst = case.rows[(case.got - case.want).norm(dim=1).argmax()][None]
-    if case.device.earlier:
-        steps.append((worst, _left(case)))
-    for at, (k, v) in steps:
-        own = int(at) + 1
-        k, v = (torch.cat([x[:, :own], y[:, own:]], dim=1) for x, y in ((a.k, k), (a.v, v)))
-        scores = (k[a.pairs] @ a.q[:, own - 1, :, None])[..., 0] * a.scale  # [heads, all positions of the cache]
-        shares = (scores - scores.amax(1, keepdim=True)).exp()
-        read = (shares[..., None] * v[a.pairs]).cumsum(1) / shares.cumsum(1)[..., None]  # up to each position
-        values = a.out(read)[own:]
-        if len(values):
-            end = int((values - case.device.points[case.name][at]).norm(dim=1).argmin())
-            words = "attention that sees one position too many: the causal mask is off by one"
-            if end > 0:
-                words = (
-                    f"attention that reads on beyond its position, {own - 1}, to {own + end}, "
-                    "over padding and what an earlier prompt left in the cache"
-                )
-            yield words, values[[end]], at
-
-
-def _left(case):
-    """What HF would have left in the cache: an earlier prompt, and over it this one, padded with 0 to whole tiles."""
-    device = case.device
-    texts = device.earlier, [*device.ids[: device.decode_from], *[0] * (-device.decode_from % 32)]
-    runs = [record_reference(case.hf, text, len(text)).points for text in texts]
-    found = []
-    for name in ("k_cache", "v_cache"):
-        earlier, own = (run[f"{case.prefix}self_attn.{name}"] for run in runs)
-        found.append(case.by_head(torch.cat([own, earlier[len(own) :]])))
-    return found
-
-
-def _held(a, user):
-    """Keys and values of a user's whole row of the cache, [heads, length, head_dim] each; None where there is none, or
-    the last step is not judged."""
-    held = device_cache(a.case.model, a.case.layer, user)
-    if len(held) < 2 or len(held["k_cache"]) <= a.n or int(a.case.rows[-1]) != a.n - 1:
-        return None
-    return [a.case.by_head(held[name]) for name in ("k_cache", "v_cache")]
-
-
-def _of_another_user(a):
-    """The last step of a user among others, over the keys and values of another one."""
-    case = a.case
-    for user in range(USERS) if case.device.user else ():
-        held = _held(a, user) if user != case.device.user else None
-        if held is not None:
-            k, v = (x[:, : a.n] for x in held)
-            read = a.attend(a.q[:, -1:], k[a.pairs], v[a.pairs], a.causal[-1:], a.scale)
-            words = f"attention of user {case.device.user} over the keys and values of user {user}"
-            yield words, a.out(read), case.rows[-1:]
-
-
 def _orders(a, right):
     """Heads that meet others: by the usual rules, then read off."""
     n, kv = len(a.q), len(a.k)
@@ -428,5 +374,5 @@ def _output(a, right):
     yield "attention plus the residual: it is added inside", a.out(right) + case.before()
     yield (
         "attention with o_proj in LoFi: the low bits of the operands are cut off",
-        weights.apply(_bits(flat, LOFI[1]), _bits(a.weight, LOFI[0]), a.bias),
+        weights.apply(cut(flat, LOFI[1]), cut(a.weight, LOFI[0]), a.bias),
     )

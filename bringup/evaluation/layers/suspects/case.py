@@ -2,7 +2,7 @@
 
 import torch
 
-from bringup.evaluation.layers.activations import split
+from bringup.evaluation.layers.activations import BEFORE_FFN, BEFORE_MIXER, FFNS, MIXERS, split
 from bringup.evaluation.layers.declared import through
 from bringup.evaluation.layers.device_activations import USERS, behind
 
@@ -48,6 +48,11 @@ class Case:
         return getattr(getattr(self.model, "mesh", None), "tensor_ways", 1)
 
     @property
+    def chunk(self):
+        """How many positions of a prompt run at once; None where it runs as a whole."""
+        return getattr(getattr(self.model, "cache", None), "prompt_chunk", None)
+
+    @property
     def others_behind(self):
         """{user: how many tokens it is behind the one that is watched}, of a batch."""
         user = self.device.user
@@ -72,17 +77,27 @@ class Case:
 
     def into_attention(self):
         """What HF's attention takes: the norm before it, or the stream."""
-        name = next((name for name in ("input_layernorm", "attention_layernorm") if self.has(name)), None)
+        name = next((name for name in BEFORE_MIXER if self.has(name)), None)
         return self.before() if name is None else self.value(name)
 
     def into_mlp(self):
         """What HF's MLP takes: the norm before it, attention's where they stand side by side, or the stream."""
-        for name in ("pre_feedforward_layernorm", "feedforward_layernorm"):
+        for name in BEFORE_FFN:
             if self.has(name):
                 return self.value(name)
-        if not self.has("input_layernorm"):
+        if not any(map(self.has, BEFORE_MIXER)):
             return self.value("self_attn.residual")
         return self.value("post_attention_layernorm" if self.has("post_attention_layernorm") else "input_layernorm")
+
+    @property
+    def mixer(self):
+        """The name of what mixes positions in this layer."""
+        return next((name for name in MIXERS if self.has(name)), MIXERS[0])
+
+    @property
+    def ffn(self):
+        """The name of the MLP, or of what stands in its place."""
+        return next((name for name in FFNS if self.has(name)), FFNS[0])
 
     def has(self, *parts):
         """Does HF's layer have modules of these names?"""
@@ -91,8 +106,14 @@ class Case:
     # heads
 
     @property
+    def is_latent(self):
+        """Are keys and values made of one short vector for all heads?"""
+        return self.has("self_attn.kv_a_proj_with_mqa")
+
+    @property
     def head_dim(self):
-        return self.attention.head_dim
+        """Of latent attention what turns of a head."""
+        return self.attention.qk_rope_head_dim if self.is_latent else self.attention.head_dim
 
     def by_head(self, x, head_dim=None):
         """[n, heads * head_dim] -> [heads, n, head_dim]"""

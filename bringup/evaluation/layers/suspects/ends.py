@@ -2,7 +2,7 @@
 
 import torch
 
-from bringup.evaluation.layers.activations import place, record_reference, split
+from bringup.evaluation.layers.activations import FFNS, MIXERS, place, record_reference, split
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.device_activations import text_of
 from bringup.evaluation.layers.suspects import reading
@@ -125,11 +125,30 @@ def embedding(case):
     if len(table) < 1 << 16:  # which tokens they are
         index, apart = reading.nearest_rows(case.got, table)
         if float(apart.max()) < 0.05:
+            yield from _same_token(case, ids, index, table)
             pairs = [(int(a), int(b)) for a, b in zip(ids[case.rows], index, strict=True) if a != b]
             yield f"the embedding of other token ids: {_ids(dict(pairs))}", table[index].float()
     for words, value in orders(table[ids].float().T, case.chips):
         if "rows" in words:
             yield f"the table {words.replace('rows', 'columns')}", value.T
+
+
+def _same_token(case, ids, index, table):
+    """The same token at every step: which one, of this text or of the one before."""
+    token = int(index[0])
+    if not case.decode or len(index) < 2 or bool((index != token).any()):
+        return
+    start, earlier = case.device.decode_from, case.device.earlier
+    if int(ids[start]) == token:
+        of = "the first step"
+    elif earlier and earlier[-1] == token:
+        of = "the last step of the text before"
+    elif int(ids[start - 1]) == token:
+        of = "the prompt's end"
+    else:
+        return
+    value = table[token].float().expand(len(index), -1)
+    yield f"the embedding of one token, {token}, in every step, that of {of}: the buffer is not written again", value
 
 
 def _ids(taken):
@@ -155,7 +174,7 @@ def head(case):
     yield "the logits of the residual stream, not normalised", case.before()[case.rows] @ weight.T
     norm = case.modules["model.norm"]
     yield "the logits of a state that is normalised twice", norm(x) @ weight.T
-    for name in ("self_attn.residual", "self_attn", "mlp"):
+    for name in ("self_attn.residual", *MIXERS, *FFNS):
         full = f"model.layers.{len(case.hf.model.layers) - 1}.{name}"
         if full in case.own.points:
             yield f"the logits of the last layer's {name}, normalised", norm(case.any(full)[case.rows]) @ weight.T

@@ -22,6 +22,7 @@ def cache(case):
         moved[edge] = case.device.points[case.name][edge]
         late = "late" if by > 0 else "early"
         yield f"the cache with every {which} written {'one position' if abs(by) == 1 else '2 positions'} {late}", moved
+    yield from _tables(case)
     yield from what_was_left(case, "keys" if which == "k" else "values")
     yield from _of_another_layer(case, "keys" if which == "k" else "values")
     yield from _of_another_user(case, "keys" if which == "k" else "values")
@@ -33,6 +34,27 @@ def cache(case):
         yield "k after RoPE: keys and values are swapped", case.value("self_attn.k_rope")
         if case.has("self_attn.v_proj"):
             yield from _value_weights(case)
+
+
+def _tables(case):
+    """Blocks that the page table on the device has not, or others: what is read there is not judged."""
+    cache, user = getattr(case.model, "cache", None), case.device.user
+    on_device = getattr(cache, "device_table", None)
+    if on_device is None:
+        return
+    theirs, own = case.model.mesh.get_users(on_device)[user], cache.table[user]
+    wrong = (theirs != own).nonzero().flatten().tolist()
+    if not wrong:
+        return
+    size, at = cache.length // len(own), torch.arange(len(case.device.ids))
+    there = torch.isin(at // size, torch.tensor(wrong))
+    value = torch.where(there[:, None], case.device.points[case.name], case.own.points[case.name])
+    first = wrong[0]
+    yield (
+        f"a cache whose page table on the device is older than the host's: positions {first * size} to "
+        f"{(first + 1) * size - 1} of user {user} are in block {int(own[first])}, the device has {int(theirs[first])}",
+        value,
+    )
 
 
 def _of_another_layer(case, kept):
@@ -64,7 +86,7 @@ def _value_weights(case):
     yield "v_proj of the residual stream, not normalised", weights.apply(case.before(), own.weight, own.bias)
     parts = [weights.linear(case, f"self_attn.{p}_proj") for p in "qkv"]
     for n in sorted({case.config.num_key_value_heads, case.chips} - {1}):
-        for words, (_, _, v) in weights.fused([p.weight.detach().float() for p in parts], n):
+        for words, (_, _, v) in weights.fused([p.weight.detach().float() for p in parts], n, case.chips):
             yield f"v of {words}", weights.apply(h, v, own.bias)
     turned = case.own.extras[case.layer]
     v = case.by_head(case.own.points[case.name])

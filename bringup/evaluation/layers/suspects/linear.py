@@ -18,6 +18,7 @@ def linear_attention(case):
     run = lambda **changed: states.delta_net(hf, x, **changed)  # noqa: E731
     yield from _earlier(case, hf, run)
     yield from _padded(case, hf, x)
+    yield from _still(case, hf, x)
     for by in (1, -1):
         words = f"its convolution {abs(by)} position {'late' if by > 0 else 'early'}"
         yield f"linear attention with {words}", run(conv=lambda c, y, by=by: _moved(states.convolved(c, y), by))
@@ -77,6 +78,30 @@ def _padded(case, hf, x):
             ("its convolution", masked),
         ):
             yield f"linear attention {words}: {how}", states.delta_net(hf, padded, **changed)[at]
+
+
+def _still(case, hf, x):
+    """Steps that do not keep the state which they moved on."""
+    from bringup.new.reading import states
+
+    start = case.device.decode_from
+    if not case.decode:
+        return
+    before, inputs, rows = states.state_after(hf, x[:start]), states.mixed(hf, x), case.rows.tolist()
+    said = "linear attention whose steps all go on from what the prompt left, and keep nothing:"
+    for what, still in (
+        ("state", (True, False)),
+        ("convolution's inputs", (False, True)),
+        ("state and its convolution's inputs", (True, True)),
+    ):
+        state, found = before, []
+        for t in range(start, len(x)):
+            taken = torch.cat((inputs[:start], inputs[t : t + 1])) if still[1] else inputs[: t + 1]
+            conv = lambda c, y, taken=taken: states.convolved(c, taken)[-1:]  # noqa: E731
+            given = {"conv": conv, "state": before if still[0] else state}
+            found.append(states.delta_net(hf, x[t : t + 1], **given))
+            state = states.state_after(hf, x[t : t + 1], **given)
+        yield f"{said} its {what}", torch.cat(found)[[t - start for t in rows]]
 
 
 def _moved(y, by):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from bringup.evaluation import pcc
-from bringup.evaluation.layers.activations import ORDER
+from bringup.evaluation.layers.activations import FFNS, ORDER
 from bringup.evaluation.layers.suspects import (
     attention,
     ends,
@@ -53,7 +53,7 @@ MECHANISMS = (
     Mechanism(("self_attn",), attention.attention),
     Mechanism(("self_attn.residual", "mlp.residual"), residuals.residual),
     Mechanism(("mlp",), mlp.mlp),
-    Mechanism(("mlp",), mixtures.mixture),
+    Mechanism(FFNS, mixtures.mixture),
     Mechanism(("linear_attn",), linear.linear_attention),
     Mechanism(("embed_tokens",), ends.embedding),
     Mechanism(("lm_head",), ends.head),

@@ -18,19 +18,20 @@ def mixture(case):
     hf = case.module
     if hf is None or not mixtures.is_mixture(hf):
         return
-    x = case.value("post_attention_layernorm")
+    x = case.into_mlp()
     routing = mixtures.routing(hf, x, case.config)
     if routing is None:
         return
     experts = mixtures.experts_of(hf)
     run = lambda **changed: mixtures.mixture(hf, x, routing, experts, **changed)  # noqa: E731
     weight = mixtures.weights(hf, x, routing)
+    yield from _narrow(hf, routing, x, run)
     for words, other in _routings(routing):
         yield f"the mixture {words}", mixtures.mixture(hf, x, other, experts)
     yield from _router(hf, routing, x, run)
     yield from _order(case, weight, run)
     yield from _whose(case, mixtures.each_expert(hf, x, experts), weight, run)
-    yield from _parts(hf, mixtures, x, routing, experts, run)
+    yield from _parts(case, mixtures, x, experts, run)
     yield from _shares(case, weight, run)
 
 
@@ -52,6 +53,19 @@ def _routings(r):
         yield "with scores by a softmax, where HF has a sigmoid", changed(scores="softmax")
     else:
         yield "with scores by a sigmoid, where HF has a softmax", changed(scores="sigmoid")
+
+
+def _narrow(hf, routing, x, run):
+    """Scores in bfloat16: near ones become equal, or change places; of equal ones at the last place all are chosen."""
+    from bringup.new.reading import mixtures
+
+    score, by = mixtures.scores(hf, x, routing, lambda logits: logits.bfloat16().float())
+    weight = score * (by >= by.topk(routing.top_k, -1)[0][..., -1:])
+    weight = weight / weight.sum(-1, keepdim=True) if routing.normalised else weight
+    yield (
+        "the mixture with the router's scores in bfloat16, where near ones are equal",
+        run(weight=weight * routing.scale),
+    )
 
 
 def _router(hf, routing, x, run):
@@ -122,12 +136,16 @@ def _whose(case, each, weight, run):
         yield f"the mixture with experts in another order: {said}", run(weight=weight[:, at])
 
 
-def _parts(hf, mixtures, x, routing, experts, run):
+def _parts(case, mixtures, x, experts, run):
     """Without what all share, its gate or the experts' biases; gate and up exchanged."""
+    hf, chips = case.module, case.chips
     if (shared := mixtures.shared(hf)) is not None:
         gate = getattr(hf, "shared_expert_gate", None)
         by = 1 if gate is None else torch.sigmoid(gate(x))
         yield "the mixture without the expert that all share", run() - by * shared(x)
+        if chips > 1:
+            words = f"the mixture with the shared expert {chips} times, once from each of {chips} chips"
+            yield f"{words}: whole on each, and summed over them", run() + (chips - 1) * by * shared(x)
         if gate is not None:
             yield "the mixture with the shared expert not gated", run() + (1 - by) * shared(x)
     yield "the mixture with gate and up exchanged in each expert", run(exchanged=True)

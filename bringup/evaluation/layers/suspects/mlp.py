@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from bringup.evaluation.layers.declared import BLOCK_FORMATS
+from bringup.evaluation.layers.declared import BITS, BLOCK_FORMATS, cut
 from bringup.evaluation.layers.suspects import reading, weights
 from bringup.evaluation.layers.suspects.case import COARSE, rounded
 
@@ -23,7 +23,7 @@ ACTIVATIONS = {
     "silu applied twice": lambda x: F.silu(F.silu(x)),
 }
 BLOCKS = 32  # of the hidden state: which are missing from the sum
-LOFI = (5, 7)  # bits of the operands' mantissas that one pass of the matrix unit takes, weights and activations
+LOFI = BITS["LoFi"]
 
 
 class Parts:
@@ -82,10 +82,10 @@ def mlp(case):
     if m.gated:
         yield from _fused(case, m.parts, run)
     yield from _shares(case, m.parts, run)
-    low = {n: (_bits(p.weight.detach(), LOFI[0]), p.bias) for n, p in m.parts.items()}
+    low = {n: (cut(p.weight.detach(), LOFI[0]), p.bias) for n, p in m.parts.items()}
     yield (
         "the MLP with its products in LoFi: the low bits of the operands are cut off",
-        run(x=_bits(x, LOFI[1]), inner=lambda h: _bits(h, LOFI[1]), **low),
+        run(x=cut(x, LOFI[1]), inner=lambda h: cut(h, LOFI[1]), **low),
     )
 
 
@@ -155,7 +155,7 @@ def _in_some_chips(m, words, hidden):
 def _fused(case, parts, run):
     pair = [parts[n].weight.detach().float() for n in ("gate_proj", "up_proj")]
     for n in sorted({case.chips, len(pair[0])} - {1}):
-        for words, (gate, up) in weights.fused(pair, n):
+        for words, (gate, up) in weights.fused(pair, n, case.chips):
             biases = [parts[name].bias for name in ("gate_proj", "up_proj")]
             yield f"gate and up of {words}", run(gate_proj=(gate, biases[0]), up_proj=(up, biases[1]))
 
@@ -198,9 +198,3 @@ def sums(case, each, one, more=""):
         if len(same) == len(wrong):
             how = "missing from the sum" if t == 0 else f"{reading.named(case, t)} times in the sum"
             yield f"HF's value with the share of {reading.ranges(same, one)}{more} {how}", value
-
-
-def _bits(x, bits):
-    """Mantissas cut off after `bits`, the leading one included."""
-    mantissa, exponent = torch.frexp(x.float())
-    return torch.ldexp((mantissa * 2**bits).trunc() / 2**bits, exponent)

@@ -8,6 +8,7 @@ from bringup.evaluation.layers.suspects.weights import orders
 from bringup.new.reading import norms
 
 SAME = 0.05  # relative: products on the device and HF's of the same weight, in any format
+TILE = 32
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
@@ -68,7 +69,14 @@ def _other_weights(case, normed):
             yield f"the norm with the weight of {where}", normed * theirs.detach().float()
     for by in (1, -1):
         yield f"the norm with its weight shifted by {by:+d}", normed * case.module.weight.detach().float().roll(by)
-    yield "the norm with its weight in reverse", normed * case.module.weight.detach().float().flip(0)
+    own = case.module.weight.detach().float()
+    for words, value in orders(own[:, None], case.chips):
+        if "rows" in words:
+            yield f"the norm with its weight {words.replace('rows', 'values')}", normed * value[:, 0]
+    for n in dict.fromkeys((TILE, len(own) // TILE)):
+        if n > 1 and len(own) % n == 0:
+            words = f"the norm with its weight in another order: laid out [{len(own) // n}, {n}], and read by columns"
+            yield words, normed * own.view(-1, n).T.flatten()
 
 
 def _whole_layer(case, name):

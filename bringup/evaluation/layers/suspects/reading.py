@@ -43,10 +43,21 @@ def sizes(case):
             yield f"1 / sqrt({name})", 1 / math.sqrt(n)
             yield name, float(n)
             yield f"1 / {name}", 1.0 / n
+    for name, n in c.to_dict().items():
+        if isinstance(n, float | int) and not isinstance(n, bool) and n not in (0, 1) and is_factor(name):
+            yield name, float(n)
+            yield f"1 / {name}", 1 / n
+            yield f"{name} squared: multiplied by where HF divides", float(n) ** 2
+            yield f"1 / {name} squared: divided by where HF multiplies", float(n) ** -2
     if scaling != 1.0:
         yield "the attention factor of the rotation", scaling
         yield "the attention factor of the rotation, squared", scaling**2
         yield "1 / the attention factor of the rotation", 1 / scaling
+
+
+def is_factor(field):
+    """Is a field of that name one that values are multiplied by?"""
+    return "multiplier" in field or "scal" in field
 
 
 def named(case, number, near=NEAR):

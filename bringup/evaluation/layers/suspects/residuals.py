@@ -10,8 +10,9 @@ SIMPLE = 0.02  # a coefficient is 0, 1, 2, ... within this
 
 
 def residual(case):
-    module = "self_attn" if case.point == "self_attn.residual" else "mlp"
-    x = case.before() if module == "self_attn" else case.value("self_attn.residual")
+    mixed = case.point == "self_attn.residual"
+    module = case.mixer if mixed else case.ffn
+    x = case.before() if mixed else case.value("self_attn.residual")
     after = variants.after(case, module)
     branch = after or module  # what HF adds
     y = case.value(branch)
@@ -24,14 +25,16 @@ def residual(case):
     terms = {"the residual": x, f"the output of {branch}": y}
     yield from _sum(case, branch, terms)
     norm = variants.before(case, module)
-    others = {"the embeddings": case.any("model.embed_tokens")}
+    others = {} if mixed else {"the layer's input": case.before()}
+    others |= {"the embeddings": case.any("model.embed_tokens")}
     others |= {"the normalised input": case.value(norm)} if norm else {}
     others |= {f"the output of {module}, not normalised": case.value(module)} if after else {}
-    if module == "mlp":
-        others |= {"the layer's input": case.before(), "the output of self_attn": case.value("self_attn")}
-        others |= {"input_layernorm's output": case.value("input_layernorm")} if case.has("input_layernorm") else {}
+    if not mixed:
+        others[f"the output of {case.mixer}"] = case.value(case.mixer)
+        first = variants.before(case, case.mixer)
+        others |= {f"{first}'s output": case.value(first)} if first else {}
     elif case.layer:
-        others["the output of the MLP before"] = case.any(f"model.layers.{case.layer - 1}.mlp")
+        others["the output of the MLP before"] = case.any(f"model.layers.{case.layer - 1}.{case.ffn}")
     for name, other in others.items():
         if other.shape == y.shape:
             yield from _sum(case, branch, {**terms, name: other})
@@ -106,6 +109,6 @@ def _stream_has_it(case):
     """Is the residual missing at the norm's input only, and the layer's output right?"""
     if case.point != "self_attn.residual" or f"{case.prefix}mlp.residual" not in case.device.points:
         return False
-    want = (case.before() + case.value("self_attn") + case.value("mlp"))[case.rows]
+    want = (case.before() + case.value(case.mixer) + case.value(case.ffn))[case.rows]
     got = case.device.points[f"{case.prefix}mlp.residual"][case.rows]
     return float((got - want).norm()) < 0.02 * float(got.norm())

@@ -122,6 +122,8 @@ def _positions(r):
     at = r.positions.clone()
     at[case.rows] = best
     said = reading.described(case.rows, best, case.device.decode_from, case.others_behind)
+    if case.chunk and torch.equal(best.long(), case.rows % case.chunk):
+        said += f", the positions of a prompt that run at once: each chunk of {case.chunk} is rotated as the first is"
     yield f"rotated {said}", r.by(r.frequencies, at)
 
 
@@ -289,7 +291,7 @@ def _weights(r):
     """q_proj or k_proj with other weights, rotated as HF does."""
     case, which = r.case, r.which
     name = f"{which}_proj"
-    if not case.has(f"self_attn.{name}"):
+    if not case.has(f"self_attn.{name}") or case.is_latent:
         return
     h = case.into_attention()
     norm = getattr(case.attention, f"{which}_norm", None)
@@ -312,7 +314,7 @@ def _weights(r):
     parts = [weights.linear(case, f"self_attn.{p}_proj") for p in "qkv"]
     groups = {case.config.num_key_value_heads, case.chips} - {1}
     for n in sorted(groups):
-        for words, (q, k, _) in weights.fused([p.weight.detach().float() for p in parts], n):
+        for words, (q, k, _) in weights.fused([p.weight.detach().float() for p in parts], n, case.chips):
             yield f"{which} of {words}", heads(weights.apply(h, q if which == "q" else k, own.bias))
     if which == "k" or len(r.x) == case.config.num_key_value_heads:
         other = weights.linear(case, "self_attn.v_proj")

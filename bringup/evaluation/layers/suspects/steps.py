@@ -5,11 +5,13 @@ replaced by another of its kind; what it gives is a number of times as large, wh
 another of HF's, or has its rows, columns or numbers in another order.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
 from bringup.evaluation.layers.activations import place, split
-from bringup.evaluation.layers.suspects import reading, substitutes
+from bringup.evaluation.layers.suspects import inside, reading, substitutes
 from bringup.evaluation.layers.suspects.mlp import ACTIVATIONS
 from bringup.evaluation.layers.suspects.rerun import NEITHER, Rerun
 
@@ -52,7 +54,16 @@ def steps(case):
         if run.run is None or not run.calls or run.right is None:
             return
         budget = Budget(run.work)
-        for kind in (_calls, substitutes.weights, _operands, _elsewhere, _factors, _moved):
+        for kind in (
+            inside.modules,
+            _calls,
+            substitutes.weights,
+            substitutes.exchanged,
+            _operands,
+            _elsewhere,
+            _factors,
+            _moved,
+        ):
             for words, value, *more in kind(run, budget):
                 if value is not None and _differs(value, run.right):
                     yield words, value, *more
@@ -182,6 +193,9 @@ def _pieces(call):
         yield "its pieces in the other order", lambda f, a, k, o: type(o)(reversed(o))
         dim = call.kwargs.get("dim", call.args[2] if len(call.args) > 2 else 0)
         n = len(out)
+        for i, j in itertools.combinations(range(n), 2) if n > 2 else ():
+            exchanged = lambda f, a, k, o, i=i, j=j: type(o)(o[{i: j, j: i}.get(at, at)] for at in range(len(o)))  # noqa: E731
+            yield f"its pieces {i} and {j} (of {n}) in each other's place", exchanged
         take = lambda x, i: x.movedim(dim, -1)[..., i::n].movedim(-1, dim)  # noqa: E731
         yield f"one of every {n} taken in turn, not blocks,", lambda f, a, k, o: tuple(take(a[0], i) for i in range(n))
 
@@ -254,6 +268,7 @@ def _operands(run, budget):
         if layer in (case.layer, None) and point not in ("norm", "lm_head") and place(name) < place(case.name):
             points[point] = case.any(name)
     points["the layer's input"] = case.before()
+    points |= inside.normed(case)
     own = {call.function: call for call in run.calls.values() if NAMES.get(call.function, call.function) in ACTS}
     for i, call in run.groups:
         if NAMES.get(call.function, call.function) in ("linear", "matmul", "add", "mul", "pow"):

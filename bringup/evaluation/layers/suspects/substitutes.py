@@ -1,5 +1,6 @@
 """Weights in the place of those that HF's code takes: of any module, whatever it is called and however it is stored."""
 
+import itertools
 from contextlib import contextmanager
 
 import torch
@@ -26,6 +27,24 @@ def weights(run, budget):
                 return
             with _data(own, value):
                 yield f"HF's value with {words}", run.value()
+
+
+def exchanged(run, budget):
+    """(words, value) with two weights of one module, or of two beside each other, in each other's place."""
+    named = {id(p): n for n, p in run.hf.named_parameters()}
+    used = {}
+    for call in run.calls.values():
+        used |= {named[id(x)]: x for x in (*call.args, *call.kwargs.values()) if id(x) in named}
+    for (one, a), (other, b) in itertools.combinations(used.items(), 2):
+        kind = one.rpartition(".")[2]
+        if a.shape != b.shape or kind != other.rpartition(".")[2]:
+            continue
+        if not budget.spend():
+            return
+        names = (n.removeprefix(run.case.prefix).removesuffix(".weight") for n in (one, other))
+        theirs = b.detach().clone()
+        with _data(b, a.detach().clone()), _data(a, theirs):
+            yield f"HF's value with {' and '.join(names)} in each other's place", run.value()
 
 
 def instead(run, name, own):

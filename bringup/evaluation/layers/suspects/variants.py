@@ -4,9 +4,12 @@ rotation of another type of layer."""
 import torch
 
 from bringup.evaluation import hf_layers
+from bringup.evaluation.layers.activations import BEFORE_FFN, BEFORE_MIXER, MIXERS
+from bringup.evaluation.layers.suspects import reading
 from bringup.new.reading import norms
 
-POST = {"post_self_attn_layernorm": "self_attn", "post_feedforward_layernorm": "mlp", "post_mlp_layernorm": "mlp"}
+AFTER_MIXER = ("post_self_attn_layernorm", "post_operator_norm", "post_norm1")
+AFTER_FFN = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_ffn_norm", "post_norm2")
 WORDS = {
     "RMSNorm": "x / rms(x) times the weight",
     "UnitOffsetRMSNorm": "x / rms(x) times 1 + weight",
@@ -36,30 +39,28 @@ def norm(case):
 
 def after(case, module):
     """The norm that HF has between attention or the MLP and the sum with the residual; None where there is none."""
-    name = next((n for n, of in POST.items() if of == module and case.has(n)), None)
-    if name is None and module == "self_attn" and case.has("post_attention_layernorm"):
-        first = case.has("input_layernorm") and not case.has("pre_feedforward_layernorm")
+    name = next((n for n in (AFTER_MIXER if module in MIXERS else AFTER_FFN) if case.has(n)), None)
+    if name is None and module in MIXERS and case.has("post_attention_layernorm"):
+        first = any(map(case.has, BEFORE_MIXER)) and not any(map(case.has, BEFORE_FFN))
         name = None if first else "post_attention_layernorm"
     return name
 
 
 def before(case, module):
     """The norm that HF has before attention or the MLP, or None."""
-    if module == "self_attn":
-        names = ("input_layernorm", "attention_layernorm")
+    if module in MIXERS:
+        names = BEFORE_MIXER
     else:
-        names = ("pre_feedforward_layernorm", "feedforward_layernorm")
-        names += ("post_attention_layernorm",) * (after(case, "self_attn") != "post_attention_layernorm")
+        names = BEFORE_FFN + ("post_attention_layernorm",) * (after(case, case.mixer) != "post_attention_layernorm")
     return next((name for name in names if case.has(name)), None)
 
 
 def _input(case):
     """What HF's norm takes, of the device's values."""
-    if case.point in POST:
-        return case.value(POST[case.point])
-    if case.point == after(case, "self_attn"):
-        return case.value("self_attn")
-    first = case.layer is None or case.point == before(case, "self_attn")
+    for module in (case.mixer, case.ffn) if case.layer is not None else ():
+        if case.point == after(case, module):
+            return case.value(module)
+    first = case.layer is None or case.point == before(case, case.mixer)
     return case.before() if first else case.value("self_attn.residual")
 
 
@@ -131,6 +132,6 @@ def field(case, number):
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not value:
             continue
         for of in (value, 1 / value):
-            if abs(of - number) < NEAR * abs(number) and ("multiplier" in name or "scal" in name):
+            if abs(of - number) < NEAR * abs(number) and reading.is_factor(name):
                 return f"{name}, {value:g},"
     return f"a factor of {number:.4g}"

@@ -37,6 +37,18 @@ def _bias(case, path, name, weight, bias):
     yield f"HF's value with the bias of {name} left out", weight, None
     yield f"HF's value with the bias of {name} added twice", weight, 2 * bias.detach()
     yield f"HF's value with the bias of {name} subtracted", weight, -bias.detach()
+    if name in ("q_proj", "k_proj", "v_proj") and case.head_dim % 2 == 0 and len(bias) % case.head_dim == 0:
+        heads = bias.detach().unflatten(0, (-1, 2, case.head_dim // 2))
+        pairs = bias.detach().unflatten(0, (-1, case.head_dim // 2, 2))
+        turned = (
+            ("Meta's order, its weight in HF's", heads),
+            ("HF's order made out of Meta's, which it is not in", pairs),
+        )
+        for words, value in turned:
+            yield f"HF's value with the bias of {name} in {words}", weight, value.transpose(1, 2).flatten()
+    for words, value in orders(bias.detach()[:, None], case.chips):
+        if "rows" in words:
+            yield f"HF's value with the bias of {name} {words.replace('rows', 'values')}", weight, value[:, 0]
     if case.chips > 1:
         yield f"HF's value with the bias of {name} added once on each of {case.chips} chips", weight, case.chips * bias
     for other in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
@@ -109,19 +121,20 @@ def orders(weight, chips=1):
             yield f"with its {what} shifted by {by:+d}", weight.roll(by, dim)
 
 
-def fused(parts, groups):
+def fused(parts, groups, chips=1):
     """Rows of several matrices, [out, in] each, stored in one way and read in the other: (words, the parts so read)."""
     sizes = [len(p) for p in parts]
     if groups < 2 or any(n % groups for n in sizes):
         return
+    whole = torch.cat(parts).unflatten(0, (groups, -1))
+    cut = whole.split([n // groups for n in sizes], dim=1)
+    chips = f": cut plainly for {groups} chips, each of which wants its part of every matrix" if groups == chips else ""
+    yield (
+        f"the fused rows stored matrix by matrix and read as if for each of {groups} groups{chips}",
+        [p.flatten(0, 1) for p in cut],
+    )
     by_group = torch.cat([p.unflatten(0, (groups, -1)) for p in parts], dim=1)
     yield (
         f"the fused rows stored for each of {groups} groups and read as if each matrix were in one piece",
         by_group.flatten(0, 1).split(sizes),
-    )
-    whole = torch.cat(parts).unflatten(0, (groups, -1))
-    cut = whole.split([n // groups for n in sizes], dim=1)
-    yield (
-        f"the fused rows stored matrix by matrix and read as if for each of {groups} groups",
-        [p.flatten(0, 1) for p in cut],
     )
