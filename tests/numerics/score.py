@@ -34,8 +34,8 @@ bits, with the measured size, gain and dependence on the element. That holds for
 than six standard deviations of such a sum (averages, sums by ones, logits of a trained head) loses whole addends as the
 running sum grows past them: it is computed by the matrix unit's rule, and so is a product of operands that are mostly
 zeros. An outlier moves what it is multiplied into, nothing else. Attention of prompts goes through the device's chunks;
-with a bf16 destination it is `exact`'s. Of decode steps it is `exact`'s too, but that an fp32 destination's products over
-many keys (131,072 multiply-adds of a user and more) are those of `fast`.
+with a bf16 destination it is `exact`'s. Of decode steps it is `exact`'s too, but that an fp32 destination's products
+over many keys (131,072 multiply-adds of a user and more) are those of `fast`.
 
 How `fast` multiplies is chosen once for the processor (`numerics/product.py`, `bringup doctor`): torch's bfloat16
 product where there are units for it, else an own kernel or torch's fp32 product over parts of the weight. All sum in
