@@ -29,7 +29,7 @@ class OpTime:
     """Predicted time of one public op call, or of several (`calls`); `dispatch` is the part of it spent on starting.
 
     bound    what it mostly waits for: dram, compute, ccl, host or dispatch
-    kind     weights, kv, ccl or other, for the split
+    split    the seconds without dispatch by kind of program: weights, kv, ccl, other
     bytes    DRAM traffic of one chip; flops likewise
     """
 
@@ -40,7 +40,7 @@ class OpTime:
     flops: float
     calls: int
     programs: int
-    kind: str
+    split: dict
     dispatch: float
 
 
@@ -88,20 +88,29 @@ def op_times(records, system, *, traced=False, users=1, context=128, rates=None)
 
 def _op_time(work, system, rates):
     if not work.programs:
-        return OpTime(work.op, read_seconds(work.host_bytes, system.chips > 1, rates), "host", 0, 0, 1, 0, "other", 0)
+        read = read_seconds(work.host_bytes, system.chips > 1, rates)
+        return OpTime(work.op, read, "host", 0, 0, 1, 0, {"other": read}, 0)
     found: dict = {}
+    kinds: dict = {}
+    total = 0.0
     for program in work.programs:
-        for name, value in kernels.waits(program, system, rates).items():
-            found[name] = found.get(name, 0) + float(value)
-    total = sum(float(kernels.seconds(program, system, rates)) for program in work.programs)
+        waits = {name: float(value) for name, value in kernels.waits(program, system, rates).items()}
+        _add(found, waits)
+        seconds = float(kernels.seconds(program, system, rates))
+        _add(kinds, {program.kind: seconds - waits["dispatch"]})
+        total += seconds
     dispatch = found["dispatch"]
     found["dram"] = found.get("dram", 0) + found.pop("write", 0)
     n_bytes = sum(p.read + p.written for p in work.programs)
     flops = sum(p.flops for p in work.programs)
     bound = max(found, key=found.__getitem__)
-    return OpTime(
-        work.op, total, bound, n_bytes, flops, 1, len(work.programs), work.programs[0].kind, dispatch
-    )  # fmt: skip
+    return OpTime(work.op, total, bound, n_bytes, flops, 1, len(work.programs), kinds, dispatch)
+
+
+def _add(sums, terms):
+    """Adds to each sum its term."""
+    for name, value in terms.items():
+        sums[name] = sums.get(name, 0.0) + value
 
 
 def _waiting(time, late):
@@ -118,11 +127,13 @@ def by_op(times):
     summed = []
     for op, each in groups.items():
         bounds: dict = {}
+        kinds: dict = {}
         for time in each:
-            bounds[time.bound] = bounds.get(time.bound, 0) + time.seconds
+            _add(bounds, {time.bound: time.seconds})
+            _add(kinds, time.split)
         names = ("seconds", "bytes", "flops", "calls", "programs", "dispatch")
         total = {name: sum(getattr(time, name) for time in each) for name in names}
-        summed.append(OpTime(op=op, bound=max(bounds, key=bounds.get), kind=each[0].kind, **total))
+        summed.append(OpTime(op=op, bound=max(bounds, key=bounds.get), split=kinds, **total))
     return sorted(summed, key=lambda time: -time.seconds)
 
 
@@ -158,6 +169,5 @@ def split(times):
     """Seconds by kind; starting programs is a kind of its own."""
     found = dict.fromkeys(KINDS, 0.0)
     for time in times:
-        found["dispatch"] += time.dispatch
-        found[time.kind] += time.seconds - time.dispatch
+        _add(found, time.split | {"dispatch": time.dispatch})
     return found
