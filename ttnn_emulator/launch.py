@@ -13,7 +13,17 @@ from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects, NotEmulated, Unknown
 from .memory import Buffer, BufferType, MemoryConfig
-from .numerics.rows import HELD, Repeated, Slices, all_whole, slice_wise, slice_wise_over_chips, whole
+from .numerics.rows import (
+    EACH,
+    HELD,
+    Repeated,
+    Slices,
+    all_whole,
+    slice_wise,
+    slice_wise_over_chips,
+    stacked,
+    whole,
+)
 from .oplog import Launch, state
 from .same_device import one_device
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
@@ -184,6 +194,8 @@ def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -
         for buffer in buffers:  # a program warms up on what a trace has yet to write
             buffer.data, buffer.unknown = None, e.why
         return
+    if rows is EACH and together is None and not collective:
+        together = stacked(compute)
     if rows not in (None, HELD) and (
         rows.search or any(type(c) is Repeated for v in values if v is not None for c in v)
     ):

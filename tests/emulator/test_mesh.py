@@ -10,6 +10,7 @@ import torch
 import ttnn_emulator as ttnn
 from ttnn_emulator import chips
 from ttnn_emulator.launch import launch
+from ttnn_emulator.numerics import rows
 
 
 @contextlib.contextmanager
@@ -340,3 +341,28 @@ def test_heads_of_a_prompt_over_chips_are_those_of_one(t3000, positions):
         for over in (None, (1,))
     )
     assert torch.equal(read(cut, 1), read(whole, 1)[:, :32])
+
+
+@pytest.mark.parametrize("dtype", [ttnn.bfloat16, ttnn.bfloat8_b, ttnn.float32])
+@pytest.mark.parametrize("shape", [(1, 1, 32, 64), (1, 2, 40, 32)])
+def test_chips_that_go_together_have_what_each_has_alone(dtype, shape, t3000, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    values = [torch.randn(8 * shape[0], *shape[1:], generator=g) for _ in range(2)]
+    values[0][:, :, 5:] = 1.0  # rows that repeat
+    cut = ttnn.ShardTensorToMesh(t3000, dim=0)
+    how = {"dtype": dtype, "layout": ttnn.TILE_LAYOUT, "device": t3000, "mesh_mapper": cut}
+    seen, found = [], {}
+    monkeypatch.setattr(torch, "cat", lambda *args, cat=torch.cat: seen.append(1) or cat(*args))
+    for small in (0, 1 << 15):
+        monkeypatch.setattr(rows, "SMALL", small)
+        a, b = (ttnn.from_torch(v, **how) for v in values)
+        before = len(seen)
+        results = [
+            ttnn.mul(a, b, input_tensor_a_activations=[ttnn.UnaryOpType.SILU]), ttnn.add(a, 2.0), ttnn.silu(b),
+            ttnn.typecast(a, ttnn.bfloat8_b), ttnn.add(a, ttnn.slice(b, (0, 0, 0, 0), (*shape[:2], 1, shape[3]))),
+        ]  # fmt: skip
+        found[small] = [v for r in results for v in r.contents()], len(seen) - before
+    (alone, none), (together, some) = found.values()
+    assert some >= none + 4
+    for x, y in zip(alone, together, strict=True):
+        assert torch.equal(x, y)

@@ -173,6 +173,26 @@ def slice_wise_over_chips(compute, rows: Slices):
     return run
 
 
+#: Elements of a chip up to which chips go together in an element-wise op: more cost what they cost.
+SMALL = 1 << 15
+
+
+def stacked(compute):
+    """An element-wise compute for several chips whose operands all have one shape and are small: None for others."""
+
+    def run(*lists):
+        shape = lists[0][0].shape
+        if (
+            len(shape) < 2
+            or shape.numel() > SMALL
+            or any(v is None or v.shape != shape for each in lists for v in each)
+        ):
+            return None
+        return list(compute(*map(torch.cat, lists)).split(shape[0]))
+
+    return run
+
+
 def repeated(x: torch.Tensor) -> Repeated | None:
     """The tensor by its different rows, where it has about as many rows as a tile and most are as the last one."""
     rows, width = x.shape[-2:]
