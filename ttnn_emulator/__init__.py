@@ -34,7 +34,7 @@ from .config import (
     WormholeComputeKernelConfig,
     init_device_compute_kernel_config,
 )
-from .device import MeshCoordinate, MeshDevice, MeshShape, QueueId
+from .device import FabricNodeId, MeshCoordinate, MeshDevice, MeshShape, QueueId
 from .dtypes import (
     ROW_MAJOR_LAYOUT,
     TILE_LAYOUT,

@@ -87,6 +87,24 @@ class QueueId(Number):
     __hash__ = Number.__hash__
 
 
+class MeshId(Number):
+    """The number of a mesh among those that a fabric joins."""
+
+    __slots__ = ()
+
+
+class FabricNodeId(Value):
+    """A chip as the fabric names it: its mesh, and its number there, row by row."""
+
+    FIELDS = __slots__ = ("mesh_id", "chip_id")
+
+    def __init__(self, mesh_id: MeshId, chip_id: int):
+        self.mesh_id, self.chip_id = mesh_id, chip_id
+
+    def __repr__(self) -> str:
+        return f"FabricNodeId(M{int(self.mesh_id)}, D{self.chip_id})"
+
+
 class MemoryView(NamedTuple):
     """Bytes per bank of one kind of memory on one chip, as `ttnn.get_memory_view` reports them."""
 
@@ -154,7 +172,7 @@ class MeshDevice(SubDevices):
         self.programs: set = set()  # what has run: (op, specs in, specs out)
         self.kept: dict[tuple, list] = {}  # the buffers that programs hold for as long as they are cached
         self.generators: dict[int, object] = {}  # by user, what draws on the device go on from
-        self.program_cache = True
+        self.program_cache = self.new_programs = True  # whether programs are kept; whether new ones may run
         # Order between queues: host writes are numbered; `order` is the last write of a queue that another one has
         # waited for.
         self.default_queue = self.writes = 0
@@ -261,9 +279,10 @@ class MeshDevice(SubDevices):
         rows, columns = MeshShape(submesh_shape)
         top, left = (0, 0) if offset is None else tuple(offset)
         if rows < 1 or columns < 1 or top + rows > self.shape[0] or left + columns > self.shape[1]:
+            at = "std::nullopt" if offset is None else MeshCoordinate(top, left)
             raise DeviceRejects(
-                f"Submesh shape {MeshShape(submesh_shape)} at {MeshCoordinate(top, left)} does not fit in the mesh "
-                f"{self.shape}"
+                f"Submesh shape {MeshShape(submesh_shape)} and offset {at} does not fit within parent mesh "
+                f"({self.shape})."
             )
         ids = [self.get_device_id((r, c)) for r in range(top, top + rows) for c in range(left, left + columns)]
         sub = MeshDevice(
@@ -281,13 +300,69 @@ class MeshDevice(SubDevices):
     def create_submeshes(self, submesh_shape) -> list[MeshDevice]:
         """The whole mesh cut into submeshes of one shape, row by row."""
         rows, columns = MeshShape(submesh_shape)
-        if self.shape[0] % rows or self.shape[1] % columns:
-            raise DeviceRejects(f"Shape {self.shape} is not divisible by submesh shape {MeshShape(submesh_shape)}")
+        for axis, size in enumerate((rows, columns)):
+            if self.shape[axis] % size:
+                raise DeviceRejects(
+                    f"Shape {self.shape} is not divisible by submesh shape {MeshShape(submesh_shape)} along dimension "
+                    f"{axis}"
+                )
         return [
             self.create_submesh((rows, columns), (r, c))
             for r in range(0, self.shape[0], rows)
             for c in range(0, self.shape[1], columns)
         ]
+
+    def reshape(self, new_shape: MeshShape) -> None:
+        """The same chips as a mesh of another shape; a line goes round the mesh that it was.
+
+        Raises    for another number of chips; NotEmulated where tensors lie on chips that change places
+        Source    ttnn 0.81.1, shapes and ids asked on n300 and T3000
+        """
+        if not isinstance(new_shape, MeshShape):
+            raise TypeError(f"reshape(): incompatible function arguments.\n  got    {new_shape!r}, want a MeshShape")
+        if new_shape.mesh_size() != self.chips or new_shape.dims() != 2:
+            raise DeviceRejects("New shape must have the same number of devices as current shape")
+        (rows, columns), ids = self.shape, self.device_ids
+        if 1 not in new_shape and new_shape != self.shape:
+            if self.chips != machine().chips:
+                raise NotEmulated(f"a part of {machine().name} reshaped to {new_shape} has no model in the emulator")
+            ids = machine().placed(new_shape)
+        elif 1 in new_shape and 1 not in self.shape:
+            grid = [ids[r * columns : (r + 1) * columns] for r in range(rows)]
+            ids = grid[0] + [row[-1] for row in grid[1:-1]] + grid[-1][::-1] + [row[0] for row in grid[-2:0:-1]]
+            if len(ids) != self.chips:
+                raise NotEmulated(f"{self.shape} reshaped to {new_shape}, has no ring of all its chips")
+        if ids != self.device_ids and any(a.allocated for a in self.allocators.values()):
+            raise NotEmulated(
+                f"{self.shape} reshaped to {new_shape} gives chips other places, and tensors lie on them: which shard "
+                "is then whose has no model in the emulator. Reshape the mesh before the first tensor"
+            )
+        self.shape, self.device_ids = new_shape, ids
+
+    def get_fabric_node_id(self, coordinate) -> FabricNodeId:
+        row, column = coordinate
+        if row >= self.shape[0] or column >= self.shape[1]:
+            raise DeviceRejects(f"Coordinate {MeshCoordinate(coordinate)} not found in mesh {self.shape}")
+        at = [chip for row in machine().chip_ids for chip in row]
+        return FabricNodeId(MeshId(0), at.index(self.get_device_id(coordinate)))
+
+    def worker_core_from_logical_core(self, logical_core) -> CoreCoord:
+        """Where programs of a chip find a worker core: the same on every chip, whichever rows are switched off."""
+        x, y = logical_core
+        if not (x < self.chip.grid[0] and y < self.chip.grid[1]):
+            raise DeviceRejects(f"No core coordinate found at location: ({x}, {y}, TENSIX, LOGICAL)")
+        return CoreCoord(self.chip.worker_columns[x], self.chip.worker_row + y)
+
+    def logical_core_from_worker_core(self, physical_core) -> CoreCoord:
+        x, y = physical_core
+        columns, y = self.chip.worker_columns[: self.chip.grid[0]], y - self.chip.worker_row
+        if x not in columns or not 0 <= y < self.chip.grid[1]:
+            raise DeviceRejects(f"No core coordinate found at location: ({x}, {physical_core[1]}, TENSIX, TRANSLATED)")
+        return CoreCoord(columns.index(x), y)
+
+    def set_program_cache_misses_allowed(self, allowed: bool) -> None:
+        """Whether programs that have not run yet may run."""
+        self.new_programs = allowed
 
     def quiesce_devices(self) -> None:
         pass

@@ -76,7 +76,19 @@ INSTEAD = {
     r"transpose_rm|fill_rm|fill_ones_rm|padded_slice|slice_write|indexed_fill|tosa_|bcast$":
         "use ttnn.transpose, ttnn.full, ttnn.slice, ttnn.scatter, ttnn.gather and the arithmetic ops, which "
         "broadcast",
-    r"bernoulli|randn|uniform": "use ttnn.rand, and ttnn.from_torch of torch's",
+    r"^(var|std|normalize)_(hw|global)$": "use ttnn.mean, ttnn.var, ttnn.std and the arithmetic ops",
+    r"^(gcd|lcm|nextafter|polygamma|multigammaln)$|correlation|composite_example|test_hang":
+        "no language model needs it: torch on the host has it",
+    r"matmul_batched_weights": "use ttnn.matmul, weight by weight",
+    r"matmul_decode": "use ttnn.linear",
+    r"deepseek_moe_fast_reduce_nc_fused|fast_reduce_nc_split":
+        "use ttnn.experimental.deepseek_moe_fast_reduce_nc and fast_reduce_nc",
+    r"repeat_and_interleave_eltwise_mul": "use ttnn.repeat, ttnn.repeat_interleave and ttnn.multiply",
+    r"topk_large_indices": "use ttnn.topk",
+    r"create_intermediate_buffer": "use ttnn.empty: a buffer of the spec that the op asks for",
+    r"index_fill_new": "use ttnn.index_fill",
+    r"snake_beta": "x + sin(alpha x)^2 / beta can be made of ttnn.sin, ttnn.square and the arithmetic ops",
+    r"copy_host_to_device_tensor_partial": "use ttnn.copy_host_to_device_tensor, which writes all shards",
     r"slow_dispatch|fast_dispatch|CreateDevice|CloseDevice|SetRootDir":
         "use ttnn.open_mesh_device and close_mesh_device",
     r"_config_(from|to)|CONFIG": "use ttnn.CONFIG, which is in memory only",
@@ -85,8 +97,7 @@ _FOUND = [(re.compile(part), words) for part, words in INSTEAD.items()]
 
 #: What objects of the library have that ours do not.
 MEMBERS = {
-    "MeshDevice": "dram_core_from_logical_core get_fabric_node_id get_optimal_dram_bank_to_logical_worker_assignment "
-        "logical_core_from_worker_core reshape set_program_cache_misses_allowed worker_core_from_logical_core",
+    "MeshDevice": "dram_core_from_logical_core get_optimal_dram_bank_to_logical_worker_assignment",
     "MemoryConfig": "experimental_set_per_core_allocation experimental_set_range_lockstep_allocation",
     "Tensor": "buffer_unique_id experimental_per_core_buffer_address extract_shard host_buffer "
         "is_per_core_allocated is_range_lockstep_allocated update_tensor_topology",
@@ -97,7 +108,6 @@ MEMBERS = {
     "MatmulMultiCoreReuseProgramConfig": "to_json from_json",
 }  # fmt: skip
 _OF_MEMBERS = {
-    "reshape": "open_mesh_device(ttnn.MeshShape(...)) opens the mesh in the shape that is wanted",
     "to_json": "the fields of the config can be written one by one",
     "host_buffer": "ttnn.to_torch gives the values",
     "extract_shard": "use ttnn.sharded_to_interleaved and ttnn.slice",

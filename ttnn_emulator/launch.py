@@ -168,6 +168,11 @@ def launch(
 def _issue(device, program: tuple, launched: tuple, run, work: tuple, buffers=()) -> None:
     """Loads a program, writes it down (`Launch(*launched)`), and runs it: now, or when the trace being captured is."""
     capture = device.capture
+    if not device.new_programs and program not in device.programs:
+        raise DeviceRejects(
+            f'Device operation "{program[0]}": program cache miss occurred, but cache misses are forbidden',
+            "device.set_program_cache_misses_allowed(True)",
+        )
     if capture is None:
         device.programs.add(program)
     elif program not in device.programs:

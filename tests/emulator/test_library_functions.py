@@ -123,3 +123,18 @@ def test_members_without_a_model(owner, names):
     for name in names.split():
         with pytest.raises(NotEmulated, match=f"ttnn.{owner}.{name} has no model"):
             getattr(getattr(ttnn, owner), name)
+
+
+def test_random_numbers():
+    device = ttnn.open_device(device_id=0)
+    normal = ttnn.to_torch(ttnn.randn((256, 256), device, dtype=ttnn.float32, seed=3))
+    assert abs(normal.mean()) < 0.02
+    assert abs(normal.std() - 1) < 0.02
+    assert normal.equal(ttnn.to_torch(ttnn.randn((256, 256), device, dtype=ttnn.float32, seed=3)))
+    x = ttnn.full((256, 256), 0.25, ttnn.float32, ttnn.TILE_LAYOUT, device)
+    assert abs(ttnn.to_torch(ttnn.bernoulli(x)).mean() - 0.25) < 0.02
+    even = ttnn.to_torch(ttnn.uniform(x, -1.0, 3.0))
+    assert -1 <= even.min() < even.max() <= 3
+    assert abs(even.mean() - 1) < 0.03
+    assert ttnn.to_torch(x).equal(even)
+    ttnn.close_device(device)

@@ -137,6 +137,47 @@ def test_the_environment_names_the_machine(monkeypatch):
         chips.use("n301")
 
 
+def test_a_mesh_takes_another_shape(t3000):
+    """ttnn 0.81.1 on T3000: the ids of the chips, shape after shape."""
+    for shape, ids in (
+        ((1, 8), [4, 0, 2, 6, 7, 3, 1, 5]), ((2, 4), [4, 0, 2, 6, 5, 1, 3, 7]), ((4, 2), [4, 5, 0, 1, 2, 3, 6, 7]),
+        ((8, 1), [4, 5, 1, 3, 7, 6, 2, 0]), ((2, 4), [4, 0, 2, 6, 5, 1, 3, 7]),
+    ):  # fmt: skip
+        t3000.reshape(ttnn.MeshShape(*shape))
+        assert (tuple(t3000.shape), t3000.get_device_ids()) == (shape, ids)
+    with pytest.raises(ttnn.DeviceRejects, match="same number of devices as current shape"):
+        t3000.reshape(ttnn.MeshShape(2, 2))
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        t3000.reshape((1, 8))
+    x = put(t3000, bf16(1, 1, 32, 32))
+    with pytest.raises(ttnn.NotEmulated, match="Reshape the mesh before the first tensor"):
+        t3000.reshape(ttnn.MeshShape(1, 8))
+    ttnn.deallocate(x)
+
+
+def test_where_the_fabric_and_programs_find_chips_and_cores(t3000):
+    assert repr(t3000.get_fabric_node_id(ttnn.MeshCoordinate(1, 2))) == "FabricNodeId(M0, D6)"
+    with pytest.raises(ttnn.DeviceRejects, match=r"not found in mesh MeshShape\(\[2, 4\]\)"):
+        t3000.get_fabric_node_id(ttnn.MeshCoordinate(0, 4))
+    core = t3000.worker_core_from_logical_core(ttnn.CoreCoord(7, 6))
+    assert (core.x, core.y) == (25, 24)
+    assert t3000.logical_core_from_worker_core(core) == ttnn.CoreCoord(7, 6)
+    for ask, place in (("worker_core_from_logical_core", (8, 0)), ("logical_core_from_worker_core", (17, 18))):
+        with pytest.raises(ttnn.DeviceRejects, match="No core coordinate found at location"):
+            getattr(t3000, ask)(ttnn.CoreCoord(*place))
+
+
+def test_new_programs_can_be_forbidden(t3000):
+    x = put(t3000, bf16(1, 1, 32, 32))
+    ttnn.add(x, 1.0)
+    t3000.set_program_cache_misses_allowed(False)
+    ttnn.add(x, 1.0)
+    with pytest.raises(ttnn.DeviceRejects, match="program cache miss occurred, but cache misses are forbidden"):
+        ttnn.subtract(x, 1.0)
+    t3000.set_program_cache_misses_allowed(True)
+    ttnn.subtract(x, 1.0)
+
+
 def test_submeshes_have_chips_of_the_mesh_and_memory_of_their_own(t3000):
     rows = t3000.create_submeshes(ttnn.MeshShape(1, 4))
     assert [s.get_device_ids() for s in rows] == [[4, 0, 2, 6], [5, 1, 3, 7]]
@@ -144,7 +185,7 @@ def test_submeshes_have_chips_of_the_mesh_and_memory_of_their_own(t3000):
     assert (one.get_device_ids(), len(t3000.get_submeshes())) == ([3], 3)
     a, b = put(rows[0], bf16(1, 1, 32, 32)), put(rows[1], bf16(1, 1, 32, 32))
     assert a.buffer_address() == b.buffer_address()
-    with pytest.raises(ttnn.DeviceRejects, match="does not fit in the mesh"):
+    with pytest.raises(ttnn.DeviceRejects, match="does not fit within parent mesh"):
         t3000.create_submesh(ttnn.MeshShape(1, 4), ttnn.MeshCoordinate(0, 1))
     with pytest.raises(ttnn.DeviceRejects, match="not divisible"):
         t3000.create_submeshes(ttnn.MeshShape(1, 3))

@@ -88,7 +88,6 @@ def test_forms_that_only_one_op_of_a_family_has(operand):
         lambda x: ttnn.linear(x, x, output_tile=(16, 32)),
         lambda x: ttnn.addmm(x, x, x, output_tile=(16, 32)),
         lambda x: ttnn.sum(x, -1, fast_and_approximate_mode=True),
-        lambda x: ttnn.layer_norm(x, recip_tensor=x),
         lambda x: ttnn.layer_norm_pre_all_gather(x, recip_tensor=x),
         lambda x: ttnn.rms_norm_pre_all_gather(x, fast_and_approximate_mode=True),
         lambda x: ttnn.sigmoid(x, vector_mode=2),
@@ -123,6 +122,8 @@ ALONE = {
     ("attention_softmax_", "program_config"), ("attention_softmax_", "memory_config"), ("topk", "sorted"),
     ("topk", "stable"), ("sort", "stable"), ("call", "correction"), ("chunk_gated_delta_rule", "eye"),
     ("chunk_gated_delta_rule", "tril"), ("chunk_gated_delta_rule", "ones"), ("chunk_gated_delta_rule", "masks"),
+    ("randn", "compute_kernel_config"), ("bernoulli", "compute_kernel_config"), ("uniform", "compute_kernel_config"),
+    ("uniform", "memory_config"),
 }  # fmt: skip
 
 

@@ -36,6 +36,9 @@ BLACKHOLE = Chip(
     # ttnn 0.81.1: memory view at open, addresses of the first buffers, buffer_aligned_page_size().
     dram=Banks(count=8, bytes=4_277_141_376, base=1_048_704, page_alignment=64),
     l1=Banks(count=110, bytes=1_461_120, base=111_744, page_alignment=16),
+    # ttnn 0.81.1 on p150: worker_core_from_logical_core.
+    worker_columns=(1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16),
+    worker_row=2,
     core_of_bank=CORE_OF_BANK,
     # ttnn 0.81.1, text of the refusals of circular buffers ("max L1 size of 1572864 B").
     l1_end=1_572_864,

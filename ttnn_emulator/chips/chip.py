@@ -45,6 +45,8 @@ class Chip:
     grid: tuple[int, int]  # (columns, rows) of the cores that programs get
     dram: Banks
     l1: Banks
+    worker_columns: tuple[int, ...]  # where programs find the columns of cores, left to right
+    worker_row: int  # and the first row; the others follow
     core_of_bank: tuple[tuple[int, int], ...]  # (x, y) of the core behind each bank of L1
     l1_end: int  # where a core's L1 ends for the buffers of a program, which start at the first usable address
     l1_unreserved: int  # bytes of a core's L1 that are not the firmware's

@@ -21,6 +21,9 @@ WORMHOLE = Chip(
     # "Buffers". The texts of out of memory name the same banks and sizes.
     dram=Banks(count=12, bytes=1_072_693_184, base=1_048_640, page_alignment=32),
     l1=Banks(count=64, bytes=1_393_312, base=105_824, page_alignment=16),
+    # ttnn 0.81.1 on n150, n300: worker_core_from_logical_core.
+    worker_columns=tuple(range(18, 26)),
+    worker_row=18,
     core_of_bank=CORE_OF_BANK,
     # ttnn 0.81.1, text of the refusals of circular buffers ("max L1 size of 1499136 B").
     l1_end=1_499_136,

@@ -12,7 +12,7 @@ import torch
 
 from ..chips import machine
 from ..errors import untested
-from . import arithmetic, rounding, vector
+from . import activations, arithmetic, rounding, vector
 
 TABLES = pathlib.Path(__file__).parent
 
@@ -138,11 +138,22 @@ FORMULAS = {
     "celu": lambda x, alpha=1.0: torch.nn.functional.celu(x, alpha),
     "lgamma": torch.lgamma,
     "digamma": torch.digamma,
+    "xielu": activations.xielu,
+    "softcap": activations.softcap,
+    "mul_unary": lambda x, value: x * value,
+    "add_unary": lambda x, value: x + value,
+    "sub_unary": lambda x, value: x - value,
+    "rsub_unary": lambda x, value: value - x,
+    "prelu": lambda x, weight: torch.where(x < 0, x * weight, x),
+    "bitwise_not": torch.bitwise_not,
 }
 
 
 #: Functions whose kernel stores into a bf16 destination without rounding.
-CUT = {"pow", "power", "leaky_relu", "deg2rad", "rad2deg", "hardsigmoid"}
+CUT = {
+    "pow", "power", "leaky_relu", "prelu", "clamp", "mul_unary", "add_unary", "sub_unary", "deg2rad", "rad2deg",
+    "hardsigmoid",
+}  # fmt: skip
 
 
 @functools.cache

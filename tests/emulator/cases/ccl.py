@@ -148,6 +148,24 @@ PROGRAM = ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
 )  # fmt: skip
 FUSED = dict(dim=3, **TWO, all_gather_core_grid_offset=(0, 6))
 SHARED = T((1, 1, 32, 256), mapper=replicated)
+OWN = T((2, 1, 32, 64), mapper=everywhere)  # another tensor on each of two chips
+
+
+def ends(source, target):
+    return ttnn.MeshCoordinate(0, source), ttnn.MeshCoordinate(0, target)
+
+
+def at_receiver(source, target):
+    """What one chip has, on another; the rest as in the output that was given, or zeros."""
+
+    def reference(x, *args, output_tensor=None, **kwargs):
+        y = torch.zeros_like(x) if output_tensor is None else output_tensor.clone()
+        y[target] = x[source]
+        return y
+
+    return reference
+
+
 #: Which check meets an axis that the mesh does not have (ttnn 0.81.1, n300 and t3000).
 INVALID, RANK = "Invalid cluster axis 2. Must be 0 or 1", "cluster axis 2 is out of range for mesh shape rank 2"
 SHAPE = r"ShapeBase\[\] index out of range. 2 not in \[-4, 2\)"
@@ -220,6 +238,22 @@ CASES = {
         Refused((SHARED, ttnn.MeshCoordinate(0, 0)), dict(cluster_axis=0), "but has 1, shape", system="n300"),
         Refused((SHARED, (0, 1)), {}, "incompatible function arguments", TypeError, "n300"),
         Refused((T((1, 1, 32, 64)), ttnn.MeshCoordinate(0, 0)), {}, "un-initialized fabric context"),
+    ],
+    "ttnn.point_to_point": [
+        Case((OWN, *ends(0, 1)), {}, at_receiver(0, 1), system="n300", compose=stacked),
+        Case((OWN, *ends(1, 0)), {"topology": ttnn.Topology.Ring}, at_receiver(1, 0), system="n300", compose=stacked),
+        Case((OWN, *ends(0, 1)), {"output_tensor": OWN}, at_receiver(0, 1), system="n300", compose=stacked),
+        Case((OWN, *ends(1, 1)), {}, at_receiver(1, 1), system="n300", compose=stacked),
+        Refused((SHARED, *ends(0, 2)), {}, "Mesh device must contain receiver coordinate device", system="n300"),
+        Refused((SHARED, *ends(2, 0)), {}, "Mesh device must contain sender coordinate device", system="n300"),
+        Refused((SHARED, (0, 0), (0, 1)), {}, "incompatible function arguments", TypeError, "n300"),
+        Refused((T((1, 1, 32, 64), ttnn.bfloat8_b), *ends(0, 1)), {}, "datum for bfp2, bfp4, bfp8", ValueError, "n300"),
+        Refused(
+            (T((1, 1, 32, 4), layout=ttnn.ROW_MAJOR_LAYOUT), *ends(0, 1)), {}, "must be 16 byte aligned", system="n300"
+        ),
+        Refused(
+            (SHARED, *ends(0, 1)), {"output_tensor": T((1, 1, 32, 64))}, "does not match the computed", system="n300"
+        ),
     ],
     "ttnn.mesh_partition": [
         case(own_part, "n300", (3,)),

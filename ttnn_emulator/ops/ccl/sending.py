@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import torch
+
 from ...device import MeshCoordinate
-from ...errors import DeviceRejects
-from ...launch import launch, output_memory
-from ...memory import MemoryConfig
+from ...dtypes import BLOCK_FORMATS, Layout
+from ...errors import DeviceRejects, NotEmulated
+from ...fabric import FabricConfig
+from ...launch import keep, launch, on_device, output_memory
+from ...memory import BufferType, MemoryConfig, pages_of
 from ...mesh import Topology
 from ...op import op, refuse_unmodelled
+from ...semaphore import SEMAPHORE_BYTES
 from ...tensor import Tensor, spec
 from .groups import (
     check_axis,
@@ -23,6 +28,73 @@ from .groups import (
     unsigned_axis,
     ways_of,
 )
+
+#: The most bytes that the fabric carries at once, in whole pages.
+PACKET = 4096
+
+
+def _packets(x: Tensor):
+    """What the chip that sends hands to the one that receives: the pages of the tensor in packets."""
+    pages, page = pages_of(x.spec.padded_shape, x.dtype, x.layout, x.buffer.device.chip.dram)
+    packets = -(-pages // (PACKET // page)) if page <= PACKET else pages * -(-page // PACKET)
+    elements = min(PACKET, page * (PACKET // page or 1)) // x.element_size()
+    return spec((packets, elements), x.dtype, x.layout, x.spec.memory_config)
+
+
+@op("ttnn.point_to_point")
+def point_to_point(
+    input_tensor: Tensor, sender_coord: MeshCoordinate, receiver_coord: MeshCoordinate, *,
+    output_tensor: Tensor | None = None, intermediate_tensor: Tensor | None = None,
+    topology: Topology = Topology.Linear,
+) -> Tensor:  # fmt: skip
+    """The tensor of one chip on another one.
+
+    Shapes    any; kept
+    Dtypes    all but block formats; kept
+    Layout    any, in pages of whole 16 bytes
+    Raises    chips outside the mesh; a route round a corner on a fabric of one dim; an output of another spec
+    Differs   on the other chips a new result was not written: it reads as zeros here
+    Source    ttnn 0.81.1, asked on n300: results, memory, refusals; on larger meshes its mock cluster ends the process
+    """
+    name, x = "ttnn.point_to_point", on_device(input_tensor)
+    for which, at in (("sender", sender_coord), ("receiver", receiver_coord)):
+        if not isinstance(at, MeshCoordinate):
+            raise TypeError(f"{name}(): incompatible function arguments.\n  got    {which}_coord = {at!r}")
+    device = x.buffer.device
+    for which, (row, column) in (("sender", sender_coord), ("receiver", receiver_coord)):
+        if row >= device.shape[0] or column >= device.shape[1]:
+            raise DeviceRejects(f"Mesh device must contain {which} coordinate device")
+    if x.dtype in BLOCK_FORMATS:
+        raise ValueError("datum for bfp2, bfp4, bfp8 is invalid")
+    if x.is_sharded():
+        raise NotEmulated(f"{name} of shards has no model in the emulator: ttnn.sharded_to_interleaved first")
+    if x.layout is Layout.ROW_MAJOR and x.spec.shape[-1] * x.element_size() % 16:
+        raise DeviceRejects("Tensor page size must be 16 byte aligned")
+    made = x.spec
+    if output_tensor is not None and on_device(output_tensor).spec != made:
+        raise DeviceRejects(
+            f"Optional sparse output token tensor spec {output_tensor.spec} does not match the computed spec {made}"
+        )
+    source, target = (row * device.shape[1] + column for row, column in (sender_coord, receiver_coord))
+    if source != target:
+        fabric_of(x)
+        flat = device.fabric in (FabricConfig.FABRIC_1D, FabricConfig.FABRIC_1D_RING)
+        if flat and sender_coord[0] != receiver_coord[0] and sender_coord[1] != receiver_coord[1]:
+            raise DeviceRejects(f"Routing coordinates {sender_coord} and {receiver_coord} invalid for 1D fabric")
+
+    def compute(values, before=None):
+        empty = torch.zeros_like(values[source])
+        return [values[source] if chip == target else before[chip] if before else empty for chip in range(len(values))]
+
+    between = () if intermediate_tensor is not None or source == target else (_packets(x),)
+    out = launch(
+        name, (x, output_tensor), made, compute, topology=x.topology, collective=True, into=output_tensor,
+        through=between,
+    )  # fmt: skip
+    if source != target:
+        given = output_tensor is not None, intermediate_tensor is not None
+        keep(device, (name, source, target, given, made), BufferType.L1, SEMAPHORE_BYTES)
+    return out
 
 
 def _group_of(name: str, x: Tensor, axis: int | None, topology, num_links: int | None):

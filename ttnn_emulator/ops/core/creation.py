@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 
 import torch
@@ -9,24 +10,23 @@ import torch
 from ...device import MeshDevice
 from ...dtypes import (
     BLOCK_FORMATS,
+    FLOATS,
     ROW_MAJOR_LAYOUT,
     TILE_LAYOUT,
     DataType,
     Layout,
     bfloat16,
-    cpp,
-    uint8,
 )  # fmt: skip
 from ...errors import DeviceRejects
 from ...launch import same, update
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ...op import described, op, refuse_unmodelled
+from ...op import described, op
 from ...oplog import state
 from ...tensor import PlacementReplicate, Tensor, TensorSpec, TensorTopology, replicated, spec
 from .transfer import constant, host_cast, upload
 
 
-def _made(op_name: str, shape, dtype, layout, device, memory_config, values) -> Tensor:
+def made(op_name: str, shape, dtype, layout, device, memory_config, values) -> Tensor:
     """A new tensor with `values()` in it, on every chip of a device or on the host."""
     shape = tuple(shape)
     if any(n < 0 for n in shape):
@@ -37,8 +37,8 @@ def _made(op_name: str, shape, dtype, layout, device, memory_config, values) -> 
     layout = layout or (TILE_LAYOUT if dtype in BLOCK_FORMATS else ROW_MAJOR_LAYOUT)
     if device is None:
         return Tensor(spec(shape, dtype, layout, None), host=[values()])
-    made = spec(shape, dtype, layout, memory_config or DRAM_MEMORY_CONFIG)
-    return upload(None if state.spec_only else [values()], made, device, replicated(device.chips))
+    place = spec(shape, dtype, layout, memory_config or DRAM_MEMORY_CONFIG)
+    return upload(None if state.spec_only else [values()], place, device, replicated(device.chips))
 
 
 def _filled(op_name: str, shape, value, dtype, layout, device, memory_config, optional_tensor=None) -> Tensor:
@@ -48,7 +48,7 @@ def _filled(op_name: str, shape, value, dtype, layout, device, memory_config, op
         raise TypeError(f"{op_name}(): incompatible function arguments.\n  got    shape = {shape!r:.100}") from None
     if optional_tensor is None:
         held = dtype or bfloat16
-        return _made(op_name, shape, dtype, layout, device, memory_config, lambda: constant(shape, value, held))
+        return made(op_name, shape, dtype, layout, device, memory_config, lambda: constant(shape, value, held))
     value = constant((), value, optional_tensor.dtype)
     update(op_name, optional_tensor, (), lambda target: target.fill_(value))
     return same(optional_tensor)
@@ -90,7 +90,7 @@ def _like(op_name: str, tensor: Tensor, value, dtype, layout, device, memory_con
     if device is None:
         device = tensor.device()
     memory = memory_config or (tensor.spec.memory_config if tensor.buffer is not None else None)
-    made = _filled(
+    like = _filled(
         op_name,
         tensor.spec.shape,
         value,
@@ -100,9 +100,9 @@ def _like(op_name: str, tensor: Tensor, value, dtype, layout, device, memory_con
         memory,
         optional_tensor,
     )
-    if optional_tensor is None and made.chips == tensor.chips:
-        made.topology = tensor.topology
-    return made
+    if optional_tensor is None and like.chips == tensor.chips:
+        like.topology = tensor.topology
+    return like
 
 
 @op("ttnn.full_like")
@@ -190,7 +190,7 @@ def arange(
     if dtype in BLOCK_FORMATS:
         raise DeviceRejects("Unsupported dtype")
     values = range(start, end, step)
-    return _made(
+    return made(
         "ttnn.arange", (len(values),), dtype, layout, device, memory_config,
         lambda: host_cast(torch.tensor(values, dtype=torch.int64), dtype),
     )  # fmt: skip
@@ -225,30 +225,48 @@ def _over_mesh(tensor: Tensor) -> Tensor:
     return tensor
 
 
-@op("ttnn.rand")
-def rand(
-    shape, device: MeshDevice, *, dtype: DataType = bfloat16, layout: Layout = TILE_LAYOUT,
-    memory_config: MemoryConfig = DRAM_MEMORY_CONFIG, low: float = 0.0, high: float = 1.0, seed: int = 0,
-    mesh_mapper=None,
-) -> Tensor:  # fmt: skip
-    """Numbers evenly spread over [low, high).
+@op("ttnn.allocate_tensor_on_host")
+def allocate_tensor_on_host(*arguments) -> Tensor:
+    """A tensor on the host for every chip of a mesh that nothing was written into; it reads as zeros here.
 
-    Shapes    as said, the same on every chip
-    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, int32, uint16, uint32
-    Differs   the generator is torch's, not the chip's: the same seed gives the same numbers here, others there
-    Raises    an empty range; uint8
-    Source    ttnn 0.81.1, asked: defaults and refusals
+    Shapes    as given
+    Dtypes    all
+    Forms     (spec, device) or (shape, dtype, layout, device, memory_config=DRAM), by position only
+    Source    ttnn 0.81.1, asked
     """
-    refuse_unmodelled("ttnn.rand", mesh_mapper=mesh_mapper)
-    if dtype is uint8:
-        raise DeviceRejects(f"[ttnn::rand] Output dtype {cpp(dtype)} is not supported.")
-    if not low < high:
-        raise DeviceRejects(f"Uniform range lower bound must be less than upper bound, got [{low:g}, {high:g})")
-    generator = torch.Generator()
-    generator.manual_seed(seed) if seed else generator.seed()
+    name = "ttnn.allocate_tensor_on_host"
+    if len(arguments) == 2 and isinstance(arguments[0], TensorSpec) and isinstance(arguments[1], MeshDevice):
+        s, _ = arguments
+        return _filled(name, s.shape, 0, s.dtype, s.layout, None, None)
+    if len(arguments) not in (4, 5) or not isinstance(arguments[3], MeshDevice):
+        raise TypeError(
+            f"{name}(): incompatible function arguments.\n  want   (spec, device) or (shape, dtype, layout, device)"
+        )
+    return _filled(name, *arguments[:1], 0, *arguments[1:3], None, None)
 
-    def values():
-        drawn = low + (high - low) * torch.rand(tuple(shape), generator=generator)
-        return host_cast(drawn, dtype)
 
-    return _made("ttnn.rand", shape, dtype, layout, device, memory_config, values)
+@op("ttnn.from_buffer")
+def from_buffer(
+    buffer, shape, dtype: DataType, device: MeshDevice, layout: Layout | None = None,
+    memory_config: MemoryConfig | None = None,
+) -> Tensor:  # fmt: skip
+    """A tensor on a device from a list of numbers; ROW_MAJOR in DRAM unless said.
+
+    Shapes    as given; as many numbers
+    Dtypes    all but block formats; whole numbers for integers
+    Source    ttnn 0.81.1, asked dtype by dtype
+    """
+    values = list(buffer)
+    if dtype in BLOCK_FORMATS:
+        raise DeviceRejects("Unreachable", "block formats are not made from lists: ttnn.from_torch")
+    if dtype not in FLOATS and any(not isinstance(v, int) for v in values):
+        raise DeviceRejects("std::bad_cast", f"{dtype.value} takes whole numbers")
+    shape = tuple(shape)
+    if len(values) != math.prod(shape):
+        raise DeviceRejects(f"Buffer size {len(values)} differs from shape volume {math.prod(shape)}")
+    return made(
+        "ttnn.from_buffer", shape, dtype, layout, device, memory_config,
+        lambda: host_cast(torch.tensor(values, dtype=torch.float32 if dtype in FLOATS else torch.int64), dtype).reshape(
+            shape
+        ),
+    )  # fmt: skip

@@ -1,3 +1,3 @@
 """Ops that move values and change none."""
 
-from . import embedding, joining, permute, repeat, reshape, slicing
+from . import embedding, filling, joining, narrow, permute, repeat, reshape, slicing

@@ -1,3 +1,3 @@
 """Element-wise ops of one, two and three tensors."""
 
-from . import composite, division, dropout, elementwise, gated, ternary, unary
+from . import composite, division, dropout, elementwise, gated, pairs, special, ternary, unary

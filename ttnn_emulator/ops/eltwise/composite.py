@@ -101,6 +101,25 @@ def bias_gelu(
     )  # fmt: skip
 
 
+@op("ttnn.bias_gelu_")
+def bias_gelu_(
+    input_a: Tensor, input_b, *, activations=(), input_tensor_a_activations=(), input_tensor_b_activations=(),
+    sub_core_grids=None, sub_device_id=None,
+) -> Tensor:  # fmt: skip
+    """gelu(a + b), written into a.
+
+    Shapes    two that broadcast to a's, or a tensor and a number
+    Dtypes    bfloat16, float32, bfloat8_b, bfloat4_b, both the same
+    Numerics  as bias_gelu
+    Source    ttnn 0.81.1, dtypes asked one by one
+    """
+    _tensors("ttnn.bias_gelu_", input_a)
+    return run(
+        "ttnn.bias_gelu_", "BIAS_GELU", _GELU[False], FLOAT_PAIRS, input_a, input_b, None, None, input_a,
+        activations, input_tensor_a_activations, input_tensor_b_activations,
+    )  # fmt: skip
+
+
 def _or_zero(x, y, dtype, a_dtype=None, b_dtype=None):
     q = from_numerics("div")(x, y, dtype, a_dtype, b_dtype)
     return torch.where(y == 0, torch.zeros((), dtype=q.dtype, device=q.device), q)

@@ -132,9 +132,12 @@ def bitwise(full: str, kind: str, compute, rule: Rule):
                 )
             if input_tensor_a.dtype in FLOATS:
                 raise DeviceRejects(
-                    f"Unsupported input dtype for bitwise/shift op_type BinaryOpType::{kind}: expected Int32, "
+                    f"Unsupported input dtype for bitwise/shift op_type UnaryOpType::{kind}: expected Int32, "
                     "UInt32, or UInt16."
                 )
+            if input_tensor_a.dtype is uint8:
+                called = cpp(uint8)
+                raise DeviceRejects(f"Unary: UnaryOpType::{kind} does not support integer input dtype {called}")
         return run(
             full, kind, compute, rule, input_tensor_a, b, None, memory_config, output_tensor, activations,
             input_tensor_a_activations, input_tensor_b_activations,

@@ -22,6 +22,10 @@ _FUSED = {
     "FILL": ("fill", "fill_value"),
     "SELU": ("selu",), "CELU": ("celu", "alpha"), "SOFTSHRINK": ("softshrink", "lambd"),
     "HARDSHRINK": ("hardshrink", "lambd"),
+    "XIELU": ("xielu", "alpha_p", "alpha_n"), "SOFTCAP": ("softcap", "beta"), "PRELU_SFPU": ("prelu", "weight"),
+    "MAXIMUM": ("clamp", "min"), "MINIMUM": ("clamp", "max"), "MUL_UNARY_SFPU": ("mul_unary", "value"),
+    "ADD_UNARY_SFPU": ("add_unary", "value"), "SUB_UNARY_SFPU": ("sub_unary", "value"),
+    "RSUB": ("rsub_unary", "value"),
     "ROUND": ("round", "decimals"), "RPOW": ("rpow", "exponent"), "RDIV": ("rdiv", "value"),
 }  # fmt: skip
 #: Function types that need a parameter (ttnn 0.81.1, asked one by one).

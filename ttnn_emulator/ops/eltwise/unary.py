@@ -241,6 +241,10 @@ UNARY = {
     "softplus": Row("log(1 + exp(beta x)) / beta, x above the threshold.", defaults={"beta": 1.0, "threshold": 20.0}),
     "softshrink": Row("x pulled towards 0 by lambd.", defaults={"lambd": 0.5}),
     "hardshrink": Row("x, or 0 within lambd of 0.", defaults={"lambd": 0.5}),
+    "xielu": Row(
+        "alpha_p x^2 + x / 2, or alpha_n (exp(x) - 1 - x) + x / 2 below 0.",
+        defaults={"alpha_p": 0.800000011920929, "alpha_n": 0.800000011920929},
+    ),
     "hardtanh": Row("x clamped to [min_val, max_val].", defaults={"min_val": -1.0, "max_val": 1.0}),
     "relu_max": Row("relu(min(x, upper_limit)).", ALL, given=("upper_limit",)),
     "relu_min": Row("max(x, lower_limit).", ALL, given=("lower_limit",)),
@@ -250,8 +254,7 @@ UNARY = {
     "rpow": Row("exponent ** x.", given=("exponent",)),
     "rdiv": Row("value / x.", given=("value",), unmodelled=("rounding_mode",)),
 }
-for _name, _row in UNARY.items():
-    unary(_name, _row)
+UNARY_OPS = {name: unary(name, row) for name, row in UNARY.items()}
 
 
 @op("ttnn.round")

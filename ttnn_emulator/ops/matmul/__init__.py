@@ -1,3 +1,3 @@
 """Products."""
 
-from . import by_user, matmul, minimal, sparse
+from . import by_user, matmul, minimal, outer, sparse

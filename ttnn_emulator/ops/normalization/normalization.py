@@ -5,6 +5,8 @@ Source    ttnn 0.81.1: recorded contract; refusals and L1 sizes asked one by one
 
 from __future__ import annotations
 
+import torch
+
 from ... import numerics
 from ...config import (
     LayerNormDefaultProgramConfig,
@@ -12,16 +14,18 @@ from ...config import (
     WormholeComputeKernelConfig,
     resolve,
 )
+from ...device import MeshDevice
 from ...dtypes import NAME, TILE_BYTES, Layout, bfloat8_b, bfloat16, cpp, float32
-from ...errors import DeviceRejects
-from ...grid import num_cores_to_corerangeset
+from ...errors import DeviceRejects, NotEmulated
+from ...grid import CoreRangeSet, num_cores_to_corerangeset
 from ...launch import launch, on_device
-from ...memory import MemoryConfig, ShardOrientation, extent
+from ...memory import BufferType, MemoryConfig, ShardOrientation, ShardSpec, extent
 from ...numerics.rows import Slices
-from ...op import op, refuse_unmodelled
+from ...op import op
 from ...shape import TILE, round_up
 from ...tensor import Tensor, spec
 from ..core.sharding import BLOCK, HEIGHT, unspecified
+from ..core.transfer import from_torch
 
 FLOAT_INPUTS = (float32, bfloat16, bfloat8_b)
 
@@ -62,12 +66,31 @@ def layer_norm(
 
     Shapes    as rms_norm
     Dtypes    as rms_norm
-    Source    recorded contract, op `ttnn.layer_norm`
+    Differs   `recip_tensor` (`create_layer_norm_reciprocals`) is a table of what is divided by here
+    Source    recorded contract, op `ttnn.layer_norm`; recip_tensor asked of ttnn 0.81.1
     """
-    refuse_unmodelled("ttnn.layer_norm", recip_tensor=recip_tensor)
+    if recip_tensor is not None and on_device(recip_tensor).dtype is not float32:
+        raise NotEmulated(f"ttnn.layer_norm: recip_tensor of {cpp(recip_tensor.dtype)} has no model in the emulator")
     return _norm(
         "layer_norm", input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
         compute_kernel_config,
+    )  # fmt: skip
+
+
+@op("ttnn.create_layer_norm_reciprocals")
+def create_layer_norm_reciprocals(device: MeshDevice, core_range_set: CoreRangeSet, width: int) -> Tensor:
+    """1/1, 1/2, ... 1/width on every core: what a layer norm by Welford's way looks up.
+
+    Shapes    -> [cores, width], a row on each core
+    Dtypes    float32
+    Source    ttnn 0.81.1: `ttnn/operations/normalization.py`
+    """
+    cores = core_range_set.num_cores()
+    values = torch.tensor([1.0 / (i + 1) for i in range(width)], dtype=torch.float32).expand(cores, width)
+    shard = ShardSpec(core_range_set, (1, width))
+    return from_torch(
+        values, dtype=float32, layout=Layout.ROW_MAJOR, device=device,
+        memory_config=MemoryConfig(HEIGHT, BufferType.L1, shard),
     )  # fmt: skip
 
 
