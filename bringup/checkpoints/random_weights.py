@@ -87,7 +87,20 @@ def hollow(config, dtype=None):
         made = AutoModelForCausalLM.from_config(config, dtype=dtype or getattr(config, "dtype", None) or torch.bfloat16)
     made.tie_weights()
     made.unit_offsets = frozenset(f"{name}.weight" for name, module in made.named_modules() if module in offset)
+    made.of_scores, made.kept_buffers = of_scores(made), _kept_buffers(made)
     return made
+
+
+def of_scores(made):
+    """{weight of a norm of q: number} where HF's scale leaves the size of scores to that norm, whose weight a trained
+    model has learned: times this number they are as large as elsewhere. With 1 every choice of a key would be a matter
+    of rounding."""
+    found = {}
+    for name, module in made.named_modules():
+        norm, scale = getattr(module, "q_norm", None), getattr(module, "scaling", None)
+        if getattr(norm, "weight", None) is not None and scale is not None and scale**2 * module.head_dim > 1.01:
+            found[f"{name}.q_norm.weight"] = module.head_dim**-0.5 / scale
+    return found
 
 
 def size_bytes(config, dtype=None):
@@ -147,7 +160,7 @@ def _facts(config):
 def _shards(made):
     """The (name, parameter) pairs in order, cut into lists of about SHARD_BYTES."""
     shards, size = [[]], 0
-    for name, parameter in made.named_parameters():
+    for name, parameter in [*made.named_parameters(), *made.kept_buffers.items()]:
         n_bytes = parameter.numel() * parameter.element_size()
         if shards[-1] and size + n_bytes > SHARD_BYTES:
             shards.append([])
@@ -157,8 +170,18 @@ def _shards(made):
     return shards
 
 
+def _kept_buffers(made):
+    """Buffers that a checkpoint has, by name: they are as HF makes them."""
+    parameters = dict(made.named_parameters(remove_duplicate=False))
+    return {name: value for name, value in made.state_dict().items() if name not in parameters}
+
+
 def _of(made, name, config, seed):
     """The value of a parameter of `made`, which is hollow; a norm that HF adds 1 to has zeros."""
+    if name in made.kept_buffers:
+        return made.kept_buffers[name]
+    if (factor := made.of_scores.get(name)) is not None:
+        return _value(name, made.get_parameter(name).shape, config, seed) * factor
     value = _value(name, made.get_parameter(name).shape, config, seed)
     return value.zero_() if name in made.unit_offsets else value
 

@@ -33,6 +33,22 @@ def rotation(hf_attention):
     return sys.modules[type(hf_attention).__module__].apply_rotary_pos_emb
 
 
+def turns_both(rotation):
+    """Does HF's function turn q and k at once? Gemma-4's takes one of them."""
+    return "k" in inspect.signature(rotation).parameters
+
+
+def beside_keys(hf_attention):
+    """What HF's attention is to be given for keys that layers share: nothing so far."""
+    return {"shared_kv_states": {}} if "shared_kv_states" in inspect.signature(hf_attention.forward).parameters else {}
+
+
+def inputs_beside(hf_layer):
+    """Widths of what HF's layer takes beside the stream."""
+    gate = getattr(hf_layer, "per_layer_input_gate", None)
+    return [] if gate is None else [gate.out_features]
+
+
 def norm_after_rotation(hf_attention):
     """The norm of k that HF has behind its rotation (Hunyuan's), by the order of its forward's words; None."""
     words = inspect.getsource(type(hf_attention).forward)
@@ -46,12 +62,13 @@ def rotated(hf_attention, x, cos, sin):
     """HF's rotation of heads [batch, n, length, head_dim]; what is beyond the tables does not turn."""
     import torch
 
-    turn, turned = rotation(hf_attention), cos.shape[-1]
+    function, turned = rotation(hf_attention), cos.shape[-1]
+    turn = (lambda x: function(x, x, cos, sin)[0]) if turns_both(function) else lambda x: function(x, cos, sin)
     try:
-        done = turn(x[..., :turned], x[..., :turned], cos, sin)[0]
+        done = turn(x[..., :turned])
     except RuntimeError:  # a column for each pair: gpt-oss's
         turned *= 2
-        done = turn(x[..., :turned], x[..., :turned], cos, sin)[0]
+        done = turn(x[..., :turned])
     return torch.cat((done, x[..., turned:]), -1)
 
 

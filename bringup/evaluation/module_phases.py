@@ -23,13 +23,14 @@ class Phase:
 
     def hf_attention(self, hf, x):
         """HF's attention on x, noting what it adds to the cache."""
-        out = hf(self.batch(x), **self.hf_arguments())[0].reshape(x.shape)
+        out = hf(self.batch(x), **self.hf_arguments(), **hf_layers.beside_keys(hf))[0].reshape(x.shape)
         kept, new = self.cache.layers[0], self.positions.shape[1]
         self.hf_written = {"keys": kept.keys[:, :, -new:], "values": kept.values[:, :, -new:]}
         return out
 
-    def hf_layer(self, hf, x):
-        out = hf(self.batch(x), **self.hf_arguments())
+    def hf_layer(self, hf, x, *beside):
+        given = self.hf_arguments() | (hf_layers.beside_keys(hf.self_attn) if hasattr(hf, "self_attn") else {})
+        out = hf(*map(self.batch, (x, *beside)), **given)
         return (out[0] if isinstance(out, tuple) else out).reshape(x.shape)
 
     def rotary(self, positions):
@@ -152,7 +153,8 @@ class Decode(Phase):
         x = self.test.into("self_attn", raw)  # of the tokens that the cache already holds
         filled = DynamicCache()
         tables = self.rotary(torch.arange(length)[None])
-        hf(x, position_embeddings=tables, attention_mask=None, past_key_values=filled)
+        given = hf_layers.beside_keys(hf)
+        hf(x, position_embeddings=tables, attention_mask=None, past_key_values=filled, **given)
         self.keys, self.cached_values = (t.bfloat16().float() for t in (filled.layers[0].keys, filled.layers[0].values))
         kept = block.cache  # [32, heads of a chip, length, head_dim] each
         if self.test.own_cache:
@@ -278,7 +280,11 @@ def hf_rotation(hf_attention):
         seen.update(q=q, k=k)
         return rotate(q, k, *args, **kwargs)
 
-    module.apply_rotary_pos_emb = noted
+    def one(x, *args, unsqueeze_dim=1, **kwargs):  # q, then k
+        seen["k" if "q" in seen else "q"] = x if unsqueeze_dim == 1 else x.transpose(1, 2)
+        return rotate(x, *args, unsqueeze_dim=unsqueeze_dim, **kwargs)
+
+    module.apply_rotary_pos_emb = noted if hf_layers.turns_both(rotate) else one
     try:
         yield seen
     finally:

@@ -125,9 +125,13 @@ class ModuleTest:
     def once(self):
         """Runs HF's layer on a prompt."""
         first = Prefill(self)
-        first.hf_layer(self.hf, self.random(first.rows, self.config.hidden_size))
+        first.hf_layer(self.hf, self.random(first.rows, self.config.hidden_size), *self.beside(first))
 
     # input and output
+
+    def beside(self, phase):
+        """What a layer takes beside the stream."""
+        return [self.random(phase.rows, width) for width in hf_layers.inputs_beside(self.hf)]
 
     def random(self, *shape):
         """Normal numbers on bfloat16's grid, in float32."""
@@ -267,10 +271,10 @@ class ModuleTest:
         return (out[0] if isinstance(out, tuple) else out)[0]  # some give their router's scores as well
 
     def whole_layer(self, phase):
-        x = self.random(phase.rows, self.config.hidden_size)
+        x, beside = self.random(phase.rows, self.config.hidden_size), self.beside(phase)
         step = phase.prepare(self.layer.self_attn, self.hf.self_attn)
-        got = self.chips(self.layer(self.put(x), step))
-        self.compare(self.prefix, phase, phase.hf_layer(self.hf, x), got, WIDE)
+        got = self.chips(self.layer(*map(self.put, (x, *beside)), step))
+        self.compare(self.prefix, phase, phase.hf_layer(self.hf, x, *beside), got, WIDE)
 
     def head(self, phase):
         x = self.hf_norm(self.random(USERS, self.config.hidden_size)).bfloat16().float()

@@ -8,7 +8,7 @@ import copy
 import math
 from contextlib import suppress
 
-from bringup.checkpoints import by_layer
+from bringup.checkpoints import by_layer, random_weights
 
 USERS, PROMPT, STEPS = 2, 33, 3  # past one tile, and decoded past it
 HEAD_DIM, VOCAB, WINDOW = 32, 500, 16
@@ -143,15 +143,12 @@ def hf_model(fields, seed=0):
 
 
 def tempered(model):
-    """The model with scores of the usual size where HF's scale leaves that to the norm of q, whose weight a trained one
-    has learned: random ones would make every choice of a key a matter of rounding."""
+    """The model with scores of the usual size also where the norm of q decides that."""
     import torch
 
     with torch.no_grad():
-        for module in model.modules():
-            norm, scale = getattr(module, "q_norm", None), getattr(module, "scaling", None)
-            if getattr(norm, "weight", None) is not None and scale is not None:
-                norm.weight.mul_(min(1.0, module.head_dim**-0.5 / scale))
+        for name, factor in random_weights.of_scores(model).items():
+            model.get_parameter(name).mul_(factor)
     return model
 
 

@@ -66,6 +66,18 @@ def whole_heads_turned(model):
     rope.by_position = [model.mesh.put(t, ttnn.bfloat16) for t in tables]
 
 
+def input_of_the_layer_before(model):
+    """Each layer has the input of the one before it, the first its own."""
+    own = model.model.per_layer_inputs.forward
+    model.model.per_layer_inputs.forward = lambda *args: [own(*args)[max(0, i - 1)] for i in range(6)]
+
+
+def keys_of_the_first(model):
+    """The first layer that reads another's keys reads those of the first one of its type."""
+    first, *_, last = (layer.self_attn for layer in model.model.layers[:5:2])
+    last.cache = first.cache
+
+
 FAULTS = {
     "all of a head turned": ("stablelm", whole_heads_turned, "self_attn", "their norm or rotation is another"),
     "window off by one": ("gemma3_text", window(1), "self_attn",
@@ -96,6 +108,15 @@ FAULTS = {
     "nothing turned": ("smollm3", rotated(NoRope), "self_attn.q_rope", "q without rotation"),
     "head's bias left out": ("phi", lambda m: setattr(m.lm_head, "bias", None), "lm_head", "without the head's bias"),
     "bias of o left out": ("phi", each(lambda a: setattr(a.self_attn, "o_bias", None)), "self_attn", "dense.bias"),
+    "keys of another layer": ("gemma4_text", keys_of_the_first, "self_attn.k_cache",
+                              "the keys of layer 0, where HF shares those of layer 2"),
+    "values not normed": ("gemma4_text", each(lambda a: setattr(a.self_attn, "v_norm", torch.nn.Identity())),
+                          "self_attn.v_cache", "v_proj of the layer's input, without v_norm"),
+    "inputs of layers not scaled": ("gemma4_text", lambda m: setattr(m.model.per_layer_inputs, "scale", 1.0),
+                                    "per_layer_projection", "without the scale of their sum, 0.7071"),
+    "another layer's input": ("gemma4_text", input_of_the_layer_before, "per_layer_projection",
+                              "with the input of layer 0 in the place of its own"),
+    "layer scalar left out": ("gemma4_text", skipped("layer_scalar"), "mlp.residual", "without its layer_scalar"),
     "norm after attention skipped": ("olmo2", skipped("post_attention_layernorm"),
                                      "post_attention_layernorm", "post_attention_layernorm is skipped"),
 }  # fmt: skip
@@ -138,7 +159,7 @@ def test_it_is_found_where_it_is_and_named(name, files):
     assert words in first.why
 
 
-CLEAN = ("gemma3_text", "granite", "gemma2", "smollm3", "olmo2", "phi", "cohere2")
+CLEAN = ("gemma3_text", "gemma4_text", "granite", "gemma2", "smollm3", "olmo2", "phi", "cohere2")
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] * (f != "gemma3_text")) for f in CLEAN])

@@ -91,6 +91,18 @@ def test_phis_norms_of_heads(tmp_path):
     assert distance(*written("phi", tmp_path, qk_layernorm=True)) < FAR
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["n150", "n300"])
+def test_gemma_4_without_inputs_of_layers_and_with_one_projection_for_keys_and_values(system, tmp_path):
+    """As its large dense models are: KV heads differ by layer too, and no layer has another's keys."""
+    fields = dict(
+        attention_k_eq_v=True, num_global_key_value_heads=1, num_kv_shared_layers=0, hidden_size_per_layer_input=0
+    )
+    asked, model_py = written("gemma4_text", tmp_path, system, **fields)
+    assert "Shared" not in model_py.read_text()
+    assert distance(asked, model_py, system) < FAR
+
+
 def test_what_computes_something_else_is_not_installed(tmp_path, monkeypatch, capsys):
     """Were a layer without rotation taken for one with it, the file would be held against HF before it is there."""
     from bringup.new.reading import whole

@@ -7,6 +7,8 @@ Points that are no module's output:
     self_attn.k_cache, self_attn.v_cache   what attention reads: the device's cache after the run
     self_attn.residual                     the residual stream after attention: what goes into the norm before the MLP
     mlp.residual                           the residual stream after the MLP: the layer's output
+
+Of a layer that has the keys and values of one before, the cache is that one's.
 """
 
 import re
@@ -14,6 +16,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.hf_layers import norm_after_rotation
 
 #: HF's names in a layer of any family, in the order in which they run.
@@ -45,6 +48,8 @@ ORDER = (
     "post_mlp_layernorm",
     "post_ffn_norm",
     "post_norm2",
+    "per_layer_projection",
+    "post_per_layer_input_norm",
     "mlp.residual",
 )
 ROTATIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave")  # HF's functions
@@ -155,18 +160,30 @@ def recording(hf_model, out, given=None, cache_format=None, without=(), only=Non
             hook(layer, lambda _, o, name=prefix + "mlp.residual": _replace(o, take(name, first_of(o))))
             if (after := after_attention(layer)) is not None:
                 hook(after, lambda x, name=prefix + "self_attn.residual": take(name, x), before=True)
-            if linear := modules.get(prefix + "self_attn.v_proj"):
-                hook(linear, lambda _, o, name=prefix + "self_attn.v_cache": take(name, through_cache(o)))
+            of_values = (modules.get(f"{prefix}self_attn.{name}") for name in ("v_norm", "v_proj"))
+            if values := next(filter(None, of_values), None):
+                hook(values, lambda _, o, name=prefix + "self_attn.v_cache": take(
+                    name, through_cache(o).flatten(2)).view_as(o))  # fmt: skip
 
-        def rotated(q, k, extras):
-            prefix = f"model.layers.{extras['layer']}.self_attn."
-            out.extras[extras["layer"]] = extras
-            q, k = (_heads(take(prefix + n, _flat(x)), x) for n, x in (("q_rope", q), ("k_rope", k)))
-            return q, k if extras["layer"] in normed else _heads(cached(prefix, k), k)
+        def rotated(which, x, before, layer, cos, sin):
+            """x, q or k of a layer, is what HF has turned."""
+            prefix = f"model.layers.{layer}.self_attn."
+            out.extras.setdefault(layer, {"layer": layer, "cos": cos, "sin": sin})[which] = before
+            x = _heads(take(f"{prefix}{which}_rope", _flat(x)), x)
+            return x if which == "q" or layer in normed else _heads(cached(prefix, x), x)
+
+        def shared(name, kept):
+            for part, value in zip(("k_cache", "v_cache"), kept, strict=True):
+                out.points[f"{name}.{part}"] = _flat(value)[0].detach().float()
 
         def cached(prefix, k):
             return take(prefix + "k_cache", _flat(through_cache(k)))
 
+        for i, layer in enumerate(layers):
+            attention = getattr(layer, "self_attn", None)
+            if getattr(attention, "is_kv_shared_layer", False):
+                hook(attention, lambda kept, a=attention, name=f"model.layers.{i}.self_attn": shared(
+                    name, kept[a.layer_type]), given="shared_kv_states")  # fmt: skip
         attentions = {i: layer.self_attn for i, layer in enumerate(layers) if hasattr(layer, "self_attn")}
         normed = {i: norm for i, a in attentions.items() if (norm := norm_after_rotation(a)) is not None}
         for i, norm in normed.items():
@@ -187,11 +204,15 @@ def after_attention(layer):
 
 @contextmanager
 def hooks():
-    """hook(module, function): function(input, output) may replace a module's output, function(input) its input."""
+    """hook(module, function): function(input, output) may replace a module's output, function(input) its input; with
+    `given` function sees what the module is given by that name."""
     handles = []
 
-    def hook(module, function, before=False):
-        if before:
+    def hook(module, function, before=False, given=None):
+        if given:
+            see = lambda _, args, kwargs: function(kwargs[given])  # noqa: E731
+            handles.append(module.register_forward_pre_hook(see, with_kwargs=True))
+        elif before:
             handles.append(module.register_forward_pre_hook(lambda _, args: (function(args[0]), *args[1:])))
         else:
             handles.append(
@@ -207,8 +228,8 @@ def hooks():
 
 @contextmanager
 def _rope_watched(attentions, rotated):
-    """Inside, `rotated(q, k, extras)` sees and may replace what HF's rotation returns in each layer with attention, by
-    its number."""
+    """Inside, `rotated(which, x, before, layer, cos, sin)` sees and may replace what HF's rotation makes of q and k in
+    each layer with attention, by its number."""
     modeling = sys.modules[type(next(iter(attentions.values()))).__module__] if attentions else None
     originals = {name: of for name in ROTATIONS if (of := getattr(modeling, name, None)) is not None}
     if not originals:
@@ -217,16 +238,31 @@ def _rope_watched(attentions, rotated):
     current = []
     handles = [a.register_forward_pre_hook(lambda *_, i=i: current.append(i)) for i, a in attentions.items()]
 
-    def watched(name):
+    def both(name):
         def turn(q, k, cos, sin, *args, **kwargs):
             given = (q, k) if name == ROTATIONS[0] else map(_in_halves, (q, k))
-            extras = dict(zip(("layer", "q", "k", "cos", "sin"), (current[-1], *given, cos, sin), strict=True))
-            return rotated(*originals[name](q, k, cos, sin, *args, **kwargs), extras)
+            turned = originals[name](q, k, cos, sin, *args, **kwargs)
+            parts = zip("qk", turned, given, strict=True)
+            return tuple(rotated(which, x, before, current[-1], cos, sin) for which, x, before in parts)
 
         return turn
 
-    for name in originals:
-        setattr(modeling, name, watched(name))
+    def one(name):
+        times = {}  # that each layer has turned something: q, then k
+
+        def turn(x, cos, sin, unsqueeze_dim=1):
+            """Heads are after positions where `unsqueeze_dim` says so."""
+            layer = current[-1]
+            across = (lambda t: t) if unsqueeze_dim == 1 else lambda t: t.transpose(1, 2)
+            which = "qk"[times.get(layer, 0) % 2] if hasattr(attentions[layer], "k_proj") else "q"
+            times[layer] = times.get(layer, 0) + 1
+            done = originals[name](x, cos, sin, unsqueeze_dim=unsqueeze_dim)
+            return across(rotated(which, across(done), across(x), layer, cos, sin))
+
+        return turn
+
+    for name, original in originals.items():
+        setattr(modeling, name, (both if hf_layers.turns_both(original) else one)(name))
     try:
         yield
     finally:

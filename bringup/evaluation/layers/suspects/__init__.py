@@ -12,6 +12,7 @@ reading     what is read off a value: a factor, an order of rows or of positions
 weights     other weights in the place of the one expected
 rerun       HF's code of the layer, run again with one call or one weight changed
 steps       which calls, in which ways; substitutes: which weights
+per_layer  what a layer takes beside the stream
 norms, residuals, rotation, attention, mlp, ends    what each kind of point may have instead
 """
 

@@ -252,10 +252,12 @@ def _keys(a):
     """Other queries, keys or values than those that the points before show."""
     case = a.case
     extras = case.own.extras[case.layer]
-    plain_q, plain_k = extras["q"].float()[0], extras["k"].float()[0]
+    plain_q = extras["q"].float()[0]
     yield "of queries before rotation", a.heads(q=plain_q)
-    yield "of keys before rotation", a.heads(k=plain_k)
-    yield "of queries and keys before rotation", a.heads(q=plain_q, k=plain_k)
+    if "k" in extras:  # a layer may have those of another
+        plain_k = extras["k"].float()[0]
+        yield "of keys before rotation", a.heads(k=plain_k)
+        yield "of queries and keys before rotation", a.heads(q=plain_q, k=plain_k)
     yield "of the keys in the place of the values", a.heads(v=a.k)
     yield "with keys and values in each other's place", a.heads(k=a.v, v=a.k)
     for by in (1, -1):

@@ -12,6 +12,9 @@ MATCH = 0.25  # relative: a head, or a column, that is nearer than this is that 
 
 def cache(case):
     which = case.point[-7]  # k or v
+    if getattr(case.attention, "is_kv_shared_layer", False):
+        yield from _of_a_layer_before(case, "keys" if which == "k" else "values")
+        return
     right = case.own.points[case.name]
     keys = case.own.extras[case.layer]["k"].float().transpose(1, 2).flatten(2)[0]
     values = case.own.points[case.prefix + "self_attn.v_cache"]
@@ -30,6 +33,11 @@ def cache(case):
         yield "k before RoPE", keys
         yield "v: keys and values are swapped", values
     else:
+        if case.has("self_attn.v_norm"):
+            by = "v_proj" if case.has("self_attn.v_proj") else "k_proj"
+            own = weights.linear(case, f"self_attn.{by}")
+            plain = weights.apply(case.into_attention(), own.weight, own.bias)
+            yield f"{by} of the layer's input, without v_norm", plain
         yield "k before RoPE: keys and values are swapped", keys
         yield "k after RoPE: keys and values are swapped", case.value("self_attn.k_rope")
         if case.has("self_attn.v_proj"):
@@ -63,6 +71,17 @@ def _of_another_layer(case, kept):
         name = f"model.layers.{layer}.{case.point}"
         if layer != case.layer and name in case.own.points:
             yield f"the {kept} of layer {layer}: layers {case.layer} and {layer} have one cache", case.own.points[name]
+
+
+def _of_a_layer_before(case, kept):
+    """In a layer that reads another's keys: those of one that it is not to read."""
+    types = case.config.layer_types
+    layers = range(case.config.num_hidden_layers - case.config.num_kv_shared_layers)
+    source = max(i for i in layers if types[i] == types[case.layer])
+    for layer in layers:
+        value = case.any(f"model.layers.{layer}.{case.point}")
+        if layer != source and value.shape[1] == case.want.shape[1]:
+            yield f"the {kept} of layer {layer}, where HF shares those of layer {source}", value
 
 
 def _of_another_user(case, kept):

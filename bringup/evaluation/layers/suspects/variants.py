@@ -57,6 +57,8 @@ def before(case, module):
 
 def _input(case):
     """What HF's norm takes, of the device's values."""
+    if case.point == "post_per_layer_input_norm":
+        return case.value("per_layer_projection")
     for module in (case.mixer, case.ffn) if case.layer is not None else ():
         if case.point == after(case, module):
             return case.value(module)
