@@ -5,9 +5,12 @@ matrix; q/k/v, gate, up and the head cut by their outputs over the chips, o and 
 chip. A weight that no rule knows is counted on every chip, and named.
 """
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
+from bringup.checkpoints import by_layer
 from bringup.planning.formats import DTYPES
 
 TILE, USERS, BLOCK = 32, 32, 64  # rows of a tile, users of a step, positions of a block of a paged cache
@@ -77,10 +80,23 @@ class Shapes:
         self.config, self.ways, self.formats, self.chip = config, ways, formats, chip
         self._make = partial(Held, chip=chip)
         self.hidden, self.layers, self.vocabulary = config.hidden_size, config.num_hidden_layers, config.vocab_size
+        most = by_layer.alike(config)
         self.n_heads = config.num_attention_heads
-        self.n_kv_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
-        self.head_dim = getattr(config, "head_dim", None) or self.hidden // self.n_heads
+        self.n_kv_heads = getattr(most, "num_key_value_heads", None) or self.n_heads
+        self.head_dim = getattr(most, "head_dim", None) or self.hidden // self.n_heads
         self.n_query, self.n_kv = heads_per_chip(ways, self.n_heads, self.n_kv_heads)
+        self.differing = by_layer.sizes(config)
+
+    def of_layer(self, i):
+        """(query heads, KV heads, columns of a head) of a chip in layer i."""
+        more = self.differing.get(i, {})
+        heads = heads_per_chip(self.ways, self.n_heads, more.get("num_key_value_heads", self.n_kv_heads))
+        return *heads, more.get("head_dim", self.head_dim)
+
+    @cached_property
+    def widest(self):
+        """The same of the layer with the widest heads."""
+        return max((self.of_layer(i) for i in range(self.layers)), key=lambda of: of[2])
 
     @cached_property
     def weights(self):
@@ -98,11 +114,11 @@ class Shapes:
         return [self._fused(module, parts) for module, parts in qkv.items()] + found
 
     def _fused(self, module, parts):
-        gated = (
-            "q_proj" in parts and parts["q_proj"][0] == 2 * self.n_heads * self.head_dim
-        )  # its gate stands beside it
-        heads = {"q_proj": self.n_query * (1 + gated)}
-        width = sum(heads.get(leaf, self.n_kv) * self.head_dim for leaf in parts)
+        n_query, n_kv, head_dim = self.of_layer(_layer(module))
+        gated = "q_proj" in parts and parts["q_proj"][0] == 2 * self.n_heads * head_dim  # its gate stands beside it
+        heads = {"q_proj": n_query * (1 + gated)}
+        both = n_kv * ("k_proj" in parts and "v_proj" not in parts)  # keys are values too
+        width = (sum(heads.get(leaf, n_kv) for leaf in parts) + both) * head_dim
         columns = parts["q_proj"][1]
         exact = columns * sum(shape[0] for shape in parts.values()) / self.ways
         return self._make(
@@ -117,6 +133,8 @@ class Shapes:
             return self._make(name, "embedding", shape, "bf16", rows=True, exact=count)
         if len(shape) == 1:
             return self._make(name, "norms", (1, 1, 1, *shape), "bf16", exact=count)
+        if "per_layer_" in name:  # on every chip
+            return self._make(name, "mlp", (1, 1, shape[1], shape[0]), self.formats.mlp, exact=count)
         group = next((group for part, group in GROUPS.items() if part in name), "")
         if not group:
             return self._make(name, "other", (1, 1, count // shape[-1], shape[-1]), "bf16", exact=count)
@@ -127,7 +145,8 @@ class Shapes:
             return self._make(name, group, (shape[-1], TILE, shape[0] // self.ways), "bf16", exact=count / self.ways)
         outputs, inputs = (shape[-2], shape[-1]) if len(shape) == 2 else (count // shape[-1], shape[-1])
         if leaf == "o_proj":
-            inputs = self.n_query * self.head_dim
+            n_query, _, head_dim = self.of_layer(_layer(name))
+            inputs = n_query * head_dim
         elif leaf in ROW_PARALLEL:
             inputs = self._share(inputs)
         else:
@@ -147,17 +166,22 @@ class Shapes:
 
     def cache_bytes(self, context):
         """Keys and values of 32 users, `context` positions each, whether used or not."""
-        count, heads, width = self._kept()
-        return count * bank_bytes((USERS, heads, context, width), self.formats.cache, self.chip) + self.state_bytes()
+        return self._bytes_of_cache(lambda heads, width: (USERS, heads, context, width)) + self.state_bytes()
+
+    def _bytes_of_cache(self, shape):
+        return sum(
+            count * bank_bytes(shape(heads, width), self.formats.cache, self.chip)
+            for (heads, width), count in Counter(self._kept()).items()
+        )
 
     def _kept(self):
-        """(tensors of the cache, heads and columns of each): keys and values where a layer has them, or latents."""
+        """(heads, columns) of each tensor of the cache: keys and values where a layer has them, or latents."""
         from bringup.blocks.memory import with_keys
 
         rank = getattr(self.config, "kv_lora_rank", None)
         if rank is not None:
-            return len(with_keys(self.config)), 1, rank + self.config.qk_rope_head_dim
-        return 2 * len(with_keys(self.config)), self.n_kv, self.head_dim
+            return [(1, rank + self.config.qk_rope_head_dim)] * len(with_keys(self.config))
+        return [self.of_layer(i)[1:] for i in with_keys(self.config) for _ in "kv"]
 
     @lru_cache  # noqa: B019  (as long as the plan)
     def state_bytes(self):
@@ -171,10 +195,9 @@ class Shapes:
     def paged_cache_bytes(self, context, users):
         """Blocks of 64 positions for `users` users and one that is nobody's, and the page table of 32 rows."""
         blocks = -(-context // BLOCK)
-        count, heads, width = self._kept()
-        shape = (users * blocks + 1, heads, BLOCK, width)
+        pool = self._bytes_of_cache(lambda heads, width: (users * blocks + 1, heads, BLOCK, width))
         table = bank_bytes((USERS, blocks), "int32", self.chip, rows=True)
-        return count * bank_bytes(shape, self.formats.cache, self.chip) + table + self.state_bytes()
+        return pool + table + self.state_bytes()
 
     def position_bytes(self):
         """Keys and values of one position of one user."""
@@ -182,7 +205,8 @@ class Shapes:
 
     def rope_bytes(self, context):
         """cos and sin, in tiles for a prompt and in rows for look-up; every chip has all of them."""
-        tiles, rows = (1, 1, context, self.head_dim), (context, self.head_dim)
+        width = self.widest[2]
+        tiles, rows = (1, 1, context, width), (context, width)
         return 2 * (bank_bytes(tiles, "bf16", self.chip) + bank_bytes(rows, "bf16", self.chip, rows=True))
 
     def activation_bytes(self, rows):
@@ -191,11 +215,12 @@ class Shapes:
         Three hidden states (the residual before and after attention, and its norm), and the largest of: the MLP's
         inner tensors, q, k and v three times, the steps of a sum over chips; or the logits of a tile of rows.
         """
+        n_query, n_kv, head_dim = self.widest
         names = {h.name.rpartition(".")[0].rpartition(".")[2] for h in self.weights}
         inner = max((h.shape[-1] for h in self.weights if h.group == "mlp" and "down_proj" not in h.name), default=0)
         widest = max(
             (3 if "gate_proj" in names else 2) * inner,
-            3 * (self.n_query + 2 * self.n_kv) * self.head_dim,
+            3 * (n_query + 2 * n_kv) * head_dim,
             SUM_STATES * self.hidden if self.ways > 1 else 0,
         )
         rows = round_up(rows, TILE)
@@ -228,6 +253,12 @@ class Shapes:
             {"what": what, "size": size, "per_chip": each, "divides": each * ways == size, "padding_bytes": cost}
             for what, size, each, cost in rows
         ]
+
+
+def _layer(name):
+    """The number of a layer in a weight's name."""
+    found = re.search(r"layers\.(\d+)\.", f"{name}.")
+    return int(found[1]) if found else 0
 
 
 def heads_per_chip(ways, n_heads, n_kv_heads):

@@ -101,7 +101,9 @@ def pages(mesh, cache, prompt):
     return cache.of_step() if prompt is None else cache.of_prompt(prompt, 0, LENGTH)
 
 
-@pytest.mark.parametrize("cache", [Rows(LENGTH), Blocks(LENGTH, 5)], ids=["rows", "blocks"])
+@pytest.mark.parametrize(
+    "cache", [Rows(LENGTH), pytest.param(Blocks(LENGTH, 5), marks=pytest.mark.slow)], ids=["rows", "blocks"]
+)
 @pytest.mark.parametrize("kind", ["full_attention", pytest.param("sliding_attention", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_attention_over_the_keys_of_a_layer_before(mesh_device, cache, kind):
