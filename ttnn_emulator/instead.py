@@ -34,9 +34,8 @@ INSTEAD = {
         "one process holds the whole mesh; it is rank 0 of 1",
     r"[Pp]refetch|global_circular_buffer|GlobalCircular|global_cb":
         "weights are read without it: leave out global_cb= and the prefetcher's cores",
-    r"flash_m|multi_latent|ring_mla|_mla":
-        "use ttnn.transformer.scaled_dot_product_attention and scaled_dot_product_attention_decode, on keys "
-        "and values multiplied out",
+    r"ring_mla|_mla":
+        "use ttnn.transformer.flash_mla_prefill and flash_multi_latent_attention_decode",
     r"ring_joint|ring_distributed|joint_scaled|sparse_sdpa|attn_res|indexer":
         "use ttnn.transformer.scaled_dot_product_attention and its chunked and windowed forms",
     r"gated_delta_attn_seq|affine|recurrence|recurrent_chunk|chunk_gdn|ChunkGdn|prefix_scan|carry":

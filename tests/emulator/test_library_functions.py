@@ -90,7 +90,7 @@ def test_without_a_fabric():
         ("relu_bw", "inference"),
         ("conv2d", "image models"),
         ("experimental.llama_rs_matmul", "use ttnn.linear and then ttnn.reduce_scatter"),
-        ("transformer.flash_mla_prefill", "scaled_dot_product_attention"),
+        ("transformer.ring_mla", "flash_mla_prefill"),
         ("graph_report.import_graph", "bringup run --log"),
         ("experimental.send_async", "sockets"),
         ("core.math", "import it yourself"),

@@ -45,13 +45,12 @@ ANY = FLOATS | INTEGERS
 
 
 def check_subtiles(a, b) -> None:
-    """Refuses last two dims that differ and are not 1; vectors have no tiles to speak of."""
+    """Refuses last two dims of which some differ and none is 1; vectors have no tiles to speak of."""
     if a != b and max(len(a), len(b)) > 1:
-        for i in (1, 2):
-            p, q = a[-i] if len(a) >= i else 1, b[-i] if len(b) >= i else 1
-            if p != q and p != 1 and q != 1:
-                hint = "the last two dims must be equal, or 1 in one operand"
-                raise DeviceRejects("Invalid subtile broadcast type", hint)
+        pairs = [(a[-i] if len(a) >= i else 1, b[-i] if len(b) >= i else 1) for i in (1, 2)]
+        if any(p != q for p, q in pairs) and all(n != 1 for pair in pairs for n in pair):
+            hint = "the last two dims must be equal, or 1 in one operand"
+            raise DeviceRejects("Invalid subtile broadcast type", hint)
 
 
 def broadcast(a, b):

@@ -15,10 +15,10 @@ from ...shape import TILE, at
 from ...tensor import Tensor, spec
 from .attention_program import DTYPES, SMALL, check_working_memory, cores_of, exp_approx, facts, gathered, prefill_bytes
 
-_DEFAULT = numerics.default_config("attention")
+DEFAULT = numerics.default_config("attention")
 
 
-def _chunks(program) -> tuple[int, int]:
+def chunks(program) -> tuple[int, int]:
     q, k = (TILE, TILE) if program is None else (program.q_chunk_size, program.k_chunk_size)
     for name, size in (("q", q), ("k", k)):
         if size <= 0 or size % TILE:
@@ -29,7 +29,7 @@ def _chunks(program) -> tuple[int, int]:
     return q, k
 
 
-def _check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
     for t in (q, k, v):
         if t.layout is not Layout.TILE:
             raise DeviceRejects("Inputs to SDPA must be tilized")
@@ -47,7 +47,7 @@ def _check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
             )
 
 
-def _check_heads(n_q: int, n_kv: int) -> None:
+def check_heads(n_q: int, n_kv: int) -> None:
     if n_kv <= 0 or n_q < n_kv or n_q % n_kv:
         raise DeviceRejects(
             "Q num_heads must be >= K num_heads and divisible by K num_heads, and K num_heads must be greater than 0. "
@@ -97,7 +97,7 @@ def scaled_dot_product_attention(
     """
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
     name = "ttnn.transformer.scaled_dot_product_attention"
-    _check_prefill(q, k, v)
+    check_prefill(q, k, v)
     if is_causal and attn_mask is not None:
         raise DeviceRejects("is_causal and attn_mask cannot both be present. Got is_causal: true, attn_mask: true")
     if sliding_window_size and attn_mask is not None:
@@ -118,7 +118,7 @@ def scaled_dot_product_attention(
         )
     if v.spec.shape[2] != sk:
         raise DeviceRejects(f"K and V sequence length must match. Got K: {sk}, V: {v.spec.shape[2]}")
-    _check_heads(n_q, n_kv)
+    check_heads(n_q, n_kv)
     if v.spec.shape[1] != n_kv:
         raise DeviceRejects(f"K and V num_heads must match. Got K: {n_kv}, V: {v.spec.shape[1]}")
     if is_causal and s != sk:
@@ -146,7 +146,7 @@ def scaled_dot_product_attention(
             raise DeviceRejects("Mask sequence length must match K sequence length", f"{m[3]} and {sk}")
     if attention_sink is not None:
         _check_sink(on_device(attention_sink), n_q)
-    q_chunk, k_chunk = _chunks(program_config)
+    q_chunk, k_chunk = chunks(program_config)
     chip = q.buffer.device.chip
     if not (cores := cores_of(program_config, chip)):
         raise DeviceRejects("SDPA requires a non-empty core grid; got num_cores=0.")
@@ -155,7 +155,7 @@ def scaled_dot_product_attention(
             "Provided grid must not contain more cores than the device. "
             f"Got {cores} cores, expected at most {chip.cores} cores."
         )
-    config = resolve(compute_kernel_config, _DEFAULT)
+    config = resolve(compute_kernel_config, DEFAULT)
     check_working_memory(
         prefill_bytes(q, k, v, attn_mask, n_q, s, q_chunk, k_chunk, is_causal, config.fp32_dest_acc_en, cores),
         program_config,
@@ -234,7 +234,7 @@ def chunked_scaled_dot_product_attention(
             "chunk_start_idx (int) is required for legacy chunked SDPA. For flexible path use "
             "chunk_start_idx_tensor=..."
         )
-    _check_prefill(q, k, v)
+    check_prefill(q, k, v)
     if chunk_start_idx < 0:
         raise DeviceRejects("chunk_start_idx must be non-negative", f"it is {chunk_start_idx}")
     if table.dtype is not int32:
@@ -247,9 +247,9 @@ def chunked_scaled_dot_product_attention(
             f"Got Page table: {table.spec.shape[0]}, Input: {q.spec.shape[0]}"
         )
     b, n_q, s, hd = q.spec.shape
-    _check_heads(n_q, k.spec.shape[1])
+    check_heads(n_q, k.spec.shape[1])
     length, start = k.spec.shape[2] * table.spec.shape[1], chunk_start_idx
-    q_chunk, k_chunk = _chunks(program_config)
+    q_chunk, k_chunk = chunks(program_config)
     if program_config is not None and start % q_chunk:
         raise DeviceRejects(
             f"chunk_start_idx must be a multiple of q_chunk_size. Got chunk_start_idx: {start}, q_chunk_size: {q_chunk}"
@@ -265,7 +265,7 @@ def chunked_scaled_dot_product_attention(
             "Provided grid must not contain more cores than the device. "
             f"Got {cores} cores, expected at most {chip.cores} cores."
         )
-    config = resolve(compute_kernel_config, _DEFAULT)
+    config = resolve(compute_kernel_config, DEFAULT)
     out = spec(q.spec.shape, q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     approx, dtype, end = exp_approx(program_config), NAME[q.dtype], start + s
     first = start // q_chunk * q_chunk  # the kernel counts chunks of queries

@@ -27,7 +27,7 @@ def _automatic_chunk(length: int) -> int:
     return min(512, length & -length)
 
 
-def _decode_chunk(program, length: int) -> int:
+def decode_chunk(program, length: int) -> int:
     given = 0 if program is None else program.k_chunk_size
     if given & (given - 1):
         raise DeviceRejects(f"User provided k_chunk_size must be power of 2, got: {given}")
@@ -42,7 +42,7 @@ def _decode_chunk(program, length: int) -> int:
     return chunk
 
 
-def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> None:
+def check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> None:
     for t in (q, k, v):
         if t.dtype not in DTYPES:
             raise DeviceRejects(f"Unsupported data type {cpp(t.dtype)}.")
@@ -73,7 +73,7 @@ def _check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> No
         )
 
 
-def _check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
     if k.spec.shape[-1] != q.spec.shape[-1]:
         raise DeviceRejects(
             f"K tensor hidden dimension ({k.spec.shape[-1]}) must equal Q tensor hidden dimension ({q.spec.shape[-1]})"
@@ -85,7 +85,7 @@ def _check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def _check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
+def check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
     heads, span = at(on_device(mask).spec.shape, 2), at(mask.spec.shape, 3)
     if mask.dtype not in DTYPES:
         raise DeviceRejects(f"Unsupported data type for mask tensor: {cpp(mask.dtype)}.")
@@ -100,7 +100,7 @@ def _check_decode_mask(q: Tensor, mask: Tensor, length: int) -> None:
         )
 
 
-def _check_decode_sink(q: Tensor, sink: Tensor) -> None:
+def check_decode_sink(q: Tensor, sink: Tensor) -> None:
     shape = on_device(sink).spec.padded_shape
     if len(sink.spec.shape) != 2:
         raise DeviceRejects(
@@ -119,7 +119,7 @@ def _check_decode_sink(q: Tensor, sink: Tensor) -> None:
         raise DeviceRejects(f"Attention sink must be in DRAM memory, but got {cpp(held)}")
 
 
-def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -> None:
+def check_decode_grid(q: Tensor, k: Tensor, v: Tensor | None, program, k_chunk: int) -> None:
     chip, users = q.buffer.device.chip, q.spec.shape[1]
     cores = cores_of(program, chip)
     if cores > chip.cores:
@@ -135,10 +135,11 @@ def _check_decode_grid(q: Tensor, k: Tensor, v: Tensor, program, k_chunk: int) -
             "program_config=ttnn.SDPAProgramConfig(compute_with_storage_grid_size=(8, 8), q_chunk_size=0, "
             "k_chunk_size=0)",
         )
-    check_working_memory(decode_bytes(q, k, v, k.spec.padded_shape[1], k_chunk, cores, most), program, chip)
+    if v is not None:
+        check_working_memory(decode_bytes(q, k, v, k.spec.padded_shape[1], k_chunk, cores, most), program, chip)
 
 
-def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
+def check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
     if n_kv > 1:
         if q.spec.shape[2] % n_kv:
             raise DeviceRejects(f"GQA expects Q to have a multiple of K heads, but got {q.spec.shape[2]} and {n_kv}")
@@ -148,14 +149,15 @@ def _check_decode_heads(q: Tensor, n_kv: int, memory_config) -> None:
             raise DeviceRejects("Sharded output not supported for GQA")
 
 
-def _decode(name, q, k, v, mask, sink, where, table, positions, program, compute_kernel_config, memory_config, scale,
-            window, length, is_causal, k_chunk, most):  # fmt: skip
+def decode(name, q, k, v, mask, sink, where, table, positions, program, compute_kernel_config, memory_config, scale,
+            window, length, is_causal, k_chunk, most, width=None):  # fmt: skip
     """The launch of decode; `positions` is a list, or None where the tensor `where` holds them; `k_chunk` keys go at a
-    time (0: as many as the position needs), on at most `most` cores a head."""
+    time (0: as many as the position needs), on at most `most` cores a head. Of latent keys the first `width` columns
+    are the values too, where `v` is none."""
     config, approx, dtype = resolve(compute_kernel_config, _DEFAULT_DECODE), exp_approx(program), NAME[q.dtype]
     users, heads = q.spec.shape[1], tuple(q.spec.shape[2:])
     cores = max(1, min(most, cores_of(program, q.buffer.device.chip) // (users * k.spec.shape[1])))  # that share a head
-    out = spec(q.spec.shape, q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
+    out = spec((*q.spec.shape[:3], width or q.spec.shape[3]), q.dtype, q.layout, memory_config or DRAM_MEMORY_CONFIG)
     settings = dict(
         scale=scale, config=config, exp_approx=approx, k_chunk=k_chunk, sliding_window=window, dtype=dtype, cores=cores
     )
@@ -173,6 +175,12 @@ def _decode(name, q, k, v, mask, sink, where, table, positions, program, compute
             needed = [p // kv.shape[2] + 1 for p in found]  # -1, no user: none
             kv, vv = gathered(kv, table, needed), gathered(vv, table, needed)
         return numerics.now().attention_decode(qv, kv, vv, found, mask=mv, sink=sv, **settings)
+
+    def latent(qv, kv, vv, mv, sv, wv, tv):
+        """As wide as the keys, and of that the values' columns."""
+        kv = whole(kv)
+        vv = kv if vv is None else torch.nn.functional.pad(whole(vv), (0, kv.shape[-1] - vv.shape[-1]))
+        return whole(compute(qv, kv, vv, mv, sv, wv, tv))[..., :width].contiguous()
 
     def compute(qv, kv, vv, mv, sv, wv, tv):
         kv, vv, mv, sv, wv, tv = map(whole, (kv, vv, mv, sv, wv, tv))
@@ -209,8 +217,8 @@ def _decode(name, q, k, v, mask, sink, where, table, positions, program, compute
 
     flops = 4 * q.spec.shape[1] * q.spec.shape[2] * length * q.spec.shape[3]
     return launch(
-        name, (q, k, v, mask, sink, where, table), out, compute, flops=flops, topology=q.topology,
-        attrs=facts(config, approx, sink), together=together, rows=HELD,
+        name, (q, k, v, mask, sink, where, table), out, latent if width else compute, flops=flops, topology=q.topology,
+        attrs=facts(config, approx, sink), together=None if width else together, rows=HELD,
     )  # fmt: skip
 
 
@@ -255,8 +263,8 @@ def scaled_dot_product_attention_decode(
     """
     q, k, v = on_device(input_tensor_q), on_device(input_tensor_k), on_device(input_tensor_v)
     name = "ttnn.transformer.scaled_dot_product_attention_decode"
-    k_chunk = _decode_chunk(program_config, at(k.spec.shape, 2))
-    _check_decode_operands(q, k, v, memory_config)
+    k_chunk = decode_chunk(program_config, at(k.spec.shape, 2))
+    check_decode_operands(q, k, v, memory_config)
     users, (batch, n_kv, length, _) = q.spec.padded_shape[1], k.spec.padded_shape
     if k.spec.padded_shape[2] != v.spec.padded_shape[2]:
         raise DeviceRejects(
@@ -270,9 +278,9 @@ def scaled_dot_product_attention_decode(
         raise DeviceRejects(f"Share cache expects K to have batch size of 1, but got {batch}")
     if not share_cache and batch != users:
         raise DeviceRejects(f"K tensor batch size ({batch}) must equal B ({users})")
-    _check_decode_pairs(q, k, v)
+    check_decode_pairs(q, k, v)
     if attn_mask is not None:
-        _check_decode_mask(q, attn_mask, k.spec.shape[2])
+        check_decode_mask(q, attn_mask, k.spec.shape[2])
     if length % k_chunk:
         raise DeviceRejects(f"K sequence length must be multiple of chunk size, got: {length} and {k_chunk}")
     if cur_pos_tensor is not None:
@@ -295,13 +303,13 @@ def scaled_dot_product_attention_decode(
             raise IndexError(
                 f"vector::_M_range_check: __n (which is {len(cur_pos)}) >= this->size() (which is {len(cur_pos)})"
             )
-    _check_decode_heads(q, n_kv, memory_config)
-    _check_decode_grid(q, k, v, program_config, k_chunk)
+    check_decode_heads(q, n_kv, memory_config)
+    check_decode_grid(q, k, v, program_config, k_chunk)
     if attention_sink is not None:
-        _check_decode_sink(q, attention_sink)
+        check_decode_sink(q, attention_sink)
     refuse_unmodelled(name, share_cache=share_cache)
     positions = None if cur_pos_tensor is not None else [int(p) for p in cur_pos]
-    return _decode(
+    return decode(
         name, q, k, v, attn_mask, attention_sink, cur_pos_tensor, None, positions, program_config,
         compute_kernel_config, memory_config, scale, sliding_window_size, k.spec.shape[2], is_causal, k_chunk,
         16 if program_config is None else program_config.max_cores_per_head_batch,
@@ -331,12 +339,12 @@ def paged_scaled_dot_product_attention_decode(
     table = on_device(page_table_tensor)
     _, n_kv, block, _ = k.spec.padded_shape
     length = block * table.spec.padded_shape[-1]
-    k_chunk = _decode_chunk(program_config, length)
-    _check_decode_operands(q, k, v, memory_config)
+    k_chunk = decode_chunk(program_config, length)
+    check_decode_operands(q, k, v, memory_config)
     users = q.spec.shape[1]
     if k.spec.shape[2] != v.spec.shape[2]:
         raise DeviceRejects("K and V must have same block size", f"{k.spec.shape[2]} and {v.spec.shape[2]}")
-    _check_decode_pairs(q, k, v)
+    check_decode_pairs(q, k, v)
     if table.dtype is not int32:
         raise DeviceRejects(
             "Error: SDPA currently only supports INT32 datatype", f"the page table is {cpp(table.dtype)}"
@@ -356,10 +364,10 @@ def paged_scaled_dot_product_attention_decode(
                 f"cur_pos must have batch size equal to Q, got {count} and {table.spec.padded_shape[0]}",
                 f"q {q.spec.shape} has {users} users",
             )
-    _check_decode_heads(q, n_kv, memory_config)
-    _check_decode_grid(q, k, v, program_config, k_chunk)
+    check_decode_heads(q, n_kv, memory_config)
+    check_decode_grid(q, k, v, program_config, k_chunk)
     if attention_sink is not None:
-        _check_decode_sink(q, attention_sink)
+        check_decode_sink(q, attention_sink)
     refuse_unmodelled(
         name, paged_cache_geometry=paged_cache_geometry,
         cache_position_modulo=cache_position_modulo, spec_multi_pos_tiles=spec_multi_pos_tiles or None,
@@ -367,7 +375,7 @@ def paged_scaled_dot_product_attention_decode(
     chunk, most = TILE, 1
     if program_config is not None:
         chunk, most = program_config.k_chunk_size, program_config.max_cores_per_head_batch
-    return _decode(
+    return decode(
         name, q, k, v, attn_mask, attention_sink, cur_pos_tensor, table, None, program_config, compute_kernel_config,
         memory_config, scale, sliding_window_size, k.spec.shape[2] * table.spec.shape[-1], is_causal, chunk, most,
     )  # fmt: skip
