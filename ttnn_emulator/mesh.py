@@ -8,7 +8,7 @@ import torch
 
 from .device import MeshDevice, MeshShape
 from .enums import Named
-from .errors import DeviceRejects
+from .errors import DeviceRejects, NotEmulated
 from .shape import Shape
 from .tensor import PlacementReplicate, PlacementShard, TensorTopology
 
@@ -27,21 +27,54 @@ class MeshMapperConfig:
     ):
         if placements is None:
             placements = [PlacementReplicate() if d is None else PlacementShard(d) for d in (row_dim, col_dim)]
+        _no_offset("MeshMapperConfig", mesh_offset_override)
         self.placements, self.mesh_shape_override = list(placements), mesh_shape_override
 
     def __repr__(self) -> str:
-        return f"MeshMapperConfig(placements: [{', '.join(map(repr, self.placements))}])"
+        listed = ", ".join(map(repr, self.placements))
+        return f"MeshMapperConfig(placements: [{listed}]{_over(self.mesh_shape_override)})"
 
 
 class MeshComposerConfig:
     """The dim on which the shards of each mesh axis are concatenated."""
 
     def __init__(self, dims=None, mesh_shape_override=None, mesh_offset_override=None, *, row_dim=None, col_dim=None):
+        _no_offset("MeshComposerConfig", mesh_offset_override)
         self.dims = [row_dim, col_dim] if dims is None else [int(d) for d in dims]
         self.mesh_shape_override = mesh_shape_override
 
     def __repr__(self) -> str:
-        return f"MeshComposerConfig(dims: [{', '.join(map(str, self.dims))}])"
+        return f"MeshComposerConfig(dims: [{', '.join(map(str, self.dims))}]{_over(self.mesh_shape_override)})"
+
+
+def _no_offset(name: str, offset) -> None:
+    if offset is not None:
+        raise NotEmulated(f"ttnn.{name}: mesh_offset_override={offset} has no model in the emulator")
+
+
+def _over(shape) -> str:
+    return "" if shape is None else f", mesh_shape_override={MeshShape(shape)}"
+
+
+def _shape_of(mesh_device: MeshDevice, config, entries, what: str) -> MeshShape:
+    """The shape of the mesh, or the one that the config names in its place: with as many axes as it has entries."""
+    own = getattr(mesh_device, "shape", mesh_device)
+    shape = own if config.mesh_shape_override is None else MeshShape(config.mesh_shape_override)
+    if shape.mesh_size() > own.mesh_size():
+        raise DeviceRejects(f"The size of the supplied mesh shape {shape} does not match the device shape size {own}")
+    if len(entries) != len(shape):
+        raise DeviceRejects(
+            f"The number of dimensions in the mesh shape {shape} does not match the number of {what} config {config}"
+        )
+    return shape
+
+
+def _places(mesh: MeshShape, shape: MeshShape) -> list[int]:
+    """Which chips of a mesh a shape takes: a rectangle from the first chip on where it fits, else the first ones row by
+    row."""
+    if len(shape) != len(mesh) or any(n > m for n, m in zip(shape, mesh)):
+        return list(range(shape.mesh_size()))
+    return [r * mesh[1] + c for r in range(shape[0]) for c in range(shape[1])]
 
 
 class TensorToMesh:
@@ -57,6 +90,8 @@ class TensorToMesh:
         Raises    DeviceRejects where a dim does not exist, is used twice or does not divide
         """
         shape, placements = self.topology.distribution_shape(), self.topology.placements()
+        if shape.mesh_size() < getattr(self.device, "chips", 1):
+            raise NotEmulated(f"a mapper for {shape} leaves chips of {self.device} without a tensor: no model of that")
         shards = [(axis, p.dim) for axis, p in enumerate(placements) if isinstance(p, PlacementShard)]
         if not shards:
             return [tensor]
@@ -120,13 +155,11 @@ def ShardTensor2dMesh(mesh_device: MeshDevice, mesh_shape, dims) -> TensorToMesh
 
 
 def create_mesh_mapper(mesh_device: MeshDevice, config: MeshMapperConfig) -> TensorToMesh:
-    """One placement per axis of the mesh."""
-    shape = getattr(mesh_device, "shape", mesh_device)
-    if len(config.placements) != len(shape):
-        raise DeviceRejects(
-            f"The number of dimensions in the mesh shape {shape} does not match the number of placements in the "
-            f"config {config}"
-        )
+    """One placement per axis of the mesh, or of the shape that the config names in its place.
+
+    Source    ttnn 0.81.1, asked on n150 and n300
+    """
+    shape = _shape_of(mesh_device, config, config.placements, "placements in the")
     return TensorToMesh(mesh_device, shape, config.placements)
 
 
@@ -153,6 +186,8 @@ class MeshToTensor:
         """
         if len(pieces) > 1 and len(set(self.dims)) != len(self.dims):
             raise DeviceRejects("dims must be unique")
+        if self.shape.mesh_size() < len(pieces) == self.device.chips:
+            pieces = [pieces[place] for place in _places(self.device.shape, self.shape)]
         rank = pieces[0].dim()
         if any(not -rank <= d < rank for d in self.dims):
             raise DeviceRejects(
@@ -180,9 +215,8 @@ def ConcatMesh2dToTensor(mesh_device: MeshDevice, mesh_shape, dims) -> MeshToTen
 
 
 def create_mesh_composer(mesh_device: MeshDevice, config: MeshComposerConfig) -> MeshToTensor:
-    if len(config.dims) != len(mesh_device.shape):
-        raise DeviceRejects(
-            f"The number of dimensions in the mesh shape {mesh_device.shape} does not match the number of dimensions "
-            f"in the config {config}"
-        )
-    return MeshToTensor(mesh_device, mesh_device.shape, config.dims)
+    """One dim per axis of the mesh, or of the shape that the config names in its place; chips beyond it are left out.
+
+    Source    ttnn 0.81.1, asked on n150 and n300
+    """
+    return MeshToTensor(mesh_device, _shape_of(mesh_device, config, config.dims, "dimensions in the"), config.dims)

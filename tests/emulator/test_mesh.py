@@ -155,6 +155,29 @@ def test_a_mesh_takes_another_shape(t3000):
     ttnn.deallocate(x)
 
 
+def test_a_config_names_another_shape_for_the_mesh(t3000):
+    """ttnn 0.81.1: shapes of one axis, smaller ones for what all chips have alike, and its refusals."""
+    x = torch.arange(8 * 32 * 32).float().view(8, 1, 32, 32)
+    mapper = ttnn.create_mesh_mapper(t3000, ttnn.MeshMapperConfig([ttnn.PlacementShard(0)], ttnn.MeshShape([8])))
+    spread = ttnn.from_torch(x, ttnn.float32, layout=ttnn.TILE_LAYOUT, device=t3000, mesh_mapper=mapper)
+    assert (tuple(spread.shape), tuple(spread.tensor_topology().distribution_shape())) == ((1, 1, 32, 32), (8,))
+
+    def together(dims, *shape):
+        config = ttnn.MeshComposerConfig(dims, ttnn.MeshShape(shape))
+        return ttnn.to_torch(spread, mesh_composer=ttnn.create_mesh_composer(t3000, config))
+
+    assert together([0], 8).equal(x)
+    assert together([0, 1], 1, 1).equal(x[:1])
+    assert together([0, 1], 2, 2).equal(x[[0, 1, 4, 5]].view(2, 2, 32, 32))  # a rectangle
+    assert together([0, 1], 4, 1).equal(x[:4])  # row by row, where it does not fit
+    with pytest.raises(ttnn.DeviceRejects, match=r"supplied mesh shape MeshShape\(\[9\]\) does not match the device"):
+        together([0], 9)
+    with pytest.raises(
+        ttnn.DeviceRejects, match=r"dimensions in the config MeshComposerConfig\(dims: \[0\], mesh_shape"
+    ):
+        together([0], 2, 4)
+
+
 def test_where_the_fabric_and_programs_find_chips_and_cores(t3000):
     assert repr(t3000.get_fabric_node_id(ttnn.MeshCoordinate(1, 2))) == "FabricNodeId(M0, D6)"
     with pytest.raises(ttnn.DeviceRejects, match=r"not found in mesh MeshShape\(\[2, 4\]\)"):
