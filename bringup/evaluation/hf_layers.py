@@ -49,10 +49,18 @@ def inputs_beside(hf_layer):
     return [] if gate is None else [gate.out_features]
 
 
+HEAD_NORMS = {"q": ("q_norm", "q_layernorm", "query_layernorm"), "k": ("k_norm", "k_layernorm", "key_layernorm")}
+
+
+def head_norm(hf_attention, which):
+    """HF's norm of q or k; None."""
+    return next((norm for name in HEAD_NORMS[which] if (norm := getattr(hf_attention, name, None)) is not None), None)
+
+
 def norm_after_rotation(hf_attention):
     """The norm of k that HF has behind its rotation (Hunyuan's), by the order of its forward's words; None."""
     words = inspect.getsource(type(hf_attention).forward)
-    for name in ("k_norm", "k_layernorm", "key_layernorm"):
+    for name in HEAD_NORMS["k"]:
         if 0 <= words.find("apply_rotary_pos_emb(") < words.find(f"self.{name}("):
             return getattr(hf_attention, name, None)
     return None

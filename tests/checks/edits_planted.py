@@ -399,10 +399,12 @@ CACHES = [
         "tiny-llama",
         (
             (
-                "attention.Attention.__init__",
-                "self.cache = cache.layer(self.heads, self.width, mesh, precision)",
-                "self.cache = cache.one = getattr(cache, 'one', None) or "
-                "cache.layer(self.heads, self.width, mesh, precision)",
+                "attention.Attention._cache",
+                "    return cache.layer(",
+                "    cache.one = getattr(cache, 'one', None) or cache.layer(\n"
+                "        self.heads, self.width, self.mesh, precision, layer_type\n"
+                "    )\n"
+                "    return cache.one if cache.one else cache.layer(",
             ),
         ),
         ATTENDED,

@@ -13,23 +13,19 @@ from bringup import backends
 backends.activate("emulator")
 
 from bringup.evaluation.layers.suspects import mechanisms  # noqa: E402  (needs ttnn)
-from tests.checks import edits  # noqa: E402
-from tests.checks.edits_planted import EDITS, HARMLESS  # noqa: E402
+from tests.checks import edits, edits_again, edits_planted  # noqa: E402
 from tests.new.families import FAMILIES, MIXED  # noqa: E402
 
 QUICK = {
     "attends_before_the_cache_is_written",
     "q_bias_in_metas_order",
-    "page_table_sent_once",
-    "second_chunk_attends_from_0",
     "approximate_exp",
-    "steps_without_sinks",
     "latent_norm_left_out",
     "state_stays",
     "b_and_c_exchanged",
+    "halves_where_neighbours_turn",
     "paged_in_chunks",
     "declared_in_hifi2",
-    "positions_from_1_throughout",
 }
 QUICK_FAMILIES = {"dots1"}
 
@@ -49,7 +45,7 @@ def files(tmp_path_factory):
     return edits.Files(tmp_path_factory.mktemp("edits"))
 
 
-@pytest.mark.parametrize("edit", quick_first(EDITS))
+@pytest.mark.parametrize("edit", quick_first([*edits_planted.EDITS, *edits_again.EDITS]))
 def test_found_where_it_is_and_named(edit, files):
     found = edits.first(edit, files)
     assert found is not None, f"{edit.cause}: not found"
@@ -58,7 +54,7 @@ def test_found_where_it_is_and_named(edit, files):
     assert re.search(edit.named, found.why), f"{edit.cause}, is called {found.why}"
 
 
-@pytest.mark.parametrize("edit", quick_first(HARMLESS))
+@pytest.mark.parametrize("edit", quick_first(edits_planted.HARMLESS))
 def test_no_alarm_at_a_harmless_change(edit, files):
     found = edits.first(edit, files)
     assert found is None, f"{found}: {found.why}"

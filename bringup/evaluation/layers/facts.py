@@ -19,6 +19,7 @@ NORMS = ("ttnn.rms_norm", "ttnn.layer_norm")
 PRODUCTS = ("ttnn.linear", "ttnn.matmul", "ttnn.sparse_matmul", "ttnn.experimental.minimal_matmul")
 RESIDUALS = ("self_attn.residual", "mlp.residual")
 FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
+WAYS = {"prefill": "a prompt", "decode": "steps"}
 SLACK = 0.02  # of an epsilon or a scale: they are passed as float32
 
 
@@ -52,6 +53,8 @@ class Fact(NamedTuple):
     def at(self, divergence):
         """Does it speak of the module at whose point the divergence is?"""
         layer, point = split(self.module)
+        if self.rule is ONE_WAY and self.phase != divergence.phase:
+            return False
         return layer == divergence.layer and divergence.point.split(".")[0] == point.split(".")[0]
 
     def divergence(self):
@@ -116,7 +119,7 @@ def _call(record):
 
 def differing(hf_model, device, model, precision):
     """A list of `Fact`, in the order of the modules."""
-    found = []
+    found = list(_one_way(device))
     modules = dict(hf_model.named_modules())
     judged = [key for key in device.calls if _is_judged(key[0], modules)]
     for name, phase in sorted(judged, key=lambda key: (key[1] != "prefill", _order(key[0]))):
@@ -129,6 +132,17 @@ def differing(hf_model, device, model, precision):
                 if said and not any(f.module == name and f.words == said for f in found):
                     found.append(Fact(name, phase, said, rule))
     return found
+
+
+def _one_way(device):
+    """Norms and rotations of the device that run in a prompt alone, or in steps alone."""
+    names = {name for name, _ in device.ran if re.search(r"\.\d+\..*(_rope|norm)$", name)}
+    for name in sorted(names, key=_order):
+        missing = [phase for phase in WAYS if (name, phase) not in device.ran]
+        if len(missing) == 1 and split(name)[0] is not None:
+            other = next(phase for phase in WAYS if phase not in missing)
+            words = f"{split(name)[1]} does not run in {WAYS[missing[0]]}, it does in {WAYS[other]}"
+            yield Fact(name, missing[0], words, ONE_WAY)
 
 
 def _is_judged(name, modules):
@@ -274,4 +288,5 @@ RULES = (
     Rule(ATTENTION, _sink, wrong=True),
     Rule((), _made, wrong=True),
 )
+ONE_WAY = Rule((), lambda *_: None, wrong=False)
 FORMATS = Rule((), lambda *_: None, wrong=True)  # weights that are held in another format than declared

@@ -139,7 +139,7 @@ def shared(hf_moe):
     return named(hf_moe, SHARED)
 
 
-def scores(hf_moe, rows, routing, logits_as=lambda logits: logits):
+def scores(hf_moe, rows, routing, logits_as=lambda logits: logits, best_of=2):
     """(scores, what experts are chosen by) [rows, experts] of the block's router, in torch."""
     import torch
 
@@ -153,17 +153,18 @@ def scores(hf_moe, rows, routing, logits_as=lambda logits: logits):
     by = score if added is None else score + added.flatten()
     if r.groups > 1:
         each = by.unflatten(-1, (r.groups, -1))
-        best = each.topk(2, -1)[0].sum(-1)
+        best = each.topk(best_of, -1)[0].sum(-1)
         closed = best < best.topk(r.top_groups, -1)[0][..., -1:]
         by = each.masked_fill(closed[..., None], float("-inf")).flatten(-2)
     return score, by
 
 
-def weights(hf_moe, rows, routing, at=None):
-    """[rows, experts] of the block's router, in torch: 0 for those not chosen. `at`: those that are."""
+def weights(hf_moe, rows, routing, at=None, **changed):
+    """[rows, experts] of the block's router, in torch: 0 for those not chosen. `at`: those that are. `changed`: what
+    `scores` takes."""
     import torch
 
-    score, by = scores(hf_moe, rows, routing)
+    score, by = scores(hf_moe, rows, routing, **changed)
     at = by.topk(routing.top_k, -1)[1] if at is None else at
     weight = torch.zeros_like(score).scatter(-1, at, score.gather(-1, at))
     weight = weight / weight.sum(-1, keepdim=True) if routing.normalised else weight

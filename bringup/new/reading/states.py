@@ -66,30 +66,41 @@ def state_after(hf, x, **given):
 
 def delta_net(hf, x, conv=convolved, state=None, **changed):
     """What `GatedDeltaNet` computes of x [S, hidden], in torch, token by token. `changed` are functions in the place of
-    its own: beta(b), decay(g), length(q or k), act(what the convolution gives), gate(z)."""
+    its own: beta(b), decay(g), length(q or k), query(q), act(what the convolution gives), gate(z)."""
     return _run(hf, x, conv, state, **changed)[0]
+
+
+def own(hf):
+    """What `delta_net` may have others of."""
+    import torch
+    from torch.nn import functional as F
+
+    from bringup.blocks.linear_attention import EPSILON
+
+    return {
+        "beta": torch.sigmoid,
+        "decay": lambda g: g,
+        "length": lambda t: t * (t.square().sum(-1, keepdim=True) + EPSILON).rsqrt(),
+        "query": lambda q: q,
+        "gate": F.silu,
+        "act": F.silu,
+    }
 
 
 def _run(hf, x, conv=convolved, state=None, **changed):
     import torch
     from torch.nn import functional as F
 
-    from bringup.blocks.linear_attention import EPSILON, projections
+    from bringup.blocks.linear_attention import projections
 
-    own = {
-        "beta": torch.sigmoid,
-        "decay": lambda g: g,
-        "length": lambda t: t * (t.square().sum(-1, keepdim=True) + EPSILON).rsqrt(),
-        "gate": F.silu,
-        "act": F.silu,
-    } | changed
+    of = own(hf) | changed
     with torch.no_grad():
         qkv, z, b, a = (F.linear(x, w.float()) for w in projections(hf))
-        q, k, v = own["act"](conv(hf.conv1d, qkv)).split((hf.key_dim, hf.key_dim, hf.value_dim), -1)
-        q, k = (own["length"](t.unflatten(-1, (hf.num_k_heads, -1))) for t in (q, k))
+        q, k, v = of["act"](conv(hf.conv1d, qkv)).split((hf.key_dim, hf.key_dim, hf.value_dim), -1)
+        q, k = (of["length"](t.unflatten(-1, (hf.num_k_heads, -1))) for t in (q, k))
         q, k = (t.repeat_interleave(hf.num_v_heads // hf.num_k_heads, 1) for t in (q, k))
-        v, q = v.unflatten(-1, (hf.num_v_heads, -1)), q * hf.head_k_dim**-0.5
-        beta, g = own["beta"](b), own["decay"](-hf.A_log.float().exp() * F.softplus(a + hf.dt_bias.float()))
+        v, q = v.unflatten(-1, (hf.num_v_heads, -1)), of["query"](q * hf.head_k_dim**-0.5)
+        beta, g = of["beta"](b), of["decay"](-hf.A_log.float().exp() * F.softplus(a + hf.dt_bias.float()))
         state = torch.zeros(hf.num_v_heads, hf.head_k_dim, hf.head_v_dim) if state is None else state
         outs = []
         for t in range(len(x)):
@@ -99,4 +110,4 @@ def _run(hf, x, conv=convolved, state=None, **changed):
             outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
         out = torch.stack(outs)
         normed = out * (out.square().mean(-1, keepdim=True) + hf.layer_norm_epsilon).rsqrt() * hf.norm.weight.float()
-        return F.linear(normed.flatten(1) * own["gate"](z), hf.out_proj.weight.float()), state
+        return F.linear(normed.flatten(1) * of["gate"](z), hf.out_proj.weight.float()), state

@@ -70,6 +70,13 @@ class Case:
             return torch.where(known[:, None], self.device.points[name], self.own.points[name])
         return self.own.points[name]
 
+    def is_seen(self, point):
+        """Did HF take the device's value at a point of this layer?"""
+        name = self.prefix + point
+        return (
+            name in self.own.points and getattr(self.device.points.get(name), "shape", 0) == self.own.points[name].shape
+        )
+
     def before(self):
         """The residual stream that enters this layer, or the last norm."""
         layer = self.layer if self.layer is not None else len(self.hf.model.layers)

@@ -101,6 +101,12 @@ def _like(case, vector, kind):
         for words, value in (("", p), ("-", -p), ("1 / ", 1 / p), ("1 + ", 1 + p)):
             if float((value - vector).norm()) < 0.05 * float(vector.norm()):
                 return f"{words}{short}"
+        times = float(vector @ p) / max(float(p @ p), 1e-30)
+        if kind == "bias" and float((times * p - vector).norm()) < 0.05 * float(vector.norm()):
+            chips = (
+                f", once for each of {case.chips} chips" if case.chips > 1 and abs(times - case.chips) < 0.05 else ""
+            )
+            return f"{times:.3g} times {short}{chips}"
     return "no vector that HF has"
 
 
@@ -205,15 +211,16 @@ def what_was_left(case, which):
     earlier = case.device.earlier
     if not earlier:
         return
-    before = record_reference(case.hf, earlier, len(earlier)).points[case.name]
+    padded = [*earlier, *[0] * (-len(earlier) % 32)]  # a prompt's padding is written too
+    before = record_reference(case.hf, padded, len(padded)).points[case.name]
     pool = torch.cat([case.own.points[case.name], before])
     index, _ = reading.nearest_rows(case.got, pool)
-    old = index >= len(case.device.ids)
+    empty = case.got.norm(dim=1) < 1e-6 * case.want.norm(dim=1)
+    old = (index >= len(case.device.ids)) & ~empty
     if bool(old.any()):
-        value = torch.where(old[:, None], pool[index], case.want)
+        value = torch.where(old[:, None], pool[index], case.want).masked_fill(empty[:, None], 0.0)
         where = "" if bool(old.all()) else f" at {reading.ranges(case.rows[old].tolist(), 'position')}"
         yield f"what an earlier prompt left in the cache{where}: {which} of this one were not written there", value
-    empty = case.got.norm(dim=1) < 1e-6 * case.want.norm(dim=1)
     if bool(empty.any()):
         value = torch.where(empty[:, None], case.got, case.want)
         where = reading.ranges(case.rows[empty].tolist(), "position")

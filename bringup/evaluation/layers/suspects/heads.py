@@ -7,6 +7,7 @@ from bringup.evaluation.layers.device_activations import text_of
 from bringup.evaluation.layers.suspects import reading, weights
 from bringup.evaluation.layers.suspects.ends import what_was_left
 
+FEWEST = 4  # rows that say by how much all are moved
 MATCH = 0.25  # relative: a head, or a column, that is nearer than this is that one
 
 
@@ -25,6 +26,7 @@ def cache(case):
         moved[edge] = case.device.points[case.name][edge]
         late = "late" if by > 0 else "early"
         yield f"the cache with every {which} written {'one position' if abs(by) == 1 else '2 positions'} {late}", moved
+    yield from _late(case, which)
     yield from _tables(case)
     yield from what_was_left(case, "keys" if which == "k" else "values")
     yield from _of_another_layer(case, "keys" if which == "k" else "values")
@@ -42,6 +44,23 @@ def cache(case):
         yield "k after RoPE: keys and values are swapped", case.value("self_attn.k_rope")
         if case.has("self_attn.v_proj"):
             yield from _value_weights(case)
+
+
+def _late(case, which):
+    """Written some positions late, or early: how many is read off."""
+    pool, rows = case.own.points[case.name], case.rows
+    index, apart = reading.nearest_rows(case.got, pool)
+    there = apart < MATCH
+    by = rows[there] - index[there]
+    if int(there.sum()) < FEWEST or bool((by != by[0]).any()) or abs(int(by[0])) <= 2:
+        return
+    inside = (rows - by[0] >= 0) & (rows - by[0] < len(pool))
+    if int((inside & ~there).sum()) > 1:
+        return
+    value = case.got.clone()  # what it has where nothing was written is not known
+    value[there] = pool[index[there]]
+    words = f"the cache with every {which} written {abs(int(by[0]))} positions {'late' if by[0] > 0 else 'early'}"
+    yield words, value
 
 
 def _tables(case):

@@ -19,17 +19,66 @@ def linear_attention(case):
     yield from _earlier(case, hf, run)
     yield from _padded(case, hf, x)
     yield from _still(case, hf, x)
-    for by in (1, -1):
-        words = f"its convolution {abs(by)} position {'late' if by > 0 else 'early'}"
-        yield f"linear attention with {words}", run(conv=lambda c, y, by=by: _moved(states.convolved(c, y), by))
-    yield "linear attention without its convolution", run(conv=lambda c, y: y)
-    yield "linear attention with the taps of its convolution in reverse", run(conv=_reversed)
-    yield "linear attention without the activation of its convolution", run(act=lambda y: y)
-    yield "linear attention whose state does not decay", run(decay=torch.zeros_like)
-    yield "linear attention that learns whole values: beta is left out", run(beta=torch.ones_like)
-    yield "linear attention with q and k not of length 1", run(length=lambda t: t)
-    yield "linear attention without its output gate", run(gate=torch.ones_like)
-    yield "linear attention with a sigmoid as its output gate", run(gate=torch.sigmoid)
+    for words, changed in _changes(hf).items():
+        yield f"linear attention {words}", run(**_from(case.device.decode_from if case.decode else 0, hf, changed))
+    if not case.decode:
+        for by in (1, -1):
+            words = f"its convolution {abs(by)} position {'late' if by > 0 else 'early'}"
+            yield f"linear attention with {words}", run(conv=lambda c, y, by=by: _moved(states.convolved(c, y), by))
+
+
+def _changes(hf):
+    """{words: what of `states.delta_net` is another}"""
+    found = {
+        "without its convolution": {"conv": lambda c, y: y},
+        "with the taps of its convolution in reverse": {"conv": _reversed},
+        "without the activation of its convolution": {"act": lambda y: y},
+        "whose state does not decay": {"decay": torch.zeros_like},
+        "that learns whole values: beta is left out": {"beta": torch.ones_like},
+        "with q and k not of length 1": {"length": lambda t: t},
+        "without its output gate": {"gate": torch.ones_like},
+        "with a sigmoid as its output gate": {"gate": torch.sigmoid},
+    }
+    for j in range(taps := hf.conv1d.weight.shape[-1]):
+        age = taps - 1 - j
+        words = f"whose convolution leaves out tap {j} of {taps}, the input {age} position{'s' * (age != 1)} before"
+        found[words] = {"conv": lambda c, y, j=j: _convolved(c, y, j)}
+    for c, said in ((2.0, "twice"), (0.5, "half")):
+        found[f"with {said} HF's beta"] = {"beta": lambda b, c=c: c * b.sigmoid()}
+        found[f"with {said} HF's decay (its logarithm)"] = {"decay": lambda g, c=c: c * g}
+    scale = hf.head_k_dim**-0.5
+    found["with q not scaled by 1 / sqrt(its dims)"] = {"query": lambda q: q / scale}
+    found["with q scaled by 1 / sqrt(its dims) twice"] = {"query": lambda q: q * scale}
+    return found
+
+
+def _from(start, hf, changed):
+    """The same from position `start` on alone, as of steps."""
+    from bringup.new.reading import states
+
+    if not start:
+        return changed
+    own = states.own(hf) | {"conv": states.convolved}
+
+    def late(name, other):
+        def mixed(*args):
+            return torch.cat((own[name](*args)[:start], other(*args)[start:]))
+
+        return mixed
+
+    return {name: late(name, other) for name, other in changed.items()}
+
+
+def _convolved(conv, y, without):
+    """HF's convolution with one of its taps left out."""
+    from bringup.new.reading import states
+
+    kept = conv.weight.detach().clone()
+    try:
+        conv.weight.data[..., without] = 0
+        return states.convolved(conv, y)
+    finally:
+        conv.weight.data.copy_(kept)
 
 
 def _earlier(case, hf, run):

@@ -50,6 +50,7 @@ MECHANISMS = (
     Mechanism(("input_layernorm", "post_attention_layernorm", "norm"), norms.norm),
     Mechanism((Q, K), rotation.rotation),
     Mechanism((K_CACHE, V_CACHE), heads.cache),
+    Mechanism((K_CACHE,), rotation.rotation),
     Mechanism((Q, K, K_CACHE, V_CACHE), heads.order),
     Mechanism(("self_attn",), attention.attention),
     Mechanism(("per_layer_projection",), per_layer.projection),
@@ -83,7 +84,7 @@ def explain(hf_model, device, own, divergence, model=None):
 
 def _cause(case):
     own = [m.values for m in MECHANISMS if case.point in m.points]
-    return _best(case, own) or _best(case, STEPS) or _best(case, AT_ANY_POINT)
+    return _best(case, (parts.empty,)) or _best(case, own) or _best(case, STEPS) or _best(case, AT_ANY_POINT)
 
 
 def _best(case, mechanisms):

@@ -26,6 +26,7 @@ def mixture(case):
     run = lambda **changed: mixtures.mixture(hf, x, routing, experts, **changed)  # noqa: E731
     weight = mixtures.weights(hf, x, routing)
     yield from _narrow(hf, routing, x, run)
+    yield from _of_other_scores(case, routing, x, run)
     for words, other in _routings(routing):
         yield f"the mixture {words}", mixtures.mixture(hf, x, other, experts)
     yield from _router(hf, routing, x, run)
@@ -66,6 +67,29 @@ def _narrow(hf, routing, x, run):
         "the mixture with the router's scores in bfloat16, where near ones are equal",
         run(weight=weight * routing.scale),
     )
+
+
+def _of_other_scores(case, routing, x, run):
+    """Weights that are a softmax of more than the scores, groups by another rule, and a router that takes another value
+    than the experts."""
+    from bringup.new.reading import mixtures
+
+    hf, own = case.module, mixtures.weights(case.module, x, routing)
+    score, _ = mixtures.scores(hf, x, routing)
+    again = score.masked_fill(own == 0, float("-inf")).softmax(-1) * routing.scale
+    said = "a softmax again of scores that are a softmax" if routing.scores == "softmax" else "a softmax of the scores"
+    yield f"the mixture with its weights {said}", run(weight=again)
+    if routing.scale != 1:
+        yield f"the mixture with the router's scale {routing.scale:g} twice", run(weight=own * routing.scale)
+    if routing.groups > 1:
+        other = mixtures.weights(hf, x, routing, best_of=1)
+        yield "the mixture with its groups chosen by their best score, where HF adds the best two", run(weight=other)
+    streams = {"the layer's input": case.before(), f"the output of {case.mixer}": case.value(case.mixer)}
+    if not case.name.endswith("residual") and f"{case.prefix}self_attn.residual" in case.own.points:
+        streams["the stream, not normalised"] = case.value("self_attn.residual")
+    for name, value in streams.items():
+        if value.shape == x.shape:
+            yield f"the mixture with a router that takes {name}", run(weight=mixtures.weights(hf, value, routing))
 
 
 def _router(hf, routing, x, run):

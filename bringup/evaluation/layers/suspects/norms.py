@@ -2,8 +2,10 @@
 
 import torch
 
+from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.activations import split
-from bringup.evaluation.layers.suspects.case import distance
+from bringup.evaluation.layers.declared import BLOCK_FORMATS
+from bringup.evaluation.layers.suspects.case import COARSE, distance
 from bringup.evaluation.layers.suspects.weights import orders
 from bringup.new.reading import norms
 
@@ -15,7 +17,7 @@ EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 def norm(case):
     module = case.module
     eps = getattr(module, "variance_epsilon", None)
-    if eps is None:  # not RMSNorm as Llama has it
+    if eps is None or (norms.kind(module, case.config) or ("RMSNorm",))[0] != "RMSNorm":  # as Llama has it
         return
     weight = module.weight.detach().float()
     x = case.value("self_attn.residual") if case.point == "post_attention_layernorm" else case.before()
@@ -43,7 +45,7 @@ def norm(case):
     yield "x / mean(|x|) times the weight", x / x.abs().mean(-1, keepdim=True) * weight
     yield "the norm with epsilon outside the square root", x / (x.square().mean(-1, keepdim=True).sqrt() + eps) * weight
     yield from _other_weights(case, rms(x))
-    yield from _other_inputs(case, lambda x: rms(x) * weight)
+    yield from other_inputs(case, lambda x: rms(x) * weight)
     for shares in {case.chips, 2, 4, 8} - {1}:
         if x.shape[-1] % shares == 0:
             parts = x.unflatten(-1, (shares, -1))
@@ -70,6 +72,9 @@ def _other_weights(case, normed):
     for by in (1, -1):
         yield f"the norm with its weight shifted by {by:+d}", normed * case.module.weight.detach().float().roll(by)
     own = case.module.weight.detach().float()
+    for dtype in BLOCK_FORMATS:
+        for grid in case.grids(dtype):
+            yield f"the norm with its weight rounded to {dtype}", normed * grid(own[None])[0], COARSE
     for words, value in orders(own[:, None], case.chips):
         if "rows" in words:
             yield f"the norm with its weight {words.replace('rows', 'values')}", normed * value[:, 0]
@@ -91,7 +96,7 @@ def _whole_layer(case, name):
     return layer if distance(theirs[case.rows], got[case.rows]) < SAME else None
 
 
-def _other_inputs(case, norm):
+def other_inputs(case, norm):
     before = case.before()
     if case.point == "post_attention_layernorm":
         yield "the norm of self_attn's output alone, without the residual", norm(case.value("self_attn"))
@@ -129,7 +134,7 @@ def normed(case, norm, flat):
 
 def norm_of_all(case, which, flat):
     """(words, value [heads, n, head_dim]) for q or k [n, heads * head_dim] before HF's norm over all heads together."""
-    norm = getattr(case.attention, f"{which}_norm")
+    norm = hf_layers.head_norm(case.attention, which)
     weight, eps, name = norm.weight.detach().float(), getattr(norm, "variance_epsilon", 1e-6), f"{which}_norm"
     rms = flat * (flat.square().mean(-1, keepdim=True) + eps).rsqrt()
     own = case.by_head(flat)
@@ -141,11 +146,12 @@ def norm_of_all(case, which, flat):
         "'s weight + 1": weight + 1,
         "'s weight applied twice": weight.square(),
     }
-    other = getattr(case.attention, f"{'k' if which == 'q' else 'q'}_norm").weight.detach().float()
+    other = hf_layers.head_norm(case.attention, "k" if which == "q" else "q").weight.detach().float()
     others |= {"'s weight being that of the other of q_norm and k_norm": other} if other.shape == weight.shape else {}
     for layer, theirs in enumerate(case.hf.model.layers):
-        if layer != case.layer and hasattr(getattr(theirs, "self_attn", None), name):
-            others[f"'s weight being that of layer {layer}"] = getattr(theirs.self_attn, name).weight.detach().float()
+        theirs = hf_layers.head_norm(getattr(theirs, "self_attn", None), which)
+        if layer != case.layer and theirs is not None:
+            others[f"'s weight being that of layer {layer}"] = theirs.weight.detach().float()
     others |= {f"'s weight {words}": value[:, 0] for words, value in orders(weight[:, None], case.chips)}
     for shares in dict.fromkeys((case.chips, 2, 4, 8)):
         if shares > 1 and len(weight) % shares == 0:
@@ -173,10 +179,10 @@ def _later(case, which):
 
 def head_norm(case, which, q):
     """(words, value [heads, n, head_dim]) for q or k before its norm over each head, where HF has one."""
-    module = getattr(case.attention, f"{which}_norm", None)
+    module = hf_layers.head_norm(case.attention, which)
     if module is None:
         return
-    other = getattr(case.attention, f"{'k' if which == 'q' else 'q'}_norm")
+    other = hf_layers.head_norm(case.attention, "k" if which == "q" else "q")
     kind, eps = norms.kind(module, case.config) or ("RMSNorm", getattr(module, "variance_epsilon", 1e-6))
     if kind not in ("RMSNorm", "UnitOffsetRMSNorm"):
         return

@@ -16,6 +16,20 @@ def mixtures(case, value):
     yield from _mixed(case, value, 0, len(case.got), "position")
 
 
+def empty(case):
+    """HF's value with nothing at some positions."""
+    none = case.got.norm(dim=1) < 1e-6 * case.want.norm(dim=1)
+    if (
+        not bool(none.any()) or bool(none.all()) or case.point.endswith("_cache")
+    ):  # there it is told what was not written
+        return
+    at = case.rows[none]
+    where = (
+        f"from position {int(at[0])} on" if _to_the_end(case, at) else f"at {reading.ranges(at.tolist(), 'position')}"
+    )
+    yield f"nothing (zeros) {where}, and HF's value elsewhere", case.want.masked_fill(none[:, None], 0.0)
+
+
 def _mixed(case, value, dim, n, one):
     got, want, other = (t.unflatten(dim, (n, -1)).movedim(dim, 0).flatten(1) for t in (case.got, case.want, value))
     nearer = (got - other).square().sum(1) < (got - want).square().sum(1)

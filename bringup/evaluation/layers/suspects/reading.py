@@ -1,5 +1,6 @@
 """What is read off a value: a factor, a constant, the order of its rows, the position that each row is of."""
 
+import inspect
 import math
 
 import torch
@@ -43,8 +44,8 @@ def sizes(case):
             yield f"1 / sqrt({name})", 1 / math.sqrt(n)
             yield name, float(n)
             yield f"1 / {name}", 1.0 / n
-    for name, n in c.to_dict().items():
-        if isinstance(n, float | int) and not isinstance(n, bool) and n not in (0, 1) and is_factor(name):
+    for name, n in fields(c).items():
+        if n not in (0, 1) and is_factor(name):
             yield name, float(n)
             yield f"1 / {name}", 1 / n
             yield f"{name} squared: multiplied by where HF divides", float(n) ** 2
@@ -53,6 +54,13 @@ def sizes(case):
         yield "the attention factor of the rotation", scaling
         yield "the attention factor of the rotation, squared", scaling**2
         yield "1 / the attention factor of the rotation", 1 / scaling
+
+
+def fields(config):
+    """The configuration's fields and the numbers that it makes of them, by name."""
+    made = (n for n, of in inspect.getmembers(type(config), lambda of: isinstance(of, property)))
+    found = config.to_dict() | {n: getattr(config, n, None) for n in made}
+    return {n: v for n, v in found.items() if isinstance(v, float | int) and not isinstance(v, bool)}
 
 
 def is_factor(field):

@@ -22,6 +22,12 @@ def residual(case):
             yield f"the sum, normalised: {name} comes after the residual", value
             if case.left(case.at_rows(value)) is not None:
                 return  # else it would be that norm's output alone too
+    for name, norm in case.modules.items():
+        weight, short = getattr(norm, "weight", None), name.removeprefix(case.prefix)
+        is_norm = "norm" in short and "." not in short and weight is not None and weight.shape == x.shape[-1:]
+        if is_norm and name.startswith(case.prefix) and short != after:
+            hf = f"where HF has {after}" if after else "which HF does not norm"
+            yield f"the residual plus {short} of the output of {module}, {hf}", x + norm(case.value(module))
     terms = {"the residual": x, f"the output of {branch}": y}
     yield from _sum(case, branch, terms)
     norm = variants.before(case, module)

@@ -8,10 +8,11 @@ import torch
 from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.declared import BLOCK_FORMATS
 from bringup.evaluation.layers.suspects import reading, weights
-from bringup.evaluation.layers.suspects.case import on_grid
+from bringup.evaluation.layers.suspects.case import distance, on_grid
 from bringup.evaluation.layers.suspects.norms import head_norm, is_of_all, norm_of_all, normed
 
 THETAS = (500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1.5e5, 2.5e5, 5e5, 1e6, 2e6, 5e6, 8e6, 1e7, 1e8)
+SAME = 1e-3  # relative: HF's value, and its formula
 FINE = 1 << 15  # frequencies between -pi and pi that are looked at
 
 
@@ -34,6 +35,28 @@ class Rotation:
             self.cos, self.sin = (torch.cat((t, t), -1) for t in (self.cos, self.sin))
         self.width = self.cos.shape[-1]  # of a head, that is rotated: less than head_dim where that is partial
         self.positions = torch.arange(self.n).float()
+        self.neighbours = self._of_neighbours()
+        if self.neighbours:
+            self.x = self.laid(self.x)
+
+    def _of_neighbours(self):
+        """Does HF turn neighbours? From here on they are half a head apart, as HF's other rotations have them."""
+        want = self.case.by_head(self.case.own.points[self.case.name], self.head_dim)
+        tables = self.cos, self.sin
+        if torch.equal(self.cos[:, ::2], self.cos[:, 1::2]):  # a column for each of the two
+            self.cos, self.sin = (torch.cat((t[:, ::2],) * 2, -1) for t in tables)
+        if distance(interleave(self.turned(halves(self.x, self.width)), self.width), want) < SAME:
+            return True
+        self.cos, self.sin = tables
+        return False
+
+    def laid(self, x):
+        """x in HF's order of dims, as the mechanisms take it; `flat` is the way back."""
+        return halves(x, self.width) if self.neighbours else x
+
+    def flat(self, x):
+        """[heads, n, head_dim] -> [n, width]"""
+        return (interleave(x, self.width) if self.neighbours else x).transpose(0, 1).flatten(1)
 
     def turned(self, x=None, cos=None, sin=None):
         """HF's layout: dims i and i + width / 2 are a pair; what is beyond the width stays."""
@@ -64,7 +87,7 @@ class Rotation:
     def pairs(self):
         """z [rows, pairs] complex, summed over heads: how far the device turned each pair; and the sizes they have."""
         rows, half = self.case.rows, self.width // 2
-        got = self.case.by_head(self.case.got, self.head_dim)[..., : self.width]
+        got = self.laid(self.case.by_head(self.case.got, self.head_dim))[..., : self.width]
         x = self.x[:, rows, : self.width]
         there, here = torch.complex(got[..., :half], got[..., half:]), torch.complex(x[..., :half], x[..., half:])
         return (there * here.conj()).sum(0), here.abs().square().sum(0)
@@ -73,16 +96,20 @@ class Rotation:
 def rotation(case):
     which = "q" if case.point == "self_attn.q_rope" else "k"
     r = Rotation(case, which)
-    flat = lambda t: t.transpose(0, 1).flatten(1)  # noqa: E731  [heads, n, head_dim] -> [n, width]
     for mechanism in (_layouts, _angles, _positions, _frequencies, _tables, _partial, _other_dims):
         for words, value in mechanism(r):
-            yield f"{which} {words}", flat(value)
+            yield f"{which} {words}", r.flat(value)
     for words, value in _weights(r):
-        yield words, flat(value)
+        yield words, r.flat(value)
 
 
 def _layouts(r):
     yield "without rotation", r.x
+    if r.neighbours:
+        turned = r.turned(interleave(r.x, r.width))
+        yield "rotated in two halves of a head, where HF turns neighbours", r.laid(turned)
+        yield "as HF has it, with the neighbours of a head put half a head apart", r.laid(r.turned())
+        return
     yield "rotated in adjacent pairs (Meta's layout), where HF pairs the two halves of a head", r.in_pairs()
     yield "as HF has it, with a head's dims in Meta's order", interleave(r.turned(), r.width)
     yield (
@@ -214,7 +241,8 @@ def _with(r, parameters, words):
     cos, sin = (table[0].float() for table in tables)
     if cos.shape[-1] == len(r.frequencies):
         cos, sin = (torch.cat((t, t), -1) for t in (cos, sin))
-    yield f"rotated with {words}", r.turned(None, cos, sin)
+    if cos.shape[-1] <= r.head_dim:
+        yield f"rotated with {words}", r.turned(None, cos, sin)
 
 
 def _nice(x):
@@ -294,19 +322,34 @@ def _weights(r):
     if not case.has(f"self_attn.{name}") or case.is_latent:
         return
     h = case.into_attention()
-    norm = getattr(case.attention, f"{which}_norm", None)
+    norm, later = hf_layers.head_norm(case.attention, which), None
+    if hf_layers.norm_after_rotation(case.attention) is not None:
+        norm, later = None, norm
 
     def heads(flat):
-        return r.turned(normed(case, norm, flat))
+        return r.turned(r.laid(normed(case, norm, flat)))
 
     own = weights.linear(case, f"self_attn.{name}")
+    if len(own.weight) == 2 * len(r.x) * r.head_dim:  # q_proj with the output gate's rows
+        both = weights.apply(h, own.weight.detach(), own.bias)
+        behind = "HF has each head's gate behind its q"
+        yield f"q_proj's rows as all of q, then all of the gate: {behind}", heads(both.chunk(2, 1)[0])
+        yield f"q_proj's rows as all of the gate, then all of q: {behind}", heads(both.chunk(2, 1)[1])
+        gates = both.unflatten(1, (-1, 2, r.head_dim))[:, :, 1].flatten(1)
+        yield "the gate's rows of q_proj in the place of q's", heads(gates)
+        return
     if norm is not None:
         flat = weights.apply(h, own.weight.detach(), own.bias)
         plain = case.by_head(flat, r.head_dim)
         for words, x in norm_of_all(case, which, flat) if is_of_all(case, norm) else head_norm(case, which, plain):
-            yield words, r.turned(x)
-        if not is_of_all(case, norm):
+            yield words, r.turned(r.laid(x))
+        if not is_of_all(case, norm) and not r.neighbours:
             yield f"{which} with {which}_norm after the rotation, not before", norm(r.turned(plain))
+    if later is not None:
+        plain = case.by_head(weights.apply(h, own.weight.detach(), own.bias), r.head_dim)
+        words = f"{which} normed before its rotation, where HF norms it after"
+        yield words, r.turned(r.laid(later(plain)))
+        yield f"{which} normed already at the rotation, where HF norms it after", later(r.turned(r.laid(plain)))
     for words, weight, bias in weights.instead(case, f"self_attn.{name}"):
         if weight.shape == own.weight.shape:
             yield words, heads(weights.apply(h, weight, bias))

@@ -6,6 +6,7 @@ import torch
 from bringup.evaluation import hf_layers
 from bringup.evaluation.layers.activations import BEFORE_FFN, BEFORE_MIXER, MIXERS
 from bringup.evaluation.layers.suspects import reading
+from bringup.evaluation.layers.suspects.norms import other_inputs as norm_inputs
 from bringup.new.reading import norms
 
 AFTER_MIXER = ("post_self_attn_layernorm", "post_operator_norm", "post_norm1")
@@ -26,6 +27,8 @@ def norm(case):
         return
     kind, eps = found
     x = _input(case)
+    if kind != "RMSNorm":  # else `norms` has it
+        yield from norm_inputs(case, case.module)
     given = [getattr(case.module, name, None) for name in ("weight", "bias")]
     none = torch.ones(x.shape[-1]), torch.zeros(x.shape[-1])
     weight, bias = (n if p is None else p.detach().float() for p, n in zip(given, none, strict=True))
@@ -130,10 +133,8 @@ def head(case):
 
 def field(case, number):
     """The field of the configuration that a factor is of; the number where there is none."""
-    for name, value in case.config.to_dict().items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value:
-            continue
-        for of in (value, 1 / value):
+    for name, value in reading.fields(case.config).items():
+        for of in (value, 1 / value) if value else ():
             if abs(of - number) < NEAR * abs(number) and reading.is_factor(name):
                 return f"{name}, {value:g},"
     return f"a factor of {number:.4g}"
