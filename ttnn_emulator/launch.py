@@ -245,6 +245,14 @@ def _copy(value):
     return Repeated(value.kept.clone(), value.index, value.dim) if type(value) is Repeated else value.clone()
 
 
+def generate(name, made: TensorSpec, device: MeshDevice, compute) -> Tensor:
+    """Runs an op without operands: `compute()` gives what every chip then has."""
+    out = allocate(made, device)
+    work = ((), [out.buffer], compute)
+    _issue(device, (name, made), (name, (), (made,), made.shape.volume(), {}), _run, work, [out.buffer])
+    return out
+
+
 def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, through=(), rows=None) -> Tensor:
     """Runs an op that writes into `target`: `compute(target value, *values)` changes the first in place.
 

@@ -138,3 +138,19 @@ def test_random_numbers():
     assert abs(even.mean() - 1) < 0.03
     assert ttnn.to_torch(x).equal(even)
     ttnn.close_device(device)
+
+
+def test_random_numbers_are_a_program_that_a_trace_may_hold():
+    device = ttnn.open_device(device_id=0, trace_region_size=1 << 20)
+    before = device.num_program_cache_entries()
+    ttnn.randn((32, 32), device)
+    ttnn.rand((32, 32), device)
+    assert device.num_program_cache_entries() == before + 2
+    trace = ttnn.begin_trace_capture(device, cq_id=0)
+    drawn = ttnn.randn((32, 32), device)
+    ttnn.end_trace_capture(device, trace, cq_id=0)
+    ttnn.execute_trace(device, trace, cq_id=0)
+    first = ttnn.to_torch(drawn)
+    ttnn.execute_trace(device, trace, cq_id=0)
+    assert not ttnn.to_torch(drawn).equal(first)
+    ttnn.close_device(device)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import torch
 
 from ...device import MeshDevice
-from ...dtypes import NAME, ROW_MAJOR_LAYOUT, TILE_LAYOUT, DataType, Layout, bfloat16, cpp, float32, uint8
+from ...dtypes import (
+    BLOCK_FORMATS,
+    NAME,
+    ROW_MAJOR_LAYOUT,
+    TILE_LAYOUT,
+    DataType,
+    Layout,
+    bfloat16,
+    cpp,
+    float32,
+    uint8,
+)
 from ...errors import DeviceRejects
-from ...launch import finish, on_device, output_memory, same, update
+from ...launch import finish, generate, on_device, output_memory, same, update
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ...numerics import rounding
 from ...op import op, refuse_unmodelled
 from ...tensor import Tensor, spec
-from .creation import made
 from .transfer import host_cast
 
 
@@ -46,7 +56,15 @@ def rand(
         drawn = low + (high - low) * torch.rand(tuple(shape), generator=_generator(seed))
         return host_cast(drawn, dtype)
 
-    return made("ttnn.rand", shape, dtype, layout, device, memory_config, values)
+    return generate("ttnn.rand", _made("ttnn.rand", shape, dtype, layout, memory_config), device, values)
+
+
+def _made(name: str, shape, dtype, layout, memory_config):
+    if any(n < 0 for n in shape):
+        raise TypeError(f"{name}(): incompatible function arguments.\n  got    shape = {list(shape)}")
+    if dtype in BLOCK_FORMATS and layout is not TILE_LAYOUT:
+        raise DeviceRejects("Only TILE layout is supported for BFLOAT8_B dtype!")
+    return spec(tuple(shape), dtype, layout, memory_config or DRAM_MEMORY_CONFIG)
 
 
 def _check_range(low: float, high: float) -> None:
@@ -74,7 +92,7 @@ def randn(
     def values():
         return host_cast(torch.randn(tuple(shape), generator=_generator(seed or 0)), dtype)
 
-    return made("ttnn.randn", shape, dtype, layout, device, memory_config, values)
+    return generate("ttnn.randn", _made("ttnn.randn", shape, dtype, layout, memory_config), device, values)
 
 
 def _check_tiled(name: str, x: Tensor) -> None:
