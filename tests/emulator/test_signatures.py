@@ -112,7 +112,6 @@ WHERE_AND_HOW = {
 #: Of one op each: no arithmetic there, the library looks at it neither, or it is what the op makes anyway.
 ALONE = {
     ("reduce_scatter_minimal_async", "compute_kernel_config"), ("clone", "compute_kernel_config"),
-    ("paged_update_cache", "compute_kernel_config"), ("paged_fused_update_cache", "compute_kernel_config"),
     ("paged_fill_cache", "compute_kernel_config"), ("update_cache", "compute_kernel_config"),
     ("deepseek_moe_fast_reduce_nc", "compute_kernel_config"), ("ema", "compute_kernel_config"),
     ("dump_tensor", "mode"), ("tilize", "tile"), ("from_torch", "tile"), ("from_torch", "preserve_nan_values"),

@@ -290,3 +290,75 @@ def test_a_scatter_over_both_axes_goes_one_by_one(mesh):
     x = made(mesh, 1, 1, 128, 4096)
     steps = "+45056 +176128 -176128 +12288 +88064 -88064 -45056"
     assert cost(mesh, lambda: ttnn.reduce_scatter(x, 3)) == (peak(steps), 12288, 8 * 32)
+
+
+# -- updates of a cache
+
+
+@pytest.mark.parametrize("mesh", [(1, 1)], indirect=True)
+@pytest.mark.parametrize(
+    ("users", "width", "dtype", "pages", "fp32", "end"),
+    [
+        (32, 1024, b16, 4, None, 2600304), (16, 1024, b16, 4, None, 1551728), (31, 1024, b16, 4, None, 2534768),
+        (32, 2048, b16, 4, None, 5090672), (32, 1024, b8, 4, None, 1555824), (32, 1024, b16, 100, None, 2600688),
+        (32, 1024, b16, 4, True, 2862448), (32, 1024, b16, 4, False, 2600304), (32, 1024, f32, 4, None, 5090672),
+        (32, 2048, ttnn.bfloat4_b, 4, None, 1887600), (32, 768, b16, 0, None, 1977696),
+    ],
+)  # fmt: skip
+def test_updates_that_hold_more_than_a_core_has_are_refused(mesh, users, width, dtype, pages, fp32, end):
+    grid = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(8, 8), True)
+    where = ttnn.create_sharded_memory_config(
+        (32, width), core_grid=grid, strategy=ttnn.ShardStrategy.HEIGHT, use_height_and_width_as_shard_shape=True
+    )
+    cache = made(mesh, *((128, 1, 64, width) if pages else (users, 1, 256, width)), dtype=dtype)
+    x = ttnn.zeros((1, users, 1, width), dtype=b16, layout=T, device=mesh, memory_config=where)
+    how = {"update_idxs_tensor": made(mesh, users, dtype=ttnn.int32, layout=RM)}
+    if pages:
+        how["page_table"] = made(mesh, users, pages, dtype=ttnn.int32, layout=RM)
+    if fp32 is not None:
+        how["compute_kernel_config"] = ttnn.WormholeComputeKernelConfig(fp32_dest_acc_en=fp32)
+    with pytest.raises(ttnn.DeviceRejects, match=rf"dataflow buffers on core range .* grow to {end} B which is"):
+        ttnn.experimental.paged_update_cache(cache, x, **how)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1)], indirect=True)
+@pytest.mark.parametrize(
+    ("users", "width", "pages", "rows", "end"),
+    [(16, 1024, 4, 3, 1547712), (32, 1024, 5, 7, 2596352), (8, 2048, 4, 1, 1940896)],
+)
+def test_updates_of_keys_and_values_at_once_that_hold_too_much(mesh, users, width, pages, rows, end):
+    def shards(first):
+        cores = ttnn.CoreRange(ttnn.CoreCoord(0, first), ttnn.CoreCoord(7, first + users // 8 - 1))
+        where = ttnn.create_sharded_memory_config(
+            (32, width), core_grid=ttnn.CoreRangeSet([cores]), strategy=ttnn.ShardStrategy.HEIGHT,
+            use_height_and_width_as_shard_shape=True,
+        )  # fmt: skip
+        return ttnn.zeros((1, users, 1, width), dtype=b16, layout=T, device=mesh, memory_config=where)
+
+    caches = [made(mesh, 128, 1, 32, width) for _ in "kv"]
+    how = {"update_idxs_tensor": made(mesh, users, dtype=ttnn.int32, layout=RM),
+           "page_table": made(mesh, users, pages, dtype=ttnn.int32, layout=RM)}  # fmt: skip
+    with pytest.raises(ttnn.DeviceRejects, match=rf"core range \[0-0 - 7-{rows}\] grow to {end} B"):
+        ttnn.experimental.paged_fused_update_cache(caches[0], shards(0), caches[1], shards(users // 8), **how)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1)], indirect=True)
+def test_an_update_beside_much_in_l1_is_refused(mesh):
+    """With 32 users of 512 columns, and taken with 16."""
+    filler = ttnn.zeros((1, 1, 2048, 3200), dtype=b16, layout=T, device=mesh, memory_config=ttnn.L1_MEMORY_CONFIG)
+    assert filler.buffer_address() == 1294336
+    for users in (32, 16):
+        grid = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(8, 8), True)
+        where = ttnn.create_sharded_memory_config(
+            (32, 512), core_grid=grid, strategy=ttnn.ShardStrategy.HEIGHT, use_height_and_width_as_shard_shape=True
+        )
+        x = ttnn.zeros((1, users, 1, 512), dtype=b16, layout=T, device=mesh, memory_config=where)
+        how = {"update_idxs_tensor": made(mesh, users, dtype=ttnn.int32, layout=RM),
+               "page_table": made(mesh, users, 4, dtype=ttnn.int32, layout=RM)}  # fmt: skip
+        call = functools.partial(ttnn.experimental.paged_update_cache, made(mesh, 128, 1, 32, 512), x, **how)
+        if users == 16:
+            call()
+            break
+        with pytest.raises(ttnn.DeviceRejects, match="buffer allocated at 1261568 and static dataflow buffer region"):
+            call()
+        ttnn.deallocate(x)

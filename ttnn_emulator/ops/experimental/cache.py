@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from ...dtypes import FLOATS, Layout, bfloat4_b, bfloat16, cpp, float32, int32
+from ...dtypes import FLOATS, TILE_BYTES, Layout, bfloat4_b, bfloat16, cpp, float32, int32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import check_places, on_device, same, update
 from ...memory import BufferType, TensorMemoryLayout
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, round_up
 from ...tensor import Tensor
+from ..core.buffers import buffers_end, check_room
 from ..transformer.kv_cache import KEPT, rows_of, stored, unsigned
 
 
@@ -147,6 +148,22 @@ def _update_rows(name: str, cache, x, update_idxs, update_idxs_tensor, page_tabl
     return same(update(name, cache, (x, update_idxs_tensor, page_table), compute))
 
 
+def _check_working_memory(name: str, cache: Tensor, x: Tensor, where, indices: int, config) -> None:
+    """Refuses a program whose buffers do not fit a core's L1: of the cache two rows of tiles and one for each user, of
+    what lies between four, and `indices` bytes.
+
+    Source    ttnn 0.81.1 on n150 and p150, 40 sizes asked: exact on all
+    """
+    tiles = x.spec.padded_shape[-1] // TILE
+    wide = cache.dtype is float32 or (config is not None and config.fp32_dest_acc_en)
+    size = tiles * (
+        (x.spec.padded_shape[1] + 2) * TILE_BYTES[cache.dtype] + 4 * TILE_BYTES[float32 if wide else bfloat16]
+    )
+    hint = f"{name} of fewer users at a time"
+    device = x.buffer.device
+    check_room(device, buffers_end(device.chip, size + indices, where, hint), where, hint)
+
+
 @op("ttnn.experimental.paged_update_cache")
 def paged_update_cache(
     cache_tensor: Tensor, input_tensor: Tensor, *, update_idxs=(), update_idxs_tensor: Tensor | None = None,
@@ -180,6 +197,10 @@ def paged_update_cache(
     if cache_position_modulo is not None and page_table is None:
         raise DeviceRejects("cache_position_modulo is only supported in paged mode (when page_table is provided)")
     refuse_unmodelled(name, mesh_coords=mesh_coords, block_size=block_size, num_kv_heads=num_kv_heads)
+    indices = 0 if update_idxs_tensor is None else 4096
+    indices += 0 if page_table is None else 4 * page_table.spec.padded_shape[1]
+    where = x.spec.memory_config.shard_spec.grid.ranges()[0]
+    _check_working_memory(name, cache, x, where, indices, compute_kernel_config)
     return _update_rows(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache, cache_position_modulo)
 
 
@@ -222,6 +243,9 @@ def paged_fused_update_cache(
     refuse_unmodelled(name, mesh_coords=mesh_coords)
     if x1.layout is not Layout.TILE or x2.layout is not Layout.TILE:
         raise NotEmulated(f"{name}: ROW_MAJOR inputs have no model in the emulator")
+    rows = [t.spec.padded_shape[-1] for t in (update_idxs_tensor, page_table) if t is not None]
+    indices, where = sum(round_up(4 * n, 32) for n in rows), grids[0].merge(grids[1]).bounding_box()
+    _check_working_memory(name, pairs[0][0], x1, where, indices, compute_kernel_config)
     return tuple(
         _update_rows(name, cache, x, update_idxs, update_idxs_tensor, page_table, share_cache) for cache, x in pairs
     )
