@@ -9,6 +9,7 @@ from ttnn_emulator.numerics import (
     default_config,
     exact,
     flash,
+    flash_decode,
     flash_values,
     fpu,
     norms,
@@ -85,6 +86,7 @@ def in_steps(monkeypatch, q, k, v, positions, **how):
 )
 def test_decode_in_one_pass(config, monkeypatch):
     """Against the steps that follow the kernels."""
+    monkeypatch.setattr(flash_decode, "WORTH", 0)
     q = values(1, 3, 8, 64, wide=1).bfloat16()
     k, v = (values(3, 2, 128, 64, seed=s, wide=1).bfloat16() for s in (1, 2))
     for exp_approx in (False, True):
@@ -99,6 +101,7 @@ def test_decode_in_one_pass(config, monkeypatch):
 @pytest.mark.parametrize("cores", [2, 3, 5])
 @pytest.mark.parametrize("sinks", [False, True])
 def test_decode_of_several_cores_with_windows_and_sinks_in_one_pass(fidelity, window, cores, sinks, monkeypatch):
+    monkeypatch.setattr(flash_decode, "WORTH", 0)
     q = values(1, 3, 8, 64, wide=1).bfloat16()
     k, v = (values(3, 2, 256, 64, seed=s, wide=1).bfloat16() for s in (1, 2))
     config = ComputeConfig(fidelity, False, True, False)
@@ -111,6 +114,7 @@ def test_decode_of_several_cores_with_windows_and_sinks_in_one_pass(fidelity, wi
 
 
 def test_decode_with_values_too_large_for_one_pass(monkeypatch):
+    monkeypatch.setattr(flash_decode, "WORTH", 0)
     config = ComputeConfig("HiFi4", False, True, False)
     q, k, v = (values(*s).bfloat16() for s in ((1, 1, 2, 32), (1, 1, 32, 32), (1, 1, 32, 32)))
     v[0, 0, 3, 5] = 2.0**120

@@ -15,6 +15,9 @@ from .common import TILE, stored
 from .flash import _Flash as Steps
 from .rounding import HELD_AS, to_bf16_rna, to_bf16_truncated
 
+#: Multiply-adds of a step from which one compiled pass is worth its compilation, half a minute once per machine.
+WORTH = 1 << 15
+
 
 def _decode_chunks(position, k_chunk, sliding_window, fp32):
     """The K chunk of decode and the first and one-past-last chunk: where none is given a power of 2 of tiles, as many
@@ -64,7 +67,7 @@ def decode(
         farthest = builtins.max(position for _, position in group)
         one_pass = q.device.type == "cpu" and hd % TILE == 0 and v.shape[-1] == hd and mask is None
         one_pass = one_pass and (step.fp32 or (sink is None and (cores == 1 or end - first == 1)))
-        one_pass = one_pass and (farthest // TILE + 1) * TILE <= length
+        one_pass = one_pass and (farthest // TILE + 1) * TILE <= length and len(here) * nq * hd * farthest >= WORTH
         y = step.decode_on_cpu(q, k, v, sink, group, chunk, cores, sliding_window or 0) if one_pass else None
         if y is not None:
             out[0, here] = stored(y, dtype)

@@ -1,7 +1,6 @@
 """The compiled loop of decode attention on the CPU: what `flash._Flash` says in many torch operations, in one pass, bit
 for bit; `fast` takes other products in it. All values are patterns or float32 in numpy arrays."""
 
-import functools
 import math
 
 import numpy as np
@@ -125,9 +124,12 @@ def _head(fp32: bool, fast: bool):
     """Attention of a destination; `fast`: by the products of an fp32 one that `fast` has."""
 
     @njit(cache=True, nogil=True, error_model="numpy")
-    def attend(q, k, v, sink, user, head, last, chunk, scales, choices, exps, corrections, inverses, ones, out, large):
+    def attend(job, inputs, last, chunk, scales, choices, tables, ones, out, large):
         """One KV head of one user, see `decode`. scales: of the exponential, its slope, of corrections; choices:
         exp_approx, Newton steps, cores, window, phases; ones: as `_row_sum` takes them."""
+        q, k, v, sink = inputs
+        exps, corrections, inverses = tables
+        user, head = job // k.shape[1], job % k.shape[1]
         scale, slope, correction_scale = scales[0], scales[1], scales[2]
         approximate, steps, phases = choices[0] != 0, choices[1], choices[4]
         width, group = k.shape[3], q.shape[1] // k.shape[1]
@@ -300,30 +302,23 @@ def _head(fp32: bool, fast: bool):
 _head_bf16, _head_fp32, _head_fast = _head(False, False), _head(True, False), _head(True, True)
 
 
-@functools.cache
-def _decode(fp32: bool, fast: bool):
-    @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-    def kernel(q, k, v, sink, last, chunk, scales, choices, exps, corrections, inverses, ones, out, large):
-        kv_heads = k.shape[1]
-        for pair in prange(k.shape[0] * kv_heads):
-            user, head = pair // kv_heads, pair % kv_heads
-            if fast:
-                _head_fast(
-                    q, k, v, sink, user, head, last, chunk, scales, choices, exps, corrections, inverses, ones, out,
-                    large,
-                )  # fmt: skip
-            elif fp32:
-                _head_fp32(
-                    q, k, v, sink, user, head, last, chunk, scales, choices, exps, corrections, inverses, ones, out,
-                    large,
-                )  # fmt: skip
-            else:
-                _head_bf16(
-                    q, k, v, sink, user, head, last, chunk, scales, choices, exps, corrections, inverses, ones, out,
-                    large,
-                )  # fmt: skip
+# Each by itself: a branch between the three would compile all of them for the first that is needed.
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _decode_bf16(inputs, last, chunk, scales, choices, tables, ones, out, large):
+    for job in prange(inputs[1].shape[0] * inputs[1].shape[1]):
+        _head_bf16(job, inputs, last, chunk, scales, choices, tables, ones, out, large)
 
-    return kernel
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _decode_fp32(inputs, last, chunk, scales, choices, tables, ones, out, large):
+    for job in prange(inputs[1].shape[0] * inputs[1].shape[1]):
+        _head_fp32(job, inputs, last, chunk, scales, choices, tables, ones, out, large)
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _decode_fast(inputs, last, chunk, scales, choices, tables, ones, out, large):
+    for job in prange(inputs[1].shape[0] * inputs[1].shape[1]):
+        _head_fast(job, inputs, last, chunk, scales, choices, tables, ones, out, large)
 
 
 def decode(q, k, v, sink, last, chunk, scales, choices, tables, fidelity, fp32, fast):
@@ -340,6 +335,6 @@ def decode(q, k, v, sink, last, chunk, scales, choices, tables, fidelity, fp32, 
     slope = np.float32(np.float32(vector.SCALE) * np.float32(scale))
     scales = np.array([scale, slope, correction_scale], np.float32)
     choices = np.array([*choices, PHASES[fidelity]], np.int64)
-    kernel = _decode(bool(fp32), bool(fp32 and fast))
-    kernel(q, k, v, sink, last, chunk, scales, choices, *tables, (ONES, ONES_EXPONENTS), out, large)
+    kernel = (_decode_fast if fast else _decode_fp32) if fp32 else _decode_bf16
+    kernel((q, k, v, sink), last, chunk, scales, choices, tuple(tables), (ONES, ONES_EXPONENTS), out, large)
     return None if large[0] else out
