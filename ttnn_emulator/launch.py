@@ -27,6 +27,7 @@ from .numerics.rows import (
 from .oplog import Launch, state
 from .same_device import one_device
 from .tensor import PlacementShard, Tensor, TensorSpec, TensorTopology, replicated
+from .torch_device import placed
 from .warning import ACTIVE_TRACE, warn
 
 
@@ -248,7 +249,7 @@ def _copy(value):
 def generate(name, made: TensorSpec, device: MeshDevice, compute) -> Tensor:
     """Runs an op without operands: `compute()` gives what every chip then has."""
     out = allocate(made, device)
-    work = ((), [out.buffer], compute)
+    work = ((), [out.buffer], lambda: placed([compute()])[0])
     _issue(device, (name, made), (name, (), (made,), made.shape.volume(), {}), _run, work, [out.buffer])
     return out
 

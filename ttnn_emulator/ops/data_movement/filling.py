@@ -141,7 +141,7 @@ def nonzero(input_tensor: Tensor, *, memory_config: MemoryConfig | None = None) 
 
     def compute(v):
         at = torch.nonzero(v.flatten()).flatten()
-        count, where = (torch.zeros(s.shape, dtype=torch.int64) for s in (many, places))
+        count, where = (torch.zeros(s.shape, dtype=torch.int64, device=v.device) for s in (many, places))
         count[..., 0] = len(at)
         where[..., : len(at)] = at
         return count, where

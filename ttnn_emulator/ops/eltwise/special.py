@@ -143,10 +143,12 @@ def bitcast(
         )
     out = result(x.spec.shape, dtype, x.layout, unary_memory(x, memory_config))
 
+    given = x.dtype  # a trace keeps what compute closes over
+
     def compute(v):
-        if dtype is x.dtype:
+        if dtype is given:
             return v
-        bits = _TO_BITS[x.dtype](v) if x.dtype in _TO_BITS else v.to(torch.int64)
+        bits = _TO_BITS[given](v) if given in _TO_BITS else v.to(torch.int64)
         return _FROM_BITS[dtype](bits) if dtype in _FROM_BITS else rounding.cast_integer(bits, NAME[dtype])
 
     return finish("ttnn.bitcast", (x,), out, compute, output_tensor, flops=x.volume(), rows=EACH)

@@ -84,7 +84,7 @@ def flash_mla_prefill(
     config, approx = resolve(compute_kernel_config, DEFAULT), exp_approx(program_config)
     out = spec((b, n_q, s, width), q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
     factor = hd**-0.5 if scale is None else scale
-    mask_dtype = None if attn_mask is None else NAME[on_device(attn_mask).dtype]
+    mask_dtype, made = None if attn_mask is None else NAME[on_device(attn_mask).dtype], NAME[q.dtype]
 
     def compute(qv, kv, vv, mv):
         n = numerics.now()
@@ -92,7 +92,7 @@ def flash_mla_prefill(
             mv = n.mul(mv, 1 / factor, mask_dtype, mask_dtype)
         y = n.attention(
             qv, kv, _as_wide(vv, kv), mask=mv, is_causal=is_causal, scale=factor, config=config, exp_approx=approx,
-            q_chunk=q_chunk, k_chunk=k_chunk, dtype=NAME[q.dtype],
+            q_chunk=q_chunk, k_chunk=k_chunk, dtype=made,
         )  # fmt: skip
         return y[..., :width].contiguous()
 
@@ -135,13 +135,14 @@ def chunked_flash_mla_prefill(
     if not 0 < head_dim_v <= hd or head_dim_v % TILE or k.spec.shape[3] != hd:
         raise NotEmulated(f"{name} with {head_dim_v} columns of values has no model in the emulator: whole tiles")
     config, approx, end = resolve(compute_kernel_config, DEFAULT), exp_approx(program_config), start + s
+    made = NAME[q.dtype]
     out = spec((b, n_q, s, head_dim_v), q.dtype, Layout.TILE, memory_config or DRAM_MEMORY_CONFIG)
 
     def compute(qv, kv, tv):
         kv = gathered(kv, tv, [-(-end // kv.shape[2])] * len(tv))[:, :, :end]
         y = numerics.now().attention(
             qv, kv, kv, is_causal=True, start=start // q_chunk * q_chunk, scale=scale, config=config,
-            exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk, dtype=NAME[q.dtype],
+            exp_approx=approx, q_chunk=q_chunk, k_chunk=k_chunk, dtype=made,
         )  # fmt: skip
         return y[..., :head_dim_v].contiguous()
 
