@@ -200,14 +200,14 @@ def _run(inputs, buffers, compute, collective=False, together=None, rows=None) -
         for buffer in buffers:  # a program warms up on what a trace has yet to write
             buffer.data, buffer.unknown = None, e.why
         return
-    if rows is EACH and together is None and not collective:
+    chips = max((len(v) for v in values if v is not None), default=1)
+    if chips > 1 and rows is EACH and together is None and not collective:
         together = stacked(compute)
     if rows not in (None, HELD) and (
         rows.search or any(type(c) is Repeated for v in values if v is not None for c in v)
     ):
         compute = (slice_wise_over_chips if collective else slice_wise)(compute, rows)
         together = together and slice_wise_over_chips(together, rows)
-    chips = max((len(v) for v in values if v is not None), default=1)
     if collective:
         n = buffers[0].device.chips
         results = compute(*(None if v is None else v * n if len(v) == 1 else v for v in values))

@@ -40,12 +40,18 @@ def alike_or_wide(a, b) -> bool:
 CLOSE = Rule(FLOATS, alike_or_wide, first_dtype)
 
 
-def _close(rtol: float, atol: float, equal_nan: bool, x, y, dtype, a_dtype=None, b_dtype=None):
-    x, y = torch.broadcast_tensors(x.float(), y.float())
-    near = (x - y).abs() <= vector.fma(y.abs(), vector.f32(rtol), vector.f32(atol))
-    special = ~(x.isfinite() & y.isfinite())
-    same = (x.isinf() & (x == y)) | ((x.isnan() & y.isnan()) if equal_nan else torch.zeros_like(near))
-    return rounding.pack(torch.where(special, same, near).float(), dtype)
+@functools.lru_cache(256)
+def _close(rtol: float, atol: float, equal_nan: bool):
+    """The compute for these tolerances: one function each, by which `run` knows a call again."""
+
+    def compute(x, y, dtype, a_dtype=None, b_dtype=None):
+        x, y = torch.broadcast_tensors(x.float(), y.float())
+        near = (x - y).abs() <= vector.fma(y.abs(), vector.f32(rtol), vector.f32(atol))
+        special = ~(x.isfinite() & y.isfinite())
+        same = (x.isinf() & (x == y)) | ((x.isnan() & y.isnan()) if equal_nan else torch.zeros_like(near))
+        return rounding.pack(torch.where(special, same, near).float(), dtype)
+
+    return compute
 
 
 @op("ttnn.isclose")
@@ -66,8 +72,7 @@ def isclose(
         typecast(t, float32) if operand(t, label).dtype is int32 else t
         for t, label in ((input_tensor_a, "A"), (input_tensor_b, "B"))
     )
-    compute = functools.partial(_close, rtol, atol, equal_nan)
-    return run(name, "ISCLOSE", compute, CLOSE, a, b, memory_config=memory_config)
+    return run(name, "ISCLOSE", _close(rtol, atol, equal_nan), CLOSE, a, b, memory_config=memory_config)
 
 
 # ---------------------------------------------------------------- atan2
