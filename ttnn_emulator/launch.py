@@ -152,6 +152,8 @@ def launch(
         topology = merge_topology(tensors)
     if into is not None:
         device.check_open()
+        for t in taken:
+            check_alone(name, t)
         with scratch(device, *through):
             outputs = [same(t) for t in taken]
     elif through:
@@ -260,6 +262,7 @@ def update(name, target: Tensor, inputs, compute, *, flops=0, attrs=None, throug
     Its operands come whole, whatever `rows` says, which is `launch`'s.
     """
     on_device(target)
+    check_alone(name, target)
     for t in inputs:
         if t is not None and (t.buffer is None or not t.buffer.alive):
             on_device(t)
@@ -350,6 +353,24 @@ def view(tensor: Tensor, spec: TensorSpec) -> Tensor:
         host = None if tensor.host is None else [v.reshape(spec.shape) for v in tensor.host]
         return Tensor(spec, host=host, topology=tensor.topology)
     return Tensor(spec, Buffer.view_of(tensor.buffer), topology=tensor.topology, chip=tensor.chip)
+
+
+def refilled(tensor: Tensor, spec: TensorSpec, compute) -> Tensor:
+    """A tensor on the memory of another one whose contents are held apart: a part of it, or part of its padding. While
+    both are there neither can be written to (`check_alone`)."""
+    out = view(tensor, spec)
+    out.buffer.hold_apart()
+    run_into((tensor,), out, compute)
+    return out
+
+
+def check_alone(name: str, tensor: Tensor) -> None:
+    """Refuses to write where another tensor shows the same memory and would not show what is written."""
+    if tensor.buffer.shown_apart:
+        raise NotEmulated(
+            f"{name} writes into memory that another tensor shows too (of ttnn.narrow or ttnn.pad): the emulator holds "
+            "its contents apart, and they would stay as they are; write before, or take ttnn.slice in its place"
+        )
 
 
 def output_memory(tensor: Tensor, memory_config: MemoryConfig | None) -> MemoryConfig:

@@ -392,12 +392,14 @@ class Buffer:
     (under `spec_only`, or allocated and never written). It is freed when the last of its `handles` (tensors) goes.
     A zero-copy result has a buffer of its own that points to its source's, the `root`: freeing the result frees the
     source, while freeing the source leaves the result marked allocated (ttnn 0.81.1, `is_allocated` of aliases).
-    `store` is the buffer whose `data` counts: the root's, except where a view shows padding of its root.
+    `store` is the buffer whose `data` counts: the root's, except where a view shows a part of its root, or padding of
+    it; `apart` is how many such views there are.
     `unknown` says why, where there are no contents but a device has some that we cannot know.
     """
 
     __slots__ = (
         "device", "buffer_type", "address", "bank_bytes", "data", "unknown", "alive", "root", "store", "handles",
+        "apart",
     )  # fmt: skip
 
     def __init__(self, device, buffer_type: BufferType, bank_bytes: int, total_bytes: int, cores: int | None = None):
@@ -408,7 +410,7 @@ class Buffer:
         if device.traces:
             device.later[id(self)] = self
         self.root: Buffer | None = None
-        self.alive, self.store, self.handles = True, self, 0
+        self.alive, self.store, self.handles, self.apart = True, self, 0, 0
 
     @classmethod
     def view_of(cls, other: Buffer) -> Buffer:
@@ -418,13 +420,26 @@ class Buffer:
         view.root, view.store = root, other.store
         view.device, view.buffer_type, view.address = other.device, other.buffer_type, other.address
         view.bank_bytes, view.alive, view.data, view.handles = other.bank_bytes, True, None, 0
-        view.unknown = None
+        view.unknown, view.apart = None, 0
         return view
 
     @property
     def shared(self) -> bool:
         """Whether another tensor uses this memory."""
         return self.handles > 1 or (self.root is not None and self.root.handles > 1)
+
+    def hold_apart(self) -> None:
+        """From now on a view has contents of its own."""
+        assert self.root is not None
+        self.store = self
+        self.root.apart += 1
+
+    @property
+    def shown_apart(self) -> bool:
+        """Whether another tensor shows this memory by contents that are held apart."""
+        if self.root is not None and self.store is self:
+            return self.root.handles > 1
+        return bool((self.root or self).apart)
 
     def drop(self) -> None:
         """One handle less; the last one frees."""
@@ -434,6 +449,7 @@ class Buffer:
                 self.free()
             else:
                 self.alive = False
+                self.root.apart -= self.store is self
                 self.root.drop()
 
     def free(self) -> None:

@@ -3,6 +3,8 @@
 Figures: ttnn 0.81.1 on a mock n150 (`get_memory_view` and buffer addresses after the call).
 """
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -462,3 +464,31 @@ def test_the_map_of_a_reshape_stays_once_for_all_ways_to_write_its_batches(syste
     finally:
         ttnn.close_device(device)
         chips.use(before)
+
+
+def test_what_would_not_be_seen_in_a_part_is_not_written(device):
+    """ttnn.narrow and a pad within the padding share memory; here their contents are held apart."""
+    whole = ttnn.from_torch(torch.randn(1, 1, 768, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+    host = ttnn.from_torch(torch.zeros(1, 1, 768, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT)
+    part = ttnn.narrow(whole, 2, 384, 384)
+    writes = [
+        (ttnn.copy_host_to_device_tensor, host, whole),
+        (ttnn.add_, whole, 1.0),
+        (functools.partial(ttnn.add, output_tensor=part), part, 1.0),
+    ]
+    for op, *operands in writes:
+        with pytest.raises(ttnn.NotEmulated, match="another tensor shows too"):
+            op(*operands)
+    del part, writes, op, operands
+    ttnn.copy_host_to_device_tensor(host, whole)
+    assert not ttnn.to_torch(whole).any()
+
+
+def test_a_part_is_written_where_nothing_else_is_left(device):
+    def part():
+        whole = ttnn.zeros((1, 1, 768, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+        return ttnn.narrow(whole, 2, 384, 384)
+
+    x = part()
+    ttnn.add_(x, 1.0)
+    assert (ttnn.to_torch(x) == 1).all()

@@ -20,7 +20,7 @@ from ...dtypes import (
     Layout,
 )  # fmt: skip
 from ...errors import DeviceRejects, NotEmulated
-from ...launch import allocate, on_device, same, scratch
+from ...launch import allocate, check_alone, on_device, same, scratch
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig, TensorMemoryLayout
 from ...numerics.rows import Repeated
 from ...op import op, refuse_unmodelled
@@ -375,6 +375,7 @@ def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id
     Source    recorded contract, op `ttnn.copy_host_to_device_tensor`
     """
     _same_pages(host_tensor, device_tensor)
+    check_alone("ttnn.copy_host_to_device_tensor", device_tensor)
     device = device_tensor.buffer.device
     queue = device.transfer("Writes", cq_id)
     device.wrote(device_tensor.buffer.store, queue)

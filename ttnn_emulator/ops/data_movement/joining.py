@@ -8,7 +8,7 @@ import torch
 
 from ...dtypes import BLOCK_FORMATS, TILE_LAYOUT, DataType, bfloat4_b, bfloat8_b, bfloat16, cpp
 from ...errors import DeviceRejects, NotEmulated
-from ...launch import launch, output_memory, run_into, same, view
+from ...launch import launch, output_memory, refilled, same
 from ...memory import MemoryConfig, TensorMemoryLayout, extent, with_shards
 from ...op import op, refuse_unmodelled
 from ...shape import TILE, Shape, tile_padded
@@ -182,11 +182,3 @@ def pad(
         memory = with_shards(memory, (memory.shard_spec.shape[0], extent(padded(shape, x.layout, None))[1]))
     made = spec(shape, x.dtype, x.layout, memory)
     return launch("ttnn.pad", (x,), made, moving(compute, x.dtype))
-
-
-def refilled(x: Tensor, made, compute) -> Tensor:
-    """A tensor on the memory of `x` that shows part of its padding; what is written to one does not reach the other."""
-    out = view(x, made)
-    out.buffer.store = out.buffer
-    run_into((x,), out, compute)
-    return out

@@ -7,8 +7,8 @@ import math
 from ...dtypes import TILE_LAYOUT
 from ...errors import DeviceRejects, NotEmulated
 from ...grid import CoreRange, CoreRangeSet, corerange_to_cores
-from ...launch import on_device, run_into
-from ...memory import Buffer, BufferType, MemoryConfig, ShardOrientation, ShardSpec, extent, pages_of
+from ...launch import on_device, refilled
+from ...memory import BufferType, MemoryConfig, ShardOrientation, ShardSpec, extent, pages_of
 from ...op import op
 from ...shape import TILE
 from ...tensor import Tensor, spec
@@ -23,7 +23,7 @@ def narrow(input_tensor: Tensor, dim: int, start: int, length: int) -> Tensor:
               part of one; in TILE whole tiles
     Dtypes    all; kept
     Raises    host tensors; interleaved L1; what is no range of pages or shards
-    Differs   what is written into one of the two later is not seen in the other
+    Differs   while both are there neither is written to: NotEmulated
     Source    ttnn 0.81.1, asked: ranges, shards that come out, refusals
     """
     x = input_tensor
@@ -64,10 +64,8 @@ def narrow(input_tensor: Tensor, dim: int, start: int, length: int) -> Tensor:
     shape = list(x.spec.shape)
     shape[at] = min(length, shape[at] - first)
     made = spec(shape, x.dtype, x.layout, memory)
-    buffer = Buffer.view_of(x.buffer)
-    buffer.store, buffer.address = buffer, address
-    out = Tensor(made, buffer, topology=x.topology)
-    run_into((x,), out, lambda v: v.narrow(at, first, shape[at]))
+    out = refilled(x, made, lambda v: v.narrow(at, first, shape[at]))
+    out.buffer.address = address
     return out
 
 
