@@ -10,7 +10,8 @@ import itertools
 import weakref
 from typing import NamedTuple
 
-from .memory import Buffer, banks_of, pages_of
+from .buffer import Buffer
+from .memory import banks_of, pages_of
 from .tensor import Tensor, TensorSpec
 
 

@@ -9,10 +9,11 @@ import threading
 import numpy
 import torch
 
+from .buffer import Buffer
 from .device import MeshDevice
 from .dtypes import cpp
 from .errors import DeviceRejects, NotEmulated, Unknown
-from .memory import Buffer, BufferType, MemoryConfig
+from .memory import BufferType, MemoryConfig
 from .numerics.rows import (
     EACH,
     HELD,

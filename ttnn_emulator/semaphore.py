@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .buffer import Buffer
 from .device import MeshDevice
 from .errors import DeviceRejects
 from .grid import CoreRangeSet
-from .memory import Buffer, BufferType
+from .memory import BufferType
 
 #: What one takes in a bank of L1 (ttnn 0.81.1, allocated bytes): 16 bytes, in units of 32.
 SEMAPHORE_BYTES = 32

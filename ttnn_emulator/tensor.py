@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from .buffer import Buffer
 from .chips import Chip, machine
 from .device import MeshCoordinate, MeshShape
 from .dtypes import ELEMENT_BYTES, TILE_BYTES, Layout, StorageType, cpp
 from .errors import DeviceRejects, NotEmulated, Unknown
-from .memory import DRAM_MEMORY_CONFIG, Buffer, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
+from .memory import DRAM_MEMORY_CONFIG, BufferType, MemoryConfig, TensorMemoryLayout, buffer_bytes
 from .numerics.rows import all_whole
 from .shape import TILE, PublicShape, Shape, round_up, tile_padded
 from .value import Value

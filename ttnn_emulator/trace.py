@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .buffer import Buffer
 from .device import MeshCoordinate, MeshDevice, Number
 from .errors import DeviceRejects, NotEmulated, Unknown
 from .launch import check_kept
-from .memory import Buffer
 from .numerics.rows import all_whole
 from .tensor import Tensor, share
 
