@@ -12,9 +12,11 @@ from bringup import backends
 
 backends.activate("emulator")
 
-from bringup.evaluation.layers.suspects import mechanisms  # noqa: E402  (needs ttnn)
 from tests.checks import edits, edits_again, edits_planted  # noqa: E402
+from tests.checks.quick import quick_first  # noqa: E402
 from tests.new.families import FAMILIES, MIXED  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("nothing_is_passed_over")
 
 QUICK = {
     "attends_before_the_cache_is_written",
@@ -30,22 +32,12 @@ QUICK = {
 QUICK_FAMILIES = {"dots1"}
 
 
-def quick_first(cases):
-    return [pytest.param(c, id=c.name, marks=() if c.name in QUICK else pytest.mark.slow) for c in cases]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_passed_over(monkeypatch):
-    """What a mechanism raises is a fault of its own."""
-    monkeypatch.setattr(mechanisms, "DOES_NOT_APPLY", ())
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return edits.Files(tmp_path_factory.mktemp("edits"))
 
 
-@pytest.mark.parametrize("edit", quick_first([*edits_planted.EDITS, *edits_again.EDITS]))
+@pytest.mark.parametrize("edit", quick_first([*edits_planted.EDITS, *edits_again.EDITS], QUICK))
 def test_found_where_it_is_and_named(edit, files):
     found = edits.first(edit, files)
     assert found is not None, f"{edit.cause}: not found"
@@ -54,7 +46,7 @@ def test_found_where_it_is_and_named(edit, files):
     assert re.search(edit.named, found.why), f"{edit.cause}, is called {found.why}"
 
 
-@pytest.mark.parametrize("edit", quick_first(edits_planted.HARMLESS))
+@pytest.mark.parametrize("edit", quick_first(edits_planted.HARMLESS, QUICK))
 def test_no_alarm_at_a_harmless_change(edit, files):
     found = edits.first(edit, files)
     assert found is None, f"{found}: {found.why}"

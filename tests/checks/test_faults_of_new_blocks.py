@@ -18,8 +18,9 @@ backends.activate("emulator")
 import ttnn  # noqa: E402
 
 from bringup.evaluation import layers  # noqa: E402  (needs ttnn)
-from bringup.evaluation.layers.suspects import mechanisms  # noqa: E402
 from tests.checks.faults import of_hf, of_model  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("nothing_is_passed_over")
 
 ROOT = Path(__file__).parents[2]
 PROMPT, STEPS = 45, 6
@@ -166,12 +167,6 @@ FAULTS = {
     "no_decay": ("qwen3_5", of_layer("linear_attn", no_decay), "linear_attn", r"state does not decay"),
     "gate_left_out": ("qwen3_5", of_layer("linear_attn", ungated), "linear_attn", r"without its output gate"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_passed_over(monkeypatch):
-    """What a mechanism raises is a fault of its own."""
-    monkeypatch.setattr(mechanisms, "DOES_NOT_APPLY", ())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,11 +19,13 @@ from bringup.evaluation.run import Job, Settings
 backends.activate("emulator")
 
 from bringup.evaluation import consistency, layers  # noqa: E402  (needs ttnn)
-from bringup.evaluation.layers.suspects import mechanisms  # noqa: E402
 from tests.checks import kinds  # noqa: E402
 from tests.checks.faults import CHECKPOINTS, FAULTS  # noqa: E402
 from tests.checks.planted import PLANTED, others  # noqa: E402
+from tests.checks.quick import quick_first  # noqa: E402
 from tests.checks.rewritten import HARMLESS  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("nothing_is_passed_over")
 
 ROOT = Path(__file__).parents[2]
 CACHE_LENGTH = 128
@@ -51,12 +53,6 @@ ALONE = [fault for fault in PLANTED if fault.plant.__wrapped__.__module__ == oth
 NEEDS_MORE = {"user_31_in_the_row_of_user_0", "last_row_of_a_padded_prompt", "biases_of_k_and_v_exchanged"}
 
 
-def quick_first(cases):
-    """The cases as parameters, those that are not QUICK marked slow."""
-    slow = pytest.mark.slow
-    return [pytest.param(case, id=case.name, marks=() if case.name in QUICK else slow) for case in cases]
-
-
 @cache
 def files(checkpoint, system):
     """The model file, the HF model (which nothing here changes) and the ids of a text."""
@@ -75,18 +71,12 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_passed_over(monkeypatch):
-    """What a mechanism raises is a fault of its own."""
-    monkeypatch.setattr(mechanisms, "DOES_NOT_APPLY", ())
-
-
-@pytest.mark.parametrize("fault", quick_first(kinds.KINDS))
+@pytest.mark.parametrize("fault", quick_first(kinds.KINDS, QUICK))
 def test_the_finder_names_what_it_reads_off(fault):
     test_the_finder_names_it(fault)
 
 
-@pytest.mark.parametrize("fault", quick_first(fault for fault in ALONE if fault.name not in NEEDS_MORE))
+@pytest.mark.parametrize("fault", quick_first((fault for fault in ALONE if fault.name not in NEEDS_MORE), QUICK))
 def test_the_finder_names_what_it_was_not_made_for(fault):
     file, hf_model, ids = files(fault.checkpoint, fault.system)
     with backends.open_system(fault.system) as device, fault.plant(file.module.build_model) as build:
@@ -97,7 +87,7 @@ def test_the_finder_names_what_it_was_not_made_for(fault):
     assert re.search(fault.named, found.why, re.IGNORECASE), f"{fault.cause}, is called {found.why}"
 
 
-@pytest.mark.parametrize("change", quick_first(HARMLESS))
+@pytest.mark.parametrize("change", quick_first(HARMLESS, QUICK))
 def test_what_is_made_up_for_is_no_divergence(change):
     file, hf_model, ids = files(change.checkpoint, change.system)
     with backends.open_system(change.system) as device, change.plant(file.module.build_model) as build:

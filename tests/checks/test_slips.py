@@ -17,8 +17,10 @@ from bringup.checkpoints import sources
 backends.activate("emulator")
 
 from bringup.evaluation import layers  # noqa: E402  (needs ttnn)
-from bringup.evaluation.layers.suspects import mechanisms  # noqa: E402
 from tests.checks import slips  # noqa: E402
+from tests.checks.quick import quick_first  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("nothing_is_passed_over")
 
 STEPS = 7
 QUICK = {
@@ -29,16 +31,6 @@ QUICK = {
     "up_of_the_stream",
     "hidden_state_in_float32",
 }
-
-
-def quick_first(cases):
-    return [pytest.param(c, id=c.name, marks=() if c.name in QUICK else pytest.mark.slow) for c in cases]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_passed_over(monkeypatch):
-    """What a mechanism raises is a fault of its own."""
-    monkeypatch.setattr(mechanisms, "DOES_NOT_APPLY", ())
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +56,7 @@ def first(slip, files):
         return layers.profile(model, hf_model, ids[: slip.prompt + STEPS], slip.prompt, precision, slip.user).first
 
 
-@pytest.mark.parametrize("slip", quick_first(slips.SLIPS))
+@pytest.mark.parametrize("slip", quick_first(slips.SLIPS, QUICK))
 def test_found_where_it_is_and_named(slip, files):
     found = first(slip, files)
     assert found is not None, f"{slip.cause}: not found"
@@ -73,7 +65,7 @@ def test_found_where_it_is_and_named(slip, files):
     assert re.search(slip.named, found.why), f"{slip.cause}, is called {found.why}"
 
 
-@pytest.mark.parametrize("change", quick_first(slips.HARMLESS))
+@pytest.mark.parametrize("change", quick_first(slips.HARMLESS, QUICK))
 def test_no_alarm_at_a_harmless_change(change, files):
     found = first(change, files)
     assert found is None, f"{found}: {found.why}"

@@ -47,6 +47,16 @@ def check_prefill(q: Tensor, k: Tensor, v: Tensor) -> None:
             )
 
 
+def check_chunk(start: int, table: Tensor) -> None:
+    """Where a chunk of a prompt starts, and the page table."""
+    if start < 0:
+        raise DeviceRejects("chunk_start_idx must be non-negative", f"it is {start}")
+    if table.dtype is not int32:
+        raise DeviceRejects("Page table must be int32", f"it is {cpp(table.dtype)}")
+    if table.layout is not Layout.ROW_MAJOR:
+        raise DeviceRejects("Page table must be row major")
+
+
 def check_heads(n_q: int, n_kv: int) -> None:
     if n_kv <= 0 or n_q < n_kv or n_q % n_kv:
         raise DeviceRejects(
@@ -235,12 +245,7 @@ def chunked_scaled_dot_product_attention(
             "chunk_start_idx_tensor=..."
         )
     check_prefill(q, k, v)
-    if chunk_start_idx < 0:
-        raise DeviceRejects("chunk_start_idx must be non-negative", f"it is {chunk_start_idx}")
-    if table.dtype is not int32:
-        raise DeviceRejects("Page table must be int32", f"it is {cpp(table.dtype)}")
-    if table.layout is not Layout.ROW_MAJOR:
-        raise DeviceRejects("Page table must be row major")
+    check_chunk(chunk_start_idx, table)
     if table.spec.shape[0] != q.spec.shape[0]:
         raise DeviceRejects(
             "Page table batch size must match input batch size. "

@@ -6,7 +6,7 @@ import torch
 
 from ... import numerics
 from ...config import resolve
-from ...dtypes import NAME, Layout, cpp, int32
+from ...dtypes import NAME, Layout, int32
 from ...errors import DeviceRejects, NotEmulated
 from ...launch import launch, on_device
 from ...memory import DRAM_MEMORY_CONFIG, MemoryConfig
@@ -14,7 +14,7 @@ from ...op import op, refuse_unmodelled
 from ...oplog import describe
 from ...shape import TILE, at
 from ...tensor import Tensor, spec
-from .attention import DEFAULT, check_heads, check_prefill, chunks
+from .attention import DEFAULT, check_chunk, check_heads, check_prefill, chunks
 from .attention_decode import (
     check_decode_grid,
     check_decode_heads,
@@ -117,12 +117,7 @@ def chunked_flash_mla_prefill(
     name, q, k = "ttnn.transformer.chunked_flash_mla_prefill", on_device(input_tensor_q), on_device(input_tensor_k)
     table, start = on_device(page_table_tensor), chunk_start_idx
     check_prefill(q, k, k)
-    if start < 0:
-        raise DeviceRejects("chunk_start_idx must be non-negative", f"it is {start}")
-    if table.dtype is not int32:
-        raise DeviceRejects("Page table must be int32", f"it is {cpp(table.dtype)}")
-    if table.layout is not Layout.ROW_MAJOR:
-        raise DeviceRejects("Page table must be row major")
+    check_chunk(start, table)
     b, n_q, s, hd = q.spec.shape
     check_heads(n_q, k.spec.shape[1])
     length = k.spec.shape[2] * table.spec.shape[1]
