@@ -18,7 +18,6 @@ from bringup.blocks.precision import Precision
 from bringup.blocks.rope import Rope, Rotation, v_order
 
 MAX_CHUNK = 128  # of the flash attention: 512 x head_dim 128 is beyond a core's L1 (ttnn 0.81.1, recorded contract)
-MAX_VALUES = MAX_CHUNK * 256  # of a chunk: wider heads go in shorter ones
 MASKED = -1e9  # of a score that is not to be seen
 #: HF's names of what stands where.
 OUTPUT = ("o_proj", "dense", "out_proj")
@@ -65,9 +64,6 @@ class Attention(torch.nn.Module):
         self.heads = Heads.over(mesh.tensor_ways, config.num_attention_heads, config.num_key_value_heads)
         self.qk_order, self.v_order = Rotation.of(config).order(self.head_dim), v_order(self.head_dim)
         self.width = len(self.v_order)
-        self.chunk = MAX_CHUNK
-        while self.chunk > TILE and self.chunk * self.width > MAX_VALUES:
-            self.chunk //= 2
         q, k, v, o = projections(hf_attention, config)
         self._load(q, k, v, precision)
         self.o_proj = weights.attention_output(o.weight, self.heads, self.v_order, mesh, precision.format("o"))
@@ -176,8 +172,8 @@ class Attention(torch.nn.Module):
         """
         program = ttnn.SDPAProgramConfig(
             compute_with_storage_grid_size=self.mesh.grid,
-            q_chunk_size=min(self.chunk, queries & -queries),
-            k_chunk_size=min(self.chunk, keys & -keys),
+            q_chunk_size=min(MAX_CHUNK, queries & -queries),
+            k_chunk_size=min(MAX_CHUNK, keys & -keys),
             exp_approx_mode=not self.exact_exp,
         )
         found = {"program_config": program, "compute_kernel_config": self.sdpa_compute, **self.sdpa}
