@@ -26,7 +26,7 @@ from ...tensor import PlacementReplicate, Tensor, TensorSpec, TensorTopology, re
 from .transfer import constant, host_cast, upload
 
 
-def made(op_name: str, shape, dtype, layout, device, memory_config, values) -> Tensor:
+def _made(op_name: str, shape, dtype, layout, device, memory_config, values) -> Tensor:
     """A new tensor with `values()` in it, on every chip of a device or on the host."""
     shape = tuple(shape)
     if any(n < 0 for n in shape):
@@ -37,8 +37,8 @@ def made(op_name: str, shape, dtype, layout, device, memory_config, values) -> T
     layout = layout or (TILE_LAYOUT if dtype in BLOCK_FORMATS else ROW_MAJOR_LAYOUT)
     if device is None:
         return Tensor(spec(shape, dtype, layout, None), host=[values()])
-    place = spec(shape, dtype, layout, memory_config or DRAM_MEMORY_CONFIG)
-    return upload(None if state.spec_only else [values()], place, device, replicated(device.chips))
+    made = spec(shape, dtype, layout, memory_config or DRAM_MEMORY_CONFIG)
+    return upload(None if state.spec_only else [values()], made, device, replicated(device.chips))
 
 
 def _filled(op_name: str, shape, value, dtype, layout, device, memory_config, optional_tensor=None) -> Tensor:
@@ -48,7 +48,7 @@ def _filled(op_name: str, shape, value, dtype, layout, device, memory_config, op
         raise TypeError(f"{op_name}(): incompatible function arguments.\n  got    shape = {shape!r:.100}") from None
     if optional_tensor is None:
         held = dtype or bfloat16
-        return made(op_name, shape, dtype, layout, device, memory_config, lambda: constant(shape, value, held))
+        return _made(op_name, shape, dtype, layout, device, memory_config, lambda: constant(shape, value, held))
     value = constant((), value, optional_tensor.dtype)
     update(op_name, optional_tensor, (), lambda target: target.fill_(value))
     return same(optional_tensor)
@@ -90,7 +90,7 @@ def _like(op_name: str, tensor: Tensor, value, dtype, layout, device, memory_con
     if device is None:
         device = tensor.device()
     memory = memory_config or (tensor.spec.memory_config if tensor.buffer is not None else None)
-    like = _filled(
+    made = _filled(
         op_name,
         tensor.spec.shape,
         value,
@@ -100,9 +100,9 @@ def _like(op_name: str, tensor: Tensor, value, dtype, layout, device, memory_con
         memory,
         optional_tensor,
     )
-    if optional_tensor is None and like.chips == tensor.chips:
-        like.topology = tensor.topology
-    return like
+    if optional_tensor is None and made.chips == tensor.chips:
+        made.topology = tensor.topology
+    return made
 
 
 @op("ttnn.full_like")
@@ -190,7 +190,7 @@ def arange(
     if dtype in BLOCK_FORMATS:
         raise DeviceRejects("Unsupported dtype")
     values = range(start, end, step)
-    return made(
+    return _made(
         "ttnn.arange", (len(values),), dtype, layout, device, memory_config,
         lambda: host_cast(torch.tensor(values, dtype=torch.int64), dtype),
     )  # fmt: skip
@@ -264,7 +264,7 @@ def from_buffer(
     shape = tuple(shape)
     if len(values) != math.prod(shape):
         raise DeviceRejects(f"Buffer size {len(values)} differs from shape volume {math.prod(shape)}")
-    return made(
+    return _made(
         "ttnn.from_buffer", shape, dtype, layout, device, memory_config,
         lambda: host_cast(torch.tensor(values, dtype=torch.float32 if dtype in FLOATS else torch.int64), dtype).reshape(
             shape

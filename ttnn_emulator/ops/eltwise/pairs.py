@@ -32,12 +32,12 @@ def _two(name: str, *given) -> None:
 # ---------------------------------------------------------------- isclose
 
 
-def alike_or_wide(a, b) -> bool:
+def _alike_or_wide(a, b) -> bool:
     """Both the same, or bfloat16 with float32."""
     return a is b or {a, b} == {bfloat16, float32}
 
 
-CLOSE = Rule(FLOATS, alike_or_wide, first_dtype)
+CLOSE = Rule(FLOATS, _alike_or_wide, first_dtype)
 
 
 @functools.lru_cache(256)

@@ -73,7 +73,7 @@ def check_decode_operands(q: Tensor, k: Tensor, v: Tensor, memory_config) -> Non
         )
 
 
-def check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
+def _check_decode_pairs(q: Tensor, k: Tensor, v: Tensor) -> None:
     if k.spec.shape[-1] != q.spec.shape[-1]:
         raise DeviceRejects(
             f"K tensor hidden dimension ({k.spec.shape[-1]}) must equal Q tensor hidden dimension ({q.spec.shape[-1]})"
@@ -278,7 +278,7 @@ def scaled_dot_product_attention_decode(
         raise DeviceRejects(f"Share cache expects K to have batch size of 1, but got {batch}")
     if not share_cache and batch != users:
         raise DeviceRejects(f"K tensor batch size ({batch}) must equal B ({users})")
-    check_decode_pairs(q, k, v)
+    _check_decode_pairs(q, k, v)
     if attn_mask is not None:
         check_decode_mask(q, attn_mask, k.spec.shape[2])
     if length % k_chunk:
@@ -344,7 +344,7 @@ def paged_scaled_dot_product_attention_decode(
     users = q.spec.shape[1]
     if k.spec.shape[2] != v.spec.shape[2]:
         raise DeviceRejects("K and V must have same block size", f"{k.spec.shape[2]} and {v.spec.shape[2]}")
-    check_decode_pairs(q, k, v)
+    _check_decode_pairs(q, k, v)
     if table.dtype is not int32:
         raise DeviceRejects(
             "Error: SDPA currently only supports INT32 datatype", f"the page table is {cpp(table.dtype)}"
